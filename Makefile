@@ -1,0 +1,54 @@
+# make demo [TEXT=path]   train a small model on real text, read what it writes, look inside
+# make test               the tests;  make test-all adds the slow ones;  make check: style, types, house rules
+# make bench              every benchmark against its peers;  make bench-<name> one of them (QUICK=1 tries it out)
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TEXT ?=
+MINUTES ?= 2
+
+.PHONY: demo test test-all check format bench clean
+.DELETE_ON_ERROR:
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Cutaway needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/.use: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Cutaway into .venv (the first time takes a minute or two) …"
+	@$(PIP) --editable '.[documents,tensorboard]'
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Cutaway and its tests' tools into .venv …"
+	@$(PIP) --editable '.[dev]'
+	@touch $@ .venv/.use
+
+demo: .venv/.use
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh --minutes $(MINUTES) $(if $(TEXT),"$(TEXT)")
+
+test: .venv/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/.dev
+	$(BIN)/python -m pytest
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --warnings
+	$(BIN)/lint-imports
+	$(BIN)/python tests/check_house.py
+
+format: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+BENCHES := $(patsubst bench/%.py,%,$(filter-out bench/_%,$(wildcard bench/*.py)))
+bench: $(BENCHES:%=bench-%)
+bench-%: .venv/.dev
+	$(BIN)/python bench/$*.py $(if $(QUICK),--quick)
+
+clean:
+	rm -rf .venv build dist demo-run .pytest_cache .ruff_cache .hypothesis bench/.peers

@@ -1,0 +1,151 @@
+"""Files that are either whole or not there: write beside, sync, rename; and checksums that prove it."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cutaway.errors import DamagedFile, InputError
+
+MANIFEST = "manifest.json"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn 'disk full', 'read-only' and 'permission denied' into one clear sentence (InputError)."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full; free some space or choose another folder",
+            errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+            errno.EROFS: "the file system is read-only; choose another folder",
+            errno.EACCES: "permission is denied; choose another folder",
+            errno.EPERM: "permission is denied; choose another folder",
+        }
+        if error.errno not in reasons:
+            raise
+        raise InputError(f"cannot write {path}: {reasons[error.errno]}. What was there before is unchanged.") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` durable (a no-op where folders cannot be opened, as on Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file so that readers see the old content or the new, never a part.
+
+    Raises:
+        InputError: the disk is full or the place cannot be written.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, readable, ending in a line break."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: no such file.
+        DamagedFile: not JSON.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DamagedFile(f"{path} is not valid JSON ({error}); restore it or make it again") from error
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Fill a temporary sibling folder; when the block ends well, seal it with a manifest and rename it to `path`.
+
+    The manifest (SHA-256 and size of every file) is written last. A folder already at `path` is replaced only
+    after the new one is complete and synced; after an exception nothing has changed.
+
+    Raises:
+        InputError: the disk is full or the place cannot be written.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        room = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            yield room
+            seal(room)
+            if path.exists():
+                old = path.with_name(f".{path.name}.old-{os.getpid()}")
+                os.replace(path, old)
+                os.replace(room, path)
+                shutil.rmtree(old)
+            else:
+                os.replace(room, path)
+        except BaseException:
+            shutil.rmtree(room, ignore_errors=True)
+            raise
+        sync_folder(path.parent)
+
+
+def seal(folder: Path) -> None:
+    """Sync every file in `folder` and write the manifest of their checksums, last."""
+    entries = {}
+    for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+        with file.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        entries[file.relative_to(folder).as_posix()] = {"sha256": sha256(file), "bytes": file.stat().st_size}
+    write_json(folder / MANIFEST, {"files": entries})
+
+
+def verify(folder: Path, *, only: str | None = None) -> None:
+    """Check every file of a sealed folder (or `only` one) against its manifest.
+
+    Raises:
+        DamagedFile: no manifest, or a file is missing or differs; the message names it.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise DamagedFile(f"{folder} has no {MANIFEST}: it was not finished or not made by Cutaway")
+    entries = read_json(folder / MANIFEST).get("files", {})
+    for name, entry in entries.items():
+        if only not in (None, name):
+            continue
+        file = folder / name
+        if not file.is_file():
+            raise DamagedFile(f"{file} is missing though {MANIFEST} lists it; restore it or make it again")
+        if file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]:
+            raise DamagedFile(f"{file} is damaged: its bytes do not match the checksum in {MANIFEST}")

@@ -1,0 +1,1 @@
+"""Placeholder docstring until the folder is filled."""
