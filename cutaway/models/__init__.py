@@ -1,1 +1,36 @@
-"""Placeholder docstring until the folder is filled."""
+"""Ids to logits: the networks, their configs, and the tap that opens them."""
+
+from cutaway.models.config import (
+    PRESETS,
+    DecoderConfig,
+    NetworkConfig,
+    RecurrentConfig,
+    config_from_dict,
+    config_to_dict,
+    decoder_of_size,
+)
+from cutaway.models.decoder import Decoder
+from cutaway.models.gru import Recurrent
+from cutaway.models.model import Model, Network, build_network, load_model, save_model
+from cutaway.models.tap import OFF, ActiveTap, Tap, match_names
+
+__all__ = [
+    "OFF",
+    "PRESETS",
+    "ActiveTap",
+    "Decoder",
+    "DecoderConfig",
+    "Model",
+    "Network",
+    "NetworkConfig",
+    "Recurrent",
+    "RecurrentConfig",
+    "Tap",
+    "build_network",
+    "config_from_dict",
+    "config_to_dict",
+    "decoder_of_size",
+    "load_model",
+    "match_names",
+    "save_model",
+]

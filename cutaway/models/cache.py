@@ -1,0 +1,48 @@
+"""What a network remembers between calls, so that each new token costs one token's work.
+
+Shapes: B batch, H key/value heads, T tokens, D head dim.
+"""
+
+import torch
+from torch import Tensor
+
+from cutaway.errors import InputError
+
+
+class KVCache:
+    """Keys and values of every layer for the tokens seen so far, in buffers made once.
+
+    Args:
+        layers: number of layers.
+        shape: (B, H, capacity, D) of each buffer.
+        dtype: of the keys and values.
+        device: where they live.
+    """
+
+    def __init__(
+        self, layers: int, shape: tuple[int, int, int, int], *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.capacity = shape[2]
+        self.length = 0  # tokens already held; the network moves it on once per forward
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Append (B, H, T, D) keys and values to one layer; returns all (B, H, length + T, D) so far."""
+        end = self.length + key.shape[2]
+        if end > self.capacity:
+            raise InputError(
+                f"{end} tokens do not fit a cache of {self.capacity}; make it larger or shorten the text"
+            )
+        self.keys[layer][:, :, self.length : end] = key
+        self.values[layer][:, :, self.length : end] = value
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def advance(self, tokens: int) -> None:
+        """Count `tokens` more as held, after every layer has appended them."""
+        self.length += tokens
+
+    def select(self, rows: Tensor) -> None:
+        """Keep or repeat rows of the batch, (B',) int64: finished sequences leave, branches fork."""
+        self.keys = [key[rows] for key in self.keys]
+        self.values = [value[rows] for value in self.values]

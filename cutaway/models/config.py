@@ -1,0 +1,141 @@
+"""What a network is, in small frozen configs: features switch behaviour, an architecture's name never does.
+
+Saved as JSON next to the weights. A zero means "derive it", and is replaced by the derived value on construction, so a
+saved config always states every number.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from cutaway.errors import ConfigError, unknown
+from cutaway.settings import build, to_dict
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """A GPT-style decoder. The defaults are the features of Qwen3, so what is trained opens in other tools.
+
+    Raises:
+        ConfigError: numbers that do not fit each other; the message names both.
+    """
+
+    vocab_size: int  # rows of the embedding
+    context: int = 256  # most tokens the model sees at once
+    layers: int = 6
+    width: int = 384  # C, the residual stream
+    heads: int = 6  # H, query heads
+    kv_heads: int = 0  # key/value heads; 0: as many as query heads (fewer: grouped-query attention)
+    head_dim: int = 0  # D; 0: width // heads
+    mlp_width: int = 0  # 0: 4 x width, or 8/3 x width in steps of 32 when gated, which costs the same
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    norm_eps: float = 1e-6
+    position: Literal["rotary", "learned", "sinusoidal", "none"] = "rotary"
+    rotary_base: float = 10_000.0  # only read by rotary positions
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"] = "silu"
+    gated: bool = True  # down(act(gate(x)) * up(x)) instead of down(act(up(x)))
+    attention_bias: bool = False  # on q, k, v
+    output_bias: bool = False  # on o
+    mlp_bias: bool = False
+    qk_norm: bool = True  # RMSNorm over each query and key head before the rotation
+    tied: bool = True  # the output matrix is the embedding
+    dropout: float = 0.0  # on the embedding and on what each block writes
+
+    kind = "decoder"
+
+    def __post_init__(self) -> None:
+        positive = ("vocab_size", "context", "layers", "width", "heads")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, but {getattr(self, name)} was given")
+        fill = object.__setattr__
+        fill(self, "kv_heads", self.kv_heads or self.heads)
+        if self.heads % self.kv_heads:
+            raise ConfigError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        if not self.head_dim:
+            if self.width % self.heads:
+                raise ConfigError(
+                    f"width ({self.width}) is not a multiple of heads ({self.heads}); "
+                    "change one of them or give head_dim"
+                )
+            fill(self, "head_dim", self.width // self.heads)
+        if self.position == "rotary" and self.head_dim % 2:
+            raise ConfigError(
+                f"rotary positions turn pairs of numbers, so head_dim ({self.head_dim}) must be even"
+            )
+        if not self.mlp_width:
+            fill(self, "mlp_width", -(-8 * self.width // 96) * 32 if self.gated else 4 * self.width)
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must be in [0, 1), but {self.dropout} was given")
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """A recurrent language model: GRU (Cho et al. 2014) or LSTM (Hochreiter & Schmidhuber 1997)."""
+
+    vocab_size: int
+    context: int = 256  # tokens per training window; the state itself has no limit
+    layers: int = 1
+    width: int = 256  # C, the embedding
+    hidden: int = 1024  # units of each layer
+    cell: Literal["gru", "lstm"] = "gru"
+    tied: bool = False  # the output matrix is the embedding (then hidden must equal width)
+    dropout: float = 0.0  # on the embedding and between layers
+
+    kind = "recurrent"
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context", "layers", "width", "hidden"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, but {getattr(self, name)} was given")
+        if self.tied and self.hidden != self.width:
+            raise ConfigError(f"a tied output needs hidden ({self.hidden}) equal to width ({self.width})")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must be in [0, 1), but {self.dropout} was given")
+
+
+NetworkConfig: TypeAlias = DecoderConfig | RecurrentConfig
+
+CONFIGS: dict[str, type[NetworkConfig]] = {"decoder": DecoderConfig, "recurrent": RecurrentConfig}
+
+
+def config_from_dict(values: dict[str, Any], *, where: str = "") -> NetworkConfig:
+    """The config that `config_to_dict` wrote.
+
+    Raises:
+        ConfigError: an unknown kind or key, or a value of the wrong type.
+    """
+    values = dict(values)
+    kind = values.pop("kind", None)
+    if kind not in CONFIGS:
+        raise ConfigError(unknown("kind of network", str(kind), CONFIGS))
+    return build(CONFIGS[kind], values, where=where)
+
+
+def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
+    """Plain data with the network's kind first."""
+    return {"kind": config.kind, **to_dict(config)}
+
+
+def decoder_of_size(depth: int, vocab_size: int, *, context: int = 256, **features: Any) -> DecoderConfig:
+    """A decoder from one size dial: `depth` layers, 64 channels per layer, heads of 64 channels.
+
+    The fixed ratio of width to depth follows nanochat's dial (github.com/karpathy/nanochat); depth 6 is the 10 M
+    "baby GPT". `features` override any other field of DecoderConfig.
+    """
+    if depth < 1:
+        raise ConfigError(f"the size dial counts layers and must be at least 1, but {depth} was given")
+    config = DecoderConfig(
+        vocab_size=vocab_size, context=context, layers=depth, width=64 * depth, heads=depth
+    )
+    known = to_dict(config)
+    for key in features:
+        if key not in known:
+            raise ConfigError(unknown("DecoderConfig key", key, known))
+    derived = {name: 0 for name in ("kv_heads", "head_dim", "mlp_width")}
+    return build(DecoderConfig, {**to_dict(replace(config, **derived)), **derived, **features})
+
+
+PRESETS: dict[str, NetworkConfig] = {
+    # the textbook recurrent model: 10,000 words, 256 numbers a word, 1,024 units
+    "gru-classic": RecurrentConfig(vocab_size=10_000, width=256, hidden=1024),
+}
