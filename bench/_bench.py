@@ -1,0 +1,138 @@
+"""What every benchmark shares: its options, the machine it ran on, medians, the table, and `bench/results/<name>.json`.
+
+options = _bench.options(__doc__)
+figures = {"speed": _bench.figure([5.1, 5.3, 5.6], ">= 5", cutaway="19.8 s", peer="105 s", peer_name="transformers")}
+_bench.report("train_speed", figures, packages=["torch"], quick=options.quick)
+"""
+
+import argparse
+import datetime
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import venv
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+BENCH = Path(__file__).resolve().parent
+
+
+def options(description: str | None) -> argparse.Namespace:
+    """The command line of a benchmark: `--quick` tries it out in under a minute and writes no result."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smaller and once only; writes no result")
+    return parser.parse_args()
+
+
+def data(*parts: str) -> Path:
+    """A path in the benchmark data (the folder named by CUTAWAY_DATA), or a one-line exit saying what is missing."""
+    folder = os.environ.get("CUTAWAY_DATA")
+    if not folder:
+        sys.exit("Set CUTAWAY_DATA to the folder with the benchmark data sets, then run this again.")
+    path = Path(folder, *parts)
+    if not path.exists():
+        sys.exit(f"{path} does not exist; CUTAWAY_DATA must name the folder with the benchmark data sets.")
+    return path
+
+
+def figure(values: Sequence[float], goal: str, **words: Any) -> dict[str, Any]:
+    """One figure: the median of its runs, the goal (">= 5"), and in words what was compared (`cutaway`, `peer`, …)."""
+    return {
+        "value": _short(statistics.median(values)),
+        "goal": goal,
+        **words,
+        "runs": len(values),
+        "spread": [_short(min(values)), _short(max(values))],
+    }
+
+
+def report(
+    name: str,
+    figures: Mapping[str, Mapping[str, Any]],
+    packages: Iterable[str] = (),
+    *,
+    quick: bool = False,
+    **more: Any,
+) -> None:
+    """Print the table, and write `bench/results/<name>.json` unless `quick`. `more` goes into the file as it is."""
+    result = {
+        "name": name,
+        "date": datetime.date.today().isoformat(),
+        "commit": _output("git", "rev-parse", "--short", "HEAD") or "unknown",
+        "hardware": hardware(),
+        "versions": {"python": sys.version.split()[0], **{p: version(p) for p in packages}},
+        **more,
+        "figures": figures,
+    }
+    table = Table(title=f"{name}: {result['hardware']}")
+    for column in ("figure", "value", "goal", "reached", "cutaway", "peer", "spread"):
+        table.add_column(column)
+    for key, row in figures.items():
+        peer = f"{row.get('peer', '')} ({row['peer_name']})" if "peer_name" in row else str(row.get("peer", ""))
+        reached = "yes" if _reached(row["value"], row["goal"]) else "no"
+        spread = " to ".join(map(str, row["spread"]))
+        table.add_row(key, str(row["value"]), row["goal"], reached, str(row.get("cutaway", "")), peer, spread)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    if quick:
+        print("Quick mode: nothing written.")
+        return
+    path = BENCH / "results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    print(f"Wrote {path.relative_to(BENCH.parent)}")
+
+
+def hardware() -> str:
+    """The class of machine: cores this process may use, widest vectors, memory. Never its name."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError, AttributeError):
+        return f"{cores} cores"
+    vectors = next((label for flag, label in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "no AVX2")
+    return f"{cores} cores, {vectors}, {math.ceil(memory / 2**30)} GB"
+
+
+def peer_python(peer: str) -> Path:
+    """The Python of the environment that `bench/peers/<peer>.txt` describes, made at first use beside the benchmarks."""
+    requirements = BENCH / "peers" / f"{peer}.txt"
+    home = BENCH / ".peers" / peer
+    python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not (home / ".ready").exists():
+        venv.create(home, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", requirements], check=True)
+        (home / ".ready").touch()
+    return python
+
+
+def _reached(value: float, goal: str) -> bool:
+    """Whether a value meets a goal such as ">= 5"."""
+    sign, bound = goal.split()[:2]
+    return {
+        ">=": value >= float(bound),
+        "<=": value <= float(bound),
+        ">": value > float(bound),
+        "<": value < float(bound),
+    }[sign]
+
+
+def _short(value: float) -> float:
+    """Four significant digits."""
+    return float(f"{value:.4g}")
+
+
+def _output(*command: str) -> str:
+    """What a command prints, or nothing when it fails or does not exist."""
+    try:
+        return subprocess.run(command, cwd=BENCH, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
