@@ -103,7 +103,7 @@ def hardware() -> str:
 
 
 def peer_python(peer: str) -> Path:
-    """The Python of the environment that `bench/peers/<peer>.txt` describes, made at first use beside the benchmarks."""
+    """The Python of the environment that `bench/peers/<peer>.txt` describes, made at first use."""
     requirements = BENCH / "peers" / f"{peer}.txt"
     home = BENCH / ".peers" / peer
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
