@@ -31,9 +31,7 @@ class KVCache:
         """Append (B, H, T, D) keys and values to one layer; returns all (B, H, length + T, D) so far."""
         end = self.length + key.shape[2]
         if end > self.capacity:
-            raise InputError(
-                f"{end} tokens do not fit a cache of {self.capacity}; make it larger or shorten the text"
-            )
+            raise InputError(f"{end} tokens do not fit a cache of {self.capacity}; make it larger or shorten the text")
         self.keys[layer][:, :, self.length : end] = key
         self.values[layer][:, :, self.length : end] = value
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]

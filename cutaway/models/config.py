@@ -59,9 +59,7 @@ class DecoderConfig:
                 )
             fill(self, "head_dim", self.width // self.heads)
         if self.position == "rotary" and self.head_dim % 2:
-            raise ConfigError(
-                f"rotary positions turn pairs of numbers, so head_dim ({self.head_dim}) must be even"
-            )
+            raise ConfigError(f"rotary positions turn pairs of numbers, so head_dim ({self.head_dim}) must be even")
         if not self.mlp_width:
             fill(self, "mlp_width", -(-8 * self.width // 96) * 32 if self.gated else 4 * self.width)
         if not 0 <= self.dropout < 1:
@@ -124,14 +122,12 @@ def decoder_of_size(depth: int, vocab_size: int, *, context: int = 256, **featur
     """
     if depth < 1:
         raise ConfigError(f"the size dial counts layers and must be at least 1, but {depth} was given")
-    config = DecoderConfig(
-        vocab_size=vocab_size, context=context, layers=depth, width=64 * depth, heads=depth
-    )
+    config = DecoderConfig(vocab_size=vocab_size, context=context, layers=depth, width=64 * depth, heads=depth)
     known = to_dict(config)
     for key in features:
         if key not in known:
             raise ConfigError(unknown("DecoderConfig key", key, known))
-    derived = {name: 0 for name in ("kv_heads", "head_dim", "mlp_width")}
+    derived = dict.fromkeys(("kv_heads", "head_dim", "mlp_width"), 0)
     return build(DecoderConfig, {**to_dict(replace(config, **derived)), **derived, **features})
 
 

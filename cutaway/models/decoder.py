@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from cutaway.errors import InputError
 from cutaway.models.cache import KVCache
 from cutaway.models.config import DecoderConfig
-from cutaway.models.layers import ACTIVATIONS, Rotary, make_norm, sinusoids
+from cutaway.models.fused import causal_attention, heads, joined_linear
+from cutaway.models.layers import ACTIVATIONS, RMSNorm, Rotary, make_norm, sinusoids
 from cutaway.models.tap import OFF, Tap
 
 
@@ -35,25 +36,28 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.width, kv_inner, bias=config.attention_bias)
         self.v_proj = nn.Linear(config.width, kv_inner, bias=config.attention_bias)
         self.o_proj = nn.Linear(inner, config.width, bias=config.output_bias)
-        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
+        if config.qk_norm:
+            self.q_norm = RMSNorm(config.head_dim, eps=config.norm_eps)
+            self.k_norm = RMSNorm(config.head_dim, eps=config.norm_eps)
+        self.qk_norm, self.eps = config.qk_norm, config.norm_eps
 
     def forward(self, x: Tensor, rotary: Rotary | None, cache: KVCache | None, tap: Tap) -> Tensor:
         """(B, T, C) -> (B, T, C)"""
         B, T, _ = x.shape
-        q = self.q_norm(self.q_proj(x).view(B, T, self.heads, self.head_dim)).transpose(1, 2)  # (B, H, T, D)
-        k = self.k_norm(self.k_proj(x).view(B, T, self.kv_heads, self.head_dim)).transpose(
-            1, 2
-        )  # (B, K, T, D)
-        v = self.v_proj(x).view(B, T, self.kv_heads, self.head_dim).transpose(1, 2)  # (B, K, T, D)
+        H, K, D = self.heads, self.kv_heads, self.head_dim
         start = cache.length if cache is not None else 0
-        if rotary is not None:
-            q, k = rotary(q, start), rotary(k, start)
-        q, k, v = tap("q", q), tap("k", k), tap("v", v)
+        # queries, keys and values come from one product, and are normed and turned together: few, large operations
+        joined = joined_linear(x, self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
+        if self.q_proj.bias is not None:
+            joined = joined + torch.cat((self.q_proj.bias, self.k_proj.bias, self.v_proj.bias))
+        scales = torch.cat((self.q_norm.weight.expand(H, D), self.k_norm.weight.expand(K, D))) if self.qk_norm else None
+        cos, sin = rotary(start, start + T) if rotary is not None else (None, None)
+        q, k, v = heads(joined.view(B, T, H + 2 * K, D), scales, cos, sin, H, self.eps)
+        q, k, v = tap("q", q), tap("k", k), tap("v", v)  # (B, H, T, D), (B, K, T, D) twice
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B, K, S, D)
         z = tap("z", self._mix(q, k, v, start, tap))  # (B, H, T, D)
-        return self.o_proj(z.transpose(1, 2).reshape(B, T, self.heads * self.head_dim))
+        return self.o_proj(z.transpose(1, 2).reshape(B, T, H * D))
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, start: int, tap: Tap) -> Tensor:
         """Each query's mean of the values, weighted by its pattern: (B, H, T, D)."""
@@ -69,6 +73,8 @@ class Attention(nn.Module):
             explicit = tap("pattern", scores.softmax(dim=-1)) @ v
         if explicit is not None and tap.edits("scores", "pattern"):
             return explicit
+        if T == S and q.device.type == "cpu" and torch.is_grad_enabled():
+            return causal_attention(q, k, v)
         if T == S:
             return F.scaled_dot_product_attention(q, k, v, is_causal=True)
         if T == 1:
@@ -137,9 +143,7 @@ class Decoder(nn.Module):
         elif config.position == "sinusoidal":
             self.register_buffer("positions", sinusoids(config.context, config.width), persistent=False)
         self.rotary = (
-            Rotary(config.head_dim, config.context, config.rotary_base)
-            if config.position == "rotary"
-            else None
+            Rotary(config.head_dim, config.context, config.rotary_base) if config.position == "rotary" else None
         )
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = make_norm(config)

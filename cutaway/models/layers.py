@@ -11,11 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cutaway.models.config import DecoderConfig
-
-
-def relu2(x: Tensor) -> Tensor:
-    """Squared ReLU (So et al. 2021, Primer)."""
-    return F.relu(x).square()
+from cutaway.models.fused import relu2, rms_norm
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -32,12 +28,25 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+class RMSNorm(nn.Module):
+    """Root-mean-square norm with a learned scale."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, C) -> (…, C)"""
+        return rms_norm(x, self.weight, self.eps)
+
+
 def make_norm(config: DecoderConfig, width: int | None = None) -> nn.Module:
     """The norm that the config asks for, over the last dimension."""
     width = width or config.width
     if config.norm == "layernorm":
         return nn.LayerNorm(width, eps=config.norm_eps)
-    return nn.RMSNorm(width, eps=config.norm_eps)
+    return RMSNorm(width, eps=config.norm_eps)
 
 
 class Rotary(nn.Module):
@@ -48,31 +57,30 @@ class Rotary(nn.Module):
 
     def __init__(self, head_dim: int, context: int, base: float) -> None:
         super().__init__()
-        self.head_dim, self.base = head_dim, base
-        cos, sin = self._angles(context)
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", sin, persistent=False)
+        self.head_dim, self.context, self.base = head_dim, context, base
         self.cos: Tensor
         self.sin: Tensor
-
-    def _angles(self, context: int) -> tuple[Tensor, Tensor]:
-        # in float64, then rounded once: float32 angles are already wrong at position 10,000
-        rates = self.base ** -(torch.arange(0, self.head_dim, 2, dtype=torch.float64) / self.head_dim)
-        angles = torch.outer(torch.arange(context, dtype=torch.float64), rates).repeat(1, 2)  # (T, D)
-        return angles.cos().float(), angles.sin().float()
+        self.register_buffer("cos", torch.empty(context, 1, head_dim), persistent=False)
+        self.register_buffer("sin", torch.empty(context, 1, head_dim), persistent=False)
+        self.reset()
 
     def reset(self) -> None:
-        """Recompute the angles in full precision, as after a change of dtype."""
-        cos, sin = self._angles(self.cos.shape[0])
+        """Compute the angles anew, rounded once to the buffers' dtype, as is right after a change of dtype."""
+        # in float64, as float32 angles are already off at position 10,000
+        rates = self.base ** -(torch.arange(0, self.head_dim, 2, dtype=torch.float64) / self.head_dim)
+        angles = torch.outer(torch.arange(self.context, dtype=torch.float64), rates)  # (T, D/2)
+        cos = torch.cat((angles.cos(), angles.cos()), dim=1).unsqueeze(1)
+        sin = torch.cat((-angles.sin(), angles.sin()), dim=1).unsqueeze(1)  # as `fused.heads` expects
         self.cos, self.sin = cos.to(self.cos), sin.to(self.sin)
 
-    def forward(self, x: Tensor, start: int) -> Tensor:
-        """(B, H, T, D) -> the same shape, turned as positions start … start + T - 1."""
-        cos = self.cos[start : start + x.shape[-2]]
-        sin = self.sin[start : start + x.shape[-2]]
-        half = self.head_dim // 2
-        turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-        return x * cos + turned * sin
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rotary":
+        super()._apply(fn, recurse)
+        self.reset()
+        return self
+
+    def forward(self, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """The cosines and signed sines of positions start … end - 1, each (T, 1, D)."""
+        return self.cos[start:end], self.sin[start:end]
 
 
 def sinusoids(context: int, width: int) -> Tensor:

@@ -72,7 +72,8 @@ class Model:
             raise InputError("the text is empty: give at least one character")
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise InputError(
-                f"token ids must lie in 0 … {self.config.vocab_size - 1}, but {int(ids.min())} … {int(ids.max())} was given"
+                f"token ids must lie in 0 … {self.config.vocab_size - 1}, "
+                f"but {int(ids.min())} … {int(ids.max())} was given"
             )
         return ids
 
@@ -122,9 +123,7 @@ def save_model(model: Model, folder: str | Path) -> Path:
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run folder, newest first, intact or not."""
-    return sorted(
-        (p for p in (run / CHECKPOINTS).glob("step-*") if p.is_dir()), key=lambda p: p.name, reverse=True
-    )
+    return sorted((p for p in (run / CHECKPOINTS).glob("step-*") if p.is_dir()), key=lambda p: p.name, reverse=True)
 
 
 def newest_intact(run: Path) -> Path:
@@ -143,9 +142,7 @@ def newest_intact(run: Path) -> Path:
             reasons.append(str(error))
     if reasons:
         raise DamagedFile(f"no intact checkpoint in {run}: {reasons[0]}")
-    raise InputError(
-        f"{run} holds no checkpoint yet; train for longer, or give a model folder or another run"
-    )
+    raise InputError(f"{run} holds no checkpoint yet; train for longer, or give a model folder or another run")
 
 
 def load_model(source: str | Path) -> Model:
@@ -158,15 +155,11 @@ def load_model(source: str | Path) -> Model:
     """
     path = Path(source)
     if not path.exists():
-        raise InputError(
-            f"{path} does not exist; give a run folder that cutaway train made, or a model folder"
-        )
+        raise InputError(f"{path} does not exist; give a run folder that cutaway train made, or a model folder")
     folder = path if (path / MODEL_JSON).is_file() else None
     if folder is None:
         if not (path / CHECKPOINTS).is_dir():
-            raise InputError(
-                f"{path} is neither a model folder (no {MODEL_JSON}) nor a run folder (no {CHECKPOINTS}/)"
-            )
+            raise InputError(f"{path} is neither a model folder (no {MODEL_JSON}) nor a run folder (no {CHECKPOINTS}/)")
         folder = newest_intact(path)
     elif (folder / MANIFEST).is_file():
         verify(folder)
@@ -196,9 +189,7 @@ def load_weights(network: Network, path: Path) -> None:
         for name in expected.keys() & state.keys()
         if state[name].shape != expected[name].shape
     ]
-    problems = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"left over: {', '.join(left)}"] * bool(
-        left
-    )
+    problems = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"left over: {', '.join(left)}"] * bool(left)
     if problems or shapes:
         raise DamagedFile(f"{path} does not fit its config; " + "; ".join(problems + shapes))
     network.load_state_dict(state)

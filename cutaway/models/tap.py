@@ -1,7 +1,7 @@
 """The tap: how anything looks into a forward pass, or changes it, without hooks.
 
-A network calls `x = tap("resid_pre", x)` at each named place. The tap is an argument, so nothing is installed and nothing
-can leak: two threads never see each other, and gradients pass. `OFF` costs one Python call per place.
+A network calls `x = tap("resid_pre", x)` at each named place. The tap is an argument, so nothing is installed and
+nothing can leak: two threads never see each other, and gradients pass. `OFF` costs one Python call per place.
 
 Names are paths joined by dots; `tap.at("layers.3")` gives the tap that a layer uses for its own part of the tree.
 """
@@ -69,9 +69,7 @@ class ActiveTap(Tap):
         self.prefix = prefix
 
     def at(self, prefix: str) -> "ActiveTap":
-        return ActiveTap(
-            self.keep, self.replacements, self.sink, formed=self.formed, prefix=f"{self.prefix}{prefix}."
-        )
+        return ActiveTap(self.keep, self.replacements, self.sink, formed=self.formed, prefix=f"{self.prefix}{prefix}.")
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         full = self.prefix + name
