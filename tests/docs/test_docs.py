@@ -1,0 +1,94 @@
+"""The documentation is true: its Python blocks run, its commands run, its links lead somewhere, its figures are measured.
+
+A page's blocks run in order, in one process and one empty folder that holds `texts/`, some real English and Python. A
+training of minutes is shortened to a few steps; nothing else is changed. A block that is not meant to run says so by
+its language (```text).
+"""
+
+import contextlib
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+BLOCK = re.compile(r"^```(python|console|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
+FIGURE = re.compile(r"<!--figure:([\w/]+)-->\s*([^<|]*?)\s*<!--/figure-->")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return BLOCK.findall(page.read_text("utf-8"))
+
+
+def shorten(text: str) -> str:
+    """A training of minutes becomes one of a few steps."""
+    text = re.sub(r"--minutes[ =][\d.]+", "--steps 30", text)
+    return re.sub(r"\bminutes=[\d.]+", "steps=30", text)
+
+
+def run_command(line: str, folder: Path) -> None:
+    words = shlex.split(line)
+    if words[0] != "cutaway":
+        return  # make, git, pip and bash are tried by CI and by runs/, not inside the tests
+    done = subprocess.run(
+        [sys.executable, "-m", "cutaway", *words[1:]], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for name in ("argparse", "textwrap", "statistics", "heapq", "string", "calendar", "fractions", "inspect"):
+        source = Path(sys.modules[name].__file__ or "") if name in sys.modules else Path(__import__(name).__file__)
+        (texts / f"{name}.py").write_text(source.read_text("utf-8"), "utf-8")
+    (texts / "novel.txt").write_text((ROOT / "LICENSE").read_text("utf-8"), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_blocks_run(page: Path, folder: Path):
+    names: dict[str, object] = {"__name__": "__main__"}
+    for language, text in blocks(page):
+        if language == "python":
+            code = compile(shorten(text), page.name, "exec")
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(code, names)
+        else:
+            for line in text.replace("\\\n", " ").splitlines():
+                line = line.removeprefix("$ ").split("  #")[0].strip()
+                if line and not line.startswith("#") and (language == "bash" or line.startswith("cutaway")):
+                    run_command(shorten(line), folder)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path):
+    missing = [link for link in LINK.findall(page.read_text("utf-8")) if not (page.parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_figures_are_the_measured_ones(page: Path):
+    """<!--figure:bench/name-->shown<!--/figure--> must show the value of bench/results/<bench>.json."""
+    for name, shown in FIGURE.findall(page.read_text("utf-8")):
+        bench, figure = name.split("/")
+        value = json.loads((ROOT / "bench/results" / f"{bench}.json").read_text("utf-8"))["figures"][figure]["value"]
+        number = re.search(r"-?[\d,]*\.?\d+", shown)
+        assert number, f"{name}: no number in {shown!r}"
+        digits = len(number[0].partition(".")[2])
+        assert float(number[0].replace(",", "")) == pytest.approx(round(value, digits), abs=10**-digits / 2), name
+
+
+def test_the_two_readmes_have_the_same_parts():
+    english, chinese = ((ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md"))
+    assert blocks(ROOT / "README.md") == blocks(ROOT / "README.zh-CN.md")
+    assert [n for n, _ in FIGURE.findall(english)] == [n for n, _ in FIGURE.findall(chinese)]
