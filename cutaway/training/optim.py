@@ -1,0 +1,254 @@
+"""Optimisers: from gradients to the next weights.
+
+Parameters of one shape and one treatment lie stacked in one tensor, so that a step is a few operations on stacks and
+not hundreds on small tensors. The float32 weights are what is updated; where training multiplies in bfloat16, a worker
+copy of the network holds the gradients and is refreshed after each step.
+
+Shapes: N parameters in a stack, R rows, C columns.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.errors import ConfigError, DamagedFile, unknown
+
+
+class Stack:
+    """Parameters of one shape: weights (N, …) float32, and the worker's weights and gradients.
+
+    The parameters of both networks become views into these tensors.
+    """
+
+    def __init__(self, names: list[str], weights: list[nn.Parameter], workers: list[nn.Parameter]) -> None:
+        self.names = names
+        self.weights = torch.stack([w.detach() for w in weights])
+        shared = all(a is b for a, b in zip(weights, workers, strict=True))
+        self.workers = self.weights if shared else torch.stack([w.detach() for w in workers])
+        self.grads = torch.zeros_like(self.workers)
+        for i, (weight, worker) in enumerate(zip(weights, workers, strict=True)):
+            weight.data = self.weights[i]
+            worker.data = self.workers[i]
+            worker.grad = self.grads[i]
+
+
+class Rule:
+    """How one stack moves: its state tensors, and one step of them. The base class is plain gradient descent."""
+
+    def __init__(self, stack: Stack, *, lr: float, weight_decay: float) -> None:
+        self.stack, self.lr, self.weight_decay = stack, lr, weight_decay
+        self.state: dict[str, Tensor] = {}
+
+    def step(self, lr_scale: float, count: int) -> None:
+        """Move the weights; `count` is 1 at the first step."""
+        lr = self.lr * lr_scale
+        weights = self.stack.weights
+        grad = self.stack.grads.to(weights.dtype)
+        if self.weight_decay:
+            grad = self.decay(weights, grad, lr)
+        weights.add_(self.direction(grad, count), alpha=-lr)
+        if self.stack.workers is not weights:
+            self.stack.workers.copy_(weights)
+
+    def decay(self, weights: Tensor, grad: Tensor, lr: float) -> Tensor:
+        """Weight decay as a part of the gradient (L2), as gradient descent and Adam have it."""
+        return grad.add(weights, alpha=self.weight_decay)
+
+    def direction(self, grad: Tensor, count: int) -> Tensor:
+        """What to go against, before the learning rate."""
+        return grad
+
+
+class Momentum(Rule):
+    """Gradient descent with momentum (Polyak 1964), as torch.optim.SGD has it."""
+
+    def __init__(self, stack: Stack, *, lr: float, weight_decay: float, momentum: float) -> None:
+        super().__init__(stack, lr=lr, weight_decay=weight_decay)
+        self.momentum = momentum
+        self.state = {"momentum": torch.zeros_like(stack.weights)}
+
+    def direction(self, grad: Tensor, count: int) -> Tensor:
+        return self.state["momentum"].mul_(self.momentum).add_(grad)
+
+
+class Adam(Rule):
+    """Adam (Kingma & Ba 2015)."""
+
+    def __init__(
+        self, stack: Stack, *, lr: float, weight_decay: float, betas: tuple[float, ...], eps: float = 1e-8
+    ) -> None:
+        super().__init__(stack, lr=lr, weight_decay=weight_decay)
+        self.betas, self.eps = betas, eps
+        self.state = {"mean": torch.zeros_like(stack.weights), "square": torch.zeros_like(stack.weights)}
+
+    def direction(self, grad: Tensor, count: int) -> Tensor:
+        mean = self.state["mean"].lerp_(grad, 1 - self.betas[0])
+        square = self.state["square"].mul_(self.betas[1]).addcmul_(grad, grad, value=1 - self.betas[1])
+        # both averages start at zero, so the first ones are too small by these factors
+        step = mean / (1 - self.betas[0] ** count)
+        return step.div_((square / (1 - self.betas[1] ** count)).sqrt_().add_(self.eps))
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    def decay(self, weights: Tensor, grad: Tensor, lr: float) -> Tensor:
+        weights.mul_(1 - lr * self.weight_decay)
+        return grad
+
+
+class Muon(Rule):
+    """Momentum whose matrices are orthogonalised before they are applied (Jordan et al. 2024, kellerjordan.github.io).
+
+    The step of an R x C matrix is scaled by sqrt(max(1, R / C)), which keeps the change of the outputs alike for all
+    shapes, so that one learning rate serves them all.
+    """
+
+    def __init__(self, stack: Stack, *, lr: float, weight_decay: float, momentum: float, iterations: int = 5) -> None:
+        super().__init__(stack, lr=lr, weight_decay=weight_decay)
+        self.momentum, self.iterations = momentum, iterations
+        self.state = {"momentum": torch.zeros_like(stack.weights)}
+
+    def decay(self, weights: Tensor, grad: Tensor, lr: float) -> Tensor:
+        weights.mul_(1 - lr * self.weight_decay)
+        return grad
+
+    def direction(self, grad: Tensor, count: int) -> Tensor:
+        average = self.state["momentum"].lerp_(grad, 1 - self.momentum)
+        ahead = grad.lerp_(average, self.momentum)  # Nesterov
+        rows, columns = grad.shape[-2:]
+        return orthogonalise(ahead, self.iterations).to(grad.dtype).mul_(max(1.0, rows / columns) ** 0.5)
+
+
+def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """The nearest matrices with all singular values near 1, (N, R, C) -> (N, R, C) bfloat16.
+
+    A quintic Newton–Schulz iteration with the coefficients of Jordan et al. 2024, which bring singular values into
+    about 0.7 … 1.2 fast rather than to 1 exactly.
+    """
+    x = matrices.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) * 1.01 + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.mT if tall else x
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """What moves the weights."""
+
+    name: str = "muon"  # sgd | momentum | adam | adamw | muon (hidden matrices; adamw for the rest)
+    lr: float = 0.0  # 0: the rule's usual rate (DEFAULT_LR)
+    lr_rest: float = 0.01  # muon only: for embeddings, norms, biases and the output matrix
+    momentum: float = 0.95  # momentum and muon
+    betas: tuple[float, ...] = (0.9, 0.98)  # adam, adamw
+    weight_decay: float = 0.0  # on matrices; never on norms and biases
+
+    def __post_init__(self) -> None:
+        if self.name not in DEFAULT_LR:
+            raise ConfigError(unknown("optimiser", self.name, DEFAULT_LR))
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas must be two numbers in [0, 1), but {self.betas} was given")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"momentum must be in [0, 1), but {self.momentum} was given")
+        if self.lr < 0 or self.lr_rest < 0 or self.weight_decay < 0:
+            raise ConfigError("lr, lr_rest and weight_decay must not be negative")
+        object.__setattr__(self, "lr", self.lr or DEFAULT_LR[self.name])
+
+
+DEFAULT_LR = {"sgd": 0.1, "momentum": 0.05, "adam": 1e-3, "adamw": 1e-3, "muon": 0.03}
+
+
+RULES: dict[str, Callable[[OptimizerConfig, Stack, float], Rule]] = {
+    "sgd": lambda c, stack, decay: Rule(stack, lr=c.lr, weight_decay=decay),
+    "momentum": lambda c, stack, decay: Momentum(stack, lr=c.lr, weight_decay=decay, momentum=c.momentum),
+    "adam": lambda c, stack, decay: Adam(stack, lr=c.lr, weight_decay=decay, betas=c.betas),
+    "adamw": lambda c, stack, decay: AdamW(stack, lr=c.lr, weight_decay=decay, betas=c.betas),
+    "muon": lambda c, stack, decay: Muon(stack, lr=c.lr, weight_decay=decay, momentum=c.momentum),
+    "rest": lambda c, stack, decay: AdamW(stack, lr=c.lr_rest, weight_decay=decay, betas=c.betas),
+}
+
+
+class Optimizer:
+    """All stacks of a network with their rules.
+
+    Args:
+        config: which rules.
+        network: float32 weights; they become views into stacks.
+        worker: the network whose gradients are read, `network` itself or a copy of it in another dtype.
+    """
+
+    def __init__(self, config: OptimizerConfig, network: nn.Module, worker: nn.Module | None = None) -> None:
+        workers = dict((worker or network).named_parameters())
+        groups: dict[tuple[tuple[str, bool], tuple[int, ...]], list[str]] = {}
+        weights = dict(network.named_parameters())
+        for name, parameter in weights.items():
+            groups.setdefault((_treatment(config, name, parameter), tuple(parameter.shape)), []).append(name)
+        self.count = 0
+        self.rules: list[Rule] = []
+        for ((rule, decays), _), names in groups.items():
+            stack = Stack(names, [weights[n] for n in names], [workers[n] for n in names])
+            self.rules.append(RULES[rule](config, stack, config.weight_decay if decays else 0.0))
+
+    @property
+    def grads(self) -> list[Tensor]:
+        """The gradient stacks; backward passes add to them."""
+        return [rule.stack.grads for rule in self.rules]
+
+    def grad_norm(self) -> float:
+        """The Euclidean norm of all gradients together, NaN or infinity included."""
+        norms = [torch.linalg.vector_norm(grad, dtype=torch.float64) for grad in self.grads]
+        return float(torch.linalg.vector_norm(torch.stack(norms)))
+
+    @torch.no_grad()
+    def scale_grads(self, factor: float) -> None:
+        """Multiply all gradients, as clipping does."""
+        for grad in self.grads:
+            grad.mul_(factor)
+
+    @torch.no_grad()
+    def step(self, lr_scale: float = 1.0) -> None:
+        """Move all weights, refresh the worker, clear the gradients."""
+        self.count += 1
+        for rule in self.rules:
+            rule.step(lr_scale, self.count)
+            rule.stack.grads.zero_()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything to continue from, by parameter name and part: `layers.0.mlp.up_proj.weight/momentum`."""
+        return {
+            f"{name}/{part}": tensor[i]
+            for rule in self.rules
+            for part, tensor in rule.state.items()
+            for i, name in enumerate(rule.stack.names)
+        } | {"count": torch.tensor(self.count)}
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state` gave; also refresh the worker from the network's weights, which were loaded before.
+
+        Raises:
+            DamagedFile: an entry is missing or left over.
+        """
+        mine = self.state()
+        if mine.keys() != state.keys():
+            raise DamagedFile(f"the optimiser's state does not fit: {sorted(mine.keys() ^ state.keys())[:5]}")
+        for name, tensor in mine.items():
+            tensor.copy_(state[name])
+        self.count = int(state["count"])
+        for rule in self.rules:
+            if rule.stack.workers is not rule.stack.weights:
+                rule.stack.workers.copy_(rule.stack.weights)
+
+
+def _treatment(config: OptimizerConfig, name: str, parameter: nn.Parameter) -> tuple[str, bool]:
+    """Which rule moves this parameter, and whether its weights decay."""
+    matrix = parameter.ndim >= 2
+    if config.name == "muon" and (not matrix or name.startswith(("embed", "lm_head"))):
+        return "rest", matrix
+    return config.name, matrix
