@@ -24,6 +24,8 @@ _SPACES = b" \t\n\r\f\v"
 # 0.05 at 0.5.
 SHINGLE, BANDS, ROWS = 5, 14, 8
 
+SAME, NEARLY_SAME = "the same text came before", "nearly the same text came before"
+
 
 def text_key(text: str) -> int:
     """A 64-bit key that is equal for texts equal up to ASCII case and white space.
@@ -119,7 +121,7 @@ class Seen:
 
 def exact_duplicates(documents: Sequence[Document], seen: Seen | None = None) -> Outcome:
     """Drop documents whose normalised text came before, in this batch or in `seen` (which is then extended)."""
-    return _drop(documents, text_keys, seen, "exact_duplicates", "the same text came before")
+    return _drop(documents, text_keys, seen, "exact_duplicates", SAME)
 
 
 def near_duplicates(documents: Sequence[Document], seen: Seen | None = None) -> Outcome:
@@ -128,7 +130,7 @@ def near_duplicates(documents: Sequence[Document], seen: Seen | None = None) -> 
     Raises:
         MissingExtra: rensa is not installed.
     """
-    return _drop(documents, band_keys, seen, "near_duplicates", "nearly the same text came before")
+    return _drop(documents, band_keys, seen, "near_duplicates", NEARLY_SAME)
 
 
 def near_groups(texts: Sequence[str]) -> np.ndarray:

@@ -19,6 +19,26 @@ def check_fractions(valid: float, test: float) -> None:
         raise ConfigError(f"valid={valid} and test={test} leave nothing to train on; their sum must be below 1")
 
 
+def pieces(text: str, size: int) -> list[str]:
+    """Cut a text into consecutive pieces of about `size` characters, after empty lines, else lines, else words.
+
+    The pieces add up to the text. A text up to 1.5 × size stays whole. Pieces are what long documents are divided by:
+    one novel can then be in training and validation without any text being in both.
+    """
+    found, start = [], 0
+    while len(text) - start > 3 * size // 2:
+        low, high = start + size // 2, start + size
+        for mark in ("\n\n", "\n", "。", " "):
+            if cut := text.rfind(mark, low, high) + 1:
+                cut += len(mark) - 1
+                break
+        else:
+            cut = high
+        found.append(text[start:cut])
+        start = cut
+    return [*found, text[start:]]
+
+
 def positions(keys: np.ndarray, seed: int = 0) -> np.ndarray:
     """Where each key falls between 0 and 1: (N,) uint64 -> (N,) float64, a function of (key, seed) alone."""
     return (mix(mix(keys ^ np.uint64(seed % 2**64))) >> np.uint64(11)) * 2.0**-53

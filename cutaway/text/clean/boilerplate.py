@@ -71,7 +71,8 @@ EDGE_LINES = 6  # how many lines from either end are looked at
 REPEATED_SHARE = 0.3  # of one origin's documents in the batch
 REPEATED_SAMPLE = 100  # of them are looked at, evenly spread
 REPEATED_DOCUMENTS = 5  # and at least so many of them
-_INSIDE = re.compile(r"([^#]+)#|(.+):\d+$")  # "crawl.warc.gz#https://…", "reviews.csv:17"
+# What a document inside a file is called: "crawl.warc.gz#https://…", "reviews.csv:17", "book.txt@262144", "log.jsonl@0:3".
+_INSIDE = re.compile(r"([^#]+)#|(.+?)(?:@\d+|:\d+|@\d+:\d+)$")
 _LABEL = (":", "：")  # "User:", "Question:" are structure, as are headings and tags
 _MARKUP = ("#", "<", "[", "|", "`", "-", "*")
 

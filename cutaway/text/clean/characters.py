@@ -7,7 +7,7 @@ knows in constant time that a string is ASCII.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cutaway.errors import need
 from cutaway.text.documents import Document
@@ -39,14 +39,19 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 
 
 def unicode(documents: Sequence[Document]) -> Outcome:
-    """Repair mojibake and stray surrogates (ftfy), then normalise to NFC (Unicode Standard Annex 15)."""
+    """Repair mojibake and stray surrogates (ftfy), then normalise to NFC (Unicode Standard Annex 15).
+
+    Raises:
+        MissingExtra: ftfy is not installed.
+    """
+    fixes = need("ftfy", "documents", "repairing wrongly decoded text")
     outcome = Outcome()
     for document in documents:
         text = document.text
         what = "normalised to NFC"
         if not text.isascii():
             if _SUSPICIOUS.search(non_ascii(text)) and _SUSPICIOUS.search(text):
-                repaired = _repair(text)
+                repaired = _repair(text, fixes.fix_encoding)
                 what, text = ("wrong decoding repaired", repaired) if repaired != text else (what, text)
             if not unicodedata.is_normalized("NFC", text):
                 text = unicodedata.normalize("NFC", text)
@@ -99,11 +104,10 @@ def non_ascii(text: str) -> str:
     )
 
 
-def _repair(text: str) -> str:
-    """The text with ftfy's repair of wrong decoding, on the lines that look suspicious; no surrogate is left."""
-    fixes = need("ftfy", "documents", "repairing wrongly decoded text")
+def _repair(text: str, repair: Callable[[str], str]) -> str:
+    """The text with `repair` of the lines that look suspicious; no surrogate is left."""
     if _SURROGATE.search(text):
         # Two halves of one character (JSON escapes) join; a half alone cannot be written as UTF-8 and goes.
         text = _SURROGATE.sub("", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     lines = text.split("\n")
-    return "\n".join(fixes.fix_encoding(line) if _SUSPICIOUS.search(line) else line for line in lines)
+    return "\n".join(repair(line) if _SUSPICIOUS.search(line) else line for line in lines)

@@ -145,6 +145,8 @@ def _render(kind: str, inner: str, namespaces: Namespaces) -> str:
         name = name.strip().lower()
         if name in _LAST and arguments:
             return arguments[-1]
+        if name.startswith("lang-") and arguments:
+            return arguments[0]
         if name in ("convert", "cvt") and len(arguments) > 1:
             return f"{arguments[0]} {arguments[1]}"
         return _SHORT.get(name, "")
