@@ -8,7 +8,9 @@ Shapes: B batch, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -105,8 +107,18 @@ def write_model(model: Model, folder: Path) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
     if getattr(model.config, "tied", False):
         del state["lm_head.weight"]  # it is the embedding
-    save_file(state, folder / WEIGHTS)
+    write_tensors(state, folder / WEIGHTS)
     model.tokenizer.save(folder)
+
+
+def write_tensors(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file; a full disk is an OSError, as it is for any other file."""
+    try:
+        save_file(dict(state), path)
+    except SafetensorError as error:
+        if code := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+        raise
 
 
 def save_model(model: Model, folder: str | Path) -> Path:
