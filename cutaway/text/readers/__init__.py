@@ -5,6 +5,7 @@ with a Reader and one line in READERS.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from cutaway.errors import CutawayError, InputError, MissingExtra
@@ -146,7 +147,8 @@ def _archive(part: Part, column: str | None, limits: Limits, skipped: OnSkipped 
         try:
             if stream is None:
                 raise InputError(problem)
-            source = Input(name, stream, part, column, limits, skipped)
+            member = replace(part, name=name, start=0, stop=None)
+            source = Input(name, stream, member, column, limits, skipped)
             yield from _documents(source, suffix if suffix in READERS else "")
         except MissingExtra:
             raise

@@ -6,10 +6,10 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import PurePath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cutaway.errors import DamagedFile, InputError, need
 from cutaway.text.readers.base import MB, Limits, Part
@@ -67,30 +67,38 @@ class _Guarded(io.RawIOBase):
         return filled
 
 
-class _Xz(io.RawIOBase):
-    """An .xz stream with a memory limit, which lzma.LZMAFile does not offer."""
+class _Frames(io.RawIOBase):
+    """Concatenated .xz or .zst streams, fed a little at a time so that no step unfolds to more than some 30 MB.
 
-    def __init__(self, file: BinaryIO) -> None:
+    lzma.LZMAFile has no memory limit, and zstandard's own stream reader takes a file that is cut short for a whole one.
+    """
+
+    def __init__(self, file: BinaryIO, new: Callable[[], Any]) -> None:
         super().__init__()
         self._file = file
-        self._decoder: lzma.LZMADecompressor | None = None
+        self._new = new
+        self._decoder: Any = None
+        self._ready = self._rest = b""
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` decoded bytes; b"" at the end."""
-        while True:
-            if self._decoder is None or self._decoder.eof:  # files may be concatenated, with zero padding between
-                data = self._decoder.unused_data.lstrip(b"\0") if self._decoder else b""
-                data = data or self._file.read(1 << 16).lstrip(b"\0" if self._decoder else b"")
+        while not self._ready:
+            data = self._rest or self._file.read(1024)
+            self._rest = b""
+            if self._decoder is None:
                 if not data:
                     return b""
-                self._decoder = lzma.LZMADecompressor(memlimit=_MEMORY)
-            else:
-                data = self._file.read(1 << 16) if self._decoder.needs_input else b""
-                if not data and self._decoder.needs_input:
-                    raise EOFError("the stream ends early")
-            decoded = self._decoder.decompress(data, size)
-            if decoded:
-                return decoded
+                data = data.lstrip(b"\0")  # .xz files may have zeros between their streams
+                if not data:
+                    continue
+                self._decoder = self._new()
+            elif not data:
+                raise EOFError("it ends too early")
+            self._ready = self._decoder.decompress(data)
+            if self._decoder.eof:
+                self._rest, self._decoder = self._decoder.unused_data, None
+        taken, self._ready = self._ready[:size], self._ready[size:]
+        return taken
 
 
 def _unpack(file: BinaryIO, packing: str) -> BinaryIO:
@@ -100,9 +108,10 @@ def _unpack(file: BinaryIO, packing: str) -> BinaryIO:
     if packing == ".bz2":
         return bz2.BZ2File(file)  # type: ignore[return-value]  # likewise
     if packing == ".xz":
-        return _Xz(file)  # type: ignore[return-value]  # only read() is used
+        return _Frames(file, lambda: lzma.LZMADecompressor(memlimit=_MEMORY))  # type: ignore[return-value]  # likewise
     zstandard = need("zstandard", "documents", "reading .zst files")
-    return zstandard.ZstdDecompressor(max_window_size=128 * MB).stream_reader(file, read_across_frames=True)
+    window = zstandard.ZstdDecompressor(max_window_size=128 * MB)
+    return _Frames(file, window.decompressobj)  # type: ignore[return-value]  # likewise
 
 
 @contextmanager

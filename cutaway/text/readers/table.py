@@ -97,7 +97,7 @@ def _numbered(reader, name: str) -> Iterator[tuple[int, list[str]]]:
 
 def find_layout(beginning: str, delimiters: str) -> Layout:
     """The layout with which most of the rows have as many columns as the first, then the one with most columns."""
-    lines = io.StringIO(beginning, newline="").readlines()
+    lines = list(islice(io.StringIO(beginning, newline=""), 1000))
     best, layout = (0.5, 0), Layout(_NONE, True)
     for delimiter in delimiters:
         candidate = Layout(delimiter, _is_quoted(lines, delimiter))
