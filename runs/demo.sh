@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# The story in one go: texts → tokens → a small model → its words → a look inside.  make demo [TEXT=path] [MINUTES=2]
+#   runs/demo.sh [--minutes M] [TEXT …]     without a text: the sources and documentation of the Python that runs it
+set -euo pipefail
+
+minutes=2
+if [ "${1:-}" = --minutes ]; then minutes=$2; shift 2; fi
+texts=("$@")
+[ ${#texts[@]} -gt 0 ] || texts=(python:)
+
+room=demo-run
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+
+say "1/4  Texts to tokens"
+cutaway prepare "${texts[@]}" --out $room/corpus --report --force
+
+say "2/4  Training for about $minutes minutes"
+rm -rf $room/run
+cutaway train $room/corpus --out $room/run --minutes "$minutes" --context 256
+
+say "3/4  What it writes"
+if [ "${texts[0]}" = python: ]; then
+  prompts=($'def read_lines(path):\n    """Return the lines of a file."""\n' $'class Counter(dict):\n    def __init__(self, ')
+else
+  prompts=("" "")
+fi
+for prompt in "${prompts[@]}"; do
+  cutaway generate $room/run --prompt "$prompt" --max-new-tokens 120 --temperature 0.7 --seed 1
+  printf '\n'
+done
+
+say "4/4  A look inside"
+if [ "${texts[0]}" = python: ]; then
+  look=$'for name in names:\n    if name not in seen:\n        seen.add(name)\n'
+else
+  look=$(cutaway generate $room/run --prompt "" --max-new-tokens 40 --temperature 0.7 --seed 2 --json |
+    python -c 'import json, sys; print(json.load(sys.stdin)["text"])')
+fi
+cutaway look $room/run "$look" --html $room/look.html
+
+say "What next"
+cat <<TEXT
+  open $room/look.html                                    the look inside, in any browser, offline
+  open $room/corpus/report.html                           what happened to the text
+  cutaway generate $room/run --prompt "import "           let it write
+  cutaway look $room/run "def main(" --token " self"      why this token?  any number opens into its parts
+  cutaway train --resume $room/run --minutes 10           let it learn for longer
+  make demo TEXT=path/to/your/texts                       the same with your own texts
+TEXT
