@@ -32,7 +32,12 @@ def text_key(text: str) -> int:
 
     Among ten million different texts the chance that any two share a key is about 3 in a million.
     """
-    normal = text.encode("utf-8", "surrogatepass").translate(_LOWER, _SPACES)
+    return bytes_key(text.encode("utf-8", "surrogatepass"))
+
+
+def bytes_key(text: bytes) -> int:
+    """`text_key` of a text's UTF-8."""
+    normal = text.translate(_LOWER, _SPACES)
     return int.from_bytes(blake2b(normal, digest_size=8).digest(), "little")
 
 

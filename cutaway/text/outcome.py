@@ -64,10 +64,9 @@ def excerpt(text: str, start: int = 0) -> str:
 
 def first_difference(before: str, after: str) -> str:
     """The first place where two texts differ, as "before → after", with a few characters around it made visible."""
-    low, high = 0, min(len(before), len(after))
-    while low < high:  # the longest common beginning, by bisection: slices compare at the speed of memory
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if before[:middle] == after[:middle] else (low, middle - 1)
+    shorter, block = min(len(before), len(after)), 4096
+    low = next((i for i in range(0, shorter, block) if before[i : i + block] != after[i : i + block]), shorter)
+    low += next((i for i, (a, b) in enumerate(zip(before[low:], after[low:], strict=False)) if a != b), 0)
     start = max(0, low - 20)
     return f"{ascii_visible(before[start : low + 20])} → {ascii_visible(after[start : low + 20])}"
 

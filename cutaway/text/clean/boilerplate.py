@@ -8,7 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from cutaway.text.clean.characters import non_ascii
+from cutaway.text.clean.characters import rare
 from cutaway.text.documents import Document
 from cutaway.text.outcome import Outcome, excerpt, is_code
 
@@ -71,14 +71,14 @@ EDGE_LINES = 6  # how many lines from either end are looked at
 REPEATED_SHARE = 0.3  # of one origin's documents in the batch
 REPEATED_SAMPLE = 100  # of them are looked at, evenly spread
 REPEATED_DOCUMENTS = 5  # and at least so many of them
-# What a document inside a file is called: "crawl.warc.gz#https://…", "reviews.csv:17", "book.txt@262144", "log.jsonl@0:3".
+# A document inside a file: "crawl.warc.gz#https://…", "reviews.csv:17", "book.txt@262144", "log.jsonl@0:3".
 _INSIDE = re.compile(r"([^#]+)#|(.+?)(?:@\d+|:\d+|@\d+:\d+)$")
 _LABEL = (":", "：")  # "User:", "Question:" are structure, as are headings and tags
 _MARKUP = ("#", "<", "[", "|", "`", "-", "*")
 
 
 def boilerplate(documents: Sequence[Document]) -> Outcome:
-    """Remove book licences, cookie and script notices, menus, and lines that repeat at the edges of documents."""
+    """Remove book licences, cookie and script notices, menus, and lines repeated at the edges of documents."""
     outcome = Outcome()
     heads = _running_heads(documents)
     for document in documents:
@@ -116,28 +116,17 @@ def _book(text: str) -> tuple[str, str]:
 
 def _notices(text: str) -> tuple[str, str]:
     """The text without notices and menus; and an example of those."""
-    beyond = non_ascii(text)
+    beyond = rare(text)
     notices = _holds(text, _NOTICE_WORDS) or _holds(beyond, _NOTICE_WORDS_ZH)
     separated = " | " in text or _holds(beyond, _SEPARATORS)
     lines = text.split("\n")
-    gone: set[int] = set()
-    run: list[int] = []  # of menu labels, empty lines between them allowed
-    for number, line in enumerate((*lines, ".")):
-        if len(line) <= LONGEST_LABEL:
-            label = line.strip(" \t|>»›•·*-").lower()
-            if label in _MENU:
-                run.append(number)
-                continue
-            if not label:
-                continue
-        if run:
-            gone.update(range(run[0], run[-1] + 1) if len(run) >= MENU_RUN else ())
-            run = []
-        if len(line) <= NOTICE_LINE and (
-            (notices and (_NOTICE.search(line) or (beyond and _NOTICE_ZH.search(line))))
-            or (separated and not line.lstrip().startswith("|") and _SEPARATED.match(line.strip()))
-        ):
-            gone.add(number)
+    gone = _menus(lines)
+    if notices or separated:
+        gone |= {
+            number
+            for number, line in enumerate(lines)
+            if len(line) <= NOTICE_LINE and ((notices and _is_notice(line)) or (separated and _is_separated(line)))
+        }
     if not gone:
         return text, ""
     return "\n".join(line for number, line in enumerate(lines) if number not in gone), lines[min(gone)]
@@ -167,6 +156,36 @@ def _running_heads(documents: Sequence[Document]) -> dict[str, set[str]]:
         if repeated := {line for line, count in counts.items() if count >= least}:
             heads[source] = repeated
     return heads
+
+
+def _menus(lines: list[str]) -> set[int]:
+    """The numbers of the lines of menus: MENU_RUN or more labels with at most empty lines between them."""
+    labels = [
+        number
+        for number, line in enumerate(lines)
+        if 0 < len(line) <= LONGEST_LABEL and line.strip(" \t|>»›•·*-").lower() in _MENU
+    ]
+    gone: set[int] = set()
+    run: list[int] = []
+    for number in labels if len(labels) >= MENU_RUN else ():
+        if run and any(line.strip() for line in lines[run[-1] + 1 : number]):
+            run = []
+        run.append(number)
+        if len(run) >= MENU_RUN:
+            gone.update(range(run[0], number + 1))
+    return gone
+
+
+def _is_separated(line: str) -> bool:
+    """Whether a line is a row of short labels between separators, and not of a table."""
+    return not line.lstrip().startswith("|") and bool(_SEPARATED.match(line.strip()))
+
+
+def _is_notice(line: str) -> bool:
+    """Whether a line is about cookies, scripts or rights."""
+    if not (_holds(line, _NOTICE_WORDS) or _holds(line, _NOTICE_WORDS_ZH)):
+        return False
+    return bool(_NOTICE.search(line) or _NOTICE_ZH.search(line))
 
 
 def _holds(text: str, words: Iterable[str]) -> bool:

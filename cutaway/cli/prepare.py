@@ -1,0 +1,147 @@
+"""`cutaway prepare`: texts in, token shards out, and a table of what happened in between."""
+
+import json as json_format
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from cutaway.progress import Progress
+from cutaway.tokenizers.prepare import Prepared
+from cutaway.tokenizers.prepare import prepare as prepare_corpus
+
+
+def prepare(
+    sources: Annotated[
+        list[str], typer.Argument(help="Files and folders: text, Markdown, HTML, PDF, tables, JSONL, code …")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to make.")] = Path("corpus"),
+    tokenizer: Annotated[
+        str, typer.Option(help="bpe, unigram, wordpiece, word or char to train one; or a folder or file to load.")
+    ] = "bpe",
+    vocab_size: Annotated[int, typer.Option(help="How many tokens a trained tokenizer has.")] = 8192,
+    column: Annotated[str | None, typer.Option(help="The column or field that holds the text.")] = None,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(help="Run only these cleaning steps (repeat the option); default: the usual ones."),
+    ] = None,
+    web: Annotated[bool, typer.Option("--web", help="Stricter quality filters, for crawled pages.")] = False,
+    near_duplicates: Annotated[bool, typer.Option("--near-duplicates", help="Drop near-duplicates too.")] = False,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Keep only this language, such as en or zh (repeat).")
+    ] = None,
+    classic: Annotated[
+        list[str] | None,
+        typer.Option(help="lowercase, punctuation, segment, stop_words, stem: for bag-of-words models."),
+    ] = None,
+    valid: Annotated[float, typer.Option(help="Share of the text held out for validation.")] = 0.05,
+    test: Annotated[float, typer.Option(help="Share of the text held out for testing.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Another seed, another split.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
+    report: Annotated[bool, typer.Option("--report", help="Write report.html into the folder too.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+) -> None:
+    """Clean texts, drop duplicates, split, train a tokenizer, and store the tokens.
+
+    Example: cutaway prepare texts/ notes.md -o corpus --report
+    """
+    from cutaway.text.clean import WEB  # late, as --help should not wait for it
+
+    started = time.perf_counter()
+    with _Display(quiet=json) as display:
+        made = prepare_corpus(
+            sources,
+            out,
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            column=column,
+            steps=step,
+            quality=WEB if web else None,
+            near_duplicates=near_duplicates,
+            languages=language or (),
+            classic=classic or (),
+            valid=valid,
+            test=test,
+            seed=seed,
+            workers=workers,
+            report=report,
+            progress=display.show,
+        )
+    seconds = time.perf_counter() - started
+    if json:
+        print(json_format.dumps({"folder": str(made.folder), "seconds": round(seconds, 3), **made.report.to_dict()}))
+    else:
+        show(made, seconds, Console(), html=report)
+
+
+def show(made: Prepared, seconds: float, console: Console, *, html: bool = False) -> None:
+    """Print what happened to the text: a table of steps, a table of splits, warnings."""
+    report = made.report
+    steps = Table(title=f"{report.documents:,} documents from {report.files:,} files")
+    for name in ("step", "documents in", "dropped", "changed", "mostly because"):
+        steps.add_column(name, justify="right" if name in ("documents in", "dropped", "changed") else "left")
+    for name, documents, dropped, changed, why in report.rows():
+        steps.add_row(name, f"{documents:,}", f"{dropped:,}" if dropped else "", f"{changed:,}" if changed else "", why)
+    console.print(steps)
+    splits = Table()
+    for name in ("split", "documents", "MB", "tokens"):
+        splits.add_column(name, justify="left" if name == "split" else "right")
+    for name, figures in report.splits.items():
+        splits.add_row(name, f"{figures['documents']:,}", f"{figures['bytes'] / 1e6:,.1f}", f"{figures['tokens']:,}")
+    console.print(splits)
+    size = sum(figures["bytes"] for figures in report.splits.values())
+    words = report.tokenizer
+    console.print(
+        f"Tokenizer: {words['kind']}, {words['vocab_size']:,} tokens, {words['bytes_per_token']} bytes a token. "
+        f"{seconds:.1f} s, {size / 1e6 / seconds:.1f} MB/s."
+    )
+    if report.languages:
+        seen = report.languages.total()
+        common = ", ".join(f"{code} {count / seen:.0%}" for code, count in report.languages.most_common(5))
+        console.print(f"Languages, in a sample of {seen:,} documents: {common}.")
+    if report.skipped:
+        name, why = next(iter(report.skipped.items()))
+        console.print(f"{len(report.skipped):,} files were not read in full, such as {name}: {why}.", markup=False)
+    for warning in report.warnings:
+        console.print(f"[yellow]Warning:[/yellow] {warning}")
+    console.print(
+        f"Wrote {made.folder}{' and its report.html' if html else ''}. Next: cutaway train {made.folder}", markup=False
+    )
+
+
+class _Display:
+    """A live progress bar on the terminal's error stream."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        self._bars = Bars(*columns, console=Console(stderr=True), transient=True, disable=quiet)
+        self._stage, self._task = "", TaskID(0)
+
+    def __enter__(self) -> "_Display":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def show(self, report: Progress) -> None:
+        """Show one report; a new stage gets a new bar."""
+        if report.stage != self._stage:
+            if self._stage:
+                self._bars.remove_task(self._task)
+            self._stage = report.stage
+            self._task = self._bars.add_task(report.stage, total=report.total, figures="")
+        figures = ", ".join(f"{value} {name}" for name, value in report.figures.items())
+        self._bars.update(self._task, completed=report.done, total=report.total, figures=figures)
