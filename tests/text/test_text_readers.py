@@ -374,6 +374,16 @@ class TestParquet:
         assert [d.text for d in documents] == ["one", "two"]
         assert skipped[0].reason == "2 rows have no text in 'w'"
 
+    def test_a_bomb_of_one_text_many_times(self, tmp_path):
+        once = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), pa.array(["boom " * 40_000]))
+        pq.write_table(pa.table({"text": once}), tmp_path / "a.parquet")
+        assert (tmp_path / "a.parquet").stat().st_size < 50_000
+        documents, taken = read(tmp_path / "a.parquet"), 0
+        with pytest.raises(InputError, match="bomb"):  # noqa: PT012  # what comes before the error counts
+            for document in documents:
+                taken += len(document.text)
+        assert taken <= 64 << 20
+
     def test_errors(self, tmp_path):
         pq.write_table(pa.table({"n": [1], "text": ["t"]}), tmp_path / "a.parquet")
         with pytest.raises(ConfigError, match="did you mean text"):

@@ -1,9 +1,11 @@
 """Where texts are found: folders, archives and dumps; what is refused, skipped and reported; bombs of every kind."""
 
 import bz2
+import contextlib
 import errno
 import gzip
 import io
+import json
 import lzma
 import os
 import tracemalloc
@@ -13,11 +15,14 @@ from functools import cache
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from random import Random
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from cutaway.errors import DamagedFile, InputError
+from cutaway.errors import CutawayError, DamagedFile, InputError
 from cutaway.text.documents import Document
 from cutaway.text.readers import Limits, Part, Skipped, find, read, read_part
 from cutaway.text.readers.wikitext import Namespaces, plain_text
@@ -416,3 +421,45 @@ class TestWikipedia:
 def test_reading_stops_when_nobody_asks_for_more(tmp_path):
     path = write(tmp_path / "a.txt", "A line of text.\n" * 200_000)
     assert len(list(islice(read(path), 2))) == 2
+
+
+def damaged(data: bytes, random: Random) -> bytes:
+    """A few bytes changed, cut out or doubled."""
+    out = bytearray(data)
+    for _ in range(random.randint(1, 4)):
+        place, length = random.randrange(len(out)), random.randint(1, 16)
+        out[place : place + length] = random.choice([random.randbytes(length), b"", out[place : place + length] * 2])
+        if random.random() < 0.2:
+            del out[random.randrange(len(out) + 1) :]
+        out = out or bytearray(b"x")
+    return bytes(out)
+
+
+def samples() -> dict[str, bytes]:
+    """A small file of every format that has a structure to break."""
+    table = io.BytesIO()
+    pq.write_table(pa.table({"text": ["one", "two"] * 50, "url": ["u"] * 100}), table)
+    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nText\r\n0\r\n\r\n"
+    head = "WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: u\r\nContent-Type: application/http\r\n"
+    head += f"Content-Length: {len(http)}"
+    files = {
+        "a.parquet": table.getvalue(),
+        "a.warc": (head.encode() + b"\r\n\r\n" + http + b"\r\n\r\n") * 3,
+        "a.zip": zip_of({"a.txt": b"words " * 50, "b.csv": b"id,text\n1,words\n"}),
+        "a.xml": dump(page("A", PAGE), page("B", "text")).encode(),
+        "a.json": json.dumps([{"text": "words", "n": [1, {"x": None}]}] * 5).encode(),
+        "a.csv": b'id,text\n1,"quoted ""text"", with comma"\n2,plain\n' * 5,
+        "a.md": b"---\ntitle: x\n---\nText.",
+    }
+    return files | {f"a.txt{packing}": pack(b"words and lines\n" * 50) for packing, pack in PACK.items()}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, id=n) for n in samples()])
+@pytest.mark.parametrize("rounds", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_damaged_files_are_read_or_refused_with_a_sentence(tmp_path, name, rounds):
+    random = Random(name)
+    data = samples()[name]
+    for _ in range(rounds):
+        with contextlib.suppress(CutawayError):
+            for document in read(write(tmp_path / name, damaged(data, random))):
+                document.text.encode()

@@ -12,7 +12,7 @@ from cutaway.text.readers.columns import SAMPLE, about, choose
 from cutaway.text.readers.plain import PART
 from cutaway.text.readers.streams import suffixes
 
-_ROWS = 256  # rows decoded at once
+_ROWS = 32  # rows decoded at once: a few bytes of dictionary may stand for a text of megabytes in each of them
 
 
 def read_parquet(source: Input) -> Iterator[Document]:
@@ -23,7 +23,8 @@ def read_parquet(source: Input) -> Iterator[Document]:
         ConfigError, InputError: as `choose`; or the rows unfold to more than the limits allow.
         MissingExtra: pyarrow is not installed.
     """
-    packed = suffixes(source.name)[1] or ".zip/" in source.name
+    suffix, packing = suffixes(source.part.path)
+    packed = packing or suffix == ".zip"  # Parquet is read from its end, which a stream has not
     file = _open(io.BytesIO(source.whole()) if packed else source.part.path, source.name)
     try:
         column = _choose(file, source.column or source.part.column or None, source.name)
@@ -31,6 +32,8 @@ def read_parquet(source: Input) -> Iterator[Document]:
         groups = range(file.num_row_groups)[source.part.start : source.part.stop]
         row = sum(file.metadata.row_group(group).num_rows for group in range(source.part.start))
         size, allowed, empty = 0, source.limits.allowed(source.part.size), 0
+        if sum(file.metadata.row_group(group).total_byte_size for group in groups) > allowed:
+            raise InputError(_too_much(source.name, allowed))
         for batch in file.iter_batches(_ROWS, row_groups=list(groups), columns=[column, *others]):
             texts = batch.column(column).to_pylist()
             metas = {key: batch.column(name).to_pylist() for name, key in others.items()}
@@ -42,9 +45,7 @@ def read_parquet(source: Input) -> Iterator[Document]:
                 meta = {key: values[index] for key, values in metas.items() if values[index]}
                 size += len(text)
                 if size > allowed:
-                    raise InputError(
-                        f"{source.name} unfolds to more than {allowed / MB:,.0f} MB, far more than its size"
-                    )
+                    raise InputError(_too_much(source.name, allowed))
                 yield Document(text, f"{source.name}:{row}", meta)
     except (OSError, UnicodeDecodeError, _arrow_error()) as error:
         raise DamagedFile(f"{source.name} is damaged ({error}); fetch it again") from error
@@ -52,12 +53,18 @@ def read_parquet(source: Input) -> Iterator[Document]:
         source.report(f"{empty:,} rows have no text in {column!r}", read=True)
 
 
+def _too_much(name: str, allowed: int) -> str:
+    return (
+        f"{name} unfolds to more than {allowed / MB:,.0f} MB, far more than a text of its size (a decompression bomb?)"
+    )
+
+
 def _open(where: Any, name: str) -> Any:
     """A pyarrow ParquetFile."""
     parquet = need("pyarrow.parquet", "documents", "reading Parquet")
     try:
         return parquet.ParquetFile(where)
-    except (OSError, _arrow_error()) as error:
+    except (OSError, UnicodeDecodeError, _arrow_error()) as error:
         raise DamagedFile(f"{name} is not a Parquet file, or a damaged one ({error})") from error
 
 

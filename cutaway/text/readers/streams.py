@@ -5,7 +5,6 @@ import gzip
 import io
 import lzma
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import PurePath
@@ -135,7 +134,7 @@ def members(part: Part, limits: Limits) -> Iterator[tuple[str, io.BufferedReader
     """
     with zip_file(part.path, part.name) as archive:
         for info in archive.infolist()[part.start : part.stop]:
-            if info.is_dir():
+            if info.filename.endswith("/") or not info.filename:  # a folder; is_dir() fails on an empty name
                 continue
             name, packing = f"{part.name}/{info.filename}", suffixes(info.filename)[1]
             hidden = any(piece.startswith(".") or piece == "__MACOSX" for piece in PurePath(info.filename).parts)
@@ -145,7 +144,7 @@ def members(part: Part, limits: Limits) -> Iterator[tuple[str, io.BufferedReader
             with ExitStack() as stack:
                 try:
                     inner: BinaryIO = stack.enter_context(archive.open(info))  # type: ignore[assignment]  # ZipExtFile
-                except (zipfile.BadZipFile, NotImplementedError, zlib.error, OSError) as error:
+                except Exception as error:  # as in zip_file
                     yield name, None, f"damaged, or packed in an unknown way ({error})"
                     continue
                 allowed = limits.allowed(info.compress_size)
@@ -158,7 +157,9 @@ def zip_file(path: str, name: str) -> zipfile.ZipFile:
     """Open a zip archive, or DamagedFile."""
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # besides BadZipFile, damage shows as ValueError, struct.error and others
         raise DamagedFile(f"{name} is not a zip archive, or a damaged one ({error})") from error
 
 
