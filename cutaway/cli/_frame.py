@@ -1,0 +1,125 @@
+"""What all verbs share: running one with typer, turning errors into one sentence, and the live display of progress."""
+
+import errno
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from cutaway.errors import CutawayError
+from cutaway.progress import OnProgress, Progress
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+EVERY = 5.0  # seconds between lines where the output is not a terminal
+
+
+def run_verb(verb: str, words: list[str]) -> int:
+    """Run one verb; an error a user can meet ends as one sentence on stderr (JSON with --json) and a code."""
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    as_json = "--json" in words
+    try:
+        app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
+        app.command(name=verb)(getattr(importlib.import_module(f"cutaway.cli.{verb}"), verb))
+        command = typer.main.get_command(app)
+        result = command.main(args=words, prog_name=f"cutaway {verb}", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except BrokenPipeError:  # `cutaway … | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except BaseException as error:
+        if debug and not isinstance(error, click.exceptions.Exit):
+            traceback.print_exc()
+        code, sentence = explain(error, verb)
+        if sentence and as_json:
+            print(json.dumps({"error": sentence}, ensure_ascii=False), file=sys.stderr)
+        elif sentence:
+            print(f"cutaway {verb}: {sentence}", file=sys.stderr)
+        return code
+
+
+def explain(error: BaseException, verb: str) -> tuple[int, str]:
+    """The exit code and the sentence for an error; what is our own bug is raised again.
+
+    >>> explain(KeyboardInterrupt(), "train")
+    (130, 'stopped by Ctrl-C')
+    """
+    match error:
+        case CutawayError():
+            return getattr(error, "exit_code", 2), str(error)
+        case click.exceptions.Exit():
+            return error.exit_code, ""
+        case click.exceptions.Abort() | KeyboardInterrupt():
+            return 130, "stopped by Ctrl-C"
+        case click.UsageError():
+            return 2, f"{error.format_message().rstrip('.')}. See: cutaway {verb} --help"
+        case click.ClickException():
+            return 2, error.format_message()
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return 2, "the disk is full; free some space or write elsewhere (what was there before is unchanged)"
+        case OSError() if error.filename:
+            return 2, f"{error.filename}: {error.strerror}"
+        case MemoryError():
+            return 2, "there is not enough memory; use a smaller batch, context or model"
+    raise error
+
+
+@contextmanager
+def live_progress(*, quiet: bool = False) -> Iterator[OnProgress | None]:
+    """A display of progress for a library call: bars on a terminal, a line now and then elsewhere, nothing if quiet.
+
+    with live_progress(quiet=json) as progress:
+        prepare(…, progress=progress)
+    """
+    if quiet:
+        yield None
+        return
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bars(console) as progress:
+            yield progress
+    else:
+        yield _Lines()
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[OnProgress]:
+    columns = (TextColumn("{task.description:<12}"), BarColumn(24), TextColumn("{task.percentage:>3.0f} %"))
+    with Bars(*columns, TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(progress: Progress) -> None:
+            figures = "  ".join(f"{name} {value}" for name, value in progress.figures.items())
+            if progress.stage not in tasks:
+                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, figures=figures)
+            bars.update(tasks[progress.stage], completed=progress.done, total=progress.total, figures=figures)
+
+        yield show
+
+
+class _Lines:
+    """Progress as plain lines: the first and last report of a stage, and one every few seconds between."""
+
+    def __init__(self) -> None:
+        self.stage, self.next = "", 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        last = progress.total is not None and progress.done >= progress.total
+        if progress.stage == self.stage and now < self.next and not last:
+            return
+        self.stage, self.next = progress.stage, now + EVERY
+        share = f" {100 * progress.done / progress.total:3.0f} %" if progress.total else ""
+        figures = "".join(f"  {name} {value}" for name, value in progress.figures.items())
+        print(f"{progress.stage}{share}{figures}", file=sys.stderr, flush=True)
