@@ -1,1 +1,42 @@
-"""Placeholder docstring until the folder is filled."""
+"""Text to ids and back, and the store of ids that training reads. Nothing here needs torch.
+
+tok = train_tokenizer(texts, "bpe", 8192)        tok.encode("中文")    tok.decode(ids)    tok.explain("unhappily")
+store = prepare("texts/", "store/")              store["train"].batch(step, seed=0, batch=16, context=256)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from cutaway.tokenizers.explain import Merge, TokenExplanation, explain
+from cutaway.tokenizers.load import load_tokenizer
+from cutaway.tokenizers.measure import Compression, compression
+from cutaway.tokenizers.store import StoreWriter, TokenSplit, TokenStore
+from cutaway.tokenizers.tokenizer import TextStream, Tokenizer
+from cutaway.tokenizers.train import KINDS, train_tokenizer
+
+if TYPE_CHECKING:
+    from cutaway.tokenizers.pipeline import prepare as prepare
+
+__all__ = [
+    "KINDS",
+    "Compression",
+    "Merge",
+    "StoreWriter",
+    "TextStream",
+    "TokenExplanation",
+    "TokenSplit",
+    "TokenStore",
+    "Tokenizer",
+    "compression",
+    "explain",
+    "load_tokenizer",
+    "prepare",
+    "train_tokenizer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "prepare":  # it reads documents too; loaded when it is used
+        from cutaway.tokenizers.pipeline import prepare
+
+        return prepare
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

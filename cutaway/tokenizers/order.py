@@ -1,0 +1,50 @@
+"""The order in which training sees a split: a pure function of (seed, step), in no memory, for any number of processes.
+
+A pass over the split (an epoch) is a pseudo-random permutation of its windows, computed and not stored: a Feistel
+network on a grid of rows and columns just larger than the number of windows, walked until it lands inside (Black &
+Rogaway 2002, "Ciphers with arbitrary finite domains": generalised Feistel, cycle walking). Each epoch has keys of its own.
+"""
+
+import numpy as np
+
+ROUNDS = 6
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """Scramble uint64 numbers, one to one: the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def keys(seed: int, epochs: np.ndarray) -> np.ndarray:
+    """One uint64 key per (seed, epoch)."""
+    start = mix(np.array([(seed * _GOLDEN + 1) % 2**64], np.uint64))
+    return mix(start ^ mix(epochs.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(2)))
+
+
+def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
+    """Send each index of 0 … size-1 to its place in the permutation that its key names.
+
+    Args:
+        index: uint64 (n,), each below `size`.
+        size: how many there are to permute, at least 1.
+        key: uint64 (n,); rows with the same key share a permutation.
+    """
+    columns = int(np.ceil(np.sqrt(size)))
+    rows = -(-size // columns)
+    out = _feistel(index, rows, columns, key)
+    while (outside := out >= size).any():
+        out[outside] = _feistel(out[outside], rows, columns, key[outside])
+    return out
+
+
+def _feistel(index: np.ndarray, rows: int, columns: int, key: np.ndarray) -> np.ndarray:
+    """A permutation of rows × columns places: shift each row by a hash of its number, then each column, again."""
+    height, width = np.uint64(rows), np.uint64(columns)
+    row, column = np.divmod(index, width)
+    for step in range(0, ROUNDS, 2):
+        column = (column + mix(row + key + np.uint64(step)) % width) % width
+        row = (row + mix(column + key + np.uint64(step + 1)) % height) % height
+    return row * width + column
