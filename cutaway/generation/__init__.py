@@ -1,1 +1,6 @@
-"""Placeholder docstring until the folder is filled."""
+"""Weights and a prompt to text."""
+
+from cutaway.generation.generate import Generation, Token, generate, generate_batch, stream
+from cutaway.generation.sampling import Sampling, distribution
+
+__all__ = ["Generation", "Sampling", "Token", "distribution", "generate", "generate_batch", "stream"]

@@ -1,0 +1,123 @@
+"""Generation: the same tokens as a plain loop, stop strings, whole characters, seeds."""
+
+import pytest
+import torch
+
+from cutaway.errors import ConfigError, NonFinite
+from cutaway.generation import generate, generate_batch, stream
+from cutaway.models import Decoder, DecoderConfig, Model, Recurrent, RecurrentConfig
+from cutaway.tokenizers import train_tokenizer
+
+TEXTS = ["the cat sat on the mat. 猫坐在垫子上😀 " * 20]
+
+
+def make(kind: str, tokens: str = "char") -> Model:
+    tokenizer = train_tokenizer(TEXTS, tokens, 300)
+    torch.manual_seed(0)
+    if kind == "decoder":
+        network = Decoder(DecoderConfig(tokenizer.vocab_size, context=32, layers=2, width=32, heads=2))
+    else:
+        network = Recurrent(RecurrentConfig(tokenizer.vocab_size, width=16, hidden=24, layers=2, cell=kind))  # pyright: ignore
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return Model(network, tokenizer)
+
+
+@pytest.fixture(scope="module", params=["decoder", "gru", "lstm"])
+def model(request: pytest.FixtureRequest) -> Model:
+    return make(request.param)
+
+
+def test_greedy_equals_a_plain_loop(model: Model):
+    ids = model.tokenizer.encode("the cat")
+    expected = []
+    for _ in range(20):
+        chosen = int(model.logits(ids + expected)[0, -1].argmax())
+        expected.append(chosen)
+        if chosen == model.tokenizer.end_of_text:
+            break
+    made = generate(model, "the cat", max_new_tokens=20, temperature=0)
+    assert made.ids == expected
+    logprobs = model.logits(ids + expected)[0, len(ids) - 1 : -1].log_softmax(-1)
+    assert made.logprobs == pytest.approx(logprobs[range(len(expected)), expected].tolist(), abs=1e-4)
+
+
+def test_the_same_seed_gives_the_same_text_alone_and_in_company(model: Model):
+    prompts = ["the ", "猫坐在", "cat sat on"]
+    together = generate_batch(model, prompts, max_new_tokens=12, seed=5)
+    alone = [generate(model, prompt, max_new_tokens=12, seed=5 + i) for i, prompt in enumerate(prompts)]
+    assert together == alone
+    assert generate(model, "the ", max_new_tokens=12, seed=6).ids != together[0].ids
+
+
+def test_generation_goes_on_past_the_context():
+    model = make("decoder")
+    made = generate(model, TEXTS[0][:50], max_new_tokens=70, temperature=1.5, seed=1)
+    assert len(made.ids) == 70 or made.finish_reason == "end"
+    assert made.finish_reason in ("length", "end")
+
+
+def test_sliding_forgets_the_earlier_half():
+    model = make("decoder")
+    made = generate(model, "the cat sat on the mat. the cat", max_new_tokens=3, temperature=0)  # 31 of 32
+    ids = model.tokenizer.encode("the cat sat on the mat. the cat")
+    assert len(ids) == 31
+    second = int(model.logits(ids + made.ids[:1])[0, -1].argmax())
+    third = int(model.logits((ids + made.ids[:2])[-16:])[0, -1].argmax())
+    assert made.ids[1:] == [second, third]
+
+
+def test_a_stop_string_across_tokens_ends_the_text_before_it(model: Model):
+    free = generate(model, "the", max_new_tokens=30, temperature=1.0, seed=3)
+    assert len(free.text) > 8
+    stop = free.text[4:7]
+    made = generate(model, "the", max_new_tokens=30, temperature=1.0, seed=3, stop=["never seen", stop])
+    assert made.finish_reason == "stop"
+    assert made.text == free.text[: free.text.index(stop)]
+
+
+def test_streamed_texts_join_to_the_whole_and_hold_no_half_character():
+    model = make("decoder", "bpe")
+    ids = model.tokenizer.encode("猫😀坐")
+    assert len(ids) >= 3
+    for seed in range(5):
+        pieces = [t.text for t in stream(model, "猫", max_new_tokens=40, temperature=2.0, seed=seed)]
+        made = generate(model, "猫", max_new_tokens=40, temperature=2.0, seed=seed)
+        assert "".join(pieces) == made.text
+        kept = [i for i in made.ids if i != model.tokenizer.end_of_text]
+        assert made.text == model.tokenizer.decode(kept)
+
+
+def test_an_empty_prompt_begins_a_new_text(model: Model):
+    made = generate(model, "", max_new_tokens=5, temperature=0)
+    end = model.tokenizer.end_of_text
+    assert made.ids[0] == int(model.logits([end])[0, -1].argmax())
+
+
+def test_the_method_is_the_function(model: Model):
+    assert model.generate("the", max_new_tokens=5) == generate(model, "the", max_new_tokens=5)
+
+
+def test_training_mode_is_restored(model: Model):
+    model.network.train()
+    generate(model, "the", max_new_tokens=2)
+    assert model.network.training
+    model.network.eval()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"max_new_tokens": 0}, "max_new_tokens must be at least 1"), ({"stop": ["a", ""]}, "stop string is empty")],
+)
+def test_what_is_wrong_is_named(options: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        generate(make("decoder"), "the", **options)
+
+
+def test_a_nan_is_never_hidden():
+    model = make("decoder")
+    with torch.no_grad():
+        model.network.lm_head.weight[3] = float("nan")
+    with pytest.raises(NonFinite):
+        generate(model, "the", max_new_tokens=2)
