@@ -211,6 +211,11 @@ class Decoder(nn.Module):
             cache.advance(T)
         return x
 
+    @property
+    def blocks(self) -> list[Block]:
+        """The layers, with their type."""
+        return [block for block in self.layers if isinstance(block, Block)]
+
     def new_cache(self, batch: int = 1, capacity: int | None = None) -> KVCache:
         """An empty cache for `batch` sequences of up to `capacity` tokens (the context by default)."""
         weight = self.embed_tokens.weight
