@@ -140,12 +140,15 @@ def verify(folder: Path, *, only: str | None = None) -> None:
     """
     if not (folder / MANIFEST).is_file():
         raise DamagedFile(f"{folder} has no {MANIFEST}: it was not finished or not made by Cutaway")
-    entries = read_json(folder / MANIFEST).get("files", {})
+    manifest = read_json(folder / MANIFEST)
+    entries = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(entries, dict) or (only is not None and only not in entries):
+        raise DamagedFile(f"{folder / MANIFEST} is damaged or does not list {only or 'files'}; make {folder} again")
     for name, entry in entries.items():
         if only not in (None, name):
             continue
         file = folder / name
         if not file.is_file():
             raise DamagedFile(f"{file} is missing though {MANIFEST} lists it; restore it or make it again")
-        if file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]:
+        if entry != {"sha256": sha256(file), "bytes": file.stat().st_size}:
             raise DamagedFile(f"{file} is damaged: its bytes do not match the checksum in {MANIFEST}")

@@ -1,7 +1,7 @@
 """Text to ids and back, and the store of ids that training reads. Nothing here needs torch.
 
 tok = train_tokenizer(texts, "bpe", 8192)        tok.encode("中文")    tok.decode(ids)    tok.explain("unhappily")
-store = prepare("texts/", "store/")              store["train"].batch(step, seed=0, batch=16, context=256)
+store = prepare("texts/", "store/").store        store["train"].batch(step, seed=0, batch=16, context=256)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from cutaway.tokenizers.explain import Merge, TokenExplanation, explain
 from cutaway.tokenizers.load import load_tokenizer
 from cutaway.tokenizers.measure import Compression, compression
-from cutaway.tokenizers.store import StoreWriter, TokenSplit, TokenStore
+from cutaway.tokenizers.store import TokenSplit, TokenStore
 from cutaway.tokenizers.tokenizer import TextStream, Tokenizer
 from cutaway.tokenizers.train import KINDS, train_tokenizer
+from cutaway.tokenizers.writer import StoreWriter
 
 if TYPE_CHECKING:
     from cutaway.tokenizers.pipeline import prepare as prepare

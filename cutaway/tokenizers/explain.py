@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cutaway.errors import ConfigError
-from cutaway.tokenizers.alphabet import continuing_prefix
+from cutaway.tokenizers.spec import continuing_prefix
 
 if TYPE_CHECKING:
     from cutaway.tokenizers.tokenizer import Tokenizer
@@ -130,7 +130,7 @@ class _Replay:
         self.prefix = continuing_prefix(spec)
         if isinstance(vocab, list):
             self.vocab = {piece: id for id, (piece, _) in enumerate(vocab)}
-            self.scores = {piece: score for piece, score in vocab}
+            self.scores = dict(vocab)
             self.longest = max(map(len, self.vocab), default=0)
         else:
             self.vocab = vocab

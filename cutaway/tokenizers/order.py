@@ -2,7 +2,8 @@
 
 A pass over the split (an epoch) is a pseudo-random permutation of its windows, computed and not stored: a Feistel
 network on a grid of rows and columns just larger than the number of windows, walked until it lands inside (Black &
-Rogaway 2002, "Ciphers with arbitrary finite domains": generalised Feistel, cycle walking). Each epoch has keys of its own.
+Rogaway 2002, "Ciphers with arbitrary finite domains": generalised Feistel, cycle walking). Each epoch has
+keys of its own.
 """
 
 import numpy as np

@@ -4,7 +4,7 @@ A folder of raw little-endian numbers that are mapped into memory, never read wh
 
     store.json               format, dtype, and for each split its tokens, documents, bytes of text and shards
     tokenizer.json           what the ids mean
-    train-00000.tokens …     ids; every document is followed by end_of_text; shards are cut anywhere, all but the last full
+    train-00000.tokens …     ids; every document is followed by end_of_text; all shards but the last are full
     train.documents          two int64 per document: its first token, and where its line in train.sources begins
     train.sources            where each document came from, a JSON string a line
     manifest.json            SHA-256 and size of every file
@@ -18,182 +18,21 @@ Shapes: B batch, T tokens (the context).
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Self
 
 import numpy as np
 
 from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
-from cutaway.files import atomic_folder, disk_errors, read_json, write_atomic, write_json
+from cutaway.files import read_json
 from cutaway.files import verify as verify_folder
-from cutaway.settings import build, to_dict
+from cutaway.settings import build
 from cutaway.tokenizers.load import load_tokenizer
 from cutaway.tokenizers.order import keys, permute
 from cutaway.tokenizers.tokenizer import Tokenizer
+from cutaway.tokenizers.writer import FORMAT, SPLIT_NAME, STORE_JSON, SplitInfo, StoreInfo, StoreWriter, shard_name
 
-FORMAT = 1
-STORE_JSON = "store.json"
-SHARD_TOKENS = 2**26
 IGNORE = -100  # a target that counts for nothing, as in torch's cross_entropy
-_NAME = re.compile(r"[A-Za-z0-9_]{1,64}\Z")
-
-
-@dataclass(frozen=True)
-class SplitInfo:
-    """What store.json says about a split."""
-
-    tokens: int  # end_of_text included
-    documents: int
-    text_bytes: int  # UTF-8 bytes of the documents
-    shards: int
-
-
-@dataclass(frozen=True)
-class StoreInfo:
-    """store.json."""
-
-    format: int
-    dtype: str  # "uint16" or "uint32"
-    shard_tokens: int
-    end_of_text: int
-    fingerprint: str  # of the tokenizer
-    splits: dict[str, Any]  # name -> SplitInfo
-
-
-class StoreWriter:
-    """Write a token store, whole or not at all: the folder appears when `close` has checked and synced everything.
-
-    As a context manager it closes at the end of the block, and leaves nothing behind after an exception.
-    """
-
-    def __init__(self, folder: str | Path, tokenizer: Tokenizer, *, shard_tokens: int = SHARD_TOKENS) -> None:
-        """Begin.
-
-        Args:
-            folder: where; a store that is there already is replaced at the end.
-            tokenizer: what made the ids.
-            shard_tokens: the length of a shard.
-
-        Raises:
-            ConfigError: the tokenizer has no end_of_text, which stands between documents.
-            InputError: the place cannot be written.
-        """
-        if tokenizer.end_of_text is None:
-            raise ConfigError(f"{tokenizer} has no token that ends a text; name its eos_token in tokenizer_config.json")
-        if shard_tokens < 1:
-            raise ConfigError(f"shard_tokens must be at least 1, not {shard_tokens}")
-        self.folder = Path(folder)
-        self._tokenizer = tokenizer
-        self._end = np.array([tokenizer.end_of_text], tokenizer.dtype)
-        self._shard_tokens = shard_tokens
-        self._splits: dict[str, _SplitWriter] = {}
-        self._stack = ExitStack()
-        self._stack.enter_context(disk_errors(self.folder))
-        self._room = self._stack.enter_context(atomic_folder(self.folder))
-
-    def add(self, split: str, ids: np.ndarray, *, source: str, text_bytes: int) -> None:
-        """Append a document; end_of_text is added after it.
-
-        Args:
-            split: "train", "valid" …; letters, digits and underscores.
-            ids: (T,) integers of the tokenizer.
-            source: where the document came from.
-            text_bytes: the length of its text in UTF-8.
-
-        Raises:
-            ConfigError: the split's name will not do, or an id is outside the vocabulary.
-            InputError: the disk is full.
-        """
-        writer = self._splits.get(split)
-        if writer is None:
-            if not _NAME.match(split):
-                raise ConfigError(f"a split's name has letters, digits and underscores, at most 64, not {split!r}")
-            writer = self._splits[split] = _SplitWriter(self._room, split, self._shard_tokens, self._end)
-        ids = np.asarray(ids)
-        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self._tokenizer.vocab_size:
-            raise ConfigError(
-                f"{source}: ids must lie in 0 … {self._tokenizer.vocab_size - 1}, but {ids.min()} … {ids.max()} was given"
-            )
-        writer.add(ids.astype(self._end.dtype, copy=False), source, text_bytes)
-
-    def attach(self, name: str, text: str) -> None:
-        """Put one more text file into the folder, under the same checksums (a report, the settings)."""
-        write_atomic(self._room / name, text)
-
-    def close(self) -> None:
-        """Write what is left, the checksums last, and put the folder in its place.
-
-        Raises:
-            InputError: the disk is full.
-        """
-        with self._stack:
-            self._tokenizer.save(self._room)
-            info = StoreInfo(
-                format=FORMAT,
-                dtype=self._end.dtype.name,
-                shard_tokens=self._shard_tokens,
-                end_of_text=int(self._end[0]),
-                fingerprint=self._tokenizer.fingerprint,
-                splits={name: to_dict(writer.close()) for name, writer in self._splits.items()},
-            )
-            write_json(self._room / STORE_JSON, to_dict(info))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            self.close()
-            return
-        for writer in self._splits.values():
-            writer.stop()
-        self._stack.__exit__(kind, error, trace)
-
-
-class _SplitWriter:
-    """The open files of one split."""
-
-    def __init__(self, room: Path, name: str, shard_tokens: int, end: np.ndarray) -> None:
-        self._room, self._name, self._shard_tokens, self._end = room, name, shard_tokens, end
-        self._documents = (room / f"{name}.documents").open("wb")
-        self._sources = (room / f"{name}.sources").open("wb")
-        self._shard: BinaryIO | None = None
-        self._tokens = self._count = self._bytes = self._shards = 0
-
-    def add(self, ids: np.ndarray, source: str, text_bytes: int) -> None:
-        line = json.dumps(source).encode() + b"\n"
-        self._documents.write(np.array([self._tokens, self._sources.tell()], "<i8").tobytes())
-        self._sources.write(line)
-        self._append(ids)
-        self._append(self._end)
-        self._count += 1
-        self._bytes += text_bytes
-
-    def _append(self, ids: np.ndarray) -> None:
-        while len(ids):
-            if self._shard is None:
-                self._shard = (self._room / shard_name(self._name, self._shards)).open("wb")
-                self._shards += 1
-            room = self._shards * self._shard_tokens - self._tokens
-            part, ids = ids[:room], ids[room:]
-            self._shard.write(part.astype(part.dtype.newbyteorder("<"), copy=False).tobytes())
-            self._tokens += len(part)
-            if len(part) == room:
-                self._shard.close()
-                self._shard = None
-
-    def stop(self) -> None:
-        for file in (self._documents, self._sources, self._shard):
-            if file is not None:
-                file.close()
-
-    def close(self) -> SplitInfo:
-        self.stop()
-        return SplitInfo(self._tokens, self._count, self._bytes, self._shards)
 
 
 class TokenStore:
@@ -226,7 +65,7 @@ class TokenStore:
         folder = Path(folder)
         if not (folder / STORE_JSON).is_file():
             raise InputError(
-                f"{folder} is no token store (it has no {STORE_JSON}); make one with: cutaway prepare TEXTS --out {folder}"
+                f"{folder} is no token store (no {STORE_JSON}); make one with: cutaway prepare TEXTS --out FOLDER"
             )
         raw = read_json(folder / STORE_JSON)
         if verify:
@@ -277,7 +116,7 @@ class TokenSplit:
     """
 
     def __init__(self, folder: Path, name: str, info: SplitInfo, store: StoreInfo) -> None:
-        if not _NAME.match(name) or store.dtype not in ("uint16", "uint32") or store.shard_tokens < 1:
+        if not SPLIT_NAME.match(name) or store.dtype not in ("uint16", "uint32") or store.shard_tokens < 1:
             raise DamagedFile(f"{folder / STORE_JSON} does not describe a token store; prepare the texts again")
         self.name = name
         self.folder = folder
@@ -403,15 +242,11 @@ class TokenSplit:
         if context < 1:
             raise ConfigError(f"context must be at least 1, not {context}")
         if self.tokens < context + 1:
+            longest = f"choose a context of at most {self.tokens - 1:,}" if self.tokens > 1 else "prepare it again"
             raise InputError(
-                f"the split {self.name!r} of {self.folder} has {self.tokens:,} tokens, but one window needs {context + 1:,} "
-                f"(the context of {context:,} and one to predict); add text, or choose a context below {max(self.tokens, 2):,}"
+                f"the split {self.name!r} of {self.folder} has {self.tokens:,} tokens, but one window is {context + 1:,} "
+                f"(the context of {context:,} and one to predict): add text, or {longest}"
             )
-
-
-def shard_name(split: str, number: int) -> str:
-    """The file of a shard."""
-    return f"{split}-{number:05d}.tokens"
 
 
 def _mapped(path: Path, dtype: np.dtype, size: int) -> np.ndarray:

@@ -9,25 +9,35 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tokenizers
 
 from cutaway.errors import DamagedFile, InputError
 from cutaway.files import write_atomic, write_json
-from cutaway.tokenizers.alphabet import bytes_of, continuing_prefix, is_byte_level, parts
 from cutaway.tokenizers.bulk import Bulk, choose_bulk
+from cutaway.tokenizers.spec import (
+    END_OF_TEXT,
+    MASK,
+    PAD,
+    Spec,
+    build_tokenizer,
+    continuing_prefix,
+    is_byte_level,
+    parse,
+    parts,
+    reader,
+    without_special,
+)
 
 if TYPE_CHECKING:
     from cutaway.tokenizers.explain import TokenExplanation
 
 TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-END_OF_TEXT, PAD, MASK = "<|endoftext|>", "<|pad|>", "<|mask|>"
 ROLES = {"begin_of_text": "bos_token", "end_of_text": "eos_token", "pad": "pad_token", "mask": "mask_token"}
 ONE_CHARACTER = r"[\s\S]"  # the pattern that makes a tokenizer one of characters
 
@@ -41,9 +51,11 @@ class Tokenizer:
         begin_of_text, end_of_text, pad, mask: the ids of these special tokens, or None where the tokenizer has none.
             Those that `train_tokenizer` makes have the last three.
         special: every special token's text -> id.
+        joins: whether the text of a sequence is the bytes of its tokens, joined (else words or spaces come between).
         exact: whether `decode(encode(text)) == text` for every text; true of every kind that `train_tokenizer` makes.
         dtype: the smallest of uint16 and uint32 that holds every id.
         fingerprint: SHA-256 of tokenizer.json.
+        spec: what tokenizer.json says.
     """
 
     def __init__(self, text: str, *, roles: dict[str, str] | None = None, where: str = TOKENIZER_JSON) -> None:
@@ -58,20 +70,22 @@ class Tokenizer:
             DamagedFile: not the JSON of a tokenizer.
         """
         self.text = text
-        self._spec = _parse(text, where)
-        self._marked = _build(text, where)
+        self.spec: Spec = parse(text, where)  # not to be changed
+        self._marked = build_tokenizer(text, where)
         added = self._marked.get_added_tokens_decoder()
         self.special: dict[str, int] = {token.content: id for id, token in sorted(added.items()) if token.special}
         self._vocab: dict[str, int] = self._marked.get_vocab(with_added_tokens=True)
         self.vocab_size = max(self._vocab.values(), default=-1) + 1
         if not self.vocab_size:
             raise DamagedFile(f"{where} has an empty vocabulary")
-        self.plain_text = json.dumps(_without_special(self._spec, set(self.special)), ensure_ascii=False)
-        self._plain = _build(self.plain_text, where)
+        self._plain_text = without_special(self.spec, set(self.special))
+        self._plain = build_tokenizer(self._plain_text, where)
+        self._read = reader(self.spec)
         known = {"end_of_text": END_OF_TEXT, "pad": PAD, "mask": MASK} if roles is None else roles
         for name in ROLES:
             setattr(self, name, self._vocab.get(known.get(name, "")))
-        self.exact = is_byte_level(self._spec) and not parts(self._spec, "normalizer")
+        self.joins = is_byte_level(self.spec)
+        self.exact = self.joins and not parts(self.spec, "normalizer")
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 65536 else np.uint32)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
 
@@ -81,18 +95,13 @@ class Tokenizer:
     mask: int | None
 
     @property
-    def spec(self) -> dict[str, Any]:
-        """The content of tokenizer.json; not to be changed."""
-        return self._spec
-
-    @property
     def kind(self) -> str:
         """Which of the KINDS it is."""
-        model = self._spec["model"]
+        model = self.spec["model"]
         if model["type"] != "BPE" or model["merges"]:
             return {"BPE": "bpe", "Unigram": "unigram", "WordPiece": "wordpiece"}.get(model["type"], "word")
         patterns = [
-            p.get("pattern", {}).get("Regex") for p in parts(self._spec, "pre_tokenizer") if p["type"] == "Split"
+            p.get("pattern", {}).get("Regex") for p in parts(self.spec, "pre_tokenizer") if p["type"] == "Split"
         ]
         return "char" if patterns == [ONE_CHARACTER] else "word"
 
@@ -134,7 +143,7 @@ class Tokenizer:
     @cached_property
     def bulk(self) -> Bulk:
         """What encodes in bulk, and why: `.name` and `.reason`. Chosen when first asked for."""
-        return choose_bulk(self.plain_text, self._plain)
+        return choose_bulk(self._plain_text, self._plain)
 
     # ids -> text
 
@@ -148,7 +157,7 @@ class Tokenizer:
         if skip_special:
             hidden = set(self.special.values())
             ids = [id for id in ids if id not in hidden]
-        if is_byte_level(self._spec):
+        if self.joins:
             return self._join(ids).decode("utf-8", "replace")
         return self._marked.decode(ids, skip_special_tokens=False)
 
@@ -157,7 +166,7 @@ class Tokenizer:
         return self._join(self._checked(ids))
 
     def stream(self) -> TextStream:
-        """A decoder for ids that come one at a time: `.add(id)` returns the text that is complete, `.finish()` the rest."""
+        """A decoder for ids that come one at a time: `.add(id)` gives the text now complete, `.finish()` the rest."""
         return TextStream(self)
 
     # one token
@@ -211,10 +220,10 @@ class Tokenizer:
 
     def show(self, piece: str) -> str:
         """A piece as tokenizer.json spells it, to be read."""
-        return printable(bytes_of(piece, self._spec))
+        return printable(self._read(piece))
 
     def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json, and tokenizer_config.json with the roles of the special tokens, as transformers reads them.
+        """Write tokenizer.json, and the special tokens' roles to tokenizer_config.json, as transformers reads them.
 
         Raises:
             InputError: the disk is full or the place cannot be written.
@@ -233,13 +242,13 @@ class Tokenizer:
         table = [b""] * self.vocab_size
         added = {token.content for token in self._marked.get_added_tokens_decoder().values()}
         for token, id in self._vocab.items():
-            table[id] = token.encode() if token in added else bytes_of(token, self._spec)
+            table[id] = token.encode() if token in added else self._read(token)
         return table
 
     @cached_property
     def _ids_of_bytes(self) -> dict[bytes, int]:
         """bytes -> id; a piece that begins a word comes before one that continues it."""
-        prefix = continuing_prefix(self._spec)
+        prefix = continuing_prefix(self.spec)
         order = sorted(self._vocab.items(), key=lambda item: (bool(prefix) and item[0].startswith(prefix), item[1]))
         return {self._table[id]: id for _, id in reversed(order)}
 
@@ -258,28 +267,30 @@ class TextStream:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._joins = is_byte_level(tokenizer.spec)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        # Where tokens cannot simply be joined: the ids since some that have been shown, and how many of them those are.
         self._ids: list[int] = []
-        self._sent = ""
+        self._shown = 0
 
     def add(self, id: int) -> str:
         """Take one more id and return the text that can be shown now (perhaps "")."""
-        if self._joins:
+        if self._tokenizer.joins:
             return self._utf8.decode(self._tokenizer.token_bytes(id))
         self._ids.append(int(id))
-        return self._send(self._tokenizer.decode(self._ids).rstrip("�"))
+        new = self._new()
+        if not new or new.endswith("�"):
+            return ""
+        self._ids, self._shown = self._ids[self._shown :], len(self._ids) - self._shown
+        return new
 
     def finish(self) -> str:
         """What is left: a character that was never completed shows as "�"."""
-        if self._joins:
-            return self._utf8.decode(b"", final=True)
-        return self._send(self._tokenizer.decode(self._ids))
+        return self._utf8.decode(b"", final=True) if self._tokenizer.joins else self._new()
 
-    def _send(self, text: str) -> str:
-        new = text.removeprefix(self._sent) if text.startswith(self._sent) else ""
-        self._sent = text if new else self._sent
-        return new
+    def _new(self) -> str:
+        """The text that the ids not yet shown add to those before them, whose company decides about spaces."""
+        before = self._tokenizer.decode(self._ids[: self._shown])
+        return self._tokenizer.decode(self._ids)[len(before) :]
 
 
 def printable(data: bytes) -> str:
@@ -301,70 +312,6 @@ def check_text(text: object, name: str = "the text") -> None:
     except UnicodeEncodeError as error:
         code = f"U+{ord(text[error.start]):04X}"
         raise InputError(
-            f"{name} holds the lone surrogate {code} at character {error.start}: half a character, which UTF-8 cannot hold. "
-            "Remove it, or read the file again with errors='replace'"
+            f"{name} holds the lone surrogate {code} at character {error.start}: half a character, which UTF-8 "
+            "cannot hold. Remove it, or read the file again with errors='replace'"
         ) from None
-
-
-def make_spec(model: dict[str, Any], pattern: str) -> str:
-    """The tokenizer.json of a byte-level tokenizer: `model`, words cut by `pattern`, Cutaway's special tokens last.
-
-    The special tokens are not in the model's vocabulary, so no document can spell them.
-    """
-    first = len(model["vocab"])
-    added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    cut = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    decoder: dict[str, Any] = letters
-    if prefix := model.get("continuing_subword_prefix"):
-        strip = {"type": "Replace", "pattern": {"String": prefix}, "content": ""}
-        decoder = {"type": "Sequence", "decoders": [strip, letters]}
-    spec = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{"id": first + n, "content": name} | added for n, name in enumerate((END_OF_TEXT, PAD, MASK))],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [cut, letters]},
-        "post_processor": None,
-        "decoder": decoder,
-        "model": model,
-    }
-    return json.dumps(spec, ensure_ascii=False, indent=1) + "\n"
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    """The JSON of a tokenizer, its outline checked."""
-    try:
-        spec = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DamagedFile(f"{where} is not valid JSON ({error}); restore it or make it again") from error
-    model = spec.get("model") if isinstance(spec, dict) else None
-    if not isinstance(model, dict) or "vocab" not in model:
-        raise DamagedFile(f"{where} is JSON but no tokenizer: it has no model with a vocabulary")
-    if "type" not in model:  # files from before 2020 leave it out
-        model["type"] = "BPE" if "merges" in model else "Unigram" if isinstance(model["vocab"], list) else "WordPiece"
-    return spec
-
-
-def _build(text: str, where: str) -> tokenizers.Tokenizer:
-    """The library's tokenizer of a JSON text; its truncation and padding off."""
-    try:
-        tokenizer = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises Exception itself
-        raise DamagedFile(f"{where} is not a tokenizer that the tokenizers library can read: {error}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def _without_special(spec: dict[str, Any], special: set[str]) -> dict[str, Any]:
-    """The same tokenizer blind to its special tokens: their names in a text are text."""
-    spec = dict(spec, post_processor=None, truncation=None, padding=None)
-    spec["added_tokens"] = [token for token in spec.get("added_tokens") or [] if token["content"] not in special]
-    if spec["model"]["type"] == "Unigram":  # its vocabulary would match the names; give them one that no text has
-        vocab = [
-            [f"\U0010ffff{piece}" if piece in special else piece, score] for piece, score in spec["model"]["vocab"]
-        ]
-        spec["model"] = dict(spec["model"], vocab=vocab)
-    return spec

@@ -19,8 +19,8 @@ from tokenizers import Regex, models, pre_tokenizers, trainers
 
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.progress import OnProgress, Progress
-from cutaway.tokenizers.alphabet import CONTINUES, byte_letters
-from cutaway.tokenizers.tokenizer import ONE_CHARACTER, Tokenizer, check_text, make_spec
+from cutaway.tokenizers.spec import CONTINUES, byte_letters, make
+from cutaway.tokenizers.tokenizer import ONE_CHARACTER, Tokenizer, check_text
 
 SPECIAL = 3  # <|endoftext|>, <|pad|>, <|mask|>
 
@@ -52,7 +52,7 @@ def train_tokenizer(
     Args:
         texts: the texts to learn from; read once, counted in words, not kept. Some tens of megabytes are plenty.
         kind: one of KINDS.
-        vocab_size: the most tokens it may have, the 256 bytes and 3 special tokens included; fewer if the texts yield fewer.
+        vocab_size: the most tokens it may have, the 256 bytes and 3 special tokens included; poor texts yield fewer.
         min_frequency: how often a pair (bpe, wordpiece), word or character must occur; unigram has its own criterion.
         progress: told how many bytes have been read.
 
@@ -97,49 +97,67 @@ def _learn(model: Any, trainer: Any, pattern: str, texts: Iterator[str]) -> dict
     return json.loads(tokenizer.to_str())["model"]
 
 
+def _numbered(pieces: Iterable[str], size: int) -> dict[str, int]:
+    """The first `size` different pieces with their ids."""
+    return {piece: id for id, piece in zip(range(size), dict.fromkeys(pieces), strict=False)}
+
+
 def _bpe(texts: Iterator[str], size: int, min_frequency: int) -> str:
     trainer = trainers.BpeTrainer(
         vocab_size=size, min_frequency=min_frequency, initial_alphabet=sorted(byte_letters()), show_progress=False
     )
-    return make_spec(_learn(models.BPE(), trainer, PATTERN, texts), PATTERN)
+    return make(_learn(models.BPE(), trainer, PATTERN, texts), PATTERN)
 
 
 def _unigram(texts: Iterator[str], size: int, min_frequency: int) -> str:
     trainer = trainers.UnigramTrainer(vocab_size=size, initial_alphabet=sorted(byte_letters()), show_progress=False)
-    return make_spec(_learn(models.Unigram(), trainer, PATTERN, texts), PATTERN)
+    model = _learn(models.Unigram(), trainer, PATTERN, texts)
+    scores = dict(model["vocab"])
+    if None in scores.values():  # JSON's reading of NaN: with a handful of words the estimate has no solution
+        raise InputError(
+            "the unigram model finds no probabilities in so little text; give more of it, or choose kind 'bpe'"
+        )
+    # Two traces of chance are removed: sums in any order differ in the last bits, and the letters that were never seen
+    # get the worst score and a bit more each, as they come.
+    worst = min(scores.values())
+    unseen = {piece for piece, score in scores.items() if len(piece) == 1 and score <= worst + 256e-4}
+    scores = {piece: round(worst if piece in unseen else score, 6) for piece, score in scores.items()}
+    ranked = sorted(scores.items(), key=lambda entry: (len(entry[0]) > 1, -entry[1], entry[0]))  # every letter stays
+    model["vocab"] = sorted(ranked[:size], key=lambda entry: (-entry[1], entry[0]))
+    return make(model, PATTERN)
 
 
 def _wordpiece(texts: Iterator[str], size: int, min_frequency: int) -> str:
     letters = sorted(byte_letters())
+    continuing = [CONTINUES + letter for letter in letters]
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=min_frequency,
         initial_alphabet=letters,
+        special_tokens=continuing,  # else their ids, and with them ties, are left to chance
         continuing_subword_prefix=CONTINUES,
         show_progress=False,
     )
     model = _learn(models.WordPiece(unk_token=letters[0]), trainer, WORDS, texts)
     learned = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    whole = dict.fromkeys([*letters, *(CONTINUES + letter for letter in letters), *learned])
-    model["vocab"] = {piece: id for id, piece in enumerate(list(whole)[:size])}
+    model["vocab"] = _numbered([*letters, *continuing, *learned], size)
     model |= {"unk_token": letters[0], "continuing_subword_prefix": CONTINUES, "max_input_chars_per_word": 1000}
-    return make_spec(model, WORDS)
+    return make(model, WORDS)
 
 
 def _whole(pattern: str) -> Callable[[Iterator[str], int, int], str]:
     """A kind whose tokens are the pieces that `pattern` cuts, and bytes for those that are not in the vocabulary.
 
-    It is stored as a BPE without merges that looks a whole piece up first, so every reader of tokenizer.json can use it.
+    It is stored as a BPE without merges that looks a whole piece up first, so readers of tokenizer.json can use it.
     """
 
     def learn(texts: Iterator[str], size: int, min_frequency: int) -> str:
         trainer = trainers.WordLevelTrainer(vocab_size=size, min_frequency=min_frequency, show_progress=False)
         found = _learn(models.WordLevel(unk_token=""), trainer, pattern, texts)["vocab"]
-        whole = dict.fromkeys([*sorted(byte_letters()), *sorted(found, key=found.__getitem__)])
-        vocab = {piece: id for id, piece in enumerate(list(whole)[:size])}
+        vocab = _numbered([*sorted(byte_letters()), *sorted(found, key=found.__getitem__)], size)
         model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
         model |= {"end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": True}
-        return make_spec(model | {"vocab": vocab, "merges": []}, pattern)
+        return make(model | {"vocab": vocab, "merges": []}, pattern)
 
     return learn
 
