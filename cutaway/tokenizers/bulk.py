@@ -27,7 +27,7 @@ _DOUBTFUL = re.compile(
 _DOUBTFUL_HIGH = re.compile(
     "[\U00010000-\U0001efff\U0001f130-\U0001f189\U0002b73a-\U0002b73f\U0002cea2-\U0002cead\U000323b0-\U0010ffff]"
 )
-_DOUBTFUL_PAIRS = ("\t'", "\v'", "\f'")  # the start of a contraction after these
+_DOUBTFUL_ASCII = ("\t'", "\v", "\f")  # a contraction after a tab; these two almost anywhere
 
 PROBES = (
     "The quick brown fox doesn't jump; it's 1,234.56 metres -- isn't it? I'LL say SO, they'd've said.",
@@ -130,7 +130,7 @@ def choose_bulk(text: str, slow: tokenizers.Tokenizer) -> Bulk:
 
 def doubtful(text: str) -> bool:
     """Whether a text holds characters that tokie may sort otherwise than the tokenizers library."""
-    if any(pair in text for pair in _DOUBTFUL_PAIRS):
+    if any(part in text for part in _DOUBTFUL_ASCII):
         return True
     if text.isascii():
         return False

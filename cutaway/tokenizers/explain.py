@@ -189,7 +189,8 @@ class _Replay:
             if letter not in self.vocab and self.model.get("byte_fallback"):
                 symbols += [f"<0x{byte:02X}>" for byte in letter.encode()]
             elif letter not in self.vocab and (unknown := self.model.get("unk_token")) is not None:
-                symbols.append(unknown)
+                fused = self.model.get("fuse_unk") and symbols[-1:] == [unknown]
+                symbols += [] if fused else [unknown]
             elif letter in self.vocab:
                 symbols.append(letter)
         return symbols
@@ -220,7 +221,7 @@ class _Replay:
                 steps += [
                     _Step(self.vocab[f"<0x{b:02X}>"], "not in the vocabulary: spelled in bytes") for b in piece.encode()
                 ]
-            else:
+            elif not steps or steps[-1].id != self.model["unk_id"]:  # unknown neighbours make one token
                 steps.append(_Step(self.model["unk_id"], "not in the vocabulary"))
         return steps
 

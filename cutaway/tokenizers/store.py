@@ -244,7 +244,7 @@ class TokenSplit:
         if self.tokens < context + 1:
             longest = f"choose a context of at most {self.tokens - 1:,}" if self.tokens > 1 else "prepare it again"
             raise InputError(
-                f"the split {self.name!r} of {self.folder} has {self.tokens:,} tokens, but one window is {context + 1:,} "
+                f"the split {self.name!r} of {self.folder} has {self.tokens:,} tokens, but a window is {context + 1:,} "
                 f"(the context of {context:,} and one to predict): add text, or {longest}"
             )
 

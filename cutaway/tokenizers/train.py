@@ -20,7 +20,7 @@ from tokenizers import Regex, models, pre_tokenizers, trainers
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.progress import OnProgress, Progress
 from cutaway.tokenizers.spec import CONTINUES, byte_letters, make
-from cutaway.tokenizers.tokenizer import ONE_CHARACTER, Tokenizer, check_text
+from cutaway.tokenizers.tokenizer import MOST_TOKENS, ONE_CHARACTER, Tokenizer, check_text
 
 SPECIAL = 3  # <|endoftext|>, <|pad|>, <|mask|>
 
@@ -63,10 +63,10 @@ def train_tokenizer(
     if kind not in KINDS:
         raise ConfigError(unknown("tokenizer kind", str(kind), KINDS))
     least = 2 * 256 + SPECIAL if kind == "wordpiece" else 256 + SPECIAL
-    if isinstance(vocab_size, bool) or not isinstance(vocab_size, int) or not least <= vocab_size <= 2**24:
+    if isinstance(vocab_size, bool) or not isinstance(vocab_size, int) or not least <= vocab_size <= MOST_TOKENS:
         what = "the 256 bytes, as beginning and as continuation," if kind == "wordpiece" else "the 256 bytes"
         raise ConfigError(
-            f"vocab_size must lie in {least} … {2**24} ({what} and {SPECIAL} special tokens), not {vocab_size!r}"
+            f"vocab_size must lie in {least} … {MOST_TOKENS} ({what} and {SPECIAL} special tokens), not {vocab_size!r}"
         )
     if isinstance(min_frequency, bool) or not isinstance(min_frequency, int) or min_frequency < 1:
         raise ConfigError(f"min_frequency must be a whole number from 1 up, not {min_frequency!r}")
