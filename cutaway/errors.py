@@ -54,7 +54,7 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> str:
     """The sentence for a name that does not exist: near matches if there are any, else what exists.
 
     >>> unknown("optimiser", "adamv", ["adam", "adamw", "muon"])
-    "unknown optimiser 'adamv'; did you mean adamw or adam? Known: adam, adamw, muon"
+    "unknown optimiser 'adamv'; did you mean adam or adamw? Known: adam, adamw, muon"
     """
     names = sorted(map(str, known))
     near = get_close_matches(given, names, n=3, cutoff=0.6)

@@ -12,10 +12,10 @@ room=demo-run
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 say "1/4  Texts to tokens"
-cutaway prepare "${texts[@]}" --out $room/corpus --report --force
+rm -rf $room
+cutaway prepare "${texts[@]}" --out $room/corpus --vocab-size 4096 --report
 
 say "2/4  Training for about $minutes minutes"
-rm -rf $room/run
 cutaway train $room/corpus --out $room/run --minutes "$minutes" --context 256
 
 say "3/4  What it writes"

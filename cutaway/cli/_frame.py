@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -19,6 +18,7 @@ from rich.progress import Progress as Bars
 from cutaway.errors import CutawayError
 from cutaway.progress import OnProgress, Progress
 
+UsageError = typer.BadParameter.__bases__[0]  # typer brings its own click along, or uses the installed one
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 EVERY = 5.0  # seconds between lines where the output is not a terminal
 
@@ -34,12 +34,14 @@ def run_verb(verb: str, words: list[str]) -> int:
         command = typer.main.get_command(app)
         result = command.main(args=words, prog_name=f"cutaway {verb}", standalone_mode=False)
         sys.stdout.flush()
+        if result == 130:  # typer's answer to Ctrl-C
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except BrokenPipeError:  # `cutaway … | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except BaseException as error:
-        if debug and not isinstance(error, click.exceptions.Exit):
+        if debug and not isinstance(error, typer.Exit):
             traceback.print_exc()
         code, sentence = explain(error, verb)
         if sentence and as_json:
@@ -58,14 +60,12 @@ def explain(error: BaseException, verb: str) -> tuple[int, str]:
     match error:
         case CutawayError():
             return getattr(error, "exit_code", 2), str(error)
-        case click.exceptions.Exit():
-            return error.exit_code, ""
-        case click.exceptions.Abort() | KeyboardInterrupt():
+        case typer.Abort() | KeyboardInterrupt():
             return 130, "stopped by Ctrl-C"
-        case click.UsageError():
-            return 2, f"{error.format_message().rstrip('.')}. See: cutaway {verb} --help"
-        case click.ClickException():
-            return 2, error.format_message()
+        case typer.Exit():
+            return error.exit_code, ""
+        case _ if isinstance(error, UsageError):
+            return 2, f"{error.format_message().rstrip('.')}. See: cutaway {verb} --help"  # pyright: ignore
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return 2, "the disk is full; free some space or write elsewhere (what was there before is unchanged)"
         case OSError() if error.filename:

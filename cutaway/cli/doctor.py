@@ -1,0 +1,35 @@
+"""`cutaway doctor`: what this machine can do, and which choices follow from it."""
+
+import json as json_format
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cutaway.doctor import diagnose
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """Look at the machine, measure it, and say what Cutaway chooses on it and why."""
+    found = diagnose()
+    if json:
+        print(json_format.dumps(found.to_json()))
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("versions", ", ".join(f"{name} {number}" for name, number in found.versions.items()))
+    memory = f", {found.memory_gb:g} GB of memory" if found.memory_gb is not None else ""
+    table.add_row("machine", f"{found.cores} cores{memory}, {found.disk_free_gb:g} GB free on this disk")
+    table.add_row("instructions", ", ".join(found.vectors) or "none that matter here")
+    rates = found.rates
+    table.add_row("matrix products", f"{rates['bf16_gflops']:g} GFLOP/s bf16, {rates['fp32_gflops']:g} GFLOP/s fp32")
+    table.add_row("memory reads", f"{rates['read_gb_per_s']:g} GB/s")
+    for choice in found.choices:
+        table.add_row(choice.name, f"{choice.value}: {choice.reason}")
+    for extra, command in found.missing.items():
+        table.add_row(f"{extra} missing", command)
+    if not found.missing:
+        table.add_row("extras", "all installed")
+    Console(highlight=False).print(table)
