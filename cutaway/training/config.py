@@ -1,0 +1,155 @@
+"""Everything a training run depends on, in one frozen config; saved as JSON in the run folder with every choice made.
+
+What is None or "auto" is decided at the start (plan.py), with a reason, and written down, so that a resumed run never
+decides again.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cutaway.errors import ConfigError, unknown
+from cutaway.models.config import (
+    PRESETS,
+    DecoderConfig,
+    NetworkConfig,
+    RecurrentConfig,
+    config_from_dict,
+    config_to_dict,
+    decoder_of_size,
+)
+from cutaway.settings import build, to_dict
+from cutaway.training.optim import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Raises:
+        ConfigError: a value is out of range; the message says which and what is allowed.
+    """
+
+    data: str  # folder of a token store, as `cutaway prepare` makes it
+    out: str  # the run folder to make
+    network: Any = None  # NetworkConfig, the name of a preset, or some of its fields; None: a decoder of `size`
+    size: int = 4  # the size dial (layers; 64 channels each), read when `network` gives no layers
+    context: int = 256  # tokens the model sees at once, and those of one training sequence
+    batch: int = 32  # sequences per step, all processes and pieces together
+    accumulate: int = 1  # cut the batch into this many pieces, one after the other, to save memory
+    steps: int | None = None  # None: from `minutes`, or from the sizes of data and model
+    minutes: float | None = None  # plan the steps to end, evaluation included, after this time
+    optimizer: Literal["muon", "adamw", "adam", "momentum", "sgd"] = "muon"
+    lr: float | None = None  # peak learning rate; None: the optimiser's usual one
+    lr_rest: float = 0.01  # of what Muon leaves to AdamW (embeddings, norms, biases, the output matrix)
+    schedule: Literal["wsd", "cosine", "constant"] = "wsd"  # warm-up, stable, decay; or half a cosine; or flat
+    warmup: int | None = None  # steps of linear warm-up; None: 1 % of the steps, 10 to 200
+    cooldown: float = 0.5  # share of the steps in which "wsd" decays
+    final_lr: float = 0.0  # learning rate at the end, as a share of the peak
+    betas: tuple[float, ...] = (0.9, 0.98)  # of Adam and AdamW
+    momentum: float = 0.95  # of Muon and "momentum"
+    weight_decay: float = 0.0  # of matrices; decoupled with AdamW and Muon, an L2 penalty with the others
+    clip: float = 1.0  # largest gradient norm; 0: no clipping
+    label_smoothing: float = 0.0  # share of the target spread over the vocabulary (Szegedy et al. 2016)
+    z_loss: float = 0.0  # weight of log(Z)², which keeps logits small (PaLM, Chowdhery et al. 2022: 1e-4)
+    dtype: Literal["auto", "bf16", "fp32"] = "auto"  # of the forward and backward pass; weights stay fp32
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile
+    seed: int = 0  # of weights, data order, dropout and samples
+    eval_every: int | None = None  # steps between validation losses; None: 10 in the run
+    eval_tokens: int = 262_144  # validation tokens counted each time, from the beginning; 0: all
+    save_every: int | None = None  # steps between checkpoints; None: as eval_every
+    keep: int = 2  # newest checkpoints kept, and the best beside them
+    patience: int = 0  # stop after so many evaluations without a better one, and keep the best; 0: never
+    baseline: bool = True  # fit the n-gram model that the run is compared with
+    samples: tuple[str, ...] = ()  # prompts to continue at every evaluation
+    sample_tokens: int = 60  # length of a sample
+    profile: int = 0  # steps to trace with torch.profiler into the run folder
+    tensorboard: Literal["auto", "on", "off"] = "auto"  # event files in the run folder
+    threads: int | None = None  # None: as torch finds them
+
+    def __post_init__(self) -> None:
+        at_least = {"size": 1, "context": 1, "batch": 1, "accumulate": 1, "steps": 1, "eval_every": 1, "save_every": 1}
+        at_least |= {"keep": 1, "threads": 1, "sample_tokens": 1, "warmup": 0, "eval_tokens": 0, "patience": 0}
+        at_least |= {"profile": 0, "clip": 0, "z_loss": 0, "seed": 0}
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least}, but {value} was given")
+        for name in ("minutes", "lr"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be above 0, but {value} was given")
+        for name in ("cooldown", "final_lr"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be in 0 … 1, but {getattr(self, name)} was given")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"label_smoothing must be in [0, 1), but {self.label_smoothing} was given")
+        if self.steps is not None and self.minutes is not None:
+            raise ConfigError("give steps or minutes, not both: minutes plans the number of steps")
+        if self.batch % self.accumulate:
+            raise ConfigError(f"batch ({self.batch}) must be a multiple of accumulate ({self.accumulate})")
+        _ = self.rules  # checks the optimiser's numbers
+
+    @property
+    def rules(self) -> OptimizerConfig:
+        """What moves the weights."""
+        return OptimizerConfig(
+            self.optimizer, self.lr or 0.0, self.lr_rest, self.momentum, self.betas, self.weight_decay
+        )
+
+
+def train_config(values: Mapping[str, Any], *, where: str = "") -> TrainConfig:
+    """A config from plain data, every key and type checked.
+
+    Args:
+        values: field -> value, as JSON, TOML or the command line give them.
+        where: what to call the source in a message.
+
+    Raises:
+        ConfigError: an unknown key (near matches are offered), a wrong type, or a value out of range.
+    """
+    values = dict(values)
+    network = values.pop("network", None)
+    if not (network is None or isinstance(network, str | Mapping | DecoderConfig | RecurrentConfig)):
+        raise ConfigError(f"network must be a preset's name or a table of fields, but {network!r} was given")
+    config = build(TrainConfig, values, where=where)
+    return dataclasses.replace(config, network=network)
+
+
+def train_config_to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Plain data; `train_config` and `network_for` lead back to an equal config."""
+    network = config.network
+    network = config_to_dict(network) if isinstance(network, DecoderConfig | RecurrentConfig) else network
+    return {**to_dict(dataclasses.replace(config, network=None)), "network": network}
+
+
+def network_for(config: TrainConfig, vocab_size: int) -> NetworkConfig:
+    """The network that the config asks for, with the vocabulary of its data.
+
+    Raises:
+        ConfigError: an unknown preset or field, or a vocabulary smaller than the data's.
+    """
+    network = config.network
+    if isinstance(network, str):
+        if network not in PRESETS:
+            raise ConfigError(unknown("preset", network, PRESETS))
+        network = dataclasses.replace(PRESETS[network], vocab_size=vocab_size, context=config.context)
+    elif network is None or isinstance(network, Mapping):
+        fields = {"vocab_size": vocab_size, "context": config.context, **(network or {})}
+        kind = fields.pop("kind", "decoder")
+        if kind == "decoder":
+            depth = fields.get("layers", config.size)
+            if not isinstance(depth, int):
+                raise ConfigError(f"network.layers must be int, but {depth!r} was given")
+            network = decoder_of_size(depth, **fields)
+        else:
+            network = config_from_dict({"kind": kind, **fields}, where="network")
+    if network.vocab_size < vocab_size:
+        raise ConfigError(
+            f"the network's vocab_size ({network.vocab_size}) is smaller than the tokenizer's ({vocab_size}); "
+            "leave it out to take the tokenizer's"
+        )
+    if network.context < config.context:
+        raise ConfigError(f"context ({config.context}) is larger than the network's ({network.context})")
+    return network

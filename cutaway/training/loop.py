@@ -1,0 +1,493 @@
+"""The training loop: steps, evaluations, samples, checkpoints, and how a run begins, is continued and ends.
+
+Everything that matters to the weights is a function of the config and the step number: a run that was killed and
+resumed ends with the same bits as one that was not.
+
+Shapes: B batch, T tokens.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cutaway.errors import ConfigError, InputError, Interrupted, NonFinite, unknown
+from cutaway.files import MANIFEST, read_json, sha256, write_json
+from cutaway.models import Model, build_network
+from cutaway.models.model import CHECKPOINTS, checkpoints
+from cutaway.progress import OnProgress, Progress
+from cutaway.settings import to_dict
+from cutaway.tokenizers import TokenStore
+from cutaway.training.baseline import better_by, fit_baseline
+from cutaway.training.checkpoint import (
+    BASELINE,
+    CONFIG,
+    FAILED,
+    RESULT,
+    State,
+    find_checkpoint,
+    load_checkpoint,
+    read_config,
+    remove,
+    save_checkpoint,
+    tidy,
+    write_config,
+)
+from cutaway.training.config import TrainConfig, network_for
+from cutaway.training.evaluate import evaluate
+from cutaway.training.metrics import Log, read_metrics
+from cutaway.training.plan import DTYPES, batch_of, choose_dtype, matmul_rate, settle
+from cutaway.training.profile import tracing
+from cutaway.training.ranks import Ranks, joined
+from cutaway.training.schedule import lr_scale
+from cutaway.training.signals import Stop, catching
+from cutaway.training.stepper import Stepper, Taken
+
+OnSample = Callable[[int, str, str], None]  # step, prompt, continuation
+OnNote = Callable[[str], None]
+
+# What may be changed when a run is resumed. Everything else would make it another run.
+CHANGEABLE = (
+    "steps", "minutes", "lr", "lr_rest", "clip", "eval_every", "save_every", "keep", "patience", "samples",
+    "sample_tokens", "profile", "tensorboard", "threads", "data",
+)  # fmt: skip
+RECORDS = 2000  # lines of steps in metrics.jsonl, at the most about
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        model: what was trained; after early stopping, as it was at its best.
+        folder: the run folder.
+        metrics: the figures at the end: steps, loss, valid_loss, bits_per_byte, ngram_loss, better_than_ngram,
+            tokens_per_second, seconds, and which of them there are depends on the config.
+        notes: the automatic choices and their reasons.
+    """
+
+    model: Model = field(repr=False)
+    folder: Path
+    metrics: dict[str, Any]
+    notes: list[str] = field(default_factory=list, repr=False)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Every record of metrics.jsonl."""
+        return read_metrics(self.folder)
+
+
+def train(
+    config: TrainConfig,
+    *,
+    progress: OnProgress | None = None,
+    on_sample: OnSample | None = None,
+    on_note: OnNote | None = None,
+) -> Run:
+    """Train a network from the beginning.
+
+    Under torchrun, every process calls this with the same config; the first one writes the run folder.
+
+    Args:
+        config: of the run.
+        progress: called after every step.
+        on_sample: called with (step, prompt, continuation) for every prompt in `config.samples` at every evaluation.
+        on_note: called with each automatic choice and its reason, and with warnings.
+
+    Raises:
+        InputError: no such data, too little of it, the folder holds a run already, or the disk is full.
+        ConfigError: values that do not fit each other or the data.
+        DamagedFile: the data does not match its checksums.
+        NonFinite: a loss or gradient is not a number; the last checkpoint is untouched.
+        Interrupted: by Ctrl-C or SIGTERM, after saving.
+    """
+    out = Path(config.out)
+    if (out / CONFIG).exists():
+        raise InputError(f"{out} holds a run already; continue it with --resume {out}, or choose another folder")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; choose another place for the run folder")
+    return _go(config, {}, False, progress, on_sample, on_note)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    progress: OnProgress | None = None,
+    on_sample: OnSample | None = None,
+    on_note: OnNote | None = None,
+    **changes: Any,
+) -> Run:
+    """Continue a run from its newest intact checkpoint, bit for bit as if it had never stopped.
+
+    Args:
+        folder: the run folder; it may have been moved.
+        progress: see `train`.
+        on_sample: see `train`.
+        on_note: see `train`.
+        changes: fields of TrainConfig to change from here on, those in CHANGEABLE. With `steps` or `minutes` a
+            finished run goes on; the schedule is then that of the longer run.
+
+    Raises:
+        InputError: not a run folder.
+        ConfigError: made by another version, or the data is not what the run was started with.
+        DamagedFile: no checkpoint is intact.
+        (and those of `train`)
+    """
+    for name in changes:
+        if name not in CHANGEABLE:
+            raise ConfigError(unknown("setting that a resumed run can change:", name, CHANGEABLE))
+    config, record = read_config(Path(folder))
+    return _go(replace(config, out=str(folder)), record, True, progress, on_sample, on_note, changes)
+
+
+def _go(
+    config: TrainConfig,
+    record: dict[str, Any],
+    resumed: bool,
+    progress: OnProgress | None,
+    on_sample: OnSample | None,
+    on_note: OnNote | None,
+    changes: dict[str, Any] | None = None,
+) -> Run:
+    """Begin or continue a run, and carry it to its end."""
+    started, out = time.perf_counter(), Path(config.out)
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        if on_note is not None:
+            on_note(text)
+
+    if changes:
+        longer = {"steps": None, "minutes": None} if changes.keys() & {"steps", "minutes"} else {}
+        cadence = {"eval_every": None, "save_every": None} if longer else {}
+        config = replace(config, **{**cadence, **longer, **changes})
+    threads = config.threads or record.get("threads") or torch.get_num_threads()
+    if resumed and threads != record.get("threads", threads):
+        note(f"threads: {threads} instead of {record['threads']}; the last bits of the weights may differ")
+    if resumed and record.get("torch") != torch.__version__:
+        note(f"torch {torch.__version__} instead of {record.get('torch')}; the last bits of the weights may differ")
+    with ExitStack() as stack:
+        ranks = stack.enter_context(joined())
+        stack.enter_context(_environment(threads))
+        if config.batch % ranks.world:
+            raise ConfigError(f"a batch of {config.batch} cannot be shared by {ranks.world} processes")
+        if resumed and ranks.world != record.get("processes", ranks.world):
+            note(f"processes: {ranks.world} instead of {record['processes']}; the last bits of the weights may differ")
+        store = TokenStore.open(config.data)
+        data = {"folder": str(Path(config.data).resolve()), "sha256": sha256(store.folder / MANIFEST)}
+        if resumed and data["sha256"] != record["data"]["sha256"]:
+            raise ConfigError(
+                f"{config.data} is not the data that {out} was started with (its checksum differs); "
+                "give the right folder with --data, or start a new run"
+            )
+        store["train"].batch(0, seed=config.seed, batch=1, context=config.context)  # is there enough for one window?
+        config = replace(config, data=data["folder"], network=network_for(config, store.tokenizer.vocab_size))
+        torch.default_generator.manual_seed(config.seed)
+        network = build_network(config.network)
+        model = Model(network, store.tokenizer, source=str(out))
+
+        config, reasons = choose_dtype(config)
+        checkpoint, warnings = find_checkpoint(out) if resumed else (None, [])
+        done = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
+        if config.steps is not None and changes and config.steps < done:
+            raise ConfigError(f"steps ({config.steps}) is less than the {done} that {out} has taken already")
+        baseline = _baseline(config, store, out, ranks, progress)
+        if not resumed or changes:
+            if config.steps is None and progress is not None:
+                progress(Progress("planning", 0))
+            plan = settle(config, network, store, ranks, started=started, done=done)
+            reasons += plan.notes
+            if ranks.first:
+                out.mkdir(parents=True, exist_ok=True)
+                record = {"threads": threads, "processes": ranks.world, "data": data}
+                write_config(out, plan.config, reasons, **record)
+        ranks.wait()
+        config, record = read_config(out)  # what the first process decided
+        config = replace(config, out=str(out))
+        for text in (record["notes"] if not resumed else reasons) + warnings:
+            note(text)
+        if ranks.first:
+            tidy(out, done)
+        ranks.wait()
+        trainer = Trainer(config, model, store, ranks, out, baseline, progress, on_sample, note)
+        if checkpoint is not None:
+            trainer.load(checkpoint)
+        metrics = trainer.run(started)
+    return Run(model, out, metrics, [*record["notes"], *(n for n in notes if n not in record["notes"])])
+
+
+def _baseline(
+    config: TrainConfig, store: TokenStore, out: Path, ranks: Ranks, progress: OnProgress | None
+) -> dict[str, Any] | None:
+    """What counting achieves: read from the run folder, or found and stored there (only by the first process)."""
+    if not (config.baseline and ranks.first and "valid" in store.splits):
+        return None
+    if (out / BASELINE).exists():
+        return read_json(out / BASELINE)
+    if progress is not None:
+        progress(Progress("counting n-grams", 0))
+    found = fit_baseline(store, context=config.context, eval_tokens=config.eval_tokens)
+    write_json(out / BASELINE, found)
+    return found
+
+
+@contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    """Fixed threads and deterministic algorithms inside; the caller's settings and random state afterwards."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.get_rng_state()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+        torch.set_rng_state(before[2])
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Trainer:
+    """A run in progress.
+
+    Args:
+        config: with every choice made.
+        model: the network in float32, and its tokenizer.
+        store: the data.
+        ranks: the processes.
+        out: the run folder.
+        baseline: what counting achieves, if known.
+        progress: called after every step.
+        on_sample: called with every sample.
+        note: called with what the user should know.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: Model,
+        store: TokenStore,
+        ranks: Ranks,
+        out: Path,
+        baseline: dict[str, Any] | None,
+        progress: OnProgress | None,
+        on_sample: OnSample | None,
+        note: OnNote,
+    ) -> None:
+        self.config, self.model, self.store, self.ranks, self.out = config, model, store, ranks, out
+        self.baseline, self.progress, self.on_sample, self.note = baseline, progress, on_sample, note
+        self.steps = config.steps or 0
+        self.stepper = Stepper(config, model.network, ranks)
+        self.state = State()
+        self.saved = -1  # the step of the last checkpoint
+        self.stop: Stop = Stop()
+        self.stopping = False
+        self.parameters = sum(p.numel() for p in model.network.parameters())
+        self.peak = matmul_rate(DTYPES[config.dtype])
+        self.step_seconds = 0.0  # a moving average, for the time left
+        self.figures: dict[str, Any] = {}  # the newest of every metric
+        self.record_every = -(-self.steps // RECORDS)
+
+    def load(self, checkpoint: Path) -> None:
+        """Continue from a checkpoint."""
+        self.state = load_checkpoint(checkpoint, self.model, self.stepper.optimizer)
+        self.saved = self.state.step
+        for record in read_metrics(self.out):
+            self.figures |= {k: v for k, v in record.items() if k not in ("prompt", "sample")}
+
+    def run(self, started: float) -> dict[str, Any]:
+        """Carry the run to its end; returns the metrics."""
+        result = self.out / RESULT
+        if self.state.step >= self.steps and self.saved == self.state.step and result.exists():
+            self.note(f"finished already at step {self.steps:,}; give more steps or minutes to go on")
+            return read_json(result)["metrics"]
+        if self.ranks.first:
+            result.unlink(missing_ok=True)
+            (self.out / FAILED).unlink(missing_ok=True)
+        log = Log(self.out, self.state.step, self.config.tensorboard if self.ranks.first else "off")
+        if log.note:
+            self.note(log.note)
+        self.log, self.clock, self.before = log, started, self.state.seconds
+        trace = tracing(self.config.profile, self.out)
+        try:
+            with catching() as self.stop, trace as tick:
+                reason = self._loop(tick)
+        finally:
+            log.close()
+        return self._finish(reason)
+
+    def _loop(self, tick: Callable[[], None]) -> str:
+        """Until the end; returns why it ended."""
+        state, config = self.state, self.config
+        while True:
+            improved = self._evaluate() if self._evaluation_due() else False
+            due = state.step % (config.save_every or 1) == 0 and state.step > 0
+            evaluated = state.evaluated == state.step or "valid" not in self.store.splits
+            ended = state.step >= self.steps and evaluated
+            stale = bool(config.patience) and state.stale >= config.patience
+            stopping = self.stopping or (bool(self.stop) and self.ranks.world == 1)
+            if self.saved != state.step and (due or ended or stopping or (improved and config.patience)):
+                self._save()
+            if ended or stale:
+                return "finished" if ended else "stopped early"
+            if stopping:
+                raise Interrupted(
+                    f"stopped by {self.stop.name} after step {state.step:,}; all is saved. "
+                    f"Continue with: cutaway train --resume {self.out}",
+                    self.stop.exit_code,
+                )
+            self._step()
+            tick()
+
+    def _step(self) -> None:
+        """One step and its record."""
+        state, config, start = self.state, self.config, time.perf_counter()
+        ids, targets, starts = batch_of(self.store, config, self.ranks, state.step)
+        scale = lr_scale(
+            state.step,
+            self.steps,
+            kind=config.schedule,
+            warmup=config.warmup or 0,
+            cooldown=config.cooldown,
+            final=config.final_lr,
+        )
+        seed = (config.seed * 1_000_003 + state.step) * 1009 + self.ranks.rank
+        taken = self.stepper.step(ids, targets, lr_scale=scale, seed=seed, stop=bool(self.stop))
+        if not taken.finite:
+            self._fail(taken, starts)
+        self.stopping = taken.stop > 0
+        state.step += 1
+        seconds = time.perf_counter() - start
+        self.step_seconds = seconds if not self.step_seconds else 0.9 * self.step_seconds + 0.1 * seconds
+        state.seconds = self.before + time.perf_counter() - self.clock
+        speed = config.batch * config.context / self.step_seconds
+        record = {
+            "step": state.step,
+            "loss": taken.loss,
+            "lr": config.rules.lr * scale,
+            "grad_norm": taken.norm,
+            "tokens_per_second": round(speed, 1),
+            "share_of_peak": round(6 * self.parameters * speed / self.peak, 4),
+            "seconds": round(state.seconds, 3),
+        }
+        self.figures |= record
+        if self.ranks.first and (state.step % self.record_every == 0 or state.step == self.steps):
+            self.log.add(record)
+        self._report()
+
+    def _evaluation_due(self) -> bool:
+        state = self.state
+        due = state.step == self.steps or state.step % (self.config.eval_every or self.steps) == 0
+        return due and state.step > 0 and state.evaluated < state.step and "valid" in self.store.splits
+
+    def _evaluate(self) -> bool:
+        """The validation loss and the samples; whether it is the best so far. Left off when a signal comes."""
+        state, config = self.state, self.config
+        stop = partial(bool, self.stop) if self.ranks.world == 1 else bool
+        score = evaluate(
+            self.model.network,
+            self.store["valid"],
+            context=config.context,
+            tokens=config.eval_tokens,
+            ranks=self.ranks,
+            stop=stop,
+        )
+        if score is None:
+            return False
+        state.evaluated = state.step
+        improved = state.best_loss is None or score.loss < state.best_loss
+        if improved:
+            state.best_loss, state.best_step, state.stale = score.loss, state.step, 0
+        else:
+            state.stale += 1
+        record = {"valid_loss": score.loss, "bits_per_byte": score.bits_per_byte, "valid_tokens": score.tokens}
+        if self.baseline is not None:
+            ngram = self.baseline["loss"]
+            record |= {"ngram_loss": ngram, "better_than_ngram": round(better_by(score.loss, ngram), 4)}
+        state.seconds = self.before + time.perf_counter() - self.clock
+        self.figures |= record
+        if self.ranks.first:
+            self.log.add({"step": state.step, **record, "seconds": round(state.seconds, 3)})
+            self._sample()
+        self._report()
+        return improved
+
+    def _sample(self) -> None:
+        """Continue the prompts, the same way at every evaluation."""
+        for prompt in self.config.samples:
+            made = self.model.generate(prompt, max_new_tokens=self.config.sample_tokens, seed=self.config.seed)
+            self.log.add({"step": self.state.step, "prompt": prompt, "sample": made.text})
+            if self.on_sample is not None:
+                self.on_sample(self.state.step, prompt, made.text)
+
+    def _save(self) -> None:
+        """Add a checkpoint."""
+        self.saved = self.state.step
+        if self.ranks.first:
+            save_checkpoint(self.out, self.model, self.stepper.optimizer, self.state, self.config.keep)
+        self.ranks.wait()
+
+    def _fail(self, taken: Taken, starts: list[int]) -> None:
+        """Stop at a loss or gradient that is no number; leave what is needed to take this step again.
+
+        Raises:
+            NonFinite: always.
+        """
+        state, config = self.state, self.config
+        found = checkpoints(self.out)
+        documents = self.store["train"].documents_at(starts, config.context)
+        record = {"step": state.step, "loss": str(taken.loss), "grad_norm": str(taken.norm), "seed": config.seed}
+        record |= {"starts": starts, "context": config.context, "documents": documents}
+        write_json(self.out / (FAILED if self.ranks.first else f"rank{self.ranks.rank}-{FAILED}"), record)
+        last = f"the last good checkpoint, {found[0].name}, is untouched" if found else "there was no checkpoint yet"
+        shown = ", ".join(documents[:3]) + (f" and {len(documents) - 3} more" if len(documents) > 3 else "")
+        raise NonFinite(
+            f"step {state.step:,}: the loss is {taken.loss} and the gradient's norm {taken.norm}, so training stopped; "
+            f"the batch is from {shown} ({FAILED} lists all), and {last}. Continue from it with a smaller learning "
+            f"rate: cutaway train --resume {self.out} --set lr={config.rules.lr / 3:.2g}"
+        )
+
+    def _finish(self, reason: str) -> dict[str, Any]:
+        """Write the result; after early stopping, go back to the best checkpoint and make it the newest."""
+        state = self.state
+        best = self.out / CHECKPOINTS / f"step-{state.best_step:08d}"
+        if reason == "stopped early":
+            self.note(
+                f"stopped early at step {state.step:,}: the validation loss did not fall in {state.stale} evaluations; "
+                f"the model is that of step {state.best_step:,}"
+            )
+            if self.ranks.first:
+                remove(self.out, [later for later in checkpoints(self.out) if later.name > best.name])
+            self.ranks.wait()
+            load_checkpoint(best, self.model, self.stepper.optimizer)
+        self.model.network.eval()
+        metrics = {**self.figures, "steps": state.best_step if reason == "stopped early" else state.step}
+        metrics.pop("step", None)
+        metrics |= {"parameters": self.parameters, "best_valid_loss": state.best_loss, "ended": reason}
+        if self.ranks.first:
+            write_json(self.out / RESULT, {"reason": reason, "state": to_dict(state), "metrics": metrics})
+        return metrics
+
+    def _report(self) -> None:
+        """Tell the caller where the run is."""
+        if self.progress is None:
+            return
+        figures, left = self.figures, (self.steps - self.state.step) * self.step_seconds
+        shown = {"loss": f"{figures['loss']:.3f}"} if "loss" in figures else {}
+        if "valid_loss" in figures:
+            shown |= {"valid": f"{figures['valid_loss']:.3f}", "bits/byte": f"{figures['bits_per_byte']:.3f}"}
+        if "better_than_ngram" in figures:
+            shown |= {"than counting": f"{100 * figures['better_than_ngram']:+.1f} %"}
+        if "lr" in figures:
+            shown |= {"lr": f"{figures['lr']:.2g}", "grad norm": f"{figures['grad_norm']:.2f}"}
+            shown |= {"tokens/s": f"{figures['tokens_per_second']:,.0f}"}
+            shown |= {"of peak": f"{100 * figures['share_of_peak']:.0f} %"}
+        shown |= {"left": f"{int(left) // 60}:{int(left) % 60:02d}"}
+        self.progress(Progress("training", self.state.step, self.steps, "steps", shown))

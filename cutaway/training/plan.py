@@ -1,0 +1,193 @@
+"""Automatic choices, each measured or derived, each with its reason: precision, compiling, the number of steps.
+
+They are made once, before the first step, and written into the run's config; a resumed run never chooses again.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cutaway.models import Network
+from cutaway.tokenizers import TokenStore
+from cutaway.training.config import TrainConfig
+from cutaway.training.evaluate import ROWS
+from cutaway.training.losses import cross_entropy
+from cutaway.training.ranks import Ranks
+from cutaway.training.stepper import Stepper
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+COMPILE_FROM = 600.0  # seconds of training from which on compiling (about a minute) may pay
+RESERVE = 0.02  # share of the time kept for what cannot be foreseen
+EVALUATIONS = 10  # per run, unless they would take more than this share of the time:
+EVALUATION_SHARE = 0.15
+
+
+def matmul_rate(dtype: torch.dtype, size: int = 1024, repeats: int = 5) -> float:
+    """Floating-point operations a second of torch's matrix product, the median of a few."""
+    a, b = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        torch.mm(a, b)
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / sorted(times[1:])[repeats // 2]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config with every choice made.
+
+    Attributes:
+        config: nothing in it is None or "auto" that matters to the result.
+        notes: the reasons.
+    """
+
+    config: TrainConfig
+    notes: list[str]
+
+
+def choose_dtype(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
+    """bf16 where this machine multiplies it clearly faster."""
+    if config.dtype != "auto":
+        return config, []
+    rates = {name: matmul_rate(dtype) for name, dtype in DTYPES.items()}
+    name = "bf16" if rates["bf16"] > 1.3 * rates["fp32"] else "fp32"
+    speeds = " and ".join(f"{rate / 1e9:,.0f} billion operations a second in {n}" for n, rate in rates.items())
+    return replace(config, dtype=name), [f"precision {name}: matrix products reach {speeds}"]
+
+
+def settle(
+    config: TrainConfig,
+    network: Network,
+    store: TokenStore,
+    ranks: Ranks,
+    *,
+    started: float,
+    done: int = 0,
+    elsewhere: float = 0.0,
+) -> Plan:
+    """Make the choices that are left.
+
+    Args:
+        config: with its dtype chosen.
+        network: what is trained; measured on a copy, so that its weights do not change.
+        store: what it is trained on.
+        ranks: the processes.
+        started: `time.perf_counter()` when the run began, for the time budget.
+        done: steps taken before, when a run is extended.
+        elsewhere: seconds of a save or the like that each evaluation brings with it.
+    """
+    notes: list[str] = []
+    tokens = config.batch * config.context
+    parameters = sum(p.numel() for p in network.parameters())
+    steps, step_seconds = config.steps, None
+    valid = store.splits.get("valid")
+    scored = 0 if valid is None else min(valid.tokens, config.eval_tokens or valid.tokens)
+    budget = None if config.minutes is None else 60 * config.minutes
+    if steps is None and budget is None:
+        epochs = store["train"].tokens * 4
+        wanted = min(20 * parameters, epochs)
+        why = "20 tokens per parameter (Hoffmann et al. 2022)"
+        if wanted == epochs:
+            why = "four passes over the data, after which repeating it helps little (Muennighoff et al. 2023)"
+        steps = max(100, wanted // tokens)
+        notes.append(f"{steps:,} steps: {why}")
+        steps += done
+    if config.compile == "auto":
+        seconds = budget or (steps or 0) * 6 * parameters * tokens / (0.4 * matmul_rate(DTYPES[config.dtype]))
+        config, note, step_seconds = _choose_compile(config, network, store, ranks, seconds)
+        notes.append(note)
+    every = None
+    if budget is not None:
+        step_seconds = step_seconds or time_step(config, network, store, ranks, seconds=RESERVE * budget)
+        each = _time_evaluation(config, network, scored, ranks.world) + elsewhere
+        left = budget * (1 - RESERVE) - (time.perf_counter() - started)
+        if config.eval_every is None:
+            count = max(1, min(EVALUATIONS, int(EVALUATION_SHARE * left / max(each, 1e-9))))
+            planned = max(1, int((left - count * each) / step_seconds))
+            every = -(-planned // count)
+        else:  # every eval_every steps, and at the end
+            planned = max(1, int((left - each) / (step_seconds + each / config.eval_every)))
+        notes.append(
+            f"{planned:,} steps fit {config.minutes:g} minutes: {1000 * step_seconds:,.1f} ms a step, "
+            f"{each:.1f} s an evaluation"
+        )
+        steps = done + planned
+    assert steps is not None  # every branch above sets it
+    every = config.eval_every or every or max(1, -(-(steps - done) // EVALUATIONS))
+    warmup = min(max(10, steps // 100), 200, steps // 4) if config.warmup is None else config.warmup
+    config = replace(
+        config, steps=steps, minutes=None, warmup=warmup, eval_every=every, save_every=config.save_every or every
+    )
+    return Plan(config, notes)
+
+
+def time_step(
+    config: TrainConfig, network: Network, store: TokenStore, ranks: Ranks, *, seconds: float, warm: int = 2
+) -> float:
+    """Seconds per training step, measured on a throwaway copy: `warm` steps first, then some for `seconds`."""
+    stepper = Stepper(config, copy.deepcopy(network), ranks)
+    for number in range(warm):
+        _step(stepper, config, store, ranks, number)
+    start, number = time.perf_counter(), 0
+    while number < 3 or (ranks.world == 1 and time.perf_counter() - start < seconds and number < 50):
+        _step(stepper, config, store, ranks, warm + number)
+        number += 1
+    return (time.perf_counter() - start) / number
+
+
+def _step(stepper: Stepper, config: TrainConfig, store: TokenStore, ranks: Ranks, number: int) -> None:
+    ids, targets, _ = batch_of(store, config, ranks, number)
+    stepper.step(ids, targets, lr_scale=1e-3, seed=number)
+
+
+def batch_of(store: TokenStore, config: TrainConfig, ranks: Ranks, step: int) -> tuple[Tensor, Tensor, list[int]]:
+    """This process's ids (B, T), targets (B, T) and window starts of a step, a function of (seed, step)."""
+    ids, targets, starts = store["train"].batch(
+        step, seed=config.seed, batch=config.batch, context=config.context, rank=ranks.rank, world=ranks.world
+    )
+    return torch.from_numpy(ids), torch.from_numpy(targets), starts.tolist()
+
+
+def _time_evaluation(config: TrainConfig, network: Network, scored: int, world: int) -> float:
+    """Seconds of one evaluation and its samples, from one batch and one token."""
+
+    def timed(job: Callable[[], object]) -> float:
+        job()
+        start = time.perf_counter()
+        job()
+        return time.perf_counter() - start
+
+    with torch.no_grad():
+        rows = max(1, min(ROWS, scored) // config.context)
+        ids = torch.zeros(rows, config.context, dtype=torch.int64)
+        batch = timed(lambda: cross_entropy(network(ids), ids, reduction="sum")) if scored else 0.0
+        token = timed(lambda: network(ids[:1, :1])) if config.samples else 0.0
+    return batch * scored / (rows * config.context * world) + token * len(config.samples) * config.sample_tokens
+
+
+def _choose_compile(
+    config: TrainConfig, network: Network, store: TokenStore, ranks: Ranks, seconds: float
+) -> tuple[TrainConfig, str, float | None]:
+    """Compile if the time it takes is won back within the run; also the seconds per step, if measured."""
+    if seconds < COMPILE_FROM or ranks.world > 1:
+        why = f"the run takes about {seconds:,.0f} s, and compiling pays from about {COMPILE_FROM:,.0f} s on"
+        if ranks.world > 1:
+            why = "it is only tried with one process"
+        return replace(config, compile="off"), f"torch.compile off: {why}", None
+    plain, fast = replace(config, compile="off"), replace(config, compile="on")
+    before = time_step(plain, network, store, ranks, seconds=3.0)
+    start = time.perf_counter()
+    try:
+        after = time_step(fast, network, store, ranks, seconds=3.0)
+    except Exception as error:  # the compiler's own errors are of many kinds; without it training is as right
+        return plain, f"torch.compile off: it failed here ({type(error).__name__})", before
+    cost = time.perf_counter() - start
+    figures = f"{1000 * before:,.1f} ms a step without, {1000 * after:,.1f} with, {cost:.0f} s to compile"
+    if (1 - after / before) * seconds > cost:
+        return fast, f"torch.compile on: {figures}", after
+    return plain, f"torch.compile off: {figures}", before
