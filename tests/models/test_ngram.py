@@ -14,11 +14,13 @@ V = 4
 TEXT = [0, 1, 2, 0, 1, 2, 0, 1, 3, 0, 1, 2, 2, 0, 3, 0, 1, 2, 0, 1, 1, 3, 2, 0, 1, 2, 0, 2, 1, 0, 3, 3, 1, 2, 0]
 
 
-def slow(text: list[int], order: int, history: tuple[int, ...], token: int, discounts) -> Fraction:
+def slow(
+    text: list[int], order: int, history: tuple[int, ...], token: int, discounts: list[tuple[float, ...]]
+) -> float:
     """Interpolated Kneser–Ney straight from its definition, with dictionaries and fractions."""
     grams = [tuple(text[i : i + order]) for i in range(len(text) - order + 1)]
     counts = Counter(grams)
-    p = Fraction(1, V)
+    p: Fraction = Fraction(1, V)
     for n in range(1, order + 1):
         if n < order:
             lefts = defaultdict(set)
@@ -42,7 +44,7 @@ def slow(text: list[int], order: int, history: tuple[int, ...], token: int, disc
         left = sum(min(Fraction(off[gram]), c) for gram, c in followers.items())
         c = followers.get((*context, token), 0)
         kept = max(Fraction(c) - Fraction(off.get((*context, token), 0)), Fraction(0))
-        p = kept / total + left / total * p
+        p = Fraction(kept / total + left / total * p)
     return p
 
 

@@ -1,0 +1,194 @@
+"""What holds for every network, whatever its features: add a shape here and it is held to all of it."""
+
+import pytest
+import torch
+
+from cutaway import load_model, record, replace, save_model
+from cutaway.errors import ConfigError, DamagedFile
+from cutaway.interp import ledger
+from cutaway.models import DecoderConfig, Model, NetworkConfig, RecurrentConfig, build_network
+from cutaway.tokenizers import Tokenizer, train_tokenizer
+
+GPT2 = {"norm": "layernorm", "position": "learned", "activation": "gelu_tanh", "gated": False, "qk_norm": False}
+BIASES = {"attention_bias": True, "output_bias": True, "mlp_bias": True}
+SHAPES: dict[str, tuple[type, dict]] = {
+    "qwen3": (DecoderConfig, {"layers": 2, "width": 32, "heads": 4}),
+    "llama": (DecoderConfig, {"layers": 3, "width": 32, "heads": 4, "kv_heads": 2, "qk_norm": False, "tied": False}),
+    "gpt2": (DecoderConfig, {"layers": 2, "width": 24, "heads": 3, **GPT2, **BIASES}),
+    "sinusoidal": (DecoderConfig, {"layers": 1, "width": 16, "heads": 1, "position": "sinusoidal", "head_dim": 24}),
+    "squared relu": (DecoderConfig, {"layers": 2, "width": 32, "heads": 2, "activation": "relu2", "gated": False}),
+    "gru": (RecurrentConfig, {"layers": 2, "width": 12, "hidden": 20}),
+    "lstm": (RecurrentConfig, {"layers": 2, "width": 16, "hidden": 16, "cell": "lstm", "tied": True}),
+}
+TEXT = "the cat sat on the mat"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer([TEXT * 3], "char", 300)
+
+
+@pytest.fixture(params=SHAPES)
+def model(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Model:
+    kind, fields = SHAPES[request.param]
+    config: NetworkConfig = kind(vocab_size=tokenizer.vocab_size, context=32, **fields)
+    torch.manual_seed(0)
+    network = build_network(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return Model(network, tokenizer, "a test")
+
+
+def attends(model: Model) -> bool:
+    return isinstance(model.config, DecoderConfig)
+
+
+def layers(model: Model) -> range:
+    return range(model.config.layers)
+
+
+def test_recording_everything_changes_no_bit(model: Model):
+    plain = model.logits(TEXT)
+    recording = record(model, TEXT)
+    assert list(recording) == model.network.tap_names()
+    assert torch.equal(recording.logits, plain)
+    assert torch.equal(recording["logits"].float(), plain)
+    assert recording.receipt.difference == 0.0
+    assert recording.receipt.bytes == sum(v.numel() * 4 for v in recording.values())
+    assert torch.equal(model.logits(TEXT), plain)  # nothing is left behind
+
+
+def test_recording_inside_autograd_changes_no_bit_either(model: Model):
+    from cutaway.models import ActiveTap
+
+    ids = model.ids(TEXT)
+    seen: dict = {}
+    tapped = model.network(ids, tap=ActiveTap(model.network.tap_names(), sink=seen.__setitem__))
+    assert torch.equal(tapped, model.network(ids))
+
+
+def test_memory_is_predicted_exactly(model: Model):
+    from cutaway.interp import predicted_bytes
+
+    recording = record(model, TEXT)
+    assert predicted_bytes(model.config, list(recording), 1, len(recording.tokens)) == recording.receipt.bytes
+
+
+def test_own_activations_put_back_change_nothing(model: Model):
+    model.network.double()
+    recording = record(model, TEXT)
+    same = replace(model, TEXT, dict(recording))
+    assert same.receipt.difference < 1e-12
+
+
+def test_patterns_are_causal_distributions_and_matter(model: Model):
+    if not attends(model):
+        assert not [name for name in model.network.tap_names() if "pattern" in name]
+        return
+    for pattern in record(model, TEXT, "layers.*.attn.pattern").values():
+        torch.testing.assert_close(pattern.sum(-1), torch.ones(pattern.shape[:-1]))
+        assert pattern.triu(1).abs().max() == 0
+    uniform = replace(model, TEXT, {"layers.0.attn.pattern": lambda p: torch.ones_like(p).tril() / p.shape[-1]})
+    assert uniform.receipt.difference > 1e-3
+
+
+def test_the_parts_add_up(model: Model):
+    recording = record(model, TEXT)
+    for i in layers(model):
+        at = f"layers.{i}."
+        if isinstance(model.config, RecurrentConfig):
+            part = {name.removeprefix(at): value for name, value in recording.items() if name.startswith(at)}
+            before = torch.cat((torch.zeros_like(part["hidden"][:, :1]), part["hidden"][:, :-1]), dim=1)
+            if model.config.cell == "gru":
+                expected = (1 - part["update"]) * part["candidate"] + part["update"] * before
+            else:
+                earlier = torch.cat((torch.zeros_like(part["cell"][:, :1]), part["cell"][:, :-1]), dim=1)
+                torch.testing.assert_close(
+                    part["forget"] * earlier + part["input"] * part["candidate"], part["cell"], rtol=1e-5, atol=1e-5
+                )
+                expected = part["output"] * part["cell"].tanh()
+            torch.testing.assert_close(part["hidden"], expected, rtol=1e-5, atol=1e-5)
+            continue
+        torch.testing.assert_close(
+            recording[at + "resid_pre"] + recording[at + "attn_out"], recording[at + "resid_mid"]
+        )
+        torch.testing.assert_close(
+            recording[at + "resid_mid"] + recording[at + "mlp_out"], recording[at + "resid_post"]
+        )
+        if i:
+            assert torch.equal(recording[at + "resid_pre"], recording[f"layers.{i - 1}.resid_post"])
+
+
+def test_patching_everything_or_nothing_recovers_all_or_nothing(model: Model):
+    other = TEXT.replace("cat", "mat")
+    clean, corrupt = record(model, TEXT), record(model, other)
+    start = "layers.0.resid_pre" if attends(model) else "embed"
+    everything = replace(model, other, {start: clean[start]})
+    torch.testing.assert_close(everything.logits, clean.logits, rtol=1e-5, atol=1e-5)
+    nothing = replace(model, other, {start: lambda x: x})
+    torch.testing.assert_close(nothing.logits, corrupt.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_patching_before_the_first_difference_does_nothing(model: Model):
+    other = TEXT.replace("sat", "set")
+    corrupt = record(model, other)
+    place = "layers.0.resid_pre" if attends(model) else "layers.0.hidden"
+    clean = replace(model, TEXT, {place: lambda x: x})  # on the path that edits take, to compare bit for bit
+    cut = TEXT.index("sat") + 1
+
+    def patch(x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[:, :cut] = clean[place][:, :cut]
+        return x
+
+    untouched = replace(model, other, {place: lambda x: x})
+    assert torch.equal(replace(model, other, {place: patch}).logits, untouched.logits)
+    torch.testing.assert_close(untouched.logits, corrupt.logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
+def test_the_ledger_sums_to_the_logit_at_every_level(model: Model, dtype: torch.dtype, bound: float):
+    model.network.to(dtype)
+    logits = record(model, TEXT, "logits")["logits"][0].double()
+    for position, token, minus in ((-1, None, None), (5, "t", None), (12, "a", "o")):
+        opened = ledger(model, TEXT, position=position, token=token, minus=minus)
+        wanted = logits[position].max() if token is None else logits[position, model.tokenizer.id(token)]
+        wanted = wanted - (logits[position, model.tokenizer.id(minus)] if minus else 0)
+        assert opened.total == pytest.approx(float(wanted), abs=1e-12)
+        assert opened.error < bound
+        for term in opened.terms:
+            if term.opens:
+                below = opened.expand(term.name)
+                assert below.total == pytest.approx(term.value, abs=1e-12)
+                assert below.error < bound
+
+
+def test_names_that_do_not_exist_are_met_with_near_ones(model: Model):
+    with pytest.raises(ConfigError, match="did you mean embed"):
+        record(model, TEXT, "embedd")
+    with pytest.raises(ConfigError, match="unknown activation"):
+        replace(model, TEXT, {"layers.9.nothing": torch.zeros(1)})
+
+
+def test_saved_and_loaded_is_the_same(model: Model, tmp_path):
+    save_model(model, tmp_path / "m")
+    again = load_model(tmp_path / "m")
+    assert again.config == model.config
+    assert torch.equal(again.logits(TEXT), model.logits(TEXT))
+    weights = tmp_path / "m" / "model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(bytes(damaged))
+    with pytest.raises(DamagedFile, match=r"model\.safetensors is damaged"):
+        load_model(tmp_path / "m")
+
+
+def test_a_batch_gives_what_its_rows_give(model: Model):
+    model.network.double()
+    ids = torch.stack([model.ids(TEXT)[0], model.ids(TEXT[::-1])[0]])
+    together = record(model, ids)
+    for row in range(2):
+        alone = record(model, ids[row])
+        for name, value in alone.items():
+            torch.testing.assert_close(together[name][row], value[0], rtol=1e-10, atol=1e-12)
