@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 LONGEST = 600
-UNSAFE = re.compile(r"\bimport (pickle|joblib|dill|shelve|marshal)\b|\btorch\.load\(|allow_pickle=True|\beval\(|\bexec\(")
+UNSAFE = re.compile(
+    r"\bimport (pickle|joblib|dill|shelve|marshal)\b|\btorch\.load\(|allow_pickle=True|\beval\(|\bexec\("
+)
 CODE = {".py", ".ts", ".svelte", ".cpp", ".h"}
 
 

@@ -92,6 +92,7 @@ def test_streamed_texts_join_to_the_whole_and_hold_no_half_character():
 def test_an_empty_prompt_begins_a_new_text(model: Model):
     made = generate(model, "", max_new_tokens=5, temperature=0)
     end = model.tokenizer.end_of_text
+    assert end is not None
     assert made.ids[0] == int(model.logits([end])[0, -1].argmax())
 
 

@@ -16,7 +16,7 @@ TEXT = [0, 1, 2, 0, 1, 2, 0, 1, 3, 0, 1, 2, 2, 0, 3, 0, 1, 2, 0, 1, 1, 3, 2, 0, 
 
 def slow(
     text: list[int], order: int, history: tuple[int, ...], token: int, discounts: list[tuple[float, ...]]
-) -> float:
+) -> Fraction:
     """Interpolated Kneser–Ney straight from its definition, with dictionaries and fractions."""
     grams = [tuple(text[i : i + order]) for i in range(len(text) - order + 1)]
     counts = Counter(grams)
@@ -41,7 +41,7 @@ def slow(
             continue
         total = sum(followers.values())
         off = {gram: discounts[n - 1][min(c, 3) - 1] for gram, c in followers.items()}
-        left = sum(min(Fraction(off[gram]), c) for gram, c in followers.items())
+        left = sum((min(Fraction(off[gram]), Fraction(c)) for gram, c in followers.items()), Fraction(0))
         c = followers.get((*context, token), 0)
         kept = max(Fraction(c) - Fraction(off.get((*context, token), 0)), Fraction(0))
         p = Fraction(kept / total + left / total * p)
