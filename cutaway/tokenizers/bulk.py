@@ -1,9 +1,9 @@
 """Encoding many texts fast: by tokie where it gives the ids that the tokenizers library gives, else by that library.
 
 tokie re-implements published tokenizers at twenty times the speed, but guesses where it does not know a pre-tokenizer.
-So it is believed only after it has agreed on probe texts in which no two readings of a pre-tokenizer agree. And some
-characters it sorts otherwise than Unicode's general categories do (a sweep over all of Unicode in the tests finds
-them): texts with these always go to the tokenizers library.
+So it is believed only after it has agreed on probe texts: every sort of text, mixtures on which pre-tokenizers disagree,
+and the vocabulary itself, whose tokens show each cut that matters. Where it is known to cut otherwise (the tests find
+that by trying all of Unicode, and every neighbourhood of three), the text always goes to the tokenizers library.
 """
 
 import random
@@ -27,8 +27,13 @@ _DOUBTFUL = re.compile(
 _DOUBTFUL_HIGH = re.compile(
     "[\U00010000-\U0001efff\U0001f130-\U0001f189\U0002b73a-\U0002b73f\U0002cea2-\U0002cead\U000323b0-\U0010ffff]"
 )
-_DOUBTFUL_ASCII = ("\t'", "\v", "\f")  # a contraction after a tab; these two almost anywhere
+# A tab, a mark and a letter ("\t(x"); a line of white space; a letter after a space that is not ASCII.
+_DOUBTFUL_TAB = re.compile(r"\t(?:[^\w\s]|[_\x1c-\x1f])[^\W\d_]")
+_DOUBTFUL_LINE = re.compile(r"\n[^\S\r\n]+\n")  # beginning with a letter, a search is several times as fast
+_DOUBTFUL_RETURN = re.compile(r"[\r\n][^\S\r\n]+[\r\n]")
+_DOUBTFUL_SPACE = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^\\W\\d_]")
 
+MOST_TOKENS_TRIED = 10_000
 PROBES = (
     "The quick brown fox doesn't jump; it's 1,234.56 metres -- isn't it? I'LL say SO, they'd've said.",
     "def f(x, *, y=0x1F):\n    return [x**2 for _ in range(10)]  # comment\n\n\nclass A_b(C):\r\n\tpass\n",
@@ -102,12 +107,13 @@ class Bulk:
         return f"{self.name}: {self.reason}"
 
 
-def choose_bulk(text: str, slow: tokenizers.Tokenizer) -> Bulk:
+def choose_bulk(text: str, slow: tokenizers.Tokenizer, vocabulary: Sequence[str] = ()) -> Bulk:
     """tokie if its ids equal those of `slow` on every probe, else `slow`.
 
     Args:
         text: the tokenizer.json without special tokens.
         slow: the same, built.
+        vocabulary: the texts of its tokens.
     """
     try:
         import tokie
@@ -120,7 +126,7 @@ def choose_bulk(text: str, slow: tokenizers.Tokenizer) -> Bulk:
             fast = tokie.Tokenizer.from_json(str(path))
     except Exception as error:  # whatever it does not understand
         return Bulk("tokenizers", f"tokie does not read this tokenizer ({error})", slow)
-    probes = probe_texts()
+    probes = probe_texts(vocabulary)
     dtype = np.dtype(np.uint32)
     for probe, got, right in zip(probes, _fast_ids(fast, probes, dtype), _slow_ids(slow, probes, dtype), strict=True):
         if not np.array_equal(got, right):
@@ -130,21 +136,25 @@ def choose_bulk(text: str, slow: tokenizers.Tokenizer) -> Bulk:
 
 def doubtful(text: str) -> bool:
     """Whether a text holds characters that tokie may sort otherwise than the tokenizers library."""
-    if any(part in text for part in _DOUBTFUL_ASCII):
+    if "\v" in text or "\f" in text or _DOUBTFUL_TAB.search(text) or _DOUBTFUL_LINE.search(text):
+        return True
+    if "\r" in text and _DOUBTFUL_RETURN.search(text):
         return True
     if text.isascii():
         return False
-    if _DOUBTFUL.search(text):
+    if _DOUBTFUL.search(text) or _DOUBTFUL_SPACE.search(text):
         return True
     high = len(text.encode("utf-16-le")) > 2 * len(text)  # the fast way to ask for characters above U+FFFF
     return high and _DOUBTFUL_HIGH.search(text) is not None
 
 
-def probe_texts() -> list[str]:
-    """The probes: a text of every sort, and a thousand random strings of pieces that pre-tokenizers disagree on."""
+def probe_texts(vocabulary: Sequence[str] = ()) -> list[str]:
+    """The probes: texts of every sort, random mixtures, and tokens (of many, some), alone and beside another."""
     draw = random.Random(0)
-    mixed = ("".join(draw.choices(PIECES, k=draw.randint(1, 24))) for _ in range(1000))
-    return [*PROBES, *(text for text in mixed if not doubtful(text))]
+    mixed = ["".join(draw.choices(PIECES, k=draw.randint(1, 24))) for _ in range(1000)]
+    tokens = draw.sample(vocabulary, min(len(vocabulary), MOST_TOKENS_TRIED))
+    pairs = [token + draw.choice(tokens) for token in tokens]
+    return [text for text in (*PROBES, *mixed, *tokens, *pairs) if not doubtful(text)]
 
 
 def _fast_ids(fast: Any, texts: Sequence[str], dtype: np.dtype) -> list[np.ndarray]:

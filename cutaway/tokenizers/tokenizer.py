@@ -145,7 +145,7 @@ class Tokenizer:
     @cached_property
     def bulk(self) -> Bulk:
         """What encodes in bulk, and why: `.name` and `.reason`. Chosen when first asked for."""
-        return choose_bulk(self._plain_text, self._plain)
+        return choose_bulk(self._plain_text, self._plain, [data.decode("utf-8", "ignore") for data in self._table])
 
     # ids -> text
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -88,11 +90,68 @@ def test_a_pattern_that_tokie_guesses_wrong_is_found_out() -> None:
 
 
 def test_there_are_probes_enough() -> None:
-    probes = probe_texts()
-    assert len(probes) > 900
+    probes = probe_texts(["hello", " wor\xa0ld", "\n \n"])
+    assert len(probes) > 800
     assert not any(map(doubtful, probes))
     assert any("中" in probe for probe in probes)
-    assert probes == probe_texts()
+    assert "hello" in probes
+    assert probes == probe_texts(["hello", " wor\xa0ld", "\n \n"])
+
+
+def test_tokie_cuts_every_neighbourhood_as_tokenizers_does() -> None:
+    """A tokenizer that has learned every pair whole shows each cut between two characters, so no difference hides."""
+    signs = [
+        "a",
+        "B",
+        "s",
+        "'",
+        "ll",
+        "é",
+        "中",
+        "あ",
+        "ſ",
+        "1",
+        "²",
+        "٣",
+        ".",
+        "_",
+        "(",
+        "。",
+        "…",
+        "$",
+        "\u0301",
+        "\u093f",
+    ]
+    signs += [
+        "\u200d",
+        "\ufeff",
+        "\x00",
+        "\x1c",
+        "😀",
+        " ",
+        "\t",
+        "\n",
+        "\r",
+        "\v",
+        "\f",
+        "\x85",
+        "\xa0",
+        "\u2003",
+        "\u3000",
+    ]
+    signs += ["〇", "Ⅷ", "Ⓐ", "①"]
+    pairs = ["".join(pair) for pair in product(signs, repeat=2)]
+    tokenizer = train_tokenizer(
+        pairs + [f"{one}{two}" for one in signs for two in pairs[::7]], "bpe", 20_000, min_frequency=1
+    )
+    assert tokenizer.bulk.name == "tokie"
+    draw = random.Random(0)
+    texts = pairs + ["".join(draw.choices(signs, k=draw.randint(3, 8))) for _ in range(20_000)]
+    slow = Bulk("tokenizers", "", tokenizer.bulk._slow).encode(texts, tokenizer.dtype)
+    found = tokenizer.encode_bulk(texts)
+    wrong = [text for text, got, right in zip(texts, found, slow, strict=True) if got.tolist() != right.tolist()]
+    assert not wrong, ascii(wrong[:20])
+    assert 2_000 < sum(map(doubtful, texts)) < 18_000
 
 
 @pytest.mark.slow
