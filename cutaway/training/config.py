@@ -5,11 +5,15 @@ decides again.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from cutaway.errors import ConfigError, unknown
+from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
+from cutaway.files import read_json
 from cutaway.models.config import (
     PRESETS,
     DecoderConfig,
@@ -56,7 +60,7 @@ class TrainConfig:
     dtype: Literal["auto", "bf16", "fp32"] = "auto"  # of the forward and backward pass; weights stay fp32
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile
     seed: int = 0  # of weights, data order, dropout and samples
-    eval_every: int | None = None  # steps between validation losses; None: 10 in the run
+    eval_every: int | None = None  # steps between validation losses; None: 10 in the run, fewer if that takes long
     eval_tokens: int = 262_144  # validation tokens counted each time, from the beginning; 0: all
     save_every: int | None = None  # steps between checkpoints; None: as eval_every
     keep: int = 2  # newest checkpoints kept, and the best beside them
@@ -153,3 +157,53 @@ def network_for(config: TrainConfig, vocab_size: int) -> NetworkConfig:
     if network.context < config.context:
         raise ConfigError(f"context ({config.context}) is larger than the network's ({network.context})")
     return network
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Fields of TrainConfig from a JSON or TOML file.
+
+    Raises:
+        InputError: no such file.
+        DamagedFile: it cannot be read as what its name says.
+    """
+    path = Path(path)
+    if path.suffix != ".toml":
+        values = read_json(path)
+    elif not path.is_file():
+        raise InputError(f"{path} does not exist")
+    else:
+        try:
+            values = tomllib.loads(path.read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise DamagedFile(f"{path} is not valid TOML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f'{path} must hold a table of settings, such as {{"steps": 500}}')
+    return values
+
+
+def parse_settings(words: Iterable[str]) -> dict[str, Any]:
+    """Fields from words as the command line gives them; a dot leads into a table, values are JSON or plain text.
+
+    >>> parse_settings(["lr=0.01", "network.layers=4", "schedule=cosine"])
+    {'lr': 0.01, 'network': {'layers': 4}, 'schedule': 'cosine'}
+
+    Raises:
+        ConfigError: a word without "=".
+    """
+    values: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"settings are given as key=value, such as lr=0.01, but {word!r} was given")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        *tables, name = key.split(".")
+        inner = values
+        for table in tables:
+            inner = inner.setdefault(table, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{word!r} sets a part of {table}, which was given as a whole before")
+        inner[name] = value
+    return values

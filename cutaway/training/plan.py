@@ -22,7 +22,7 @@ from cutaway.training.stepper import Stepper
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 COMPILE_FROM = 600.0  # seconds of training from which on compiling (about a minute) may pay
 RESERVE = 0.02  # share of the time kept for what cannot be foreseen
-EVALUATIONS = 10  # per run, unless they would take more than this share of the time:
+EVALUATIONS = 10  # per run, but fewer if they would take more than this share of the time:
 EVALUATION_SHARE = 0.15
 
 
@@ -118,7 +118,10 @@ def settle(
         )
         steps = done + planned
     assert steps is not None  # every branch above sets it
-    every = config.eval_every or every or max(1, -(-(steps - done) // EVALUATIONS))
+    if every is None:  # predicting a token costs a third of learning from it
+        affordable = int(EVALUATION_SHARE * 3 * (steps - done) * tokens / max(1, scored))
+        every = -(-(steps - done) // max(1, min(EVALUATIONS, affordable)))
+    every = config.eval_every or max(1, every)
     warmup = min(max(10, steps // 100), 200, steps // 4) if config.warmup is None else config.warmup
     config = replace(
         config, steps=steps, minutes=None, warmup=warmup, eval_every=every, save_every=config.save_every or every
