@@ -2,16 +2,18 @@
 
 It is the baseline that every training run is compared with: how much better than counting? numpy only.
 
-A context is a run of ids. Level n holds every n-gram seen, sorted, with its count: how often it occurred at the highest
-level, and in how many left contexts it occurred below. The probability at each level is the discounted count plus the
-left-over mass times the level below; at the bottom it is uniform.
+Level n holds every n-gram seen, with its count: how often it occurred at the highest level, and after how many
+different tokens below. A level's probability is the discounted count's share of its context's counts, and what the
+discounts free goes to the level below; below unigrams all tokens are equally likely.
 
-Shapes: N tokens, V vocabulary.
+Shapes: N tokens, V vocabulary, G n-grams of a level, X contexts of a level.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -19,6 +21,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from cutaway.errors import ConfigError, DamagedFile, InputError
+from cutaway.files import write_atomic
 
 ORDERS = (2, 3, 4, 5, 6)
 
@@ -27,26 +30,49 @@ ORDERS = (2, 3, 4, 5, 6)
 class Level:
     """The n-grams of one length.
 
-    A context is numbered by its place among the n-grams one shorter, so that context and next id pack exactly into
-    64 bits, whatever the length.
+    An n-gram is numbered by its place here, and its context by that number one level below (there is one empty
+    context). So context and next token pack exactly into 64 bits, whatever the length and the vocabulary.
 
     Attributes:
-        keys: sorted, context number x V + next id, one per n-gram.
-        counts: per n-gram.
-        sums: per context, the counts of its n-grams together; 0 where only the end of the text follows.
-        left: per context, the mass that the discounts free for the level below, as a share of its count.
-        discounts: subtracted from counts of 1, 2, and 3 or more.
+        keys: (G,) int64, ascending: number of the context x V + next token.
+        counts: (G,) int64.
+        discounts: subtracted from counts of 1, of 2, and of 3 or more.
+        sums: (X,) int64, the counts after each context together; 0 after what only the end of the text followed.
+        freed: (X,) float64, the share of that sum which the discounts free.
     """
 
     keys: np.ndarray
     counts: np.ndarray
-    sums: np.ndarray
-    left: np.ndarray
     discounts: tuple[float, float, float]
+    sums: np.ndarray
+    freed: np.ndarray
+
+    @classmethod
+    def of(
+        cls, keys: np.ndarray, counts: np.ndarray, discounts: tuple[float, float, float], contexts: int, vocab_size: int
+    ) -> Level:
+        """Derive the sums over each of the X contexts."""
+        context = keys // vocab_size
+        taken = np.bincount(context, weights=_by_count(counts, discounts), minlength=contexts)
+        sums = np.bincount(context, weights=counts, minlength=contexts).astype(np.int64)
+        freed = np.divide(taken, sums, out=np.ones(contexts), where=sums > 0)
+        return cls(keys, counts, discounts, sums, freed)
+
+    def mix(self, place: np.ndarray, context: np.ndarray, below: np.ndarray) -> np.ndarray:
+        """Probabilities at this level.
+
+        Args:
+            place: of each n-gram in `keys`, or -1.
+            context: number of each n-gram's context.
+            below: probability of its last token at the level below.
+        """
+        counts = np.where(place >= 0, self.counts[place], 0)
+        kept = counts - _by_count(counts, self.discounts)
+        return kept / np.maximum(self.sums[context], 1) + self.freed[context] * below
 
 
 class NGram:
-    """An n-gram model.
+    """An n-gram model over token ids.
 
     Args:
         levels: from unigrams up.
@@ -58,7 +84,7 @@ class NGram:
 
     @property
     def order(self) -> int:
-        """The longest n-gram."""
+        """Length of the longest n-grams."""
         return len(self.levels)
 
     @property
@@ -67,124 +93,146 @@ class NGram:
         return sum(level.counts.size for level in self.levels)
 
     @classmethod
-    def fit(cls, tokens: np.ndarray, vocab_size: int, order: int = 5, *, modified: bool = True) -> NGram:
+    def fit(
+        cls,
+        tokens: np.ndarray,
+        vocab_size: int,
+        order: int = 5,
+        *,
+        modified: bool = True,
+        discount: float | None = None,
+    ) -> NGram:
         """Count.
 
         Args:
             tokens: (N,) ids.
             vocab_size: V; every id is below it.
-            order: the longest n-gram, at least 1.
-            modified: three discounts per level from the counts of counts; else one, as Kneser & Ney had it.
+            order: length of the longest n-grams, at least 1.
+            modified: estimate three discounts per level (Chen & Goodman); else one (Kneser & Ney).
+            discount: one number in [0, 1] to subtract from every count instead of an estimate. With 0, probabilities
+                are plain shares, and what never occurred has none.
 
         Raises:
-            InputError: fewer tokens than the order, or an id outside the vocabulary.
-            ConfigError: order below 1.
+            InputError: fewer tokens than the order, or something that is no id of the vocabulary.
+            ConfigError: order below 1, or a discount outside [0, 1].
         """
-        tokens = _checked(tokens, vocab_size)
         if order < 1:
             raise ConfigError(f"the order of an n-gram model must be at least 1, but {order} was given")
+        if discount is not None and not 0 <= discount <= 1:
+            raise ConfigError(f"the discount of an n-gram model must be in [0, 1], but {discount} was given")
+        tokens = _checked(tokens, vocab_size)
         if tokens.size < order:
             raise InputError(
-                f"an n-gram model of order {order} needs at least {order} tokens, but {tokens.size} were given"
+                f"an n-gram model of order {order} needs at least {order} tokens, but {tokens.size} were given; "
+                "give more text or a lower order"
             )
-        # number[i] is the n-gram that starts at i, among the n-grams of that length
-        number = np.zeros(tokens.size, dtype=np.int64)
-        grams, numbers = [], [number]
-        for n in range(1, order + 1):
-            size = tokens.size - n + 1
-            keys, number, counts = np.unique(
-                number[:size] * vocab_size + tokens[n - 1 :], return_inverse=True, return_counts=True
-            )
-            grams.append((keys, counts))
-            numbers.append(number)
-        levels = []
-        for n, (keys, counts) in enumerate(grams, start=1):
-            if n < order:  # in how many different left contexts the n-gram was seen; at the text's very start, in one
-                longer, size = grams[n][0], tokens.size - n
-                firsts = np.zeros(longer.size, dtype=np.int64)
-                firsts[numbers[n + 1]] = np.arange(size)
-                counts = np.bincount(numbers[n][firsts + 1], minlength=keys.size)
-                counts[numbers[n][0]] = max(1, counts[numbers[n][0]])
-            contexts = 1 if n == 1 else grams[n - 2][0].size
-            levels.append(_level(keys, counts.astype(np.float64), contexts, vocab_size, modified))
-        return cls(levels, vocab_size)
+        *_, model = _growing(tokens, vocab_size, order, modified, discount)
+        return model
 
     def logprobs(self, tokens: np.ndarray) -> np.ndarray:
-        """(N,) natural log of each token's probability after up to order - 1 tokens before it."""
+        """(N,) natural log of each token's probability after the up to order - 1 tokens before it.
+
+        Raises:
+            InputError: something that is no id of the vocabulary.
+        """
         tokens = _checked(tokens, self.vocab_size)
-        probabilities = np.full(tokens.size, 1.0 / self.vocab_size)
-        places = np.zeros(tokens.size, dtype=np.int64)  # number of the context that ends before each token, or -1
-        for n, level in enumerate(self.levels, start=1):
-            if n > 1:
-                places = self._contexts(tokens, n - 1)
-            here = np.flatnonzero(places >= 0)
-            context = places[here]
-            probabilities[here] = _mix(self.vocab_size, level, context, tokens[here], probabilities[here])
-        return np.log(probabilities)
+        probabilities = np.full(tokens.size, 1 / self.vocab_size)
+        context = np.zeros(tokens.size, dtype=np.int64)  # of the n-gram that starts at each token, -1 if unseen
+        for n, level in enumerate(self.levels[: tokens.size], start=1):
+            context = context[: tokens.size - n + 1]
+            place = self._find(level, context, tokens[n - 1 :])
+            seen = np.flatnonzero(context >= 0)
+            last = seen + n - 1
+            probabilities[last] = level.mix(place[seen], context[seen], probabilities[last])
+            context = place
+        with np.errstate(divide="ignore"):  # with a discount of 0, minus infinity is the answer
+            return np.log(probabilities)
 
     def loss(self, tokens: np.ndarray) -> float:
-        """Mean nats per token."""
+        """Mean nats per token.
+
+        Raises:
+            InputError: no tokens, or something that is no id of the vocabulary.
+        """
+        if not len(tokens):
+            raise InputError("a mean over no tokens does not exist; give at least one")
         return float(-self.logprobs(tokens).mean())
 
     def next(self, ids: Iterable[int]) -> np.ndarray:
-        """(V,) probabilities of the token after `ids`."""
-        history = _checked(np.asarray(list(ids), dtype=np.int64), self.vocab_size)
-        everything = np.arange(self.vocab_size)
-        probabilities = np.full(self.vocab_size, 1.0 / self.vocab_size)
-        for n, level in enumerate(self.levels, start=1):
-            if n - 1 > history.size:
+        """(V,) probabilities of the token after `ids`.
+
+        Raises:
+            InputError: something that is no id of the vocabulary.
+        """
+        past = _checked(np.fromiter(ids, dtype=np.int64), self.vocab_size)
+        past = past[past.size - min(past.size, self.order - 1) :]
+        probabilities = np.full(self.vocab_size, 1 / self.vocab_size)
+        context = np.zeros(past.size + 1, dtype=np.int64)  # the last one is of what comes next
+        for n, level in enumerate(self.levels[: past.size + 1], start=1):
+            if context[-1] < 0:
                 break
-            context = 0
-            for k in range(1, n):
-                context = int(_find(self.levels[k - 1].keys, context * self.vocab_size + history[history.size - n + k]))
-                if context < 0:
-                    break
-            if context < 0:
-                break
-            places = np.full(self.vocab_size, context)
-            probabilities = _mix(self.vocab_size, level, places, everything, probabilities)
+            here = np.full(self.vocab_size, context[-1])
+            place = self._find(level, here, np.arange(self.vocab_size))
+            probabilities = level.mix(place, here, probabilities)
+            context = self._find(level, context[:-1], past[n - 1 :])
         return probabilities
 
+    def _find(self, level: Level, context: np.ndarray, token: np.ndarray) -> np.ndarray:
+        """The place in `level` of each n-gram, -1 where it or its context (-1) was not seen."""
+        wanted = np.where(context >= 0, context * self.vocab_size + token, -1)
+        place = np.minimum(np.searchsorted(level.keys, wanted), level.keys.size - 1)
+        return np.where(level.keys[place] == wanted, place, -1)
+
     def save(self, path: str | Path) -> None:
-        """Write one .npz file."""
+        """Write one .npz file, whole or not at all.
+
+        Raises:
+            InputError: the disk is full or the place cannot be written.
+        """
         arrays = {"vocab_size": np.array(self.vocab_size)}
-        for n, level in enumerate(self.levels):
-            for name in ("keys", "counts", "sums", "left"):
-                arrays[f"{n}.{name}"] = getattr(level, name)
-            arrays[f"{n}.discounts"] = np.array(level.discounts)
-        np.savez_compressed(path, allow_pickle=False, **arrays)
+        for n, level in enumerate(self.levels, start=1):
+            arrays |= {
+                f"{n}.keys": level.keys,
+                f"{n}.counts": level.counts,
+                f"{n}.discounts": np.array(level.discounts),
+            }
+        file = io.BytesIO()
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]  # no array is named allow_pickle
+        write_atomic(Path(path), file.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> NGram:
         """Read what `save` wrote.
 
         Raises:
-            DamagedFile: not such a file.
+            InputError: no such file.
+            DamagedFile: not an n-gram model, or not a whole one.
         """
         try:
             with Path(path).open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-                levels = []
-                while f"{len(levels)}.keys" in file:
-                    n = len(levels)
-                    keys, counts, sums, left = (file[f"{n}.{name}"] for name in ("keys", "counts", "sums", "left"))
-                    one, two, more = (float(d) for d in file[f"{n}.discounts"])
-                    levels.append(Level(keys, counts, sums, left, (one, two, more)))
-                return cls(levels, int(file["vocab_size"]))
-        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
+                return cls._of_arrays(dict(file))
+        except FileNotFoundError as error:
+            raise InputError(f"{path} does not exist") from error
+        except (ValueError, TypeError, KeyError, OSError, EOFError, BadZipFile, zlib.error) as error:
             raise DamagedFile(f"{path} is not an n-gram model ({error}); fit it again") from error
 
-    def _contexts(self, tokens: np.ndarray, length: int) -> np.ndarray:
-        """(N,) number of the n-gram of this length that ends right before each token, -1 where unseen or too early."""
-        found = np.full(tokens.size, -1, dtype=np.int64)
-        size = tokens.size - length
-        if size <= 0:
-            return found
-        number = np.zeros(size, dtype=np.int64)
-        for k in range(length):
-            keys = np.where(number >= 0, number * self.vocab_size + tokens[k : k + size], -1)
-            number = _find(self.levels[k].keys, keys)
-        found[length:] = number
-        return found
+    @classmethod
+    def _of_arrays(cls, arrays: dict[str, np.ndarray]) -> NGram:
+        """The model, checked to hold together; ValueError or KeyError if it does not."""
+        vocab_size, levels, contexts = int(arrays["vocab_size"]), [], 1
+        for n in range(1, max(2, (len(arrays) - 1) // 3 + 1)):
+            keys, counts = arrays[f"{n}.keys"], arrays[f"{n}.counts"]
+            one, two, more = arrays[f"{n}.discounts"].tolist()
+            whole = keys.ndim == 1 and keys.shape == counts.shape and keys.dtype == counts.dtype == np.int64
+            if not (whole and keys.size and (np.diff(keys) > 0).all() and counts.min() > 0):
+                raise ValueError(f"the {n}-grams do not fit each other")
+            if keys[0] < 0 or keys[-1] >= contexts * vocab_size:
+                raise ValueError(f"the {n}-grams do not fit the vocabulary or the shorter n-grams")
+            if not (0 <= one <= 1 and 0 <= two <= 2 and 0 <= more <= 3):
+                raise ValueError(f"the discounts of the {n}-grams are larger than the counts")
+            levels.append(Level.of(keys, counts, (one, two, more), contexts, vocab_size))
+            contexts = keys.size
+        return cls(levels, vocab_size)
 
 
 def best_order(
@@ -192,67 +240,79 @@ def best_order(
 ) -> tuple[NGram, float]:
     """The n-gram model with the lowest loss on `valid`, and that loss.
 
-    Orders are tried upwards, and the search ends when a longer one is no better.
+    One pass of counting serves all orders; those longer than the text are left out.
+
+    Raises:
+        InputError: fewer training tokens than the lowest order, no validation tokens, or ids outside the vocabulary.
+        ConfigError: no order, or one below 1.
     """
-    best: tuple[NGram, float] | None = None
-    for order in sorted(orders):
-        if train.size < order:
-            break
-        model = NGram.fit(train, vocab_size, order)
-        loss = model.loss(valid)
-        if best is not None and loss >= best[1]:
-            break
-        best = model, loss
-    if best is None:
-        raise InputError(f"an n-gram model needs at least {min(orders)} tokens, but {train.size} were given")
-    return best
+    wanted = sorted(set(orders))
+    if not wanted or wanted[0] < 1:
+        raise ConfigError(f"the orders to try must be at least 1, but {wanted or 'none'} was given")
+    train = _checked(train, vocab_size)
+    if train.size < wanted[0]:
+        raise InputError(f"an n-gram model needs at least {wanted[0]} tokens, but {train.size} were given")
+    growing = _growing(train, vocab_size, min(wanted[-1], train.size))
+    scored = ((model, model.loss(valid)) for model in growing if model.order in wanted)
+    return min(scored, key=lambda pair: pair[1])
 
 
-def _level(keys: np.ndarray, counts: np.ndarray, contexts: int, vocab_size: int, modified: bool) -> Level:
-    discounts = _discounts(counts, modified)
-    starts = np.searchsorted(keys, np.arange(contexts + 1) * vocab_size)
-    ones, twos, more = discounts
-    freed = np.select([counts == 1, counts == 2], [ones, twos], more)
-    total = np.concatenate(([0.0], np.cumsum(counts)))
-    given = np.concatenate(([0.0], np.cumsum(np.minimum(freed, counts))))
-    sums = total[starts[1:]] - total[starts[:-1]]
-    left = np.divide(given[starts[1:]] - given[starts[:-1]], sums, out=np.ones(contexts), where=sums > 0)
-    return Level(keys, counts, sums, left, discounts)
+def _growing(
+    tokens: np.ndarray, vocab_size: int, order: int, modified: bool = True, discount: float | None = None
+) -> Iterator[NGram]:
+    """Models of order 1, 2, … `order`: all that is counted for one serves the next."""
+
+    def level(keys: np.ndarray, counts: np.ndarray, contexts: int) -> Level:
+        discounts = _discounts(counts, modified) if discount is None else (discount, discount, discount)
+        return Level.of(keys, counts, discounts, contexts, vocab_size)
+
+    lower: list[Level] = []
+    number, shorter = np.zeros(tokens.size, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    contexts = 1  # how many n-grams one shorter there are; `number` is which of them starts at each token
+    for n in range(1, order + 1):
+        size = tokens.size - n + 1
+        keys, longer, counts = np.unique(
+            number[:size] * vocab_size + tokens[n - 1 :], return_inverse=True, return_counts=True
+        )
+        if n > 1:
+            # each different n-gram is one token more that the (n-1)-gram at its end came after
+            somewhere = np.empty(keys.size, dtype=np.int64)
+            somewhere[longer] = np.arange(size)
+            after = np.bincount(number[somewhere + 1], minlength=contexts)
+            after[number[0]] = max(after[number[0]], 1)  # the text's first words came after its beginning
+            lower.append(level(shorter, after, lower[-1].keys.size if lower else 1))
+        yield NGram([*lower, level(keys, counts, contexts)], vocab_size)
+        number, shorter, contexts = longer, keys, keys.size
 
 
 def _discounts(counts: np.ndarray, modified: bool) -> tuple[float, float, float]:
-    """Chen & Goodman's estimates; where a small text lacks the counts of counts, 0.75 as is common practice."""
-    n1, n2, n3, n4 = (int((counts == k).sum()) for k in (1, 2, 3, 4))
+    """The discounts of counts of 1, of 2, and of 3 or more, estimated from how many counts are 1, 2, 3 and 4.
+
+    The three of Chen & Goodman (1998) must lie between 0 and the count. In small texts, or where n-grams
+    are few and frequent as letters are, they may not: then Kneser & Ney's one serves for all counts, and where it does
+    not exist either (no n-gram occurred once, or none twice), the customary 0.75.
+    """
+    n1, n2, n3, n4 = (int(n) for n in np.bincount(np.minimum(counts, 5), minlength=5)[1:5])
     if not n1 or not n2:
         return 0.75, 0.75, 0.75
-    base = n1 / (n1 + 2 * n2)
-    if not modified:
-        return base, base, base
-    if not n3 or not n4:
-        return base, base, base
-    found = 1 - 2 * base * n2 / n1, 2 - 3 * base * n3 / n2, 3 - 4 * base * n4 / n3
-    return tuple(min(max(d, 0.0), float(k)) for k, d in enumerate(found, start=1))  # pyright: ignore[reportReturnType]
+    single = n1 / (n1 + 2 * n2)
+    if modified and n3:
+        two, more = 2 - 3 * single * n3 / n2, 3 - 4 * single * n4 / n3
+        if 0 < two < 2 and 0 < more < 3:
+            return 1 - 2 * single * n2 / n1, two, more
+    return single, single, single
 
 
-def _mix(vocab_size: int, level: Level, context: np.ndarray, token: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Discounted count over the context's sum, plus the freed mass times the level below."""
-    place = _find(level.keys, context * vocab_size + token)
-    counts = np.where(place >= 0, level.counts[place], 0.0)
-    ones, twos, more = level.discounts
-    discount = np.select([counts == 0, counts == 1, counts == 2], [0.0, ones, twos], more)
-    # after a context that only ends the text there is nothing but the level below
-    sums = np.maximum(level.sums[context], 1.0)
-    return np.maximum(counts - discount, 0.0) / sums + level.left[context] * below
-
-
-def _find(keys: np.ndarray, wanted: np.ndarray | int) -> np.ndarray:
-    """The place of each wanted key among the sorted ones, or -1."""
-    place = np.minimum(np.searchsorted(keys, wanted), keys.size - 1)
-    return np.where(keys[place] == wanted, place, -1)
+def _by_count(counts: np.ndarray, discounts: tuple[float, float, float]) -> np.ndarray:
+    """What is subtracted from each count; nothing from 0."""
+    return np.array([0.0, *discounts])[np.minimum(counts, 3)]
 
 
 def _checked(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
-    tokens = np.asarray(tokens).astype(np.int64).ravel()
+    """The ids as int64."""
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 1 or (tokens.size and not np.issubdtype(tokens.dtype, np.integer)):
+        raise InputError(f"token ids must be one row of integers, but {tokens.dtype} of shape {tokens.shape} was given")
     if tokens.size and (tokens.min() < 0 or tokens.max() >= vocab_size):
         raise InputError(f"token ids must lie in 0 … {vocab_size - 1}, but {tokens.min()} … {tokens.max()} was given")
-    return tokens
+    return tokens.astype(np.int64)
