@@ -40,6 +40,7 @@ from cutaway.training.checkpoint import (
 )
 from cutaway.training.config import TrainConfig, network_for
 from cutaway.training.evaluate import evaluate
+from cutaway.training.memory import keep_freed_memory
 from cutaway.training.metrics import Log, read_metrics
 from cutaway.training.plan import DTYPES, batch_of, choose_dtype, matmul_rate, settle
 from cutaway.training.profile import tracing
@@ -240,18 +241,19 @@ def _baseline(
 @contextmanager
 def _environment(threads: int) -> Iterator[None]:
     """Fixed threads and deterministic algorithms inside; the caller's settings and random state afterwards."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.get_rng_state()
-    fill = torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
+    memory: Any = torch.utils.deterministic
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.get_rng_state()
+    fill = memory.fill_uninitialized_memory
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would load the compiler: two seconds
+    memory.fill_uninitialized_memory = False  # a help in debugging that costs a pass over every new tensor
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_deterministic_debug_mode(before[1])
         torch.set_rng_state(before[2])
-        torch.utils.deterministic.fill_uninitialized_memory = fill  # pyright: ignore[reportAttributeAccessIssue]
+        memory.fill_uninitialized_memory = fill
 
 
 class Trainer:
