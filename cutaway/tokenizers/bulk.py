@@ -1,7 +1,7 @@
 """Encoding many texts fast: by tokie where it gives the ids that the tokenizers library gives, else by that library.
 
 tokie re-implements published tokenizers at twenty times the speed, but guesses where it does not know a pre-tokenizer.
-So it is believed only after it has agreed on probe texts: every sort of text, mixtures on which pre-tokenizers disagree,
+So it is believed only after it has agreed on probe texts: all sorts of text, mixtures on which pre-tokenizers disagree,
 and the vocabulary itself, whose tokens show each cut that matters. Where it is known to cut otherwise (the tests find
 that by trying all of Unicode, and every neighbourhood of three), the text always goes to the tokenizers library.
 """
@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+
+from cutaway.tokenizers.spec import reraise_unless_rust
 
 # Letter-like numbers (Roman Ⅷ, the Chinese zero 〇), circled letters, and characters newer than one of the two tables.
 _DOUBTFUL = re.compile(
@@ -119,16 +121,17 @@ def choose_bulk(text: str, slow: tokenizers.Tokenizer, vocabulary: Sequence[str]
         import tokie
     except ImportError:
         return Bulk("tokenizers", "tokie is not installed", slow)
+    probes, dtype = probe_texts(vocabulary), np.dtype(np.uint32)
     try:
         with tempfile.TemporaryDirectory() as folder:  # tokie reads files only
             path = Path(folder) / "tokenizer.json"
             path.write_text(text, "utf-8")
             fast = tokie.Tokenizer.from_json(str(path))
-    except Exception as error:  # whatever it does not understand
+        found = _fast_ids(fast, probes, dtype)
+    except BaseException as error:
+        reraise_unless_rust(error)
         return Bulk("tokenizers", f"tokie does not read this tokenizer ({error})", slow)
-    probes = probe_texts(vocabulary)
-    dtype = np.dtype(np.uint32)
-    for probe, got, right in zip(probes, _fast_ids(fast, probes, dtype), _slow_ids(slow, probes, dtype), strict=True):
+    for probe, got, right in zip(probes, found, _slow_ids(slow, probes, dtype), strict=True):
         if not np.array_equal(got, right):
             return Bulk("tokenizers", f"tokie gives other ids, for instance for {probe[:24]!r}", slow)
     return Bulk("tokie", f"its ids equal those of tokenizers on {len(probes):,} probe texts", slow, fast)

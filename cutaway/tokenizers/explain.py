@@ -97,8 +97,11 @@ def explain(tokenizer: Tokenizer, text: str) -> list[TokenExplanation]:
         ConfigError: the tokenizer has a step that this replay does not know; `encode` still works.
     """
     encoding, words = tokenizer.cut(text)
-    replay = _Replay(tokenizer.spec)
-    steps = [(number, step) for number, word in enumerate(words) for step in replay.word(word)]
+    try:
+        replay = _Replay(tokenizer.spec)
+        steps = [(number, step) for number, word in enumerate(words) for step in replay.word(word)]
+    except (KeyError, IndexError, TypeError):
+        steps = []
     if [step.id for _, step in steps] != encoding.ids:
         raise ConfigError(
             f"{tokenizer} has a step that explain does not know, so its tokens cannot be explained; encode works"

@@ -57,11 +57,18 @@ def build_tokenizer(text: str, where: str) -> tokenizers.Tokenizer:
     """
     try:
         tokenizer = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises Exception itself
+    except BaseException as error:
+        reraise_unless_rust(error)
         raise DamagedFile(f"{where} is not a tokenizer that the tokenizers library can read: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def reraise_unless_rust(error: BaseException) -> None:
+    """Let everything through but what a library written in Rust raises: plain Exception, and panics (BaseException)."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
 
 
 def make(model: dict[str, Any], pattern: str) -> str:

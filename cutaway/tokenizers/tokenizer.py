@@ -31,6 +31,7 @@ from cutaway.tokenizers.spec import (
     parse,
     parts,
     reader,
+    reraise_unless_rust,
     without_special,
 )
 
@@ -121,12 +122,14 @@ class Tokenizer:
 
         Raises:
             InputError: not a string, or it holds a lone surrogate, which no UTF-8 file can hold.
+            DamagedFile: the tokenizer, of another make, knows no token for something in it.
         """
         try:
             return (self._marked if allow_special else self._plain).encode(text, add_special_tokens=False).ids
-        except TypeError:
+        except BaseException as error:
+            reraise_unless_rust(error)
             check_text(text)
-            raise
+            raise DamagedFile(f"{self} cannot encode every text: {error}") from error
 
     def encode_bulk(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` of many texts on every core: a uint16 or uint32 array each. See `bulk` for what does the work.
@@ -137,10 +140,11 @@ class Tokenizer:
         texts = list(texts)
         try:
             return self.bulk.encode(texts, self.dtype)
-        except (TypeError, UnicodeEncodeError):
+        except BaseException as error:
+            reraise_unless_rust(error)
             for number, text in enumerate(texts):
                 check_text(text, f"text {number} of {len(texts)}")
-            raise
+            raise DamagedFile(f"{self} cannot encode every text: {error}") from error
 
     @cached_property
     def bulk(self) -> Bulk:
@@ -214,7 +218,7 @@ class Tokenizer:
 
     def cut(self, text: str) -> tuple[tokenizers.Encoding, list[str]]:
         """The library's encoding of a text, and the words that its model was given, spelled as in tokenizer.json."""
-        check_text(text)
+        self.encode(text)  # for its errors
         encoding = self._plain.encode(text, add_special_tokens=False)
         text = self._plain.normalizer.normalize_str(text) if self._plain.normalizer else text
         cutter = self._plain.pre_tokenizer

@@ -268,7 +268,7 @@ def test_what_does_not_fit_is_refused(char: Tokenizer, trained: dict[str, Tokeni
             with pytest.raises(ConfigError, match="split's name"):
                 writer.add(name, np.arange(3), source="", text_bytes=1)
     assert TokenStore.open(tmp_path / "s").splits["train"].tokens == 0
-    with pytest.raises(InputError, match="'train' .* has 0 tokens"):
+    with pytest.raises(InputError, match=r"'train' .* has 0 tokens"):
         TokenStore.open(tmp_path / "s")["train"].batch(0, seed=0, batch=1, context=8)
     with pytest.raises(InputError, match="empty"):
         list(TokenStore.open(tmp_path / "s")["train"].in_order(1, 8))
