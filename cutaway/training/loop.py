@@ -245,6 +245,7 @@ def _environment(threads: int) -> Iterator[None]:
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.get_rng_state()
     fill = memory.fill_uninitialized_memory
     torch.set_num_threads(threads)
+    keep_freed_memory()
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would load the compiler: two seconds
     memory.fill_uninitialized_memory = False  # a help in debugging that costs a pass over every new tensor
     try:

@@ -24,12 +24,14 @@ class Stop:
     @property
     def name(self) -> str:
         """For people."""
+        if not self.signal:  # under torchrun
+            return "a signal to another process"
         return "Ctrl-C" if self.signal == signal.SIGINT else signal.Signals(self.signal).name
 
     @property
     def exit_code(self) -> int:
         """128 + the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM."""
-        return 128 + self.signal
+        return 128 + (self.signal or signal.SIGTERM)
 
 
 @contextmanager
