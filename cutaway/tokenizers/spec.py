@@ -130,6 +130,20 @@ def is_byte_level(spec: Spec) -> bool:
     return any(part.get("type") == "ByteLevel" for part in parts(spec, "decoder"))
 
 
+def is_exact(spec: Spec) -> bool:
+    """Whether every text comes back as it was: all bytes have tokens, and no step changes, adds or drops anything."""
+    steps = [*parts(spec, "normalizer"), *parts(spec, "pre_tokenizer")]
+    harmless = all(
+        (step["type"] == "ByteLevel" and not step.get("add_prefix_space", True))
+        or (step["type"] == "Split" and step.get("behavior") != "Removed")
+        or step["type"] == "Digits"
+        for step in steps
+    )
+    vocab = spec["model"]["vocab"]
+    known = {entry[0] for entry in vocab} if isinstance(vocab, list) else vocab
+    return is_byte_level(spec) and bool(steps) and harmless and all(letter in known for letter in byte_letters())
+
+
 def continuing_prefix(spec: Spec) -> str:
     """The prefix of pieces that continue a word ("" where there is none)."""
     return spec["model"].get("continuing_subword_prefix") or ""

@@ -28,6 +28,7 @@ from cutaway.tokenizers.spec import (
     build_tokenizer,
     continuing_prefix,
     is_byte_level,
+    is_exact,
     parse,
     parts,
     reader,
@@ -88,7 +89,7 @@ class Tokenizer:
         for name in ROLES:
             setattr(self, name, self._vocab.get(known.get(name, "")))
         self.joins = is_byte_level(self.spec)
-        self.exact = self.joins and not parts(self.spec, "normalizer")
+        self.exact = is_exact(self.spec)
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 65536 else np.uint32)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
 

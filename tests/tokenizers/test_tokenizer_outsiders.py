@@ -204,6 +204,14 @@ def test_special_tokens_come_from_the_files_beside_it(tmp_path: Path) -> None:
     assert (again.fingerprint, again.end_of_text, again.pad) == (tokenizer.fingerprint, 1, 2)
 
 
+def test_a_tokenizer_that_adds_a_space_is_not_exact(tmp_path: Path) -> None:
+    spec = json.loads((gpt2_like(tmp_path) / "tokenizer.json").read_text("utf-8"))
+    spec["pre_tokenizer"]["add_prefix_space"] = True
+    tokenizer = Tokenizer(json.dumps(spec))
+    assert tokenizer.decode(tokenizer.encode("the text")) == " the text"
+    assert not tokenizer.exact
+
+
 def test_without_them_nothing_is_guessed(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(gpt2_like(tmp_path))
     assert (tokenizer.end_of_text, tokenizer.pad) == (None, None)
