@@ -7,6 +7,7 @@ Shapes: B batch, T tokens, C channels of the embedding, N hidden units, V vocabu
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -38,80 +39,126 @@ class Cells(nn.Module):
 
     def __init__(self, cell: str, inputs: int, hidden: int) -> None:
         super().__init__()
-        self.cell, self.hidden = cell, hidden
-        count = len(GATES[cell])
-        self.weight_ih = nn.Parameter(torch.empty(count * hidden, inputs))
-        self.weight_hh = nn.Parameter(torch.empty(count * hidden, hidden))
-        self.bias_ih = nn.Parameter(torch.empty(count * hidden))
-        self.bias_hh = nn.Parameter(torch.empty(count * hidden))
+        self.cell, self.gates = cell, len(GATES[cell])
+        self.weight_ih = nn.Parameter(torch.empty(self.gates * hidden, inputs))
+        self.weight_hh = nn.Parameter(torch.empty(self.gates * hidden, hidden))
+        self.bias_ih = nn.Parameter(torch.empty(self.gates * hidden))
+        self.bias_hh = nn.Parameter(torch.empty(self.gates * hidden))
 
     def forward(self, x: Tensor, hidden: Tensor, cell: Tensor, tap: Tap) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, inputs) and the states (B, N) before -> outputs (B, T, N) and the states after."""
-        if tap.edits(*VALUES[self.cell]):
-            return self._step_by_step(x, hidden, cell, tap)
+        names = VALUES[self.cell]
+        if tap.edits(*names):
+            return self._by_steps(x, hidden, cell, tap)
+        out, last, last_cell = self._by_kernel(x, hidden, cell)
+        if tap.wants(*names):  # all steps at once, as the kernel has told the hidden states before them
+            from_x = F.linear(x, self.weight_ih, self.bias_ih)
+            before = torch.cat((hidden[:, None], out[:, :-1]), dim=1)  # (B, T, N)
+            from_h = F.linear(before, self.weight_hh, self.bias_hh)
+            self._equations(from_x, from_h, before, cell, lambda name, x: tap(name, out if name == "hidden" else x))
+        return out, last, last_cell
+
+    def _by_kernel(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         weights = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
         # arguments: has biases, layers, dropout, training, bidirectional, batch first
         options = (True, 1, 0.0, self.training, False, True)
-        last = cell
         if self.cell == "gru":
-            out, state = torch._VF.gru(x, hidden[None].contiguous(), weights, *options)  # pyright: ignore
-        else:
-            states = [hidden[None].contiguous(), cell[None].contiguous()]
-            out, state, last = torch._VF.lstm(x, states, weights, *options)  # pyright: ignore
-            last = last[0]
-        if tap.wants(*VALUES[self.cell]):
-            before = torch.cat((hidden[:, None], out[:, :-1]), dim=1)  # (B, T, N)
-            gates = self._gates(x, before)
-            for name, value in zip(GATES[self.cell], gates, strict=True):
-                tap(name, value)
-            if self.cell == "lstm":
-                steps, carried = [], cell
-                for t in range(x.shape[1]):
-                    carried = gates[1][:, t] * carried + gates[0][:, t] * gates[2][:, t]
-                    steps.append(carried)
-                tap("cell", torch.stack(steps, dim=1))
-            tap("hidden", out)
-        return out, state[0], last
+            out, last = torch._VF.gru(x, hidden[None].contiguous(), weights, *options)  # pyright: ignore  # untyped
+            return out, last[0], cell
+        states = [hidden[None].contiguous(), cell[None].contiguous()]
+        out, last, last_cell = torch._VF.lstm(x, states, weights, *options)  # pyright: ignore  # untyped
+        return out, last[0], last_cell[0]
 
-    def _gates(self, x: Tensor, before: Tensor) -> list[Tensor]:
-        """Every gate from the inputs and the hidden states before, each (…, N)."""
-        from_x = F.linear(x, self.weight_ih, self.bias_ih).chunk(len(GATES[self.cell]), dim=-1)
-        from_h = F.linear(before, self.weight_hh, self.bias_hh).chunk(len(GATES[self.cell]), dim=-1)
-        if self.cell == "gru":
-            reset, update = ((a + b).sigmoid() for a, b in zip(from_x[:2], from_h[:2], strict=True))
-            return [reset, update, (from_x[2] + reset * from_h[2]).tanh()]
-        sums = [a + b for a, b in zip(from_x, from_h, strict=True)]
-        return [sums[0].sigmoid(), sums[1].sigmoid(), sums[2].tanh(), sums[3].sigmoid()]
+    def _by_steps(self, x: Tensor, hidden: Tensor, cell: Tensor, tap: Tap) -> tuple[Tensor, Tensor, Tensor]:
+        """The same step by step, so that what a tap changes at one step is carried on to the next."""
+        from_x = F.linear(x, self.weight_ih, self.bias_ih)  # (B, T, gates · N)
+        steps = Steps(tap, x.shape[1])
+        for t in range(x.shape[1]):
+            from_h = F.linear(hidden, self.weight_hh, self.bias_hh)
+            hidden, cell = self._equations(from_x[:, t], from_h, hidden, cell, steps)
+        return steps.end()["hidden"], hidden, cell
 
-    def _step_by_step(self, x: Tensor, hidden: Tensor, cell: Tensor, tap: Tap) -> tuple[Tensor, Tensor, Tensor]:
-        """The same, with a tap that changes values: each step sees the changed states of the steps before.
+    def _equations(
+        self, from_x: Tensor, from_h: Tensor, hidden: Tensor, cell: Tensor, at: Callable[[str, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The states after a step; or after each step, where the hidden states before them are known.
 
-        An edit is asked at every step, with all steps so far and zeros for those to come; its row of this step counts.
+        Args:
+            from_x: the input's part of the gates before their activations, (B, gates · N) or (B, T, gates · N).
+            from_h: the hidden state's part of them.
+            hidden: before the step, (B, N) or (B, T, N).
+            cell: of an LSTM before the (first) step, (B, N).
+            at: shown every value by name, returns the one to go on with.
         """
-        B, T, _ = x.shape
-        so_far = {name: x.new_zeros(B, T, self.hidden) for name in VALUES[self.cell]}
+        x, h = from_x.chunk(self.gates, dim=-1), from_h.chunk(self.gates, dim=-1)
+        if self.cell == "gru":
+            reset = at("reset", (x[0] + h[0]).sigmoid())
+            update = at("update", (x[1] + h[1]).sigmoid())
+            candidate = at("candidate", (x[2] + reset * h[2]).tanh())
+            return at("hidden", (1 - update) * candidate + update * hidden), cell
+        take = at("input", (x[0] + h[0]).sigmoid())
+        keep = at("forget", (x[1] + h[1]).sigmoid())
+        candidate = at("candidate", (x[2] + h[2]).tanh())
+        show = at("output", (x[3] + h[3]).sigmoid())
+        cell = at("cell", _carry(cell, keep, take * candidate))
+        return at("hidden", show * cell.tanh()), cell
 
-        def at(name: str, value: Tensor, t: int) -> Tensor:
-            history = so_far[name].clone()
-            history[:, t] = value
-            so_far[name] = tap(name, history)
-            return so_far[name][:, t]
 
-        for t in range(T):
-            values = self._gates(x[:, t], hidden)
-            if self.cell == "gru":
-                reset = at("reset", values[0], t)
-                update = at("update", values[1], t)
-                size = self.hidden
-                from_x = F.linear(x[:, t], self.weight_ih[2 * size :], self.bias_ih[2 * size :])
-                from_h = F.linear(hidden, self.weight_hh[2 * size :], self.bias_hh[2 * size :])
-                candidate = at("candidate", (from_x + reset * from_h).tanh(), t)
-                hidden = at("hidden", (1 - update) * candidate + update * hidden, t)
-            else:
-                take, keep, new, show = (at(name, v, t) for name, v in zip(GATES["lstm"], values, strict=True))
-                cell = at("cell", keep * cell + take * new, t)
-                hidden = at("hidden", show * cell.tanh(), t)
-        return so_far["hidden"], hidden, cell
+def _carry(cell: Tensor, keep: Tensor, taken: Tensor) -> Tensor:
+    """keep · cell + taken; over T steps in turn where these are (B, T, N)."""
+    if keep.ndim == cell.ndim:
+        return keep * cell + taken
+    steps = []
+    for kept, new in zip(keep.unbind(1), taken.unbind(1), strict=True):
+        cell = kept * cell + new
+        steps.append(cell)
+    return torch.stack(steps, dim=1)
+
+
+class Steps:
+    """A tap inside a recurrence, where a value of one step depends on the values used at the steps before.
+
+    An edit is asked at every step, with what was computed at all steps so far, before any edit, and zeros for the steps
+    to come; its row of this step counts. What was used is shown whole at the end.
+
+    Where gradients through what is shown are needed (`tap.formed`), that is a leaf of its own, whose gradient at a step
+    is that of the value used there, with all that follows from it.
+
+    Args:
+        tap: of the layer.
+        length: T.
+    """
+
+    def __init__(self, tap: Tap, length: int) -> None:
+        self.tap, self.length = tap, length
+        self.computed: dict[str, list[Tensor]] = {}
+        self.used: dict[str, list[Tensor]] = {}
+        self.leaves: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        """The value to use for (B, N) of the next step."""
+        computed, used = self.computed.setdefault(name, []), self.used.setdefault(name, [])
+        t = len(computed)
+        computed.append(value)
+        if self.tap.edits(name):
+            history = F.pad(torch.stack(computed, dim=1), (0, 0, 0, self.length - t - 1))  # (B, T, N)
+            value = self.tap.edit(name, history)[:, t]
+        if self.tap.formed and torch.is_grad_enabled() and self.tap.wants(name):
+            if t == 0:
+                self.leaves[name] = value.new_zeros(value.shape[0], self.length, value.shape[1]).requires_grad_()
+            leaf = self.leaves[name]
+            with torch.no_grad():
+                leaf[:, t] = value
+            value = value + (leaf[:, t] - leaf[:, t].detach())  # adds nothing but a way for the gradient
+        used.append(value)
+        return value
+
+    def end(self) -> dict[str, Tensor]:
+        """Show and return what was used, (B, T, N) by name."""
+        whole = {name: torch.stack(values, dim=1) for name, values in self.used.items()}
+        for name, value in whole.items():
+            self.tap.show(name, self.leaves.get(name, value))
+        return whole
 
 
 class Recurrent(nn.Module):
@@ -154,7 +201,7 @@ class Recurrent(nn.Module):
             (B, T, V) in the dtype of the weights.
         """
         x = tap("embed", self.embed_tokens(ids))
-        state = cache or self.new_cache(ids.shape[0])
+        state = cache if cache is not None else self.new_cache(ids.shape[0])
         for i, layer in enumerate(self.layers):
             x = F.dropout(x, self.config.dropout, self.training)
             x, hidden, cell = layer(x, state.hidden[i], state.cells[i], tap.at(f"layers.{i}"))

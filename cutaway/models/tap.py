@@ -17,6 +17,8 @@ from cutaway.errors import ConfigError, unknown
 class Tap:
     """The tap that does nothing; also the interface of those that do."""
 
+    formed = False  # see ActiveTap
+
     def at(self, prefix: str) -> "Tap":
         """The same tap, seen from inside `prefix`."""
         return self
@@ -24,6 +26,13 @@ class Tap:
     def __call__(self, name: str, value: Tensor) -> Tensor:
         """Show `value`; use what is returned in its place."""
         return value
+
+    def edit(self, name: str, value: Tensor) -> Tensor:
+        """The first half of a call, for what is computed step by step: what to use in place of `value`."""
+        return value
+
+    def show(self, name: str, value: Tensor) -> None:
+        """The second half of a call: `value` is what was used."""
 
     def wants(self, *names: str) -> bool:
         """Whether any of these is recorded or replaced, so that a network may skip computing what nobody reads."""
@@ -72,18 +81,26 @@ class ActiveTap(Tap):
         return ActiveTap(self.keep, self.replacements, self.sink, formed=self.formed, prefix=f"{self.prefix}{prefix}.")
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
+        value = self.edit(name, value)
+        self.show(name, value)
+        return value
+
+    def edit(self, name: str, value: Tensor) -> Tensor:
         full = self.prefix + name
         edit = self.replacements.get(full)
-        if edit is not None:
-            edited = edit(value)
-            if edited.shape != value.shape:
-                raise ConfigError(
-                    f"the edit of {full} gave shape {tuple(edited.shape)}, but {tuple(value.shape)} is needed there"
-                )
-            value = edited
+        if edit is None:
+            return value
+        edited = edit(value)
+        if edited.shape != value.shape:
+            raise ConfigError(
+                f"the edit of {full} gave shape {tuple(edited.shape)}, but {tuple(value.shape)} is needed there"
+            )
+        return edited
+
+    def show(self, name: str, value: Tensor) -> None:
+        full = self.prefix + name
         if full in self.keep and self.sink is not None:
             self.sink(full, value)
-        return value
 
     def wants(self, *names: str) -> bool:
         return any(self.prefix + n in self.keep or self.prefix + n in self.replacements for n in names)
