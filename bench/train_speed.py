@@ -24,9 +24,10 @@ from cutaway.training.memory import keep_freed_memory
 from cutaway.training.stepper import Stepper
 
 CONTEXT = 64
-SHAPE = {"layers": 4, "width": 128, "heads": 4}
-RECIPE = {"context": CONTEXT, "batch": 24, "network": SHAPE, "lr": 0.05, "lr_rest": 0.01, "weight_decay": 0.0}
-LONG = {"batch": 24, "lr": 0.02, "lr_rest": 0.005}
+SHAPE = {"layers": 4, "width": 128, "heads": 4, "tied": False}
+RECIPE = {"context": CONTEXT, "batch": 24, "network": SHAPE, "weight_decay": 0.0, "clip": 0.0}
+SHORT = {"lr": 0.05, "lr_rest": 0.02, "momentum": 0.9}  # for some hundred steps
+LONG = {"lr": 0.02, "lr_rest": 0.005, "momentum": 0.95}  # for some thousand
 STEPS = (140, 180, 240, 320)  # the first that reaches the peer's loss counts
 
 
@@ -78,11 +79,11 @@ def ours(data: Path, valid_text: str, **more: object) -> dict[str, float]:
 
 def to_loss(goal: float, data: Path, valid_text: str, choices: tuple[int, ...], seed: int) -> dict[str, float]:
     """The run with the fewest of these steps that reaches the loss; the last one where none does."""
-    made = ours(data, valid_text, steps=choices[0], seed=seed)
+    made = ours(data, valid_text, steps=choices[0], seed=seed, **SHORT)
     for steps in choices[1:]:
         if made["loss"] <= goal:
             break
-        made = ours(data, valid_text, steps=steps, seed=seed)
+        made = ours(data, valid_text, steps=steps, seed=seed, **SHORT)
     return made
 
 

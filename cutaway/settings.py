@@ -65,7 +65,7 @@ def _fit(value: Any, hint: Any, name: str) -> Any:
             return dict(value)
     elif hint is Any:
         return value
-    elif dataclasses.is_dataclass(hint):
+    elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, hint):
             return value
         if isinstance(value, Mapping):

@@ -90,7 +90,13 @@ def test_qwen3_and_llama(shape: dict, qk_norm: bool):
 
 
 def test_gpt2():
-    features: dict = {"norm": "layernorm", "norm_eps": 1e-5, "position": "learned", "activation": "gelu_tanh", "gated": False}
+    features: dict = {
+        "norm": "layernorm",
+        "norm_eps": 1e-5,
+        "position": "learned",
+        "activation": "gelu_tanh",
+        "gated": False,
+    }
     biases: dict = {"attention_bias": True, "output_bias": True, "mlp_bias": True, "qk_norm": False}
     network = fresh(DecoderConfig(vocab_size=40, context=32, layers=2, width=32, heads=4, **features, **biases))
     peer = transformers.GPT2LMHeadModel(
