@@ -69,5 +69,6 @@ def need(module: str, extra: str, purpose: str) -> ModuleType:
         return import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtra(
-            f"{purpose} needs the library {error.name}, which is not installed. Install it with: pip install 'cutaway[{extra}]'"
+            f"{purpose} needs the library {error.name}, which is not installed. "
+            f"Install it with: pip install 'cutaway[{extra}]'"
         ) from error

@@ -1,4 +1,4 @@
-"""House rules that no linter knows: file sizes, no unsafe loading, no trace of a particular machine. Run by make check."""
+"""House rules that no linter knows: file sizes, no unsafe loading. Run by make check."""
 
 import re
 import subprocess
