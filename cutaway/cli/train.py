@@ -108,7 +108,7 @@ def _summary(run: Run, console: Console) -> None:
         words += [f"n-gram loss {m['ngram_loss']:.3f}, ours {m['valid_loss']:.3f}: {verdict}"]
     for line in words:
         console.print(line, markup=False, highlight=False)
-    console.print(f'Wrote {run.folder}. Next: cutaway generate {run.folder} --prompt "…"', markup=False)
+    console.print(f'Wrote {run.folder}. Next: cutaway generate {run.folder} --prompt "…"', markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from cutaway.files import MANIFEST, read_json, sha256, write_json
 from cutaway.models import Model, build_network
 from cutaway.models.model import CHECKPOINTS, checkpoints
 from cutaway.progress import OnProgress, Progress
-from cutaway.settings import to_dict
 from cutaway.tokenizers import TokenStore
 from cutaway.training.baseline import better_by, fit_baseline
 from cutaway.training.checkpoint import (
@@ -308,9 +307,12 @@ class Trainer:
     def run(self, started: float) -> dict[str, Any]:
         """Carry the run to its end; returns the metrics."""
         result = self.out / RESULT
-        if self.state.step >= self.steps and self.saved == self.state.step and result.exists():
-            self.note(f"finished already at step {self.steps:,}; give more steps or minutes to go on")
-            return read_json(result)["metrics"]
+        if result.exists():
+            ended = read_json(result)
+            if ended["planned"] == self.steps and ended["metrics"]["steps"] == self.saved:
+                self.note(f"finished already at step {self.saved:,}; give more steps or minutes to go on")
+                self.model.network.eval()
+                return ended["metrics"]
         if self.ranks.first:
             result.unlink(missing_ok=True)
             (self.out / FAILED).unlink(missing_ok=True)
@@ -475,7 +477,7 @@ class Trainer:
         metrics.pop("step", None)
         metrics |= {"parameters": self.parameters, "best_valid_loss": state.best_loss, "ended": reason}
         if self.ranks.first:
-            write_json(self.out / RESULT, {"reason": reason, "state": to_dict(state), "metrics": metrics})
+            write_json(self.out / RESULT, {"planned": self.steps, "metrics": metrics})
         return metrics
 
     def _report(self) -> None:

@@ -42,7 +42,7 @@ class _CrossEntropy(Function):
             total += loss[counted].sum()
             if grad is None:
                 continue
-            slope = x.sub_(log_z).exp_()  # (rows, V), softmax
+            slope = (x - log_z).exp_()  # (rows, V), softmax; x may be the logits themselves, so not in place
             if z_loss:
                 slope.mul_(1 + 2 * z_loss * log_z)
             if smoothing:

@@ -69,7 +69,7 @@ def test_fifty_kills(tiny: Tiny, processes: Processes):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_first(tiny: Tiny, processes: Processes, number: int, code: int):
-    settings = {"steps": 400, "save_every": 1000, "eval_every": 1000}
+    settings = {"steps": 150, "save_every": 1000, "eval_every": 1000}
     config, unbroken = tiny(**settings), tiny("unbroken", **settings)
     process = processes.start(config)
     while not losses(Path(config.out)):
@@ -80,7 +80,7 @@ def test_a_signal_saves_first(tiny: Tiny, processes: Processes, number: int, cod
     [saved] = checkpoints(Path(config.out))
     verify(saved)
     at = int(saved.name.removeprefix("step-"))
-    assert 0 < at < 400
+    assert 0 < at < 150
     assert losses(Path(config.out))[-1][0] == at  # nothing was taken that is not saved
     assert processes.finish(processes.start(config)) == 0
     train(unbroken)
