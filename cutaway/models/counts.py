@@ -1,18 +1,24 @@
-"""How large a network is, part by part: parameters, floating-point operations, memory. The parts add up to the whole.
+"""How large a network is, part by part: parameters, operations, memory. The parts add up to the whole.
 
-Operations are those of matrix products, two per multiply-and-add, as torch's FlopCounterMode counts them; a training
-step takes three forward passes' worth (Kaplan et al. 2020).
+Operations are those of matrix products, two per multiply-and-add, as torch's FlopCounterMode counts them: attention as
+if every token attended to every other. A training step takes three forward passes' worth (Kaplan et al. 2020).
 
-Shapes: T tokens, C channels, H query heads, K key/value heads, D head dim, M channels inside the MLP, V vocabulary.
+Shapes: T tokens, C channels, H query heads, K key/value heads, D head dim, M channels inside the MLP, N hidden units of
+a recurrent layer, V vocabulary.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cutaway.errors import ConfigError, unknown
 from cutaway.models.config import DecoderConfig, NetworkConfig, RecurrentConfig
+from cutaway.models.fused import BLOCK
 from cutaway.models.gru import GATES
 
-OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2, "muon": 1}  # numbers kept per parameter, about
+# numbers that an optimiser keeps per parameter: of hidden matrices, of everything else
+OPTIMIZERS = {"sgd": (0, 0), "momentum": (1, 1), "adam": (2, 2), "adamw": (2, 2), "muon": (1, 2)}
+HIDDEN_MATRICES = ("attention", "mlp", "cells")
 
 
 @dataclass(frozen=True)
@@ -20,43 +26,73 @@ class Counts:
     """The size of a network.
 
     Attributes:
-        parameters: by part.
-        forward_flops: by part, per token of a full context.
-        cache_bytes: of one token's keys and values in float32 (or of a recurrent state as a whole).
+        tokens: T, length of the text that operations and memory are counted for.
+        parameters: by part; a tied output matrix counts once.
+        forward_flops: by part, per token.
+        activations: by part, numbers per token that a forward pass keeps for the gradient; about. torch decides it, and
+            for an LSTM it depends on the machine.
+        cache: numbers that generation remembers of each sequence of T tokens: keys and values, or a state.
     """
 
-    parameters: dict[str, int]
-    forward_flops: dict[str, int]
-    cache_bytes: int
+    tokens: int
+    parameters: Mapping[str, int]
+    forward_flops: Mapping[str, int]
+    activations: Mapping[str, int]
+    cache: int
 
     @property
     def total_parameters(self) -> int:
-        """All parts together; a tied output matrix counts once."""
+        """All parts together."""
         return sum(self.parameters.values())
 
     @property
     def total_forward_flops(self) -> int:
-        """Per token of a full context."""
+        """Per token."""
         return sum(self.forward_flops.values())
 
     @property
     def training_flops(self) -> int:
-        """Per token: forward, and twice that for the gradients."""
+        """Per token: the forward pass, and twice that for the gradients."""
         return 3 * self.total_forward_flops
 
-    def training_bytes(self, optimizer: str = "muon", *, bf16: bool = True) -> int:
-        """Weights, gradients, optimiser state and the bfloat16 copy while training; activations come on top."""
-        each = 4 + 4 * OPTIMIZER_STATES[optimizer] + (2 + 2 if bf16 else 4)
-        return each * self.total_parameters
+    def training_memory(self, batch: int, *, optimizer: str = "muon", bf16: bool = True) -> dict[str, int]:
+        """Bytes by part while training on B x T tokens at once.
+
+        Args:
+            batch: B.
+            optimizer: a name of OPTIMIZERS.
+            bf16: multiply with a bfloat16 copy of the float32 weights, which then has the gradients and activations.
+
+        Raises:
+            ConfigError: an unknown optimiser.
+        """
+        if optimizer not in OPTIMIZERS:
+            raise ConfigError(unknown("optimiser", optimizer, OPTIMIZERS))
+        hidden = sum(self.parameters.get(part, 0) for part in HIDDEN_MATRICES)
+        of_hidden, of_rest = OPTIMIZERS[optimizer]
+        size = 2 if bf16 else 4
+        return {
+            "weights": 4 * self.total_parameters,
+            "bfloat16 copy": size * self.total_parameters if bf16 else 0,
+            "gradients": size * self.total_parameters,
+            "optimiser": 4 * (of_hidden * hidden + of_rest * (self.total_parameters - hidden)),
+            "activations": size * batch * self.tokens * sum(self.activations.values()),
+        }
+
+    def generation_memory(self, batch: int = 1, *, itemsize: int = 4) -> dict[str, int]:
+        """Bytes by part while generating B sequences of up to T tokens, with numbers of `itemsize` bytes."""
+        return {"weights": itemsize * self.total_parameters, "cache": itemsize * batch * self.cache}
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         return {
-            "parameters": self.parameters,
+            "tokens": self.tokens,
+            "parameters": dict(self.parameters),
             "total_parameters": self.total_parameters,
-            "forward_flops_per_token": self.forward_flops,
+            "forward_flops_per_token": dict(self.forward_flops),
             "training_flops_per_token": self.training_flops,
-            "cache_bytes_per_token": self.cache_bytes,
+            "activations_per_token": dict(self.activations),
+            "cache_per_sequence": self.cache,
         }
 
 
@@ -65,52 +101,72 @@ def counts(config: NetworkConfig, tokens: int | None = None) -> Counts:
 
     Args:
         config: what it is made of.
-        tokens: length of the text that operations are counted for; the context by default.
+        tokens: length of the text that operations and memory are counted for; the context by default.
+
+    Raises:
+        ConfigError: fewer than one token.
     """
-    if isinstance(config, RecurrentConfig):
-        return _recurrent(config)
-    return _decoder(config, tokens or config.context)
+    tokens = config.context if tokens is None else tokens
+    if tokens < 1:
+        raise ConfigError(f"a network is counted for at least 1 token, but {tokens} was given")
+    return _recurrent(config, tokens) if isinstance(config, RecurrentConfig) else _decoder(config, tokens)
 
 
 def _decoder(c: DecoderConfig, T: int) -> Counts:
-    C, V, L, M = c.width, c.vocab_size, c.layers, c.mlp_width
-    inner, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
-    norm = C * (2 if c.norm == "layernorm" else 1)
-    qkv, out = C * (inner + 2 * kv), inner * C
-    up, down = C * M * (2 if c.gated else 1), M * C
+    C, V, L, M, H, K, D = c.width, c.vocab_size, c.layers, c.mlp_width, c.heads, c.kv_heads, c.head_dim
+    joined = (H + 2 * K) * D
+    attention, mlp = C * joined + H * D * C, C * M * (3 if c.gated else 2)
     parameters = {
         "embedding": V * C,
         "positions": c.context * C if c.position == "learned" else 0,
-        "attention": L * (qkv + out),
-        "attention biases": L * ((inner + 2 * kv) * c.attention_bias + C * c.output_bias),
-        "query and key norms": L * 2 * c.head_dim * c.qk_norm,
-        "mlp": L * (up + down),
+        "attention": L * attention,
+        "attention biases": L * (joined * c.attention_bias + C * c.output_bias),
+        "query and key norms": L * 2 * D * c.qk_norm,
+        "mlp": L * mlp,
         "mlp biases": L * c.mlp_bias * (M * (2 if c.gated else 1) + C),
-        "norms": (2 * L + 1) * norm,
+        "norms": (2 * L + 1) * C * (2 if c.norm == "layernorm" else 1),
         "output": 0 if c.tied else V * C,
     }
     flops = {
-        "attention projections": 2 * L * (qkv + out),
-        "attention scores and mixing": 2 * L * 2 * T * inner,
-        "mlp": 2 * L * (up + down),
+        "attention projections": 2 * L * attention,
+        "attention scores and mixing": 2 * L * 2 * T * H * D,
+        "mlp": 2 * L * mlp,
         "output": 2 * V * C,
     }
-    return Counts(_present(parameters), flops, 4 * 2 * L * kv)
-
-
-def _recurrent(c: RecurrentConfig) -> Counts:
-    gates = len(GATES[c.cell])
-    inputs = [c.width] + [c.hidden] * (c.layers - 1)
-    matrices = sum(gates * c.hidden * (size + c.hidden) for size in inputs)
-    parameters = {
-        "embedding": c.vocab_size * c.width,
-        "cells": matrices,
-        "cell biases": c.layers * 2 * gates * c.hidden,
-        "output": 0 if c.tied else c.vocab_size * c.hidden,
+    keys = sum((min(start + BLOCK, T) - start) * min(start + BLOCK, T) for start in range(0, T, BLOCK)) // T
+    # the squared ReLU and the smooth activations keep what went in beside what came out, the plain ReLU does not
+    kept = (2 if c.gated else 0) + (1 if c.activation == "relu" else 2)
+    activations = {
+        "norms": (2 * L + 1) * (2 * C + (2 if c.norm == "layernorm" else 1)),
+        "queries, keys and values": L * (((H + K) * (D + 1) if c.qk_norm else joined) + 3 * H * D),
+        "attention patterns": L * H * keys,  # each token's keys, on average: half the future is never computed
+        "attention outputs": L * H * D,
+        "mlp": L * kept * M,
+        "dropout": (2 * L + 1) * C if c.dropout else 0,
+        "logits": 2 * V,  # and their gradient
     }
-    flops = {"cells": 2 * matrices, "output": 2 * c.vocab_size * c.hidden}
+    return Counts(T, _present(parameters), _present(flops), _present(activations), 2 * L * K * D * T)
+
+
+def _recurrent(c: RecurrentConfig, T: int) -> Counts:
+    V, L, N, gates = c.vocab_size, c.layers, c.hidden, len(GATES[c.cell])
+    inputs = c.width + (L - 1) * N  # of all layers together
+    matrices = gates * N * (inputs + L * N)
+    parameters = {
+        "embedding": V * c.width,
+        "cells": matrices,
+        "cell biases": L * 2 * gates * N,
+        "output": 0 if c.tied else V * N,
+    }
+    flops = {"cells": 2 * matrices, "output": 2 * V * N}
+    activations = {
+        "embedding": c.width,
+        "cells": L * N * (8 if c.cell == "gru" else 20),  # an LSTM's kernel keeps 18 in float32, 24 in bfloat16
+        "dropout": c.width + 2 * L * N if c.dropout else 0,
+        "logits": 2 * V,  # and their gradient
+    }
     states = 2 if c.cell == "lstm" else 1
-    return Counts(_present(parameters), flops, 4 * states * c.layers * c.hidden)
+    return Counts(T, _present(parameters), flops, _present(activations), states * L * N)
 
 
 def _present(parts: dict[str, int]) -> dict[str, int]:

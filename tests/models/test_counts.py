@@ -1,61 +1,144 @@
 """Counts against the networks themselves and against torch's own counter."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from cutaway.errors import ConfigError
 from cutaway.models import (
     PRESETS,
     ActiveTap,
+    Decoder,
     DecoderConfig,
     NetworkConfig,
     RecurrentConfig,
     build_network,
     decoder_of_size,
 )
-from cutaway.models.counts import counts
+from cutaway.models.counts import OPTIMIZERS, counts
+from cutaway.training.losses import cross_entropy
+from cutaway.training.optim import RULES, Optimizer, OptimizerConfig
 
 CONFIGS: dict[str, NetworkConfig] = {
     "default": decoder_of_size(2, 100, context=32),
-    "grouped": DecoderConfig(100, 32, 3, 48, 6, kv_heads=2, head_dim=10, tied=False),
+    "grouped": DecoderConfig(100, 160, 3, 48, 6, kv_heads=2, head_dim=10, tied=False),
     "gpt2": DecoderConfig(
         90, 32, 2, 32, 4, norm="layernorm", position="learned", gated=False, attention_bias=True, output_bias=True,
-        mlp_bias=True, qk_norm=False,
+        mlp_bias=True, qk_norm=False, activation="gelu",
     ),
+    "relu2": DecoderConfig(90, 32, 2, 32, 4, gated=False, activation="relu2", position="none", dropout=0.1),
+    "relu": DecoderConfig(90, 32, 2, 32, 4, activation="relu"),
     "gru": RecurrentConfig(70, 32, 2, 12, 20),
     "lstm": RecurrentConfig(70, 32, 3, 16, 16, "lstm", tied=True),
-    "gru-classic": PRESETS["gru-classic"],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, "gru-classic"])
 def test_parameters_add_up_to_the_network(name: str):
-    network = build_network(CONFIGS[name])
-    assert counts(CONFIGS[name]).total_parameters == sum(p.numel() for p in network.parameters())
+    config = (CONFIGS | PRESETS)[name]
+    with torch.device("meta"):
+        network = build_network(config)
+    assert counts(config).total_parameters == sum(p.numel() for p in network.parameters())
 
 
-@pytest.mark.parametrize("name", ["default", "grouped", "gpt2"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_operations_are_those_torch_counts(name: str):
     config = CONFIGS[name]
-    network = build_network(config).eval()
-    # explicit attention: the counter does not know the fused kernel of the CPU
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        same = {f"layers.{i}.attn.pattern": lambda x: x for i in range(config.layers)}
-        network(torch.zeros(1, 32, dtype=torch.int64), tap=ActiveTap(edits=same))
-    assert counter.get_total_flops() == 32 * counts(config).total_forward_flops
+    network = build_network(config)
+    # step by step and with explicit attention, as the counter does not know the fused kernels of the CPU
+    inside = "attn.pattern" if isinstance(network, Decoder) else "hidden"
+    same = ActiveTap(edits={f"layers.{i}.{inside}": lambda x: x for i in range(config.layers)})
+    ids = torch.zeros(2, config.context, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        logits = network(ids, tap=same)
+        forward = counter.get_total_flops()
+        logits.sum().backward()
+    assert forward == ids.numel() * counts(config).total_forward_flops
+    if isinstance(config, DecoderConfig):
+        assert counter.get_total_flops() == ids.numel() * counts(config).training_flops
+    else:  # what comes before the first step is a constant, and needs no gradient
+        first = 2 * len(ids) * config.layers * (3 if config.cell == "gru" else 4) * config.hidden**2
+        assert counter.get_total_flops() == ids.numel() * counts(config).training_flops - first
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_activations_are_about_what_autograd_keeps(name: str, dtype: torch.dtype):
+    batch, config = 16, CONFIGS[name]
+    network = build_network(config).to(dtype)
+    owned = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}
+    kept: list[Tensor] = []
+
+    def pack(x: Tensor) -> Tensor:
+        kept.append(x)
+        return x
+
+    ids = torch.zeros(batch, config.context, dtype=torch.int64)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        logits = network(ids)
+        cross_entropy(logits, ids)
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in (*kept, logits)}
+    measured = sum(size for place, size in storages.items() if place not in owned)
+    expected = counts(config).training_memory(batch, bf16=dtype == torch.bfloat16)["activations"]
+    assert measured == pytest.approx(expected, rel=0.4 if name == "lstm" else 0.05)
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["grouped", "gpt2", "lstm"])
+def test_training_memory_is_that_of_the_optimiser(name: str, optimizer: str, bf16: bool):
+    network = build_network(CONFIGS[name])
+    worker = build_network(CONFIGS[name]).bfloat16() if bf16 else network
+    made = Optimizer(OptimizerConfig(optimizer), network, worker)
+    expected = {
+        "weights": sum(rule.stack.weights.nbytes for rule in made.rules),
+        "bfloat16 copy": sum(rule.stack.workers.nbytes for rule in made.rules) if bf16 else 0,
+        "gradients": sum(grad.nbytes for grad in made.grads),
+        "optimiser": sum(state.nbytes for rule in made.rules for state in rule.state.values()),
+    }
+    memory = counts(CONFIGS[name]).training_memory(3, optimizer=optimizer, bf16=bf16)
+    assert {part: memory[part] for part in expected} == expected
+    assert set(memory) == {*expected, "activations"}
+
+
+def test_every_optimiser_is_counted():
+    assert set(OPTIMIZERS) == set(RULES) - {"rest"}
+    with pytest.raises(ConfigError, match="did you mean adam or adamw"):
+        counts(CONFIGS["gru"]).training_memory(1, optimizer="adamv")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_cache_is_as_large_as_counted(name: str):
+    config = replace(CONFIGS[name], context=24)
+    network = build_network(config)
+    cache = network.new_cache(3, 24)
+    held = [t for value in vars(cache).values() if isinstance(value, list) for t in value]
+    if isinstance(config, RecurrentConfig) and config.cell == "gru":
+        held = held[: config.layers]  # an LSTM's cells are not used
+    assert counts(config).generation_memory(3)["cache"] == sum(t.nbytes for t in held)
 
 
 def test_the_textbook_preset():
     config = PRESETS["gru-classic"]
-    assert (config.vocab_size, config.width, config.hidden) == (10_000, 256, 1024)  # pyright: ignore
-    parts = counts(config).parameters
-    assert parts["embedding"] == 10_000 * 256
-    assert parts["cells"] + parts["cell biases"] == 3 * 1024 * (256 + 1024 + 2)
-    assert parts["output"] == 10_000 * 1024
+    assert isinstance(config, RecurrentConfig)
+    assert (config.vocab_size, config.width, config.hidden) == (10_000, 256, 1024)
+    assert counts(config).parameters == {
+        "embedding": 10_000 * 256,
+        "cells": 3 * 1024 * (256 + 1024),
+        "cell biases": 2 * 3 * 1024,
+        "output": 10_000 * 1024,
+    }
 
 
-def test_training_memory():
-    size = counts(CONFIGS["default"])
-    weights_and_state = 4 + 2 * 4
-    assert size.training_bytes("adamw", bf16=False) == size.total_parameters * (weights_and_state + 4)
-    assert size.training_bytes("adamw") == size.total_parameters * (weights_and_state + 2 + 2)
+def test_attention_grows_with_the_text():
+    config = CONFIGS["default"]
+    assert (
+        counts(config, 64).forward_flops["attention scores and mixing"]
+        == 2 * (counts(config, 32).forward_flops["attention scores and mixing"])
+    )
+    assert counts(config, 32) == counts(config)
+    with pytest.raises(ConfigError, match="at least 1 token, but 0"):
+        counts(config, 0)
