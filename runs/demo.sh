@@ -16,7 +16,7 @@ rm -rf $room
 cutaway prepare "${texts[@]}" --out $room/corpus --vocab-size 4096 --report
 
 say "2/4  Training for about $minutes minutes"
-cutaway train $room/corpus --out $room/run --minutes "$minutes" --context 256
+cutaway train $room/corpus --out $room/run --minutes "$minutes" --size 3 --context 256 --set batch=8
 
 say "3/4  What it writes"
 if [ "${texts[0]}" = python: ]; then

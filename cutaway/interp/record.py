@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 
-from cutaway.errors import InputError, unknown
+from cutaway.errors import InputError, NonFinite, unknown
+from cutaway.interp.results import Receipt
 from cutaway.models import ActiveTap, DecoderConfig, Model, match_names
 from cutaway.models.config import NetworkConfig
 
@@ -22,30 +22,8 @@ if TYPE_CHECKING:
     from cutaway.interp.ledger import Ledger
 
 Text: TypeAlias = str | Sequence[int] | Tensor
+Edits: TypeAlias = Mapping[str, Callable[[Tensor], Tensor]]  # activation name -> from what is there to what to use
 LIMIT = 4 * 2**30  # bytes that a recording may take unless told otherwise
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What a result can be checked by.
-
-    Attributes:
-        difference: largest difference of the logits from a plain run; 0.0 where nothing was replaced.
-        milliseconds: of the recorded run.
-        bytes: of what was recorded.
-        dtype: of the computation.
-        source: the model.
-    """
-
-    difference: float
-    milliseconds: float
-    bytes: int
-    dtype: str
-    source: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
 
 
 class Recording(Mapping[str, Tensor]):
@@ -56,16 +34,19 @@ class Recording(Mapping[str, Tensor]):
         ids: (B, T) int64.
         logits: (B, T, V) float32 of this run.
         receipt: what the recording can be checked by.
+        edits: what was replaced, by name.
     """
 
-    def __init__(self, model: Model, ids: Tensor, logits: Tensor, values: dict[str, Tensor], receipt: Receipt) -> None:
-        self.model, self.ids, self.logits, self.receipt = model, ids, logits, receipt
+    def __init__(
+        self, model: Model, ids: Tensor, logits: Tensor, values: dict[str, Tensor], receipt: Receipt, edits: Edits
+    ) -> None:
+        self.model, self.ids, self.logits, self.receipt, self.edits = model, ids, logits, receipt, edits
         self._values = values
 
     @property
     def tokens(self) -> list[str]:
         """The tokens of the first text, to be read."""
-        return [self.model.tokenizer.token(int(i)) for i in self.ids[0]]
+        return [self.model.tokenizer.token(i) for i in self.ids[0].tolist()]
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._values:
@@ -89,12 +70,33 @@ class Recording(Mapping[str, Tensor]):
         token: str | int | None = None,
         minus: str | int | None = None,
     ) -> Ledger:
-        """Open one logit into the terms that sum to it; see `cutaway.interp.ledger`."""
-        from cutaway.interp.ledger import ledger  # it builds on recordings
+        """Open one logit of this run, with its edits, into the terms that sum to it; see `cutaway.interp.ledger`.
+
+        Raises:
+            InputError: anything but "logits" is asked for, or as in `cutaway.interp.ledger`.
+        """
+        from cutaway.interp.unfold import ledger  # it builds on recordings
 
         if what != "logits":
             raise InputError(unknown("ledger", what, ["logits"]))
-        return ledger(self.model, self.ids, position=position, token=token, minus=minus)
+        return ledger(self, position=position, token=token, minus=minus)
+
+
+def recording_of(source: Recording | Model, text: Text, names: Iterable[str]) -> Recording:
+    """A recording of `names`: this one if it holds them, else the same run (with its edits) recorded once more.
+
+    Args:
+        source: a recording, or a model to run.
+        text: what the model reads; of a recording, what it has read or the first row of that.
+        names: activation names or patterns.
+    """
+    model = source.model if isinstance(source, Recording) else source
+    chosen = match_names(names, model.network.tap_names())
+    if isinstance(source, Recording):
+        if all(name in source for name in chosen):
+            return source
+        return _run(model, source.ids, chosen, source.edits, LIMIT)
+    return _run(model, text, chosen, {}, LIMIT)
 
 
 def predicted_bytes(config: NetworkConfig, names: Iterable[str], batch: int, tokens: int, itemsize: int = 4) -> int:
@@ -178,7 +180,7 @@ def _run(
     model: Model,
     text: Text,
     names: str | Iterable[str],
-    edits: dict[str, Callable[[Tensor], Tensor]],
+    edits: Edits,
     limit: int,
 ) -> Recording:
     ids = model.ids(text)
@@ -197,9 +199,26 @@ def _run(
         start = time.perf_counter()
         logits = model.network(ids, tap=ActiveTap(chosen, edits, values.__setitem__))
         milliseconds = 1000 * (time.perf_counter() - start)
+        if not logits.isfinite().all():
+            raise NonFinite(_first_broken(model, ids, edits))
         difference = float((logits - model.network(ids)).abs().max()) if edits else 0.0
     finally:
         model.network.train(training)
     size = sum(value.numel() * value.element_size() for value in values.values())
     receipt = Receipt(difference, milliseconds, size, str(weight.dtype).removeprefix("torch."), model.source)
-    return Recording(model, ids, logits.float(), {name: values[name] for name in chosen}, receipt)
+    return Recording(model, ids, logits.float(), {name: values[name] for name in chosen}, receipt, edits)
+
+
+def _first_broken(model: Model, ids: Tensor, edits: Edits) -> str:
+    """The sentence that names the first activation which is not finite."""
+    broken: list[str] = []
+
+    def look(name: str, value: Tensor) -> None:
+        # masked scores are minus infinity, and meant to be
+        fine = ~value.isnan() if name.endswith("scores") else value.isfinite()
+        if not fine.all():
+            broken.append(name)
+
+    model.network(ids, tap=ActiveTap(model.network.tap_names(), edits, look))
+    cause = "the edits" if edits else "its weights: train again from the last good checkpoint"
+    return f"{broken[0]} holds a NaN or an infinity, and so do the logits; look at {cause}"

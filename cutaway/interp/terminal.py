@@ -1,0 +1,267 @@
+"""Results as pictures in a terminal: shaded cells and bars where there is colour, characters and numbers where not.
+
+Every picture keeps to the width it is given, counting wide characters (Chinese, Japanese, Korean) as the two cells
+that they take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d
+
+from cutaway.interp.ledger import Ledger, Term
+from cutaway.interp.results import Attention, Lens, TokenScores
+
+if TYPE_CHECKING:
+    from cutaway.interp.look import Look
+
+# Plates from dark to light with the ink that can be read on them, so they serve dark and light terminals alike.
+ORANGES = ("white on #2b241c", "white on #5f3c13", "white on #95590f", "black on #d9810f", "black on #ffb74d")
+BLUES = ("white on #1a2733", "white on #204a70", "white on #2e72a8", "black on #63aae0", "black on #b8e0fd")
+POSITIVE, NEGATIVE = "#e08214", "#4393c3"
+BITS = (1, 3, 6, 10)  # bounds of the steps of surprise
+SHARES = (0.02, 0.1, 0.3, 0.6)  # bounds of the steps of attention and probability
+SHARE_NAMES = ("<2%", "2–10%", "10–30%", "30–60%", ">60%")
+SHADES = " ░▒▓█"  # the same steps without colour
+MOST_TOKENS, MOST_ROWS = 240, 32
+RAIL = 6  # characters of a token above its column
+TILE = 8  # sides of a head's thumbnail, in half characters
+MOST_TILES = 8  # layers that get thumbnails
+HABITS = {"previous": "P", "first": "F", "itself": "S", "others": "O"}
+
+
+def look(made: Look, width: int, colour: bool) -> Iterator[Text]:
+    """All pictures of a look, from the text down to the logit."""
+    about = made.about
+    facts = f"{about['parameters']:,} parameters, {about['shape']}, vocabulary {about['vocabulary']:,}"
+    yield Text.assemble((about["name"], "bold"), f"  {about['kind']}  ", (facts, "dim"))
+    after = Text(f"after {show(made.tokens[made.position])} (position {made.position}):")
+    for token, share in made.likeliest:
+        after.append(f"  {show(token)} ", "bold").append(percent(share), "dim")
+    yield after
+    for result in (made.surprisal, made.attention, made.lens):
+        if result:
+            yield Text()
+            yield from PICTURES[result.picture](result, width, colour)
+    if made.missing:
+        yield from (Text(), Text(made.missing, "italic"))
+    yield Text()
+    yield from ledger(made.ledger, width, colour)
+    receipt = made.receipt
+    yield Text()
+    yield Text(
+        f"recorded run – plain run: {receipt.difference:g}   {receipt.bytes / 2**20:.1f} MB recorded   "
+        f"{receipt.milliseconds:.0f} ms   {receipt.dtype}",
+        "dim",
+    )
+
+
+def token_scores(scores: TokenScores, width: int, colour: bool) -> Iterator[Text]:
+    """Tokens, and under each its number."""
+    mean = "" if scores.mean is None else f", {scores.mean:.2f} on average"
+    yield _title(scores.what.capitalize(), f"{scores.unit} at each token{mean}")
+    first = max(0, len(scores.tokens) - MOST_TOKENS)
+    if first:
+        yield Text(f"the last {MOST_TOKENS} of {len(scores.tokens)} tokens", "dim")
+    above, below = Text(), Text()
+    for token, score in list(zip(scores.tokens, scores.scores, strict=True))[first:]:
+        shown = fit(show(token), min(max(cell_len(show(token)), 4), width - 2))
+        style = ORANGES[_step(score, BITS)] if colour and score is not None else ""
+        if above.cell_len + cell_len(shown) + 1 > width:
+            yield from (above, below)
+            above, below = Text(), Text()
+        above.append(shown, style).append(" ")
+        below.append(fit("–" if score is None else f"{score:.1f}", cell_len(shown)) + " ", "dim")
+        if token.endswith("\\n"):
+            yield from (above, below)
+            above, below = Text(), Text()
+    if above:
+        yield from (above, below)
+    if colour:
+        yield _legend(scores.unit, ("<1", "1–3", "3–6", "6–10", ">10"), ORANGES, colour)
+
+
+def attention(made: Attention, width: int, colour: bool) -> Iterator[Text]:
+    """One head large: rows look at columns. Then every head small, with where it looks most."""
+    layer, head = made.shown
+    tokens = [show(token) for token in made.tokens]
+    side = min(12, max(map(cell_len, tokens)))
+    count = min(len(tokens), (width - side - 1) // 2, MOST_ROWS)
+    first = len(tokens) - count
+    which = f"layer {layer}, head {head}: each row's token looks back at the columns"
+    yield _title("Attention", which + (f" (last {count} of {len(tokens)} tokens)" if first else ""))
+    yield from _rail([_shorten(token) for token in tokens[first:]], side + 1)
+    pattern = made.patterns[layer, head, first:, first:].tolist()
+    for row, token in enumerate(tokens[first:]):
+        line = Text(fit(token, side, right=True) + " ")
+        for share in pattern[row][: row + 1]:
+            step = _step(share, SHARES)
+            line.append("  " if colour else (SHADES[step] * 2 if step else "· "), BLUES[step] if colour else "")
+        yield line
+    yield _legend("share", SHARE_NAMES, BLUES, colour)
+    yield Text("every head, and in % its habit: P the token before, F the first, S itself, O all others", "dim")
+    tiles = colour and made.patterns.shape[0] <= MOST_TILES and 9 + made.patterns.shape[1] * (TILE + 2) <= width
+    for number, habits in enumerate(made.habits()):
+        if tiles:
+            yield from _tiles(made.patterns[number])
+        line = Text(fit(f"layer {number}", 9))
+        for index, (place, share) in enumerate(habits):
+            if line.cell_len % width + 5 > width:
+                line.append("\n" + " " * 9)
+            style = BLUES[_step(share, SHARES)] if colour and place != "others" and not tiles else "dim"
+            style = "bold underline" if (number, index) == made.shown else style
+            line.append(f"{HABITS[place]}{min(99, round(100 * share)):02d}", style)
+            line.append(" " * (TILE - 1 if tiles else 1))
+        line.rstrip()
+        yield line
+
+
+def _rail(columns: list[str], indent: int) -> Iterator[Text]:
+    """The tokens above their columns, top to bottom, standing on the picture."""
+    for line in range(max(map(len, columns)), 0, -1):
+        letters = (column[-line] if line <= len(column) else " " for column in columns)
+        yield Text(" " * indent + "".join(fit(letter, 2) for letter in letters).rstrip(), "dim")
+
+
+def _shorten(token: str) -> str:
+    return token[: RAIL - 1] + "…" if len(token) > RAIL else token
+
+
+def _tiles(patterns: Tensor) -> Iterator[Text]:
+    """Thumbnails of one layer's heads, (H, T, T): each cell is the strongest it stands for, the future is bare."""
+    side = min(TILE, patterns.shape[-1])
+    small = adaptive_max_pool2d(patterns[None], (side, side))[0].sqrt()
+    for top in range(0, side, 2):
+        line = Text(" " * 9)
+        for tile in small.tolist():
+            for column in range(side):
+                upper = _ink(tile[top][column]) if column <= top else ""
+                lower = _ink(tile[top + 1][column]) if column <= top + 1 < side else ""
+                if upper:
+                    line.append("▀", upper + (f" on {lower}" if lower else ""))
+                else:
+                    line.append("▄" if lower else " ", lower)
+            line.append(" " * (TILE + 2 - side))
+        line.rstrip()
+        yield line
+
+
+def _ink(strength: float) -> str:
+    """From dark to light blue, as BLUES."""
+    low, high = (26, 39, 51), (184, 224, 253)
+    return "#" + "".join(f"{round(a + (b - a) * min(1.0, strength)):02x}" for a, b in zip(low, high, strict=True))
+
+
+def lens(made: Lens, width: int, colour: bool) -> Iterator[Text]:
+    """What each layer would say after each of the last tokens that fit."""
+    side, cell = 10, 11
+    count = max(1, min(len(made.tokens), (width - side) // (cell + 1)))
+    cut = f" (last {count} of {len(made.tokens)} tokens)" if count < len(made.tokens) else ""
+    yield _title("Logit lens", f"what each layer would say next, and how surely in %; the last row is the model{cut}")
+    line = Text(" " * side)
+    for token in made.tokens[-count:]:
+        line.append(fit(show(token), cell), "bold").append(" ")
+    yield line
+    for name, row in zip(made.layers, made.cells, strict=True):
+        line = Text(fit(name, side))
+        for token, share in (found.top[0] for found in row[-count:]):
+            text = fit(show(token), cell - 4) + f"{min(99, round(100 * share)):>3d} "
+            line.append(text, BLUES[_step(share, SHARES)] if colour else "").append(" ")
+        yield line
+    if colour:
+        yield _legend("probability", SHARE_NAMES, BLUES, colour)
+
+
+def ledger(made: Ledger, width: int, colour: bool) -> Iterator[Text]:
+    """The largest terms as bars around one zero; the largest that opens, opened; then whether it all adds up."""
+    yield _title("Ledger", f"the {made.what}, as the sum of what each part wrote")
+    yield from _bars(made, 12, width)
+    opened = next((term for term in made.top() if term.opens), None)
+    if opened:
+        inner = made.expand(opened.name)
+        yield from (Text(), Text(f"{inner.what.replace('.', ' ')} (the largest term that opens)", "dim"))
+        yield from _bars(inner, 6, width)
+
+
+def name_of(term: Term) -> str:
+    """A term's name to be read: "layer 2 head 3", "4 ·the"."""
+    parts = term.name.split(".")
+    label = show(term.label) if term.label else ""
+    match parts:
+        case ["layers", *rest]:
+            return " ".join(["layer", *rest, label]).strip()
+        case ["source" | "step", number, *rest]:
+            return " ".join([number, label, *rest])
+        case ["others"]:
+            return term.label
+        case _:
+            return " ".join([*parts, label]).strip()
+
+
+def _bars(made: Ledger, count: int, width: int) -> Iterator[Text]:
+    side, figures = 24, 9
+    half = max(4, (width - side - figures - 3) // 2)
+    terms = made.brief(count)
+    most = max((abs(term.value) for term in terms), default=0) or 1.0
+    for term in terms:
+        full, partial = divmod(round(2 * half * abs(term.value) / most), 2)
+        line = Text(fit(name_of(term), side) + " ", "dim" if term.name == "others" else "")
+        if term.value < 0:
+            line.append(("▐" * partial + "█" * full).rjust(half), NEGATIVE).append("│" + " " * half)
+        else:
+            line.append(" " * half + "│").append(("█" * full + "▌" * partial).ljust(half), POSITIVE)
+        yield line.append(f" {term.value:+{figures}.3f}".replace("-", "−"))
+    total = sum(term.value for term in made.terms)
+    line = f"sum {total:+.4f}   the model's {made.total:+.4f}   error {made.error:.1e}".replace("-", "−")
+    yield Text(fit(line + "  (logits)", width).rstrip(), "bold")
+
+
+PICTURES: dict[str, Callable[[Any, int, bool], Iterator[Text]]] = {
+    "attention": attention,
+    "ledger": ledger,
+    "lens": lens,
+    "look": look,
+    "scores": token_scores,
+}
+
+
+def show(token: str) -> str:
+    """A token with its outer spaces visible."""
+    inner = token.strip(" ")
+    if not inner:
+        return "·" * len(token) if len(token) <= 4 else f"·×{len(token)}"
+    before = len(token) - len(token.lstrip(" "))
+    return "·" * before + inner + "·" * (len(token) - before - len(inner))
+
+
+def fit(text: str, width: int, *, right: bool = False) -> str:
+    """Text in exactly `width` cells: padded, or cut with an ellipsis."""
+    if cell_len(text) > width:
+        text = set_cell_size(text, width - 1).rstrip() + "…"
+    pad = " " * (width - cell_len(text))
+    return pad + text if right else text + pad
+
+
+def percent(share: float) -> str:
+    """A share in whole percent; what rounds to nothing is below 1."""
+    return f"{100 * share:.0f}%" if share >= 0.01 else "<1%"
+
+
+def _step(value: float, bounds: Iterable[float]) -> int:
+    return sum(value >= bound for bound in bounds)
+
+
+def _title(name: str, about: str) -> Text:
+    return Text.assemble((name, "bold"), (f"  {about}", "dim"))
+
+
+def _legend(what: str, steps: Iterable[str], styles: tuple[str, ...], colour: bool) -> Text:
+    made = Text(f"{what}  ", "dim")
+    for step, style, shade in zip(steps, styles, SHADES, strict=True):
+        made.append(f" {step} " if colour else f"{shade * 2} {step}  ", style if colour else "dim")
+    return made

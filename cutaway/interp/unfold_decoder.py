@@ -1,0 +1,136 @@
+"""A decoder's logit as the sum of what each part wrote into the residual stream.
+
+The last residual stream is a sum: the embedding, what each head wrote, what each MLP wrote, and biases. The final norm
+is taken at its actual scale, so that a logit reads each of them with one vector.
+
+Shapes: T tokens, C channels, H query heads, K key/value heads, D head dim, M channels inside the MLP.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.interp.ledger import Ledger, Openers, Term
+from cutaway.interp.record import Recording
+from cutaway.models import Decoder
+from cutaway.models.layers import RMSNorm
+
+# what has to be recorded
+NAMES = (
+    "embed",
+    "layers.*.resid_*",
+    "layers.*.attn.pattern",
+    "layers.*.attn.v",
+    "layers.*.attn.z",
+    "layers.*.attn_out",
+    "layers.*.mlp.post",
+    "layers.*.mlp_out",
+    "final_norm",
+)
+
+
+def unfold(
+    network: Decoder, recording: Recording, position: int, direction: Tensor, total: float
+) -> tuple[list[Term], Openers]:
+    """The terms of a logit, or of a difference of two.
+
+    Args:
+        network: the decoder.
+        recording: of NAMES and the logits.
+        position: after which token.
+        direction: (C,) float64, what the output matrix reads the final norm with.
+        total: the logit.
+    """
+    config = network.config
+    at = {name: value[0, position].double() for name, value in recording.items() if _is_stream(name)}  # each (C,)
+    final = at[f"layers.{config.layers - 1}.resid_post"]
+    read, bias = _through(network.norm, final, direction)
+    openers: Openers = {}
+    terms: list[Term] = []
+
+    def add(name: str, value: Tensor, label: str = "") -> None:
+        terms.append(Term(name, float(value), label, name in openers))
+
+    def edited(name: str, computed: Tensor, reader: Tensor = read) -> Tensor:
+        """What was used at a place; an edit there is a term of its own."""
+        if name in recording.edits:
+            add(f"{name}.edit", (at[name] - computed) @ reader, "edited")
+        return at[name]
+
+    stream = network.embed_tokens.weight[recording.ids[0, position]].double()
+    add("embed", stream @ read, recording.tokens[position])
+    if config.position in ("learned", "sinusoidal"):
+        table = network.embed_positions.weight if config.position == "learned" else network.positions
+        place = table[position].double()  # pyright: ignore[reportIndexIssue]
+        add("position", place @ read, str(position))
+        stream = stream + place
+    stream = edited("embed", stream)
+    for i, block in enumerate(network.blocks):
+        layer = f"layers.{i}"
+        stream = edited(f"{layer}.resid_pre", stream)
+        output = block.self_attn.o_proj
+        z = recording[f"{layer}.attn.z"][0, :, position].double()  # (H, D)
+        reader = (read @ output.weight.double()).view(config.heads, config.head_dim)  # (H, D)
+        for head, value in enumerate((z * reader).sum(-1)):
+            name = f"{layer}.head.{head}"
+            openers[name] = partial(_sources, recording, i, head, position, reader[head], float(value))
+            add(name, value)
+        written = output.weight.double() @ z.flatten()
+        if output.bias is not None:
+            add(f"{layer}.attn.bias", output.bias.double() @ read)
+            written = written + output.bias.double()
+        written = edited(f"{layer}.attn_out", written)
+        stream = edited(f"{layer}.resid_mid", stream + written)
+        down = block.mlp.down_proj
+        post = recording[f"{layer}.mlp.post"][0, position].double()  # (M,)
+        neurons = post * (read @ down.weight.double())
+        openers[f"{layer}.mlp"] = partial(_neurons, recording, f"{layer}.mlp", neurons)
+        add(f"{layer}.mlp", neurons.sum())
+        written = down.weight.double() @ post
+        if down.bias is not None:
+            add(f"{layer}.mlp.bias", down.bias.double() @ read)
+            written = written + down.bias.double()
+        written = edited(f"{layer}.mlp_out", written)
+        stream = edited(f"{layer}.resid_post", stream + written)
+    if config.norm == "layernorm":
+        add("final_norm.bias", bias)
+    edited("final_norm", network.norm(final.to(network.lm_head.weight)).double(), direction)
+    if "logits" in recording.edits:
+        add("logits.edit", total - direction @ at["final_norm"], "edited")
+    return terms, openers
+
+
+def _is_stream(name: str) -> bool:
+    return name in ("embed", "final_norm") or name.endswith(("resid_pre", "resid_mid", "resid_post", "_out"))
+
+
+def _through(norm: nn.Module, final: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """What reads the residual stream (C,), once the norm's scale is held at what it was; and the norm's bias, read."""
+    assert isinstance(norm, RMSNorm | nn.LayerNorm)
+    read = direction * norm.weight.double()
+    if isinstance(norm, nn.LayerNorm):
+        read = read / (final.var(correction=0) + norm.eps).sqrt()
+        # centring the stream is the same as centring what reads it
+        return read - read.mean(), direction @ norm.bias.double()
+    return read / (final.square().mean() + norm.eps).sqrt(), read.new_zeros(())
+
+
+def _sources(recording: Recording, layer: int, head: int, position: int, reader: Tensor, total: float) -> Ledger:
+    """A head's term by the token that it read: pattern x value, through the output matrix."""
+    pattern = recording[f"layers.{layer}.attn.pattern"][0, head, position].double()  # (T,)
+    values = recording[f"layers.{layer}.attn.v"][0]  # (K, T, D)
+    group = recording[f"layers.{layer}.attn.z"].shape[1] // values.shape[0]
+    amounts = pattern * (values[head // group].double() @ reader)
+    terms = [Term(f"source.{s}", float(amounts[s]), recording.tokens[s]) for s in range(position + 1)]
+    if f"layers.{layer}.attn.z" in recording.edits:
+        terms.append(Term("edit", total - float(amounts.sum()), "edited"))
+    return Ledger(f"layers.{layer}.head.{head}, by the token it read", tuple(terms), total, recording.receipt)
+
+
+def _neurons(recording: Recording, name: str, amounts: Tensor) -> Ledger:
+    """An MLP's term by the neuron that wrote it, (M,)."""
+    terms = tuple(Term(f"neuron.{i}", value) for i, value in enumerate(amounts.tolist()))
+    return Ledger(f"{name}, by neuron", terms, float(torch.sum(amounts)), recording.receipt)
