@@ -40,7 +40,7 @@ class TrainConfig:
     network: Any = None  # NetworkConfig, the name of a preset, or some of its fields; None: a decoder of `size`
     size: int = 4  # the size dial (layers; 64 channels each), read when `network` gives no layers
     context: int = 256  # tokens the model sees at once, and those of one training sequence
-    batch: int = 32  # sequences per step, all processes and pieces together
+    batch: int = 16  # sequences per step, all processes and pieces together
     accumulate: int = 1  # cut the batch into this many pieces, one after the other, to save memory
     steps: int | None = None  # None: from `minutes`, or from the sizes of data and model
     minutes: float | None = None  # plan the steps to end, evaluation included, after this time
@@ -61,7 +61,7 @@ class TrainConfig:
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile
     seed: int = 0  # of weights, data order, dropout and samples
     eval_every: int | None = None  # steps between validation losses; None: 10 in the run, fewer if that takes long
-    eval_tokens: int = 262_144  # validation tokens counted each time, from the beginning; 0: all
+    eval_tokens: int = 65_536  # validation tokens counted each time, from the beginning; 0: all
     save_every: int | None = None  # steps between checkpoints; None: as eval_every
     keep: int = 2  # newest checkpoints kept, and the best beside them
     patience: int = 0  # stop after so many evaluations without a better one, and keep the best; 0: never

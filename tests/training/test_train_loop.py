@@ -219,6 +219,7 @@ def test_choices_are_made_with_reasons(tiny: Tiny, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch's compiler uses what torch has deprecated
 def test_compiled_training_agrees(tiny: Tiny):
     settings = {"network": {"layers": 1, "width": 16, "heads": 2}, "steps": 6}
     plain, fast = train(tiny("plain", **settings)), train(tiny("fast", compile="on", **settings))
