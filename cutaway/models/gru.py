@@ -134,28 +134,30 @@ class Steps:
         self.computed: dict[str, list[Tensor]] = {}
         self.used: dict[str, list[Tensor]] = {}
         self.leaves: dict[str, Tensor] = {}
+        self.parts: dict[str, tuple[Tensor, ...]] = {}  # the steps of the leaves
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         """The value to use for (B, N) of the next step."""
         computed, used = self.computed.setdefault(name, []), self.used.setdefault(name, [])
         t = len(computed)
         computed.append(value)
-        if self.tap.edits(name):
+        if self.tap.replaces(name):
             history = F.pad(torch.stack(computed, dim=1), (0, 0, 0, self.length - t - 1))  # (B, T, N)
             value = self.tap.edit(name, history)[:, t]
         if self.tap.formed and torch.is_grad_enabled() and self.tap.wants(name):
             if t == 0:
-                self.leaves[name] = value.new_zeros(value.shape[0], self.length, value.shape[1]).requires_grad_()
-            leaf = self.leaves[name]
-            with torch.no_grad():
-                leaf[:, t] = value
-            value = value + (leaf[:, t] - leaf[:, t].detach())  # adds nothing but a way for the gradient
+                leaf = value.new_zeros(value.shape[0], self.length, value.shape[1]).requires_grad_()
+                self.leaves[name], self.parts[name] = leaf, leaf.unbind(1)
+            value = value + self.parts[name][t]  # adds nothing but a way for the gradient
         used.append(value)
         return value
 
     def end(self) -> dict[str, Tensor]:
         """Show and return what was used, (B, T, N) by name."""
         whole = {name: torch.stack(values, dim=1) for name, values in self.used.items()}
+        with torch.no_grad():
+            for name, leaf in self.leaves.items():
+                leaf.copy_(whole[name])
         for name, value in whole.items():
             self.tap.show(name, self.leaves.get(name, value))
         return whole

@@ -27,6 +27,10 @@ class Tap:
         """Show `value`; use what is returned in its place."""
         return value
 
+    def replaces(self, name: str) -> bool:
+        """Whether there is an edit of this one."""
+        return False
+
     def edit(self, name: str, value: Tensor) -> Tensor:
         """The first half of a call, for what is computed step by step: what to use in place of `value`."""
         return value
@@ -108,7 +112,10 @@ class ActiveTap(Tap):
     def edits(self, *names: str) -> bool:
         if self.formed:
             return self.wants(*names)
-        return any(self.prefix + n in self.replacements for n in names)
+        return any(map(self.replaces, names))
+
+    def replaces(self, name: str) -> bool:
+        return self.prefix + name in self.replacements
 
 
 def match_names(patterns: str | Iterable[str], known: Iterable[str]) -> list[str]:
