@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from cutaway.interp.look import Look
 
 # Plates from dark to light with the ink that can be read on them, so they serve dark and light terminals alike.
-ORANGES = ("white on #2b241c", "white on #5f3c13", "white on #95590f", "black on #d9810f", "black on #ffb74d")
-BLUES = ("white on #1a2733", "white on #204a70", "white on #2e72a8", "black on #63aae0", "black on #b8e0fd")
+ORANGES = ("#ffffff on #2b241c", "#ffffff on #5f3c13", "#ffffff on #95590f", "#000000 on #d9810f", "#000000 on #ffb74d")
+BLUES = ("#ffffff on #1a2733", "#ffffff on #204a70", "#ffffff on #2e72a8", "#000000 on #63aae0", "#000000 on #b8e0fd")
 POSITIVE, NEGATIVE = "#e08214", "#4393c3"
 BITS = (1, 3, 6, 10)  # bounds of the steps of surprise
 SHARES = (0.02, 0.1, 0.3, 0.6)  # bounds of the steps of attention and probability
