@@ -12,13 +12,13 @@ The peer is the same pipeline, encoding with `tokenizers` instead of `tokie`, bo
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from statistics import median
 
 import _bench
 
@@ -29,7 +29,7 @@ ONE_CORE = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THRE
 
 PREPARE = """
 import json, sys, time
-from cutaway.tokenizers.prepare import prepare
+from cutaway.tokenizers.pipeline import prepare
 start = time.perf_counter()
 made = prepare(sys.argv[1], sys.argv[2])
 print(json.dumps([time.perf_counter() - start, sum(split["bytes"] for split in made.report.splits.values())]))
@@ -41,12 +41,12 @@ from pathlib import Path
 from cutaway.text.readers import find
 from cutaway.text.report import Report
 from cutaway.tokenizers import load_tokenizer
-from cutaway.tokenizers import prepare_job as job
+from cutaway.tokenizers import jobs as job
 recipe = job.Recipe(tuple(sys.argv[3].split(",")))
 parts = find(sys.argv[1])
-tokenizer = load_tokenizer(Path(sys.argv[2]) / "tokenizer")
+tokenizer = load_tokenizer(sys.argv[2])
 from tokenizers import Tokenizer
-plain = Tokenizer.from_file(str(Path(sys.argv[2]) / "tokenizer" / "tokenizer.json"))
+plain = Tokenizer.from_file(str(Path(sys.argv[2]) / "tokenizer.json"))
 ways = {
     "tokie": lambda texts: [ids.tolist() for ids in tokenizer.encode_bulk(texts)],
     "tokenizers": lambda texts: [e.ids for e in plain.encode_batch_fast(texts, add_special_tokens=False)],
@@ -92,8 +92,8 @@ def main() -> None:
         "mb_per_s_per_core": _bench.figure(
             speeds,
             ">= 10",
-            cutaway=f"{statistics.median(speeds) * cores:.1f} on {cores} cores; {statistics.median(rates['tokie']):.1f} on one",
-            peer=f"{statistics.median(rates['tokenizers']):.1f} on one core",
+            cutaway=f"{median(speeds) * cores:.1f} on {cores} cores; {median(rates['tokie']):.1f} on one",
+            peer=f"{median(rates['tokenizers']):.1f} on one core",
             peer_name="the same cleaning, encoding with tokenizers",
         ),
         "time_growth": _bench.figure(

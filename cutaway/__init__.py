@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cutaway.models import Model as Model
     from cutaway.models import load_model as load_model
     from cutaway.models import save_model as save_model
-    from cutaway.text import prepare as prepare
     from cutaway.tokenizers import load_tokenizer as load_tokenizer
+    from cutaway.tokenizers import prepare as prepare
     from cutaway.training import train as train
 
 _HOME = {
@@ -24,7 +24,7 @@ _HOME = {
     "load_model": "cutaway.models",
     "load_tokenizer": "cutaway.tokenizers",
     "Model": "cutaway.models",
-    "prepare": "cutaway.text",
+    "prepare": "cutaway.tokenizers",
     "record": "cutaway.interp",
     "replace": "cutaway.interp",
     "save_model": "cutaway.models",

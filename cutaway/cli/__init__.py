@@ -1,19 +1,28 @@
 """The command line: one verb per public function, and no logic of its own.
 
 The help page is answered without importing anything heavy; a verb's module is imported when it is called. Adding a verb
-is one file, `cli/<verb>.py` with a function of that name, and one line in VERBS.
+is one file, `cli/<verb>.py` with a function of that name, and one line in WAYS.
 """
 
 import os
 import sys
 
-VERBS = {
-    "prepare": "clean texts, train a tokenizer, and store the tokens",
-    "train": "train a language model on a prepared corpus or on raw texts",
-    "generate": "continue a prompt",
-    "look": "see inside: surprisal, attention, the logit lens, and where a logit comes from",
-    "doctor": "what this machine can do, and which choices follow from it",
+WAYS = {
+    "Build": {
+        "prepare": "clean texts, train a tokenizer, and store the tokens",
+        "train": "train a language model on a prepared corpus or on raw texts",
+    },
+    "Speak": {
+        "generate": "continue a prompt",
+    },
+    "Look": {
+        "look": "see inside: surprisal, attention, the logit lens, and where a logit comes from",
+    },
+    "Help": {
+        "doctor": "what this machine can do, and which choices follow from it",
+    },
 }
+VERBS = {verb: line for way in WAYS.values() for verb, line in way.items()}
 
 HELP = """\
 Cutaway: language models with the casing off. Build one, look inside it, put it to work.
@@ -32,18 +41,40 @@ Example:
   cutaway train corpus --out run --minutes 2
   cutaway generate run --prompt "def "
   cutaway look run "import os" --html look.html
+
+More: README.md and docs/, a page for each step.
 """
 
 
 def help_page() -> str:
     """What `cutaway --help` prints."""
     width = max(map(len, VERBS))
-    return HELP.format(verbs="\n".join(f"  {verb:<{width}}  {line}" for verb, line in VERBS.items()))
+    ways = (
+        "\n".join([f"{way}:", *(f"  {v:<{width}}  {line}" for v, line in verbs.items())]) for way, verbs in WAYS.items()
+    )
+    return HELP.format(verbs="\n\n".join(ways))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for as long as we run)
+    try:
+        code = _answer(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("cutaway: stopped by Ctrl-C", file=sys.stderr)
+        return 130
+    except OSError as error:  # standard output takes no more; what is left of it is dropped, or Python would try again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # `cutaway … | head` has read enough
+            return 0
+        print(f"cutaway: cannot write to the standard output: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def _answer(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_page(), end="")
         return 0
@@ -55,11 +86,12 @@ def main(arguments: list[str] | None = None) -> int:
     if words[0] not in VERBS:
         from cutaway.errors import unknown
 
-        print(unknown("option" if words[0].startswith("-") else "verb", words[0], VERBS), file=sys.stderr)
+        option = words[0].startswith("-")
+        known = ("--help", "--version") if option else VERBS
+        print(f"cutaway: {unknown('option' if option else 'verb', words[0], known)}", file=sys.stderr)
         return 2
-    os.environ.setdefault(
-        "TOKENIZERS_PARALLELISM", "false"
-    )  # its threads do not survive a fork, and it says so at length
+    # the threads of the tokenizers library do not survive a fork, and it says so at length
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from cutaway.cli._frame import run_verb
 
     return run_verb(words[0], words[1:])

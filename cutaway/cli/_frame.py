@@ -2,8 +2,9 @@
 
 import errno
 import importlib
+import io
 import json
-import os
+import re
 import sys
 import time
 import traceback
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from cutaway.errors import CutawayError
@@ -20,6 +21,8 @@ from cutaway.progress import OnProgress, Progress
 
 UsageError = typer.BadParameter.__bases__[0]  # typer brings its own click along, or uses the installed one
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+EPILOG = "--debug shows the traceback of an error."
+NO_MEMORY = "there is not enough memory; use a smaller batch, context or model"
 EVERY = 5.0  # seconds between lines where the output is not a terminal
 
 
@@ -27,24 +30,23 @@ def run_verb(verb: str, words: list[str]) -> int:
     """Run one verb; an error a user can meet ends as one sentence on stderr (JSON with --json) and a code."""
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    as_json = "--json" in words
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of another encoding shows escapes for what it lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
-        app.command(name=verb)(getattr(importlib.import_module(f"cutaway.cli.{verb}"), verb))
+        app.command(name=verb, epilog=EPILOG)(getattr(importlib.import_module(f"cutaway.cli.{verb}"), verb))
         command = typer.main.get_command(app)
-        result = command.main(args=words, prog_name=f"cutaway {verb}", standalone_mode=False)
+        with command.make_context(f"cutaway {verb}", words[:]) as context:
+            command.invoke(context)
         sys.stdout.flush()
-        if result == 130:  # typer's answer to Ctrl-C
-            raise KeyboardInterrupt
-        return result if isinstance(result, int) else 0
-    except BrokenPipeError:  # `cutaway … | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except BrokenPipeError:
+        raise
     except BaseException as error:
-        if debug and not isinstance(error, typer.Exit):
-            traceback.print_exc()
         code, sentence = explain(error, verb)
-        if sentence and as_json:
+        if debug and sentence:
+            traceback.print_exc()
+        if sentence and "--json" in words:
             print(json.dumps({"error": sentence}, ensure_ascii=False), file=sys.stderr)
         elif sentence:
             print(f"cutaway {verb}: {sentence}", file=sys.stderr)
@@ -71,8 +73,22 @@ def explain(error: BaseException, verb: str) -> tuple[int, str]:
         case OSError() if error.filename:
             return 2, f"{error.filename}: {error.strerror}"
         case MemoryError():
-            return 2, "there is not enough memory; use a smaller batch, context or model"
+            return 2, NO_MEMORY
+        case RuntimeError() if type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error):
+            return 2, NO_MEMORY  # torch's way of saying it
     raise error
+
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def harmless(text: str) -> str:
+    """Text for a terminal: control characters, with which a model could command it, are spelled out.
+
+    >>> harmless("one\\ttwo\\x1b[2J")
+    'one\\ttwo\\\\x1b[2J'
+    """
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 @contextmanager
@@ -95,8 +111,8 @@ def live_progress(*, quiet: bool = False) -> Iterator[OnProgress | None]:
 
 @contextmanager
 def _bars(console: Console) -> Iterator[OnProgress]:
-    columns = (TextColumn("{task.description:<12}"), BarColumn(24), TextColumn("{task.percentage:>3.0f} %"))
-    with Bars(*columns, TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=console) as bars:
+    columns = (TextColumn("{task.description:<12}"), BarColumn(24), TaskProgressColumn(), TimeRemainingColumn())
+    with Bars(*columns, TextColumn("{task.fields[figures]}", markup=False), console=console) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(progress: Progress) -> None:

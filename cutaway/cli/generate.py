@@ -3,12 +3,14 @@
 import dataclasses
 import json as json_format
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
+from cutaway.cli._frame import harmless
+from cutaway.errors import InputError
+from cutaway.generation import Token, stream
 from cutaway.generation import generate as generate_text
 from cutaway.models import load_model
 
@@ -16,7 +18,7 @@ from cutaway.models import load_model
 def generate(
     model: Annotated[str, typer.Argument(help="A run folder or a model folder.")],
     prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", "-p", help="What to continue; - reads it from stdin.")
+        list[str] | None, typer.Option("--prompt", "-p", help="What to continue; - reads it from stdin (repeat).")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="Tokens at the most.")] = 100,
     temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = 0.8,
@@ -24,7 +26,7 @@ def generate(
     top_p: Annotated[float | None, typer.Option(help="Draw among the likeliest that together reach p.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Draw among those at least this share of the likeliest.")] = None,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: less of what was seen before.")] = 1.0,
-    stop: Annotated[list[str] | None, typer.Option(help="Stop before this text (repeat the option).")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop before this text (repeat).")] = None,
     seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object (a list for several prompts).")] = False,
 ) -> None:
@@ -32,30 +34,38 @@ def generate(
 
     Example: cutaway generate run --prompt "def main(" --temperature 0.7
     """
-    prompts = [sys.stdin.read() if text == "-" else text for text in prompt or [""]]
+    prompts = [_from_stdin() if text == "-" else text for text in prompt or [""]]
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "stop": stop or (),
+    }
     loaded = load_model(model)
-    console = Console(highlight=False, soft_wrap=True)
-    results = []
-    for number, text in enumerate(prompts):
-        if not json:
-            console.print(Text(text, style="dim"), end="")
-        results.append(
-            generate_text(
-                loaded,
-                text,
-                on_token=None if json else lambda token: console.print(Text(token.text), end=""),
-                seed=seed + number,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                min_p=min_p,
-                repetition_penalty=repetition_penalty,
-                stop=stop or (),
-            )
-        )
-        if not json:
-            console.print()
     if json:
-        shown = [dataclasses.asdict(result) for result in results]
+        shown = [dataclasses.asdict(made) for made in generate_text(loaded, prompts, seed=seed, **options)]
         print(json_format.dumps(shown if len(shown) > 1 else shown[0], ensure_ascii=False))
+        return
+    for number, text in enumerate(prompts):
+        _show(text, stream(loaded, text, seed=seed + number, **options))
+
+
+def _from_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"the prompt from stdin is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _show(prompt: str, tokens: Iterator[Token]) -> None:
+    """Write a prompt, dim, and its continuation as it comes; exactly these texts where the output is no terminal."""
+    terminal = sys.stdout.isatty()
+    sys.stdout.write(typer.style(harmless(prompt), dim=True) if terminal else prompt)
+    sys.stdout.flush()
+    for token in tokens:
+        sys.stdout.write(harmless(token.text) if terminal else token.text)
+        sys.stdout.flush()
+    sys.stdout.write("\n")

@@ -12,8 +12,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from cutaway.progress import Progress
-from cutaway.tokenizers.prepare import Prepared
-from cutaway.tokenizers.prepare import prepare as prepare_corpus
+from cutaway.tokenizers.pipeline import Prepared
+from cutaway.tokenizers.pipeline import prepare as prepare_corpus
 
 
 def prepare(

@@ -1,6 +1,6 @@
 """Weights and a prompt to text."""
 
-from cutaway.generation.generate import Generation, Token, generate, generate_batch, stream
+from cutaway.generation.generate import Generation, Token, generate, stream
 from cutaway.generation.sampling import Sampling, distribution
 
-__all__ = ["Generation", "Sampling", "Token", "distribution", "generate", "generate_batch", "stream"]
+__all__ = ["Generation", "Sampling", "Token", "distribution", "generate", "stream"]

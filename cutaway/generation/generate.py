@@ -1,18 +1,21 @@
 """Continue a prompt: prefill, then one token at a time with a cache.
 
-Each prompt is decoded by itself with a generator of its own, so that a request gives the same tokens whatever else is
-asked for beside it.
+Each prompt is decoded by itself with a random generator of its own, so that it gives the same tokens, bit for bit,
+whatever else is asked for beside it.
+
+Shapes: T tokens of the prompt, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 
-from cutaway.errors import ConfigError
+from cutaway.errors import ConfigError, InputError
 from cutaway.generation.sampling import Sampling, pick
 from cutaway.models import Model
+from cutaway.settings import build
 
 FinishReason = Literal["length", "stop", "end"]
 
@@ -39,7 +42,7 @@ class Generation:
     """A continued prompt.
 
     Attributes:
-        prompt: what was given.
+        prompt: what was given, text or ids.
         text: the continuation alone, up to a stop string.
         ids: the generated tokens.
         logprobs: of each under the model.
@@ -47,7 +50,7 @@ class Generation:
         seed: what was drawn with.
     """
 
-    prompt: str
+    prompt: str | list[int]
     text: str
     ids: list[int]
     logprobs: list[float]
@@ -59,7 +62,10 @@ class _StopStrings:
     """Lets text through until one of the stop strings is complete; holds back what may become one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
-        if any(not stop for stop in stops):
+        for stop in stops:
+            if not isinstance(stop, str):
+                raise ConfigError(f"stop must be text or several texts, but {stop!r} was given")
+        if "" in stops:
             raise ConfigError("a stop string is empty, which would stop at once; leave it out or give some text")
         self.stops, self.held, self.hit = stops, "", False
 
@@ -83,7 +89,6 @@ class _StopStrings:
         return shown
 
 
-@torch.inference_mode()
 def stream(
     model: Model,
     prompt: str | Sequence[int],
@@ -114,79 +119,146 @@ def stream(
         seed: the same seed and prompt give the same tokens.
 
     Raises:
-        ConfigError: an option out of range.
-        NonFinite: the model computed a NaN or an infinity.
+        ConfigError: an option of the wrong type or out of range.
+        InputError: the prompt is no text, holds an id outside the vocabulary, or is empty though the model has no token
+            that begins a text.
+        NonFinite: the model computed a NaN or an infinity (while iterating).
     """
-    how = Sampling(repetition_penalty, temperature, top_k, top_p, min_p)
-    if max_new_tokens < 1:
-        raise ConfigError(f"max_new_tokens must be at least 1, but {max_new_tokens} was given")
+    how = build(
+        Sampling,
+        {
+            "repetition_penalty": repetition_penalty,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+        },
+    )
+    _check_whole("max_new_tokens", max_new_tokens, 1)
+    _check_whole("seed", seed, 0)
     stops = _StopStrings([stop] if isinstance(stop, str) else list(stop))
-    network, end, device = model.network, model.tokenizer.end_of_text, model.device
-    seen = model.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
-    seen = seen or [end if end is not None else 0]
     generator = torch.Generator().manual_seed(seed)
+    return _tokens(model, _start(model, prompt), max_new_tokens, how, stops, generator)
+
+
+def _check_whole(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+        raise ConfigError(f"{name} must be at least {least} and a whole number below 2^63, but {value!r} was given")
+
+
+def _start(model: Model, prompt: str | Sequence[int]) -> list[int]:
+    """The ids to continue; for an empty prompt the token that begins a text, or ends the one before."""
+    if prompt is None or isinstance(prompt, int | float):
+        raise InputError(f"a prompt must be text or token ids, but {prompt!r} was given")
+    if len(prompt):
+        return model.ids(prompt)[0].tolist()
+    tokenizer = model.tokenizer
+    begin = tokenizer.end_of_text if tokenizer.begin_of_text is None else tokenizer.begin_of_text
+    if begin is None:
+        raise InputError(
+            "the prompt is empty, and this model's tokenizer has no token that begins a text; give a prompt"
+        )
+    return [begin]
+
+
+@torch.inference_mode()
+def _tokens(
+    model: Model, seen: list[int], max_new_tokens: int, how: Sampling, stops: _StopStrings, generator: torch.Generator
+) -> Iterator[Token]:
+    network, end, device = model.network, model.tokenizer.end_of_text, model.device
     context = model.config.context if model.config.kind == "decoder" else None  # a recurrent state has no limit
     decoder = model.tokenizer.stream()
     was_training = network.training
     network.eval()
     try:
         new, cache = seen[-context:] if context else seen, network.new_cache(1)
-        for number in range(max_new_tokens):
-            if context and number and cache.length + 1 > context:  # full: forget the earlier half
+        for left in reversed(range(max_new_tokens)):
+            if context and cache.length + len(new) > context:  # full: forget the earlier half
                 new, cache = seen[-(context // 2 or 1) :], network.new_cache(1)
-            ids = torch.tensor([new], device=device)
+            ids = torch.tensor([new], device=device)  # (1, T), later (1, 1)
             logits = network(ids, cache=cache)[0, -1].float().cpu()  # (V,)
             chosen = pick(logits, how, seen, generator)
-            logprob = float(logits.log_softmax(-1)[chosen])
+            logprob = float(logits[chosen] - logits.logsumexp(-1))
             if chosen == end:
                 yield Token(chosen, stops.add(decoder.finish()) + stops.rest(), logprob, "end")
                 return
             seen.append(chosen)
             new = [chosen]
             text = stops.add(decoder.add(chosen))
-            if stops.hit:
-                yield Token(chosen, text, logprob, "stop")
+            if not stops.hit and not left:
+                text += stops.add(decoder.finish())
+                text += stops.rest()
+            reason = "stop" if stops.hit else None if left else "length"
+            yield Token(chosen, text, logprob, reason)
+            if reason:
                 return
-            if number == max_new_tokens - 1:
-                text += stops.add(decoder.finish()) + stops.rest()
-                yield Token(chosen, text, logprob, "length")
-                return
-            yield Token(chosen, text, logprob)
     finally:
         network.train(was_training)
 
 
+@overload
 def generate(
-    model: Model, prompt: str, *, on_token: Callable[[Token], None] | None = None, seed: int = 0, **options: Any
-) -> Generation:
-    """Continue one prompt.
+    model: Model,
+    prompt: str | Sequence[int],
+    *,
+    on_token: Callable[[Token], None] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Generation: ...
+@overload
+def generate(
+    model: Model,
+    prompt: list[str] | tuple[str, ...],
+    *,
+    on_token: Callable[[Token], None] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> list[Generation]: ...
+def generate(
+    model: Model,
+    prompt: str | Sequence[int] | Sequence[str],
+    *,
+    on_token: Callable[[Token], None] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Generation | list[Generation]:
+    """Continue one prompt, or several: each of several gives the same tokens as it would alone.
 
     Args:
         model: what continues.
-        prompt: text; an empty one begins a new text.
+        prompt: text or ids, an empty one begins a new text; or a list of texts.
         on_token: called with each token as it comes.
-        seed: the same seed and prompt give the same tokens.
-        options: those of `stream`.
+        seed: the same seed and prompt give the same tokens; of several prompts, the i-th is drawn with seed + i.
+        options: max_new_tokens, temperature and the others of `stream`.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option of the wrong type or out of range.
+        InputError: the prompt is no text, or holds an id outside the vocabulary.
         NonFinite: the model computed a NaN or an infinity.
     """
+    if not isinstance(prompt, str) and isinstance(next(iter(prompt), None), str):
+        texts = [str(text) for text in prompt]
+        return [_one(model, text, on_token, seed + i, options) for i, text in enumerate(texts)]
+    return _one(model, prompt, on_token, seed, options)  # pyright: ignore[reportArgumentType]  # not of texts
+
+
+def _one(
+    model: Model,
+    prompt: str | Sequence[int],
+    on_token: Callable[[Token], None] | None,
+    seed: int,
+    options: dict[str, Any],
+) -> Generation:
     tokens = []
     for token in stream(model, prompt, seed=seed, **options):
         tokens.append(token)
         if on_token is not None:
             on_token(token)
     return Generation(
-        prompt=prompt,
+        prompt=prompt if isinstance(prompt, str) else [int(id) for id in prompt],
         text="".join(token.text for token in tokens),
         ids=[token.id for token in tokens],
         logprobs=[token.logprob for token in tokens],
         finish_reason=tokens[-1].finish_reason or "length",
         seed=seed,
     )
-
-
-def generate_batch(model: Model, prompts: Sequence[str], *, seed: int = 0, **options: Any) -> list[Generation]:
-    """Continue several prompts, the i-th drawn with seed + i; each gives the same tokens as it would alone."""
-    return [generate(model, prompt, seed=seed + i, **options) for i, prompt in enumerate(prompts)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cutaway.models import Network
+from cutaway.models import Network, Recurrent
 from cutaway.tokenizers import TokenStore
 from cutaway.training.config import TrainConfig
 from cutaway.training.evaluate import ROWS
@@ -177,10 +177,12 @@ def _choose_compile(
     config: TrainConfig, network: Network, store: TokenStore, ranks: Ranks, seconds: float
 ) -> tuple[TrainConfig, str, float | None]:
     """Compile if the time it takes is won back within the run; also the seconds per step, if measured."""
-    if seconds < COMPILE_FROM or ranks.world > 1:
+    if seconds < COMPILE_FROM or ranks.world > 1 or isinstance(network, Recurrent):
         why = f"the run takes about {seconds:,.0f} s, and compiling pays from about {COMPILE_FROM:,.0f} s on"
         if ranks.world > 1:
             why = "it is only tried with one process"
+        if isinstance(network, Recurrent):
+            why = "it would unroll every step of a recurrent network, which takes minutes"
         return replace(config, compile="off"), f"torch.compile off: {why}", None
     plain, fast = replace(config, compile="off"), replace(config, compile="on")
     before = time_step(plain, network, store, ranks, seconds=3.0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cutaway.errors import ConfigError, NonFinite
-from cutaway.generation import generate, generate_batch, stream
+from cutaway.generation import generate, stream
 from cutaway.models import Decoder, DecoderConfig, Model, Recurrent, RecurrentConfig
 from cutaway.tokenizers import train_tokenizer
 
@@ -45,7 +45,7 @@ def test_greedy_equals_a_plain_loop(model: Model):
 
 def test_the_same_seed_gives_the_same_text_alone_and_in_company(model: Model):
     prompts = ["the ", "猫坐在", "cat sat on"]
-    together = generate_batch(model, prompts, max_new_tokens=12, seed=5)
+    together = generate(model, prompts, max_new_tokens=12, seed=5)
     alone = [generate(model, prompt, max_new_tokens=12, seed=5 + i) for i, prompt in enumerate(prompts)]
     assert together == alone
     assert generate(model, "the ", max_new_tokens=12, seed=6).ids != together[0].ids

@@ -27,7 +27,8 @@ from cutaway.text.readers import Part, Skipped, read_part
 from cutaway.text.report import Report
 from cutaway.text.split import pieces
 from cutaway.text.workers import Tell
-from cutaway.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from cutaway.tokenizers.load import load_tokenizer
+from cutaway.tokenizers.tokenizer import Tokenizer
 
 BATCH = 125_000  # characters cleaned together: enough for the vectorised counts, not too many for the processor's cache
 CHUNK = 4_000_000  # characters encoded together and written to one set of files
@@ -54,7 +55,7 @@ class Recipe:
     quality: Quality = field(default_factory=Quality)
     languages: tuple[str, ...] = ()
     classic: tuple[str, ...] = ()
-    piece: int = 16_384
+    piece: int = 8192
     column: str | None = None
 
 
@@ -82,8 +83,8 @@ def work(job: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     out, report = Path(job["out"]), Report()
     with disk_errors(out):
         if job["do"] == "sample":
-            _sample(parts, recipe, out, job["most"])
-            return {}
+            _sample(parts, recipe, report, out, job["most"])
+            return {"report": report.to_dict()}
         out.mkdir()
         tokenizer = _tokenizer(job["tokenizer"])
         chunks = 0
@@ -124,13 +125,13 @@ def read_chunk(out: Path, number: int) -> Chunk:
     return chunk
 
 
-def _sample(parts: list[Part], recipe: Recipe, out: Path, most: int) -> None:
+def _sample(parts: list[Part], recipe: Recipe, report: Report, out: Path, most: int) -> None:
     """Write a JSON list of cleaned texts: from the beginning of each part its share by size."""
     texts: list[str] = []
     total = max(1, sum(part.size for part in parts))
     for part in parts:
         room = max(1, most * part.size // total)
-        for document in _cleaned([part], recipe, Report(), None):
+        for document in _cleaned([part], recipe, report, None):
             texts.append(_classic(document.text[:room], recipe))
             room -= len(document.text)
             if room <= 0:
@@ -218,7 +219,7 @@ def _write(stem: Path, chunk: list[tuple[int, Document, str]], tokenizer: Tokeni
     raw = [text.encode() for text in texts]
     rows = [(len(i), len(r), len(t), bytes_key(r)) for i, r, t in zip(ids, raw, texts, strict=True)]
     table = np.column_stack([np.array(rows, np.uint64)] + ([band_keys(texts)] if near else []))
-    flat = np.concatenate(ids).astype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+    flat = np.concatenate(ids).astype(tokenizer.dtype, copy=False)
     flat.tofile(stem.with_suffix(".ids"))
     np.save(stem.with_suffix(".npy"), table)
     about = {"dtype": flat.dtype.str, "documents": [n for n, _, _ in chunk], "sources": [d.source for _, d, _ in chunk]}
