@@ -236,8 +236,8 @@ def generate(
         InputError: the prompt is no text, or holds an id outside the vocabulary.
         NonFinite: the model computed a NaN or an infinity.
     """
-    if not isinstance(prompt, str) and isinstance(next(iter(prompt), None), str):
-        texts = [str(text) for text in prompt]
+    if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], str):
+        texts: Sequence[Any] = prompt
         return [_one(model, text, on_token, seed + i, options) for i, text in enumerate(texts)]
     return _one(model, prompt, on_token, seed, options)  # pyright: ignore[reportArgumentType]  # not of texts
 

@@ -28,7 +28,7 @@ class Term:
     """One part of a sum.
 
     Attributes:
-        name: "embed", "layers.2.head.3", "layers.1.mlp", "layers.0.mlp.neuron.17", "source.4" …
+        name: "embed", "layers.2.head.3", "layers.1.mlp", "neuron.17", "source.4" …
         value: what it adds, in logits.
         label: to be read, such as the token of a source.
         opens: whether `expand` has a next level for it.

@@ -216,7 +216,7 @@ function drawAttention(attention) {
       const [where, much] = attention.habits[l][h];
       const canvas = el("canvas", {});
       const label = `layer ${l} head ${h}, ${much > 0.005 ? `${share(much)} on ${where === "previous" ? "the token before" : where === "first" ? "the first token" : where === "itself" ? "the token itself" : "other tokens"}` : ""}`;
-      const button = el("button", { className: "thumb", type: "button", ariaLabel: label }, canvas);
+      const button = el("button", { className: "thumb", type: "button", "aria-label": label }, canvas);
       button.addEventListener("click", () => choose(l, h));
       tipped(button, () => [label]);
       thumbs.push({ l, h, canvas, button });
@@ -313,7 +313,7 @@ function drawAttention(attention) {
       const [x, y] = [longest + cursor.j * cell, slant + cursor.i * cell];
       context.strokeRect(x - 0.5, y - 0.5, Math.max(cell, 3) + 1, Math.max(cell, 3) + 1);
     }
-    large.ariaLabel = `attention of layer ${layer}, head ${head}: ${size} tokens; the arrow keys move over the cells`;
+    large.setAttribute("aria-label", `attention of layer ${layer}, head ${head}: ${size} tokens; the arrow keys move over the cells`);
   }
 
   function move(next) {
@@ -329,7 +329,7 @@ function drawAttention(attention) {
   function choose(l, h) {
     [layer, head] = [l, h];
     title.textContent = `Layer ${l}, head ${h}`;
-    for (const thumb of thumbs) thumb.button.ariaPressed = `${thumb.l === l && thumb.h === h}`;
+    for (const thumb of thumbs) thumb.button.setAttribute("aria-pressed", thumb.l === l && thumb.h === h);
     move(cursor);
   }
 
@@ -380,7 +380,7 @@ function drawLens(lens) {
     made.classList.toggle("chosen", data.look?.position === first + i);
     return made;
   });
-  const table = el("table", { className: "lens" }, el("thead", {}, el("tr", {}, el("th", {}), ...heading)));
+  const table = el("table", { className: "lens" }, el("thead", {}, el("tr", {}, el("th", {}, "after"), ...heading)));
   const cells = [];
   const last = lens.layers.length - 1;
   lens.layers.forEach((name, layer) => {
@@ -428,54 +428,53 @@ function nameOf({ name, label = "" }) {
 
 // One level of a ledger as a list; `inner` levels have a line that says what they are.
 function level(ledger, inner) {
-  const values = ledger.terms.map((term) => term.value);
-  const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
-  const percent = 100 / (high - low || 1);
   const list = el("ul", { className: "terms" });
   let bySize = true;
   let all = false;
+  let [low, percent] = [0, 1]; // the left end of the bars, and how much of their room one logit takes
 
-  function item(term) {
+  // A term with its bar; `act` is what a click does, if it is not a leaf.
+  function item(term, act) {
     const zero = el("b"); // one zero for all bars of a level
     zero.style.left = `${-low * percent}%`;
     const fill = el("span");
     fill.style.width = `${Math.abs(term.value) * percent}%`;
     fill.style.left = `${(Math.min(0, term.value) - low) * percent}%`;
     fill.style.background = term.value < 0 ? "var(--minus)" : "var(--plus)";
-    const inside = [
+    const line = el(act ? "button" : "div", { className: `term ${term.name === "others" ? "rest" : ""}` },
       el("span", { className: "name" }, ...nameOf(term)),
       el("span", { className: "bar" }, fill, zero),
-      el("span", { className: "value" }, signed(term.value)),
-    ];
-    const made = el("li", {});
+      el("span", { className: "value" }, signed(term.value)));
+    const made = el("li", { tabIndex: -1 }, line);
     made.dataset.name = term.name;
-    if (!term.opened) made.append(el("div", { className: `term ${term.name === "others" ? "rest" : ""}` }, ...inside));
-    else {
-      const button = el("button", { className: "term", type: "button", ariaExpanded: "false" }, ...inside);
-      button.addEventListener("click", () => {
-        const open = button.ariaExpanded !== "true";
-        button.ariaExpanded = `${open}`;
-        if (open) made.append(level(term.opened, true));
-        else made.lastChild.remove();
-      });
-      made.append(button);
+    if (act) {
+      line.type = "button";
+      line.setAttribute("aria-expanded", "false");
+      line.addEventListener("click", () => act(made, line));
     }
     return made;
   }
 
+  function unfold(term) {
+    return (made, line) => {
+      const open = line.getAttribute("aria-expanded") !== "true";
+      line.setAttribute("aria-expanded", open);
+      if (open) made.append(level(term.opened, true));
+      else made.lastChild.remove();
+    };
+  }
+
   function fill() {
     const terms = [...ledger.terms];
-    if (bySize) terms.sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
+    if (bySize) terms.sort((a, b) => (a.name === "others") - (b.name === "others") || Math.abs(b.value) - Math.abs(a.value));
     const cut = all || terms.length <= SHOWN + 1 ? terms.length : SHOWN;
-    list.replaceChildren(...terms.slice(0, cut).map(item));
-    if (cut < terms.length) {
-      const rest = terms.slice(cut);
-      const more = item({ name: "others", label: `${rest.length} others: show`, value: rest.reduce((sum, term) => sum + term.value, 0), opened: true });
-      const button = more.firstChild;
-      button.replaceWith(button.cloneNode(true)); // the same look, another click
-      more.firstChild.addEventListener("click", () => { all = true; fill(); });
-      list.append(more);
-    }
+    const rest = terms.slice(cut).reduce((sum, term) => sum + term.value, 0);
+    const values = [0, rest, ...terms.slice(0, cut).map((term) => term.value)];
+    low = Math.min(...values);
+    percent = 100 / (Math.max(...values) - low || 1);
+    list.replaceChildren(...terms.slice(0, cut).map((term) => item(term, term.opened && unfold(term))));
+    if (cut === terms.length) return;
+    list.append(item({ name: "others", label: `show ${terms.length - cut} others`, value: rest }, () => { all = true; fill(); }));
   }
   fill();
 
@@ -485,25 +484,24 @@ function level(ledger, inner) {
     el("span", {}, inner ? "the term " : "the model's logit ", el("b", {}, signed(ledger.total, 4))),
     el("span", {}, "error ", el("b", {}, tiny(ledger.error))));
   const choices = [["largest first", true], ["in the order of computation", false]].map(([name, value]) => {
-    const button = el("button", { type: "button", ariaPressed: `${value === bySize}` }, name);
+    const button = el("button", { type: "button", "aria-pressed": value === bySize }, name);
     button.addEventListener("click", () => {
       bySize = value;
-      choices.forEach((other) => (other.ariaPressed = `${other === button}`));
+      choices.forEach((other) => other.setAttribute("aria-pressed", other === button));
       fill();
     });
     return button;
   });
-  const made = el("div", {}, inner ? el("p", { className: "inner" }, ledger.what.replaceAll(".", " ")) : el("div", { className: "order" }, ...choices), list, sum);
+  const made = el("div", {}, inner ? el("p", { className: "inner" }, ledger.what) : el("div", { className: "order" }, ...choices), list, sum);
   made.reveal = (name) => {
     all = true;
     fill();
     const found = [...list.children].find((child) => child.dataset.name === name);
-    const button = found.querySelector("button");
-    if (button) button.click();
+    found.firstChild.click();
     found.scrollIntoView({ block: "center" });
-    (button ?? found).focus();
+    found.firstChild.focus();
   };
-  if (inner) made.className = "terms";
+  if (inner) made.className = "opened";
   return made;
 }
 
@@ -523,7 +521,7 @@ function map(ledger, reveal) {
     const line = el("tr", {}, el("th", { scope: "row" }, `layer ${layer}`));
     for (const column of columns) {
       const { term } = parts.find((part) => part.layer === layer && part.column === column);
-      const button = el("button", { type: "button", ariaLabel: `layer ${layer} ${column === "MLP" ? column : `head ${column}`}: ${signed(term.value)}` }, signed(term.value, 2));
+      const button = el("button", { type: "button", "aria-label": `layer ${layer} ${column === "MLP" ? column : `head ${column}`}: ${signed(term.value)}` }, signed(term.value, 2));
       button.addEventListener("click", () => reveal(term.name));
       cells.push([button, term.value / most]);
       line.append(el("td", {}, button));

@@ -184,7 +184,7 @@ def ledger(made: Ledger, width: int, colour: bool) -> Iterator[Text]:
     opened = next((term for term in made.top() if term.opens), None)
     if opened:
         inner = made.expand(opened.name)
-        yield from (Text(), Text(f"{inner.what.replace('.', ' ')} (the largest term that opens)", "dim"))
+        yield from (Text(), Text(f"{inner.what} (the largest term that opens)", "dim"))
         yield from _bars(inner, 6, width)
 
 

@@ -87,7 +87,7 @@ def unfold(
         down = block.mlp.down_proj
         post = recording[f"{layer}.mlp.post"][0, position].double()  # (M,)
         neurons = post * (read @ down.weight.double())
-        openers[f"{layer}.mlp"] = partial(_neurons, recording, f"{layer}.mlp", neurons)
+        openers[f"{layer}.mlp"] = partial(_neurons, recording, i, neurons)
         add(f"{layer}.mlp", neurons.sum())
         written = down.weight.double() @ post
         if down.bias is not None:
@@ -127,10 +127,10 @@ def _sources(recording: Recording, layer: int, head: int, position: int, reader:
     terms = [Term(f"source.{s}", float(amounts[s]), recording.tokens[s]) for s in range(position + 1)]
     if f"layers.{layer}.attn.z" in recording.edits:
         terms.append(Term("edit", total - float(amounts.sum()), "edited"))
-    return Ledger(f"layers.{layer}.head.{head}, by the token it read", tuple(terms), total, recording.receipt)
+    return Ledger(f"layer {layer} head {head}, by the token it read", tuple(terms), total, recording.receipt)
 
 
-def _neurons(recording: Recording, name: str, amounts: Tensor) -> Ledger:
+def _neurons(recording: Recording, layer: int, amounts: Tensor) -> Ledger:
     """An MLP's term by the neuron that wrote it, (M,)."""
     terms = tuple(Term(f"neuron.{i}", value) for i, value in enumerate(amounts.tolist()))
-    return Ledger(f"{name}, by neuron", terms, float(torch.sum(amounts)), recording.receipt)
+    return Ledger(f"layer {layer} mlp, by neuron", terms, float(torch.sum(amounts)), recording.receipt)

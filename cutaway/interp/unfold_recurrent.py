@@ -68,4 +68,9 @@ def _steps(recording: Recording, cell: str, layer: str, inside: dict[str, Tensor
         before = torch.cat((state.new_zeros(1), state[:-1]))
         set_ = (state - taken - keep * before) * scale
         terms += [Term(f"step.{t}.edit", value, "edited") for t, value in enumerate(set_.tolist()) if value]
-    return Ledger(f"{layer}.unit.{unit}, by the step that wrote it", tuple(terms), total, recording.receipt)
+    return Ledger(
+        f"{layer.replace('layers.', 'layer ')} unit {unit}, by the step that wrote it",
+        tuple(terms),
+        total,
+        recording.receipt,
+    )
