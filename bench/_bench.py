@@ -29,6 +29,7 @@ def options(description: str | None) -> argparse.Namespace:
     """The command line of a benchmark: `--quick` tries it out in under a minute and writes no result."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller and once only; writes no result")
+    parser.add_argument("--runs", type=int, default=3, help="how often; the median is the figure (3)")
     return parser.parse_args()
 
 

@@ -65,7 +65,7 @@ print(json.dumps([time.perf_counter() - start, seconds, ids]))
 
 def main() -> None:
     options = _bench.options(__doc__)
-    small, large, runs = (2 * MB, 20 * MB, 1) if options.quick else (10 * MB, GB, 3)
+    small, large, runs = (2 * MB, 20 * MB, 1) if options.quick else (10 * MB, GB, options.runs)
     cores = usable_cores()
     with tempfile.TemporaryDirectory(prefix="bench-prepare-") as temporary:
         folder = Path(temporary)

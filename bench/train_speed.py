@@ -131,7 +131,7 @@ def main() -> None:
     path = _bench.data("tinyshakespeare", "input.txt")
     text = path.read_text("utf-8")
     valid_text = split(text)[1]
-    runs, peer_steps = (1, 60) if options.quick else (3, 2000)
+    runs, peer_steps = (1, 60) if options.quick else (options.runs, 2000)
     python = _bench.peer_python("transformers")
     ratios, losses, quick_ones, long_ones, peers = [], [], [], [], []
     with tempfile.TemporaryDirectory() as room:

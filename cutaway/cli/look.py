@@ -1,6 +1,7 @@
 """`cutaway look`: see inside."""
 
 import json as json_format
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from cutaway.models import load_model
 
 def look(
     model: Annotated[str, typer.Argument(help="A run folder or a model folder.")],
-    text: Annotated[str, typer.Argument(help="What the model reads.")],
+    text: Annotated[str, typer.Argument(help="What the model reads; - reads it from stdin.")],
     token: Annotated[str | None, typer.Option(help="The next token to open; by default the likeliest.")] = None,
     minus: Annotated[str | None, typer.Option(help="Another token: why the one rather than the other.")] = None,
     position: Annotated[int, typer.Option(help="After which token, from 0; -1 is the last.")] = -1,
@@ -27,6 +28,7 @@ def look(
 
     Example: cutaway look run "import os" --html look.html
     """
+    text = sys.stdin.read() if text == "-" else text
     seen = look_inside(load_model(model), text, token=token, minus=minus, position=position, layer=layer, head=head)
     if html is not None:
         write_atomic(html, seen.to_html())
