@@ -8,7 +8,7 @@ Shapes: T tokens of the prompt, V vocabulary.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 
@@ -237,7 +237,7 @@ def generate(
         NonFinite: the model computed a NaN or an infinity.
     """
     if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], str):
-        texts: Sequence[Any] = prompt
+        texts = cast(Sequence[str], prompt)
         return [_one(model, text, on_token, seed + i, options) for i, text in enumerate(texts)]
     return _one(model, prompt, on_token, seed, options)  # pyright: ignore[reportArgumentType]  # not of texts
 
