@@ -21,7 +21,7 @@ def look(
     position: Annotated[int, typer.Option(help="After which token, from 0; -1 is the last.")] = -1,
     layer: Annotated[int | None, typer.Option(help="Whose attention to show large, from 0.")] = None,
     head: Annotated[int | None, typer.Option(help="Which head of it; by default the sharpest.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page to open in a browser.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page to open in a browser.", dir_okay=False)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """See inside: surprisal, attention, the logit lens, and where a logit comes from.

@@ -91,7 +91,7 @@ class Ledger(Result):
         return sorted(self.terms, key=lambda term: -abs(term.value))[:count]
 
     def brief(self, count: int = SHOWN) -> list[Term]:
-        """The largest terms, and all others as one."""
+        """The largest terms, largest first, and all others as one."""
         terms = self.top(count)
         if len(terms) == len(self.terms):
             return terms
@@ -108,8 +108,10 @@ class Ledger(Result):
         return self._rows(depth, most, None) | {"receipt": self.receipt.to_json()}
 
     def _rows(self, depth: int, most: int | None, count: int | None) -> dict[str, Any]:
+        order = {term.name: place for place, term in enumerate(self.terms)}
+        kept = self.terms if count is None else sorted(self.brief(count), key=lambda t: order.get(t.name, len(order)))
         rows = []
-        for term in self.terms if count is None else self.brief(count):
+        for term in kept:
             row: dict[str, Any] = {"name": term.name, "value": term.value}
             if term.label:
                 row["label"] = term.label

@@ -5,8 +5,8 @@ import torch
 
 from cutaway import load_model, record, replace, save_model
 from cutaway.errors import ConfigError, DamagedFile
-from cutaway.interp import ledger
-from cutaway.models import DecoderConfig, Model, NetworkConfig, RecurrentConfig, build_network
+from cutaway.interp import ledger, logit_lens, predicted_bytes
+from cutaway.models import ActiveTap, DecoderConfig, Model, NetworkConfig, RecurrentConfig, build_network
 from cutaway.tokenizers import Tokenizer, train_tokenizer
 
 GPT2 = {"norm": "layernorm", "position": "learned", "activation": "gelu_tanh", "gated": False, "qk_norm": False}
@@ -60,8 +60,6 @@ def test_recording_everything_changes_no_bit(model: Model):
 
 
 def test_recording_inside_autograd_changes_no_bit_either(model: Model):
-    from cutaway.models import ActiveTap
-
     ids = model.ids(TEXT)
     seen: dict = {}
     tapped = model.network(ids, tap=ActiveTap(model.network.tap_names(), sink=seen.__setitem__))
@@ -69,8 +67,6 @@ def test_recording_inside_autograd_changes_no_bit_either(model: Model):
 
 
 def test_memory_is_predicted_exactly(model: Model):
-    from cutaway.interp import predicted_bytes
-
     recording = record(model, TEXT)
     assert predicted_bytes(model.config, list(recording), 1, len(recording.tokens)) == recording.receipt.bytes
 
@@ -145,6 +141,59 @@ def test_patching_before_the_first_difference_does_nothing(model: Model):
     untouched = replace(model, other, {place: lambda x: x})
     assert torch.equal(replace(model, other, {place: patch}).logits, untouched.logits)
     torch.testing.assert_close(untouched.logits, corrupt.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_patching_the_last_state_at_the_last_position_recovers_its_logits(model: Model):
+    clean, other = record(model, TEXT), TEXT.replace("cat", "mat")
+    last = layers(model)[-1]
+    place = f"layers.{last}.resid_post" if attends(model) else f"layers.{last}.hidden"
+
+    def patch(x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[:, -1] = clean[place][:, -1]
+        return x
+
+    patched = replace(model, other, {place: patch}).logits
+    torch.testing.assert_close(patched[:, -1], clean.logits[:, -1], rtol=1e-5, atol=1e-5)
+    assert (patched[:, -2] - clean.logits[:, -2]).abs().max() > 1e-3
+
+
+def test_no_gradient_reaches_a_logit_from_a_later_token(model: Model):
+    """Exactly none; and some from the token itself, or the test would hold for a constant."""
+    ids = model.ids(TEXT)
+    t = 9
+    embedded = record(model, TEXT, "embed")["embed"].requires_grad_()
+    logits = model.network(ids, tap=ActiveTap(edits={"embed": lambda _: embedded}))
+    (gradient,) = torch.autograd.grad(logits[0, t].sum(), embedded)
+    assert gradient[0, t + 1 :].abs().max() == 0
+    assert gradient[0, : t + 1].abs().amin(dim=0).max() > 0
+
+
+def test_the_lens_ends_with_the_model(model: Model):
+    if not attends(model):
+        return
+    probabilities = model.logits(TEXT)[0].softmax(-1).max(-1)
+    for t, cell in enumerate(logit_lens(model, TEXT).cells[-1]):
+        token, p = cell.top[0]
+        assert token == model.tokenizer.token(int(probabilities.indices[t]))
+        assert p == float(probabilities.values[t])
+
+
+@torch.no_grad()
+def test_with_a_cache_every_activation_is_the_same(model: Model):
+    ids = model.ids(TEXT)
+    whole = record(model, ids)
+    cache = model.network.new_cache(1, 32)
+    for start, end in ((0, 3), (3, 4), (4, 9), (9, 10)):
+        step: dict[str, torch.Tensor] = {}
+        model.network(ids[:, start:end], cache=cache, tap=ActiveTap(whole, sink=step.__setitem__))
+        assert step.keys() == set(whole)
+        for name, value in step.items():
+            over = 2 if name.endswith(("attn.q", "attn.k", "attn.v", "attn.z", "scores", "pattern")) else 1
+            expected = whole[name].narrow(over, start, end - start)
+            if name.endswith(("scores", "pattern")):
+                expected = expected[..., :end]  # the keys so far
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
