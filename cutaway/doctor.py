@@ -2,24 +2,20 @@
 
 import os
 import platform
+import re
 import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
 from cutaway import __version__
 
-# extra -> the modules that show it is installed
-EXTRAS = {
-    "documents": ("ftfy", "jieba", "pyarrow", "pypdf", "rensa", "snowballstemmer", "trafilatura", "zstandard"),
-    "pictures": ("matplotlib",),
-    "tensorboard": ("tensorboard",),
-}
-VECTORS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "asimd")
+# those of x86, then those of ARM, as Linux spells them
+VECTORS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "sve", "i8mm", "bf16", "asimd")
+OPTIONAL = re.compile(r"([\w.-]+).*extra == ['\"]([\w-]+)['\"]")
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Diagnosis:
         vectors: instruction sets of the processor that matter here.
         rates: measured: bfloat16 and float32 matrix products in GFLOP/s, reading memory in GB/s.
         choices: what follows.
-        missing: extra -> the command that installs it.
+        extras: optional libraries, by extra: those that are missing.
     """
 
     versions: dict[str, str]
@@ -53,60 +49,65 @@ class Diagnosis:
     vectors: list[str]
     rates: dict[str, float]
     choices: list[Choice]
-    missing: dict[str, str]
+    extras: dict[str, list[str]]
+
+    @property
+    def commands(self) -> dict[str, str]:
+        """The command that installs each extra of which something is missing."""
+        return {extra: f"pip install 'cutaway[{extra}]'" for extra, missing in self.extras.items() if missing}
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        return asdict(self)
+        return asdict(self) | {"commands": self.commands}
 
 
 def diagnose() -> Diagnosis:
     """Look at the machine and measure it; takes about two seconds."""
-    import torch
+    import torch  # late, as `cutaway doctor --help` should not wait for it
 
-    vectors = _vectors()
+    from cutaway.training.config import TrainConfig
+    from cutaway.training.plan import DTYPES, choose_dtype, matmul_rate
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    rates = {
-        "bf16_gflops": _matmul_rate(torch.bfloat16),
-        "fp32_gflops": _matmul_rate(torch.float32),
-        "read_gb_per_s": _read_rate(),
-    }
-    faster = rates["bf16_gflops"] / rates["fp32_gflops"]
-    dtype = Choice(
-        "training dtype",
-        "bf16" if faster > 1.2 else "fp32",
-        f"bfloat16 matrix products run {faster:.1f} x as fast as float32 here",
-    )
-    if torch.cuda.is_available():
-        device = Choice("device", "cuda", f"torch sees {torch.cuda.get_device_name()}")
-    else:
-        device = Choice("device", "cpu", "torch sees no GPU")
-    threads = Choice("threads", str(torch.get_num_threads()), f"torch's own choice for {cores} usable cores")
-    missing = {
-        extra: f"pip install 'cutaway[{extra}]'"
-        for extra, modules in EXTRAS.items()
-        if any(find_spec(module) is None for module in modules)
-    }
+    rates = {f"{name}_gflops": round(matmul_rate(dtype) / 1e9, 1) for name, dtype in DTYPES.items()}
+    settled, [reason] = choose_dtype(TrainConfig(data="", out=""))
+    gpu = f"torch sees {torch.cuda.get_device_name()}, but " if torch.cuda.is_available() else ""
     return Diagnosis(
         versions={"cutaway": __version__, "python": platform.python_version()} | _versions(),
         cores=cores,
         memory_gb=_memory_gb(),
         disk_free_gb=round(shutil.disk_usage(Path.cwd()).free / 2**30, 1),
-        vectors=vectors,
-        rates=rates,
-        choices=[device, dtype, threads],
-        missing=missing,
+        vectors=_vectors(),
+        rates=rates | {"read_gb_per_s": _read_rate()},
+        choices=[
+            Choice("device", "cpu", f"{gpu}this version of Cutaway computes on the CPU"),
+            Choice("training dtype", settled.dtype, reason.partition(": ")[2]),
+            Choice("threads", str(torch.get_num_threads()), f"torch's own choice for {cores} usable cores"),
+        ],
+        extras=_extras(),
     )
 
 
+def _extras() -> dict[str, list[str]]:
+    """The extras that Cutaway's own metadata lists, without the one for developing it, and what each lacks."""
+    extras: dict[str, list[str]] = {}
+    for line in (requires("cutaway") if _version("cutaway") else None) or ():
+        for library, extra in OPTIONAL.findall(line):
+            extras.setdefault(extra, []).extend([library] if _version(library) is None else [])
+    extras.pop("dev", None)
+    return extras
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("torch", "numpy", "tokenizers", "tokie", "safetensors"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    packages = ("torch", "numpy", "tokenizers", "tokie", "safetensors")
+    return {package: _version(package) or "not installed" for package in packages}
 
 
 def _vectors() -> list[str]:
@@ -129,27 +130,13 @@ def _memory_gb() -> float | None:
         return None
 
 
-def _matmul_rate(dtype: Any, size: int = 1024) -> float:
-    """The best of several square products, in GFLOP/s."""
-    import torch
-
-    a, b = torch.ones(2, size, size, dtype=dtype)
-    return round(2 * size**3 / _best(lambda: a @ b) / 1e9, 1)
-
-
 def _read_rate(megabytes: int = 256) -> float:
     """The best of several sums over an array larger than any cache, in GB/s."""
     import torch
 
-    data = torch.ones(megabytes * 2**18)
-    return round(data.numel() * 4 / _best(data.sum, seconds=0.5) / 1e9, 1)
-
-
-def _best(work: Any, seconds: float = 0.3) -> float:
-    work()
-    times, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 3:
+    data, times = torch.ones(megabytes * 2**18), []
+    for _ in range(10):
         start = time.perf_counter()
-        work()
+        data.sum()
         times.append(time.perf_counter() - start)
-    return min(times)
+    return round(data.numel() * 4 / min(times) / 1e9, 1)

@@ -66,6 +66,8 @@ def explain(error: BaseException, verb: str) -> tuple[int, str]:
             return 130, "stopped by Ctrl-C"
         case typer.Exit():
             return error.exit_code, ""
+        case SystemExit(__context__=BrokenPipeError()):  # rich says so; `cutaway … | head` has read enough
+            return 0, ""
         case _ if isinstance(error, UsageError):
             return 2, f"{error.format_message().rstrip('.')}. See: cutaway {verb} --help"  # pyright: ignore
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):

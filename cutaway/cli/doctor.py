@@ -28,8 +28,9 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON obj
     table.add_row("memory reads", f"{rates['read_gb_per_s']:g} GB/s")
     for choice in found.choices:
         table.add_row(choice.name, f"{choice.value}: {choice.reason}")
-    for extra, command in found.missing.items():
-        table.add_row(f"{extra} missing", command)
-    if not found.missing:
-        table.add_row("extras", "all installed")
-    Console(highlight=False).print(table)
+    whole = [extra for extra, missing in found.extras.items() if not missing]
+    if whole:
+        table.add_row("extras installed", ", ".join(whole))
+    for extra, command in found.commands.items():
+        table.add_row(f"{extra} lacks", f"{', '.join(found.extras[extra])}; {command}")
+    Console(highlight=False, markup=False).print(table)  # cutaway[documents] is no markup

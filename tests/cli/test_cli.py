@@ -58,10 +58,12 @@ def test_version(capsys: pytest.CaptureFixture[str]):
     ("words", "sentence"),
     [
         (["trian"], "unknown verb 'trian'; did you mean train"),
+        (["--hlep"], "unknown option '--hlep'; did you mean --help"),
         (["generate"], "Missing argument 'model'"),
         (["generate", "nowhere"], "nowhere does not exist"),
         (["generate", "nowhere", "--temprature", "1"], "--temperature"),
         (["generate", "nowhere", "--temperature", "warm"], "Invalid value for '--temperature'"),
+        (["generate", "nowhere", "--top-k", "1.5"], "Invalid value for '--top-k'"),
         (["look", "nowhere", "text"], "nowhere does not exist"),
     ],
 )
@@ -105,6 +107,7 @@ def test_our_own_bugs_are_not_dressed_up(monkeypatch: pytest.MonkeyPatch):
         (OSError(28, "No space left on device"), 2),
         (PermissionError(13, "Permission denied", "/there"), 2),
         (MemoryError(), 2),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 2),
     ],
 )
 def test_codes(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -124,13 +127,53 @@ def test_doctor(capsys: pytest.CaptureFixture[str]):
     assert found["cores"] >= 1
     assert found["rates"]["fp32_gflops"] > 0
     assert {choice["name"] for choice in found["choices"]} == {"device", "training dtype", "threads"}
+    assert all(choice["reason"] for choice in found["choices"])
     assert main(["doctor"]) == 0
     assert "GFLOP/s" in capsys.readouterr().out
 
 
-def test_a_closed_pipe_is_no_error(tmp_path: Path):
-    done = subprocess.run(
-        f"{sys.executable} -m cutaway doctor | head -0", shell=True, capture_output=True, text=True, cwd=tmp_path
-    )
-    assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
+def test_doctor_names_what_is_missing_and_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    import cutaway.doctor as module
+
+    lines = ["a-library>=1; extra == 'documents'", "torch>=2.9", "numpy; extra == 'pictures'", "other; extra == 'dev'"]
+    monkeypatch.setattr(module, "requires", lambda package: lines)
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["extras"] == {"documents": ["a-library"], "pictures": []}
+    assert found["commands"] == {"documents": "pip install 'cutaway[documents]'"}
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["doctor"]) == 0
+    assert "a-library; pip install 'cutaway[documents]'" in capsys.readouterr().out
+
+
+def test_ctrl_c_at_any_moment_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    import cutaway.cli
+
+    def interrupted(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cutaway.cli, "_answer", interrupted)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "cutaway: stopped by Ctrl-C\n"
+
+
+@pytest.mark.parametrize("redirection", ["| head -0", ">&-"])
+@pytest.mark.parametrize("words", ["--help", "doctor"])
+def test_a_closed_output_is_no_error(words: str, redirection: str):
+    command = f"{sys.executable} -m cutaway {words} {redirection}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize(("words", "sentence"), [("--help", "No space left"), ("doctor --json", "the disk is full")])
+def test_a_full_output_is_one_sentence(words: str, sentence: str):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cutaway", *words.split()], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cutaway.errors import ConfigError, NonFinite
+from cutaway.errors import ConfigError, InputError, NonFinite
 from cutaway.generation import generate, stream
 from cutaway.models import Decoder, DecoderConfig, Model, Recurrent, RecurrentConfig
 from cutaway.tokenizers import train_tokenizer
@@ -96,6 +96,32 @@ def test_an_empty_prompt_begins_a_new_text(model: Model):
     assert made.ids[0] == int(model.logits([end])[0, -1].argmax())
 
 
+def test_ids_continue_as_the_text_that_they_spell(model: Model):
+    ids = model.tokenizer.encode("the cat")
+    made, by_ids = generate(model, "the cat", max_new_tokens=8), generate(model, ids, max_new_tokens=8)
+    assert (by_ids.prompt, by_ids.ids, by_ids.text) == (ids, made.ids, made.text)
+
+
+def test_several_prompts_give_a_list_and_one_gives_one(model: Model):
+    assert [made.seed for made in generate(model, ["a", ""], max_new_tokens=1, seed=7)] == [7, 8]
+    assert generate(model, [], max_new_tokens=1).prompt == []
+
+
+def test_the_prompt_is_checked_before_the_first_token(model: Model):
+    with pytest.raises(InputError, match=r"token ids must lie in 0 … \d+, but 9999 … 9999 was given"):
+        stream(model, [9999])
+    with pytest.raises(InputError, match="a prompt must be text or token ids, but None"):
+        stream(model, None)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="lone surrogate"):
+        generate(model, ["the", "\ud800"])
+    model = make("decoder")
+    model.tokenizer.end_of_text = None
+    with pytest.raises(InputError, match="no token that begins a text"):
+        stream(model, "")
+    model.tokenizer.begin_of_text = 5
+    assert generate(model, "", max_new_tokens=1, temperature=0).ids == [int(model.logits([5])[0, -1].argmax())]
+
+
 def test_the_method_is_the_function(model: Model):
     assert model.generate("the", max_new_tokens=5) == generate(model, "the", max_new_tokens=5)
 
@@ -109,11 +135,21 @@ def test_training_mode_is_restored(model: Model):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"max_new_tokens": 0}, "max_new_tokens must be at least 1"), ({"stop": ["a", ""]}, "stop string is empty")],
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ({"max_new_tokens": 2.5}, "whole number below 2\\^63, but 2.5"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": 2**64}, "seed must be at least 0 and a whole number below"),
+        ({"temperature": "warm"}, r"temperature must be float, but 'warm' \(str\) was given"),
+        ({"top_k": 2.0}, "top_k must be int"),
+        ({"top_p": 1.5}, "top_p must be above 0 and at most 1, but 1.5"),
+        ({"stop": ["a", ""]}, "stop string is empty"),
+        ({"stop": ["a", 3]}, "stop must be text or several texts, but 3"),
+    ],
 )
-def test_what_is_wrong_is_named(options: dict, message: str):
+def test_what_is_wrong_is_named_before_the_first_token(options: dict, message: str):
     with pytest.raises(ConfigError, match=message):
-        generate(make("decoder"), "the", **options)
+        stream(make("decoder"), "the", **options)
 
 
 def test_a_nan_is_never_hidden():

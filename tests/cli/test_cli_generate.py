@@ -1,0 +1,104 @@
+"""`cutaway generate`: the function's own words, exactly, to people and to machines."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cutaway.cli import main
+from cutaway.generation import generate
+from cutaway.models import Decoder, DecoderConfig, Model, load_model, save_model
+from cutaway.tokenizers import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    tokenizer = train_tokenizer(["def f(x):\n\treturn x  # 猫坐在垫子上😀 \x1b[2J\r\n" * 20], "bpe", 300)
+    torch.manual_seed(0)
+    network = Decoder(DecoderConfig(tokenizer.vocab_size, context=32, layers=1, width=16, heads=2))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return str(save_model(Model(network, tokenizer), tmp_path_factory.mktemp("models") / "toy"))
+
+
+def stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+
+def test_writes_the_prompt_and_its_continuation_exactly(folder: str, capsys: pytest.CaptureFixture[str]):
+    prompt = "a\tb [bold]猫"
+    made = generate(load_model(folder), prompt, max_new_tokens=30, temperature=1.5, seed=4)
+    assert main(["generate", folder, "-p", prompt, "-n", "30", "--temperature", "1.5", "--seed", "4"]) == 0
+    assert capsys.readouterr().out == f"{prompt}{made.text}\n"
+
+
+def test_json_is_the_result(folder: str, capsys: pytest.CaptureFixture[str]):
+    one, two = generate(load_model(folder), ["猫", ""], max_new_tokens=5, seed=2)
+    words = ["generate", folder, "--json", "-n", "5", "--seed", "2", "-p", "猫"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out) == one.__dict__
+    assert main([*words, "-p", ""]) == 0
+    assert json.loads(capsys.readouterr().out) == [one.__dict__, two.__dict__]
+
+
+def test_every_option_arrives(folder: str, capsys: pytest.CaptureFixture[str]):
+    options = {"temperature": 0.9, "top_k": 20, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.3}
+    made = generate(load_model(folder), "def", max_new_tokens=9, stop=["xyz", "zyx"], seed=3, **options)
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    words += ["--stop", "xyz", "--stop", "zyx", "--max-new-tokens", "9", "--seed", "3"]
+    assert main(["generate", folder, "--prompt", "def", "--json", *words]) == 0
+    assert json.loads(capsys.readouterr().out) == made.__dict__
+
+
+def test_a_dash_reads_the_prompt_from_stdin(
+    folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    stdin(monkeypatch, "猫\n".encode())
+    assert main(["generate", folder, "-p", "-", "-n", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["prompt"] == "猫\n"
+
+
+def test_a_prompt_that_is_no_text_is_refused_before_anything_is_written(
+    folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    stdin(monkeypatch, b"ab\xff")
+    for prompt, sentence in (("-", "not UTF-8: invalid start byte at byte 2"), ("ab\udcff", "lone surrogate")):
+        assert main(["generate", folder, "-p", prompt]) == 2
+        captured = capsys.readouterr()
+        assert sentence in captured.err
+        assert captured.out == ""
+
+
+def test_an_output_of_another_encoding_shows_escapes(folder: str):
+    done = subprocess.run(
+        [sys.executable, "-m", "cutaway", "generate", folder, "-p", "猫", "-n", "1", "--temperature", "0"],
+        capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stdout.startswith(rb"\u732b")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_a_terminal_gets_colour_and_no_commands_from_the_model(folder: str, tmp_path: Path):
+    import pty
+
+    command = [sys.executable, "-m", "cutaway", "generate", folder, "-p", "a\tb\x1b[2J", "-n", "40", "--seed", "1"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL)
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait() == 0
+    os.close(ours)
+    assert shown.startswith(b"\x1b[2ma\tb\\x1b[2J\x1b[0m")  # dim, the prompt with its escape spelled out, no longer dim
+    assert shown.count(b"\x1b") == 2
