@@ -474,7 +474,7 @@ function level(ledger, inner) {
     percent = 100 / (Math.max(...values) - low || 1);
     list.replaceChildren(...terms.slice(0, cut).map((term) => item(term, term.opened && unfold(term))));
     if (cut === terms.length) return;
-    list.append(item({ name: "others", label: `show ${terms.length - cut} others`, value: rest }, () => { all = true; fill(); }));
+    list.append(item({ name: "others", label: `show ${terms.length - cut} more`, value: rest }, () => { all = true; fill(); }));
   }
   fill();
 
