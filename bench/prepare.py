@@ -36,7 +36,8 @@ print(json.dumps([time.perf_counter() - start, sum(split["bytes"] for split in m
 """
 
 ENCODE = """
-import json, sys, time
+import json, sys, time, zlib
+import numpy as np
 from pathlib import Path
 from cutaway.text.readers import find
 from cutaway.text.report import Report
@@ -48,17 +49,19 @@ tokenizer = load_tokenizer(sys.argv[2])
 from tokenizers import Tokenizer
 plain = Tokenizer.from_file(str(Path(sys.argv[2]) / "tokenizer.json"))
 ways = {
-    "tokie": lambda texts: [ids.tolist() for ids in tokenizer.encode_bulk(texts)],
-    "tokenizers": lambda texts: [e.ids for e in plain.encode_batch_fast(texts, add_special_tokens=False)],
+    "tokie": lambda texts: tokenizer.encode_bulk(texts),
+    "tokenizers": lambda texts: [
+        np.array(e.ids, tokenizer.dtype) for e in plain.encode_batch_fast(texts, add_special_tokens=False)
+    ],
 }
-tokenizer.encode_bulk(["warm up"])
 encode, seconds, ids = ways[sys.argv[4]], 0.0, 0
+encode(["warm up"])
 start = time.perf_counter()
 for chunk in job._chunks(job._pieces(job._cleaned(parts, recipe, Report(), None), recipe)):
     before = time.perf_counter()
     found = encode([text for _, _, text in chunk])
     seconds += time.perf_counter() - before
-    ids += sum(hash(tuple(one)) for one in found)
+    ids = zlib.crc32(np.concatenate(found), ids)
 print(json.dumps([time.perf_counter() - start, seconds, ids]))
 """
 

@@ -64,9 +64,11 @@ def excerpt(text: str, start: int = 0) -> str:
 
 def first_difference(before: str, after: str) -> str:
     """The first place where two texts differ, as "before → after", with a few characters around it made visible."""
-    shorter, block = min(len(before), len(after)), 4096
-    low = next((i for i in range(0, shorter, block) if before[i : i + block] != after[i : i + block]), shorter)
-    low += next((i for i, (a, b) in enumerate(zip(before[low:], after[low:], strict=False)) if a != b), 0)
+    low, shorter = 0, min(len(before), len(after))
+    for block in (4096, 64, 1):  # slices compare at the speed of memory
+        while low < shorter and before[low : low + block] == after[low : low + block]:
+            low += block
+    low = min(low, shorter)
     start = max(0, low - 20)
     return f"{ascii_visible(before[start : low + 20])} → {ascii_visible(after[start : low + 20])}"
 

@@ -33,7 +33,13 @@ _DOUBTFUL_HIGH = re.compile(
 _DOUBTFUL_TAB = re.compile(r"\t(?:[^\w\s]|[_\x1c-\x1f])[^\W\d_]")
 _DOUBTFUL_LINE = re.compile(r"\n[^\S\r\n]+\n")  # beginning with a letter, a search is several times as fast
 _DOUBTFUL_RETURN = re.compile(r"[\r\n][^\S\r\n]+[\r\n]")
+_SPACES = re.compile("[\x01\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")  # in `rare` characters
 _DOUBTFUL_SPACE = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^\\W\\d_]")
+
+# tokie merges in another order in a piece (a word, a run of spaces or of signs) of some 10,000 bytes and more. A run of
+# twice a window's characters or more fills one of the windows that a text is looked at through.
+WINDOW = 1024
+_SIGNS = re.compile(r"(?:[^\w\s]|_)+")
 
 MOST_TOKENS_TRIED = 10_000
 PROBES = (
@@ -139,16 +145,29 @@ def choose_bulk(text: str, slow: tokenizers.Tokenizer, vocabulary: Sequence[str]
 
 def doubtful(text: str) -> bool:
     """Whether a text holds characters that tokie may sort otherwise than the tokenizers library."""
-    if "\v" in text or "\f" in text or _DOUBTFUL_TAB.search(text) or _DOUBTFUL_LINE.search(text):
+    from cutaway.text.clean.characters import rare  # late: with it come the readers, which loading need not wait for
+
+    if len(text) > 2 * WINDOW and any(_uniform(text[i : i + WINDOW]) for i in range(0, len(text) - WINDOW + 1, WINDOW)):
+        return True
+    if "\v" in text or "\f" in text or ("\t" in text and _DOUBTFUL_TAB.search(text)):
         return True
     if "\r" in text and _DOUBTFUL_RETURN.search(text):
         return True
-    if text.isascii():
-        return False
-    if _DOUBTFUL.search(text) or _DOUBTFUL_SPACE.search(text):
+    beyond = rare(
+        text
+    )  # what the patterns below look for needs one of these, so most texts are not searched themselves
+    spaces = _SPACES.search(beyond)
+    if (spaces or " \n" in text or "\t" in text) and _DOUBTFUL_LINE.search(text):
         return True
-    high = len(text.encode("utf-16-le")) > 2 * len(text)  # the fast way to ask for characters above U+FFFF
-    return high and _DOUBTFUL_HIGH.search(text) is not None
+    if _DOUBTFUL.search(beyond) or (spaces and _DOUBTFUL_SPACE.search(text)):
+        return True
+    high = len(beyond.encode("utf-16-le")) > 2 * len(beyond)  # the fast way to ask for characters above U+FFFF
+    return high and _DOUBTFUL_HIGH.search(beyond) is not None
+
+
+def _uniform(window: str) -> bool:
+    """Whether a piece could go all through this window."""
+    return window.isalnum() or window.isspace() or _SIGNS.fullmatch(window) is not None
 
 
 def probe_texts(vocabulary: Sequence[str] = ()) -> list[str]:

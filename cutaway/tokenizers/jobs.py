@@ -3,8 +3,8 @@
 A job's output goes to files, so that a process holds one chunk at a time however large its part is:
 
     000000.ids      the token ids of the chunk's pieces, end to end
-    000000.npy      (N, 4 or 4 + BANDS) uint64, a row a piece: how many ids, UTF-8 bytes and characters, its key, its
-    band keys 000000.json     the number of each piece's document within the job, and the sources of those documents
+    000000.npy      (N, 4 or more) uint64, a row a piece: how many ids, bytes and characters; its key and band keys
+    000000.json     the number of each piece's document within the job, and the sources of those documents
 """
 
 import json
@@ -20,7 +20,7 @@ from cutaway.files import disk_errors
 from cutaway.settings import build
 from cutaway.text.bag import classic as classic_steps
 from cutaway.text.clean import STEPS, Cleaning, Quality
-from cutaway.text.clean.language import survey
+from cutaway.text.clean.language import Survey
 from cutaway.text.dedup import band_keys, bytes_key
 from cutaway.text.documents import Document
 from cutaway.text.readers import Part, Skipped, read_part
@@ -77,7 +77,7 @@ def shard_job(parts: Iterable[Part], recipe: Recipe, out: Path, tokenizer: Path)
 
 
 def work(job: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
-    """Do a job. Returns the report of what happened, and for a shard job how many chunks were written."""
+    """Do a job. Returns the report of what happened; a shard job also how many chunks it wrote, and what encoded."""
     parts = [Part(**part) for part in job["parts"]]
     recipe = build(Recipe, job["recipe"])
     out, report = Path(job["out"]), Report()
@@ -91,7 +91,7 @@ def work(job: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
         for chunk in _chunks(_pieces(_cleaned(parts, recipe, report, tell), recipe)):
             _write(out / f"{chunks:06d}", chunk, tokenizer, near="near_duplicates" in recipe.steps)
             chunks += 1
-    return {"chunks": chunks, "report": report.to_dict()}
+    return {"chunks": chunks, "report": report.to_dict(), "encoder": str(tokenizer.bulk)}
 
 
 @dataclass(frozen=True)
@@ -146,24 +146,24 @@ def _cleaned(parts: list[Part], recipe: Recipe, report: Report, tell: Tell | Non
         report.skipped[what.source] = what.reason
 
     batch: list[Document] = []
-    length = 0
+    length, survey = 0, Survey()
     for part in parts:
         read = 0
         for document in read_part(part, column=recipe.column, skipped=skipped):
             batch.append(document)
             length += len(document.text)
             if length >= BATCH:
-                yield from _clean(batch, recipe, report)
+                yield from _clean(batch, recipe, report, survey)
                 batch, length = [], 0
                 read = _tell_some(read, part, tell)
         if tell:
             tell(part.size - read)
         report.files += part.start == 0
     if batch:
-        yield from _clean(batch, recipe, report)
+        yield from _clean(batch, recipe, report, survey)
 
 
-def _clean(batch: list[Document], recipe: Recipe, report: Report) -> list[Document]:
+def _clean(batch: list[Document], recipe: Recipe, report: Report, survey: Survey) -> list[Document]:
     config = Cleaning(recipe.quality, recipe.languages)
     length = sum(len(document.text) for document in batch)
     report.documents += len(batch)

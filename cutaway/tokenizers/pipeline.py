@@ -41,11 +41,12 @@ from cutaway.tokenizers.jobs import (
     work,
 )
 from cutaway.tokenizers.load import load_tokenizer
-from cutaway.tokenizers.store import StoreWriter, TokenStore
+from cutaway.tokenizers.store import TokenStore
 from cutaway.tokenizers.tokenizer import Tokenizer
 from cutaway.tokenizers.train import KINDS, train_tokenizer
+from cutaway.tokenizers.writer import StoreWriter
 
-SAMPLE = 32_000_000  # characters that a tokenizer is trained on; more hardly changes a vocabulary of 8,192
+SAMPLE = 20_000_000, 2_500, 50_000_000  # characters to train a tokenizer on: at least, per token wanted, at most
 SPREAD, LARGEST_JOB = 64, 8 << 20  # a corpus is divided into about so many jobs, of at most so many bytes
 PIECE, SMALL_PIECE, FEW = (
     8192,
@@ -164,7 +165,7 @@ def prepare(
         ):
             run = _Run(folder, Path(room), recipe, _jobs(parts, total), pool, progress, seed, skipped)
             if ready is None:
-                ready = train_tokenizer(run.sample(), str(tokenizer), vocab_size)
+                ready = train_tokenizer(run.sample(_sample_size(vocab_size)), str(tokenizer), vocab_size)
             ready.save(run.room)
             made = run.store(ready, valid, test, page=report)
     return Prepared(folder, made)
@@ -179,6 +180,12 @@ def _tokenizer(given: str | Path | Tokenizer) -> Tokenizer | None:
     if str(given) not in KINDS:
         raise ConfigError(unknown("kind of tokenizer (and there is no such path):", str(given), KINDS))
     return None
+
+
+def _sample_size(vocab_size: int) -> int:
+    """How many characters show a tokenizer its rarest tokens often enough."""
+    least, each, most = SAMPLE
+    return min(max(least, each * vocab_size), most)
 
 
 def _jobs(parts: Sequence[Part], total: int) -> list[list[Part]]:
@@ -216,13 +223,13 @@ class _Run:
     seed: int
     skipped: dict[str, str]
 
-    def sample(self) -> Iterator[str]:
-        """Cleaned texts from all over the corpus, at most SAMPLE characters."""
-        chosen = self.jobs[:: max(1, len(self.jobs) // SPREAD)] if _size(self.jobs) > SAMPLE else self.jobs
+    def sample(self, most: int) -> Iterator[str]:
+        """Cleaned texts from all over the corpus, about `most` characters if there are so many."""
+        chosen = self.jobs[:: max(1, len(self.jobs) // SPREAD)] if _size(self.jobs) > most else self.jobs
         size = max(1, _size(chosen))
         outs = [self.room / f"sample-{number:06d}" for number in range(len(chosen))]
         jobs = (
-            sample_job(job, self.recipe, out, 1 + int(min(1.0, SAMPLE / size) * _size([job])))
+            sample_job(job, self.recipe, out, 1 + int(min(1.0, most / size) * _size([job])))
             for job, out in zip(chosen, outs, strict=True)
         )
         report = Report()
@@ -290,11 +297,13 @@ class _Run:
         report, seen = Report(), {name: Seen() for name in GLOBAL if name in self.recipe.steps}
         splits: dict[str, Counter[str]] = {name: Counter() for name in SPLITS}
         places: list[np.ndarray] = []
+        encoder = ""
         outs = [self.room / f"job-{number:06d}" for number in range(len(self.jobs))]
         jobs = (shard_job(job, self.recipe, out, self.room) for job, out in zip(self.jobs, outs, strict=True))
         answers = self.pool.map(jobs, self._tick("cleaning and encoding", _size(self.jobs), splits))
         for out, answer in zip(outs, answers, strict=True):
             report.add(Report.from_dict(answer["report"]))
+            encoder = answer["encoder"]
             for number in range(answer["chunks"]):
                 chunk = read_chunk(out, number)
                 kept = _drop_duplicates(chunk, seen, report, tokenizer)
@@ -313,7 +322,7 @@ class _Run:
             "kind": tokenizer.kind,
             "vocab_size": tokenizer.vocab_size,
             "bytes_per_token": round(size / max(1, tokens), 3),
-            "encoded_with": str(tokenizer.bulk),
+            "encoded_with": encoder,
         }
         return report, np.concatenate([*places, np.zeros(0)])
 

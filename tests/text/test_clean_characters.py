@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutaway.text.clean.characters import characters, unicode, whitespace
+from cutaway.text.clean.characters import _MAY_COMPOSE, characters, unicode, whitespace
 from cutaway.text.documents import Document
 
 
@@ -62,6 +62,20 @@ def test_every_text_comes_out_writable_normal_and_the_second_time_unchanged(text
         assert not any(unicodedata.category(c) == "Cc" and c not in "\t\n" for c in once)
     assert run(characters, run(characters, text)) == run(characters, text)
     assert run(whitespace, run(whitespace, text)) == run(whitespace, text)
+
+
+def test_only_texts_that_nfc_cannot_change_skip_the_check() -> None:
+    """Characters that pass unchecked are in NFC, have no combining class, and are never the second half of another."""
+    seconds = set()
+    for code in range(0x110000):
+        parts = unicodedata.decomposition(chr(code)).split()
+        if len(parts) == 2 and not parts[0].startswith("<"):
+            seconds.add(int(parts[1], 16))
+    for code in range(0x110000):
+        if not _MAY_COMPOSE.search(chr(code)):
+            assert unicodedata.normalize("NFC", chr(code)) == chr(code)
+            assert unicodedata.combining(chr(code)) == 0
+            assert code not in seconds
 
 
 def test_unseen_characters_and_line_ends() -> None:

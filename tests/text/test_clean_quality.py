@@ -150,6 +150,16 @@ def test_repeated_ngrams_are_those_of_the_plain_way(words: list[str]) -> None:
     assert share == pytest.approx(expected)
 
 
+def test_of_long_documents_a_sample_gives_the_share() -> None:
+    rng = random.Random(0)
+    words = [str(rng.randrange(10**9)) for _ in range(30_000)]
+    text = " ".join(words + words[:10_000])
+    short, long = Measured(["one two three four five six", text]).repeated_ngrams(5)
+    assert short == 0
+    assert long == pytest.approx(0.25, abs=0.02)
+    assert Measured([text[:200_000]]).repeated_ngrams(5)[0] == 0
+
+
 def test_a_batch_gives_what_each_document_gives_alone() -> None:
     rng = random.Random(0)
     texts = [ENGLISH[rng.randrange(50) : rng.randrange(60, 300)] * rng.choice([1, 1, 3]) for _ in range(60)]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from cutaway.errors import ConfigError
 from cutaway.text.clean import STEPS, USUAL, Cleaning, check_steps, clean
 from cutaway.text.clean.boilerplate import boilerplate
-from cutaway.text.clean.language import check_languages, identify, language, survey
+from cutaway.text.clean.language import Survey, check_languages, identify, language
 from cutaway.text.documents import Document
 from cutaway.text.report import Report, StepReport, html
 
@@ -106,7 +106,9 @@ def test_language_step_keeps_what_was_asked_for_and_the_undetermined() -> None:
     assert [d.source for d in outcome.kept] == ["a", "c", "d.py"]
     assert outcome.dropped[0].reason == "in de, not in en"
     assert language(documents).kept == documents
-    assert survey(documents).total() == 1
+    survey = Survey()
+    assert survey(documents) == {"en": 1}
+    assert not survey(documents)
     with pytest.raises(ConfigError, match="unknown language 'english'"):
         check_languages(["english"])
 

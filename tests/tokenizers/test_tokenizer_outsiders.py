@@ -154,6 +154,17 @@ def test_tokie_cuts_every_neighbourhood_as_tokenizers_does() -> None:
     assert 2_000 < sum(map(doubtful, texts)) < 18_000
 
 
+def test_endless_words_and_white_space_get_the_ids_of_tokenizers_too() -> None:
+    tokenizer = train_tokenizer(["the end of it, and so on\n\n\n    x = 1\n" * 50], "bpe", 600, min_frequency=1)
+    assert tokenizer.bulk.name == "tokie"
+    draw = random.Random(0)
+    runs = ["x" * 5000, " " * 5000, "\n" * 5000, "-" * 5000, "中" * 2000, "the end of it, " * 300, "    x = 1\n" * 300]
+    texts = ["".join(draw.choices([*runs, "the", " ", "\n"], k=6)) for _ in range(150)]
+    for text, ids in zip(texts, tokenizer.encode_bulk(texts), strict=True):
+        assert ids.tolist() == tokenizer.encode(text)
+    assert not doubtful(runs[-1] * 5)
+
+
 @pytest.mark.slow
 def test_tokie_agrees_on_every_character_of_unicode() -> None:
     """Every code point where its class decides about the cut; the doubtful ones are those that bulk.py lists."""

@@ -8,7 +8,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from cutaway.text.clean.characters import rare
 from cutaway.text.documents import Document
 from cutaway.text.outcome import Outcome, excerpt, is_code
 
@@ -116,16 +115,17 @@ def _book(text: str) -> tuple[str, str]:
 
 def _notices(text: str) -> tuple[str, str]:
     """The text without notices and menus; and an example of those."""
-    beyond = rare(text)
-    notices = _holds(text, _NOTICE_WORDS) or _holds(beyond, _NOTICE_WORDS_ZH)
-    separated = " | " in text or _holds(beyond, _SEPARATORS)
     lines = text.split("\n")
-    gone = _menus(lines)
+    short = {number: line for number, line in enumerate(lines) if 0 < len(line) <= NOTICE_LINE}
+    together = "\n".join(short.values())
+    notices = _holds(together, _NOTICE_WORDS) or (not text.isascii() and _holds(together, _NOTICE_WORDS_ZH))
+    separated = " | " in together or (not text.isascii() and _holds(together, _SEPARATORS))
+    gone = _menus(lines, short)
     if notices or separated:
         gone |= {
             number
-            for number, line in enumerate(lines)
-            if len(line) <= NOTICE_LINE and ((notices and _is_notice(line)) or (separated and _is_separated(line)))
+            for number, line in short.items()
+            if (notices and _is_notice(line)) or (separated and _is_separated(line))
         }
     if not gone:
         return text, ""
@@ -158,12 +158,12 @@ def _running_heads(documents: Sequence[Document]) -> dict[str, set[str]]:
     return heads
 
 
-def _menus(lines: list[str]) -> set[int]:
+def _menus(lines: list[str], short: dict[int, str]) -> set[int]:
     """The numbers of the lines of menus: MENU_RUN or more labels with at most empty lines between them."""
     labels = [
         number
-        for number, line in enumerate(lines)
-        if 0 < len(line) <= LONGEST_LABEL and line.strip(" \t|>»›•·*-").lower() in _MENU
+        for number, line in short.items()
+        if len(line) <= LONGEST_LABEL and line.strip(" \t|>»›•·*-").lower() in _MENU
     ]
     gone: set[int] = set()
     run: list[int] = []

@@ -22,6 +22,12 @@ _SUSPICIOUS = re.compile(
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+# Outside these blocks there may be characters that NFC changes, orders or joins; a text without any is in NFC as it is.
+_MAY_COMPOSE = re.compile(
+    "[^\x00-\u02ff\u0391-\u03ce\u0400-\u0482\u048a-\u052f\u2010-\u2027\u2030-\u205e\u20a0-\u20bf\u3001-\u3029"
+    "\u3041-\u3096\u30a1-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff5e]"
+)
+
 # Shown by nothing, or meant for a terminal: C0 except tab and line feed, DEL, C1, soft hyphen, zero-width space, word
 # joiner, byte order mark, directional overrides, interlinear marks. The joiners U+200C and U+200D stay: emoji,
 # Persian and Indic scripts need them.
@@ -54,7 +60,7 @@ def unicode(documents: Sequence[Document]) -> Outcome:
             if _SUSPICIOUS.search(rare(text)):
                 repaired = _repair(text, fixes.fix_encoding)
                 what, text = ("wrong decoding repaired", repaired) if repaired != text else (what, text)
-            if not unicodedata.is_normalized("NFC", text):
+            if _MAY_COMPOSE.search(rare(text)) and not unicodedata.is_normalized("NFC", text):
                 text = unicodedata.normalize("NFC", text)
         outcome.keep(document, text, what)
     return outcome
@@ -83,7 +89,7 @@ def whitespace(documents: Sequence[Document]) -> Outcome:
         code = is_code(document)
         if not code and _ODD_SPACES.search(rare(text)):
             text = _ODD_SPACES.sub(" ", text)
-        if " \n" in text or "\t\n" in text:
+        if " \n" in text or ("\t" in text and "\t\n" in text):
             text = _TRAILING.sub("", text)
         if not code and "  " in text and "```" not in text:
             text = _RUNS.sub(" ", text)

@@ -13,7 +13,7 @@ SAMPLE = 600  # characters looked at, a third each from the beginning, the middl
 LEAST = (
     40  # bytes; in less than this (13 Chinese characters) a language cannot be told reliably, and the document is kept
 )
-SURVEY = 50_000  # characters: when no languages are asked for, one document in so many is identified, for the report
+SURVEY = 1_000_000  # characters: for the report one document in so many is identified
 
 
 @lru_cache(maxsize=1)
@@ -51,13 +51,18 @@ def language(documents: Sequence[Document], languages: Sequence[str] = ()) -> Ou
     return outcome
 
 
-def survey(documents: Sequence[Document]) -> Counter[str]:
-    """Language -> number of documents, of a sample: one document in every SURVEY characters of a batch."""
-    counts: Counter[str] = Counter()
-    passed = 0
-    for document in documents:
-        if passed <= 0 and not is_code(document):
-            counts[identify(document.text)] += 1
-            passed = SURVEY
-        passed -= len(document.text)
-    return counts
+class Survey:
+    """Which languages a stream of documents is in, by a sample: the first, and one in every SURVEY characters."""
+
+    def __init__(self) -> None:
+        self._due = 0
+
+    def __call__(self, documents: Sequence[Document]) -> Counter[str]:
+        """Language -> documents, of the sampled ones among the next documents."""
+        counts: Counter[str] = Counter()
+        for document in documents:
+            if self._due <= 0 and not is_code(document):
+                counts[identify(document.text)] += 1
+                self._due = SURVEY
+            self._due -= len(document.text)
+        return counts

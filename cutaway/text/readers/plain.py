@@ -14,7 +14,7 @@ from cutaway.text.readers.encoding import Decoder
 
 WHOLE = MB  # a text of fewer bytes is one document
 PIECE = MB // 4  # a longer one is cut into documents of about this many
-PART = 16 * MB  # and a very long one is divided into parts of about this many, for several processes
+PART = 2 * MB  # and a very long one is divided into parts of about this many, for several processes
 
 
 def paragraph_end(block: bytes) -> int:
