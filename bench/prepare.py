@@ -140,7 +140,7 @@ def measured(command: list[str], environment: dict[str, str] | None = None) -> t
         nonlocal peak
         while child.poll() is None:
             peak = max(peak, sum(map(held, family(child.pid))))
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
