@@ -118,6 +118,7 @@ def _width(config: NetworkConfig, name: str, tokens: int) -> int:
         "attn.z": config.heads * config.head_dim,
         "attn.scores": config.heads * tokens,
         "attn.pattern": config.heads * tokens,
+        "mlp.router": config.experts,
         "mlp.pre": config.mlp_width,
         "mlp.post": config.mlp_width,
     }.get(place, config.width)

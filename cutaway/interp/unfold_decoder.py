@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cutaway.interp.ledger import Ledger, Openers, Term
 from cutaway.interp.record import Recording
 from cutaway.models import Decoder
+from cutaway.models.experts import Experts
 from cutaway.models.layers import RMSNorm
 
 # what has to be recorded
@@ -60,7 +61,7 @@ def unfold(
             add(f"{name}.edit", (at[name] - computed) @ reader, "edited")
         return at[name]
 
-    stream = network.embed_tokens.weight[recording.ids[0, position]].double()
+    stream = network.embed_tokens.weight[recording.ids[0, position]].double() * config.embed_scale
     add("embed", stream @ read, recording.tokens[position])
     if config.position in ("learned", "sinusoidal"):
         table = network.embed_positions.weight if config.position == "learned" else network.positions
@@ -71,35 +72,56 @@ def unfold(
     for i, block in enumerate(network.blocks):
         layer = f"layers.{i}"
         stream = edited(f"{layer}.resid_pre", stream)
-        output = block.self_attn.o_proj
+        output, through = block.self_attn.o_proj, block.norms[1]
         z = recording[f"{layer}.attn.z"][0, :, position].double()  # (H, D)
-        reader = (read @ output.weight.double()).view(config.heads, config.head_dim)  # (H, D)
-        for head, value in enumerate((z * reader).sum(-1)):
-            name = f"{layer}.head.{head}"
-            openers[name] = partial(_sources, recording, i, head, position, reader[head], float(value))
-            add(name, value)
-        written = output.weight.double() @ z.flatten()
+        raw = written = output.weight.double() @ z.flatten()
         if output.bias is not None:
-            add(f"{layer}.attn.bias", output.bias.double() @ read)
-            written = written + output.bias.double()
+            raw = written = raw + output.bias.double()
+        reader = read
+        if through is not None:
+            reader, bias = _through(through, raw, read)
+            written = through(raw.to(output.weight)).double()
+            if config.norm == "layernorm":
+                add(f"{layer}.attn.norm.bias", bias)
+        by_head = (reader @ output.weight.double()).view(config.heads, config.head_dim)  # (H, D)
+        for head, value in enumerate((z * by_head).sum(-1)):
+            name = f"{layer}.head.{head}"
+            openers[name] = partial(_sources, recording, i, head, position, by_head[head], float(value))
+            add(name, value)
+        if output.bias is not None:
+            add(f"{layer}.attn.bias", output.bias.double() @ reader)
         written = edited(f"{layer}.attn_out", written)
         stream = edited(f"{layer}.resid_mid", stream + written)
-        down = block.mlp.down_proj
+        mlp, through = block.mlp, block.norms[3]
+        if isinstance(mlp, Experts):
+            # what each expert wrote is not recorded: the layer's term is what was used, edits and all
+            add(f"{layer}.mlp", at[f"{layer}.mlp_out"] @ read)
+            stream = edited(f"{layer}.resid_post", stream + at[f"{layer}.mlp_out"])
+            continue
+        down = mlp.down_proj
         post = recording[f"{layer}.mlp.post"][0, position].double()  # (M,)
-        neurons = post * (read @ down.weight.double())
+        raw = written = down.weight.double() @ post
+        if down.bias is not None:
+            raw = written = raw + down.bias.double()
+        reader = read
+        if through is not None:
+            reader, bias = _through(through, raw, read)
+            written = through(raw.to(down.weight)).double()
+            if config.norm == "layernorm":
+                add(f"{layer}.mlp.norm.bias", bias)
+        neurons = post * (reader @ down.weight.double())
         openers[f"{layer}.mlp"] = partial(_neurons, recording, i, neurons)
         add(f"{layer}.mlp", neurons.sum())
-        written = down.weight.double() @ post
         if down.bias is not None:
-            add(f"{layer}.mlp.bias", down.bias.double() @ read)
-            written = written + down.bias.double()
+            add(f"{layer}.mlp.bias", down.bias.double() @ reader)
         written = edited(f"{layer}.mlp_out", written)
         stream = edited(f"{layer}.resid_post", stream + written)
     if config.norm == "layernorm":
         add("final_norm.bias", bias)
     edited("final_norm", network.norm(final.to(network.lm_head.weight)).double(), direction)
-    if "logits" in recording.edits:
-        add("logits.edit", total - direction @ at["final_norm"], "edited")
+    if config.logit_cap or "logits" in recording.edits:
+        name, label = ("logits.edit", "edited") if "logits" in recording.edits else ("logit_cap", "")
+        add(name, total - direction @ at["final_norm"], label)
     return terms, openers
 
 
@@ -110,12 +132,12 @@ def _is_stream(name: str) -> bool:
 def _through(norm: nn.Module, final: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     """What reads the residual stream (C,), once the norm's scale is held at what it was; and the norm's bias, read."""
     assert isinstance(norm, RMSNorm | nn.LayerNorm)
-    read = direction * norm.weight.double()
     if isinstance(norm, nn.LayerNorm):
+        read = direction * norm.weight.double()
         read = read / (final.var(correction=0) + norm.eps).sqrt()
         # centring the stream is the same as centring what reads it
         return read - read.mean(), direction @ norm.bias.double()
-    return read / (final.square().mean() + norm.eps).sqrt(), read.new_zeros(())
+    return direction * norm.scale.double() / (final.square().mean() + norm.eps).sqrt(), direction.new_zeros(())
 
 
 def _sources(recording: Recording, layer: int, head: int, position: int, reader: Tensor, total: float) -> Ledger:

@@ -25,16 +25,32 @@ class KVCache:
         self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.capacity = shape[2]
+        self.real: Tensor | None = None  # (B, capacity) bool: False where a token is padding; None: all are real
         self.length = 0  # tokens already held; the network moves it on once per forward
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Append (B, H, T, D) keys and values to one layer; returns all (B, H, length + T, D) so far."""
-        end = self.length + key.shape[2]
-        if end > self.capacity:
-            raise InputError(f"{end} tokens do not fit a cache of {self.capacity}; make it larger or shorten the text")
+        end = self._end(key.shape[2])
         self.keys[layer][:, :, self.length : end] = key
         self.values[layer][:, :, self.length : end] = value
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def extend_mask(self, mask: Tensor | None, tokens: int) -> Tensor | None:
+        """Append (B, T) bool, False for padding, or None where all are real; returns it for all tokens so far."""
+        if self.real is None:
+            if mask is None:
+                return None
+            self.real = torch.ones(mask.shape[0], self.capacity, dtype=torch.bool, device=mask.device)
+        end = self._end(tokens)
+        if mask is not None:
+            self.real[:, self.length : end] = mask
+        return self.real[:, :end]
+
+    def _end(self, tokens: int) -> int:
+        end = self.length + tokens
+        if end > self.capacity:
+            raise InputError(f"{end} tokens do not fit a cache of {self.capacity}; make it larger or shorten the text")
+        return end
 
     def advance(self, tokens: int) -> None:
         """Count `tokens` more as held, after every layer has appended them."""
@@ -44,3 +60,4 @@ class KVCache:
         """Keep or repeat rows of the batch, (B',) int64: finished sequences leave, branches fork."""
         self.keys = [key[rows] for key in self.keys]
         self.values = [value[rows] for value in self.values]
+        self.real = None if self.real is None else self.real[rows]

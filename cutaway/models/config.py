@@ -12,6 +12,32 @@ from cutaway.settings import build, to_dict
 
 
 @dataclass(frozen=True)
+class RotaryScaling:
+    """How rotary positions are stretched over a longer context than a model was first trained with.
+
+    linear: positions divided by the factor (Chen et al. 2023). dynamic: a larger base once the text is longer than the
+    original context. yarn (Peng et al. 2023): slow turns divided, fast ones kept, attention sharpened. llama3: the same
+    idea with Llama 3's bounds. longrope (Ding et al. 2024): a factor of its own for each pair of channels.
+    """
+
+    kind: Literal["linear", "dynamic", "yarn", "llama3", "longrope"]
+    factor: float = 1.0
+    original_context: int = 0  # before stretching; 0: the context of the config
+    attention_factor: float = 0.0  # on cosines and sines; 0: as the kind has it
+    beta_fast: float = 32.0  # yarn: turns within the original context from which on nothing is divided
+    beta_slow: float = 1.0  # yarn: and up to which all is
+    truncate: bool = True  # yarn: bounds rounded to whole channels
+    low_factor: float = 1.0  # llama3: waves longer than original_context / low_factor are divided
+    high_factor: float = 4.0  # llama3: and shorter than original_context / high_factor kept
+    short: tuple[float, ...] = ()  # longrope: divides each pair's rate within the original context
+    long: tuple[float, ...] = ()  # longrope: and beyond it
+
+    def __post_init__(self) -> None:
+        if self.factor <= 0:
+            raise ConfigError(f"the factor of rotary scaling must be above 0, but {self.factor} was given")
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """A GPT-style decoder. The defaults are the features of Qwen3, so what is trained opens in other tools.
 
@@ -29,14 +55,31 @@ class DecoderConfig:
     mlp_width: int = 0  # 0: 4 x width, or 8/3 x width in steps of 32 when gated, which costs the same
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     norm_eps: float = 1e-6
+    norm_plus_one: bool = False  # norms scale by 1 + weight
+    norm_place: Literal["before", "after", "both"] = "before"  # of attention and MLP: on what they read, or write
+    parallel: bool = False  # the MLP reads what the attention reads, not what it has written
     position: Literal["rotary", "learned", "sinusoidal", "none"] = "rotary"
     rotary_base: float = 10_000.0  # only read by rotary positions
+    rotary_dim: int = 0  # channels of each head that are turned; 0: all
+    rotary_scaling: RotaryScaling | None = None
+    rotary_base_local: float = 0.0  # base in layers with a window, without scaling; 0: turned as the others are
+    windows: tuple[int, ...] = ()  # of each layer, how many tokens a query sees, itself included; 0: all; (): all in all
     activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"] = "silu"
     gated: bool = True  # down(act(gate(x)) * up(x)) instead of down(act(up(x)))
     attention_bias: bool = False  # on q, k, v
     output_bias: bool = False  # on o
     mlp_bias: bool = False
     qk_norm: bool = True  # RMSNorm over each query and key head before the rotation
+    qk_norm_joint: bool = False  # over all query heads together, and all key heads
+    attention_scale: float = 0.0  # scores are queries times keys times this; 0: 1 / sqrt(head_dim)
+    score_cap: float = 0.0  # scores become cap · tanh(scores / cap); 0: they stay
+    logit_cap: float = 0.0  # and the logits
+    embed_scale: float = 1.0  # on the token embedding
+    experts: int = 0  # MLPs beside each other, of which each token uses some; 0: one MLP
+    experts_used: int = 0  # by each token
+    expert_width: int = 0  # M of each expert; 0: mlp_width
+    expert_layers: tuple[int, ...] = ()  # which layers have experts; (): all
+    expert_weights_sum_to_one: bool = True  # of the experts used, or of all
     tied: bool = True  # the output matrix is the embedding
     dropout: float = 0.0  # on the embedding and on what each block writes
 
@@ -49,7 +92,7 @@ class DecoderConfig:
                 raise ConfigError(f"{name} must be at least 1, but {getattr(self, name)} was given")
         fill = object.__setattr__
         fill(self, "kv_heads", self.kv_heads or self.heads)
-        if self.heads % self.kv_heads:
+        if self.kv_heads < 0 or self.heads % self.kv_heads:
             raise ConfigError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if not self.head_dim:
             if self.width % self.heads:
@@ -58,12 +101,38 @@ class DecoderConfig:
                     "change one of them or give head_dim"
                 )
             fill(self, "head_dim", self.width // self.heads)
-        if self.position == "rotary" and self.head_dim % 2:
-            raise ConfigError(f"rotary positions turn pairs of numbers, so head_dim ({self.head_dim}) must be even")
+        fill(self, "rotary_dim", self.rotary_dim or self.head_dim)
+        if self.position == "rotary" and (self.rotary_dim % 2 or not 0 < self.rotary_dim <= self.head_dim):
+            raise ConfigError(
+                f"rotary positions turn pairs of numbers, so rotary_dim ({self.rotary_dim}) must be even "
+                f"and at most head_dim ({self.head_dim})"
+            )
         if not self.mlp_width:
             fill(self, "mlp_width", -(-8 * self.width // 96) * 32 if self.gated else 4 * self.width)
+        for name in ("head_dim", "mlp_width", "experts", "expert_width"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, but {getattr(self, name)} was given")
+        if self.windows and (len(self.windows) != self.layers or min(self.windows) < 0):
+            raise ConfigError(
+                f"windows holds a number of tokens for each layer, 0 or more, but {len(self.windows)} were given "
+                f"for {self.layers} layers: {self.windows}"
+            )
+        if self.experts:
+            fill(self, "expert_width", self.expert_width or self.mlp_width)
+            if not 1 <= self.experts_used <= self.experts:
+                raise ConfigError(f"experts_used must lie in 1 … experts ({self.experts}), not {self.experts_used}")
+            if not set(self.expert_layers) <= set(range(self.layers)):
+                raise ConfigError(f"expert_layers must be numbers of layers, 0 … {self.layers - 1}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be in [0, 1), but {self.dropout} was given")
+
+    def window(self, layer: int) -> int:
+        """How many tokens a query of this layer sees, itself included; 0: all."""
+        return self.windows[layer] if self.windows else 0
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether this layer's MLP is one of experts."""
+        return self.experts > 0 and (not self.expert_layers or layer in self.expert_layers)
 
 
 @dataclass(frozen=True)
@@ -127,7 +196,7 @@ def decoder_of_size(depth: int, vocab_size: int, *, context: int = 256, **featur
     for key in features:
         if key not in known:
             raise ConfigError(unknown("DecoderConfig key", key, known))
-    derived = dict.fromkeys(("kv_heads", "head_dim", "mlp_width"), 0)
+    derived = dict.fromkeys(("kv_heads", "head_dim", "mlp_width", "rotary_dim", "expert_width"), 0)
     return build(DecoderConfig, {**to_dict(replace(config, **derived)), **derived, **features})
 
 

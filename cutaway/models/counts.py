@@ -18,7 +18,7 @@ from cutaway.models.gru import GATES
 
 # numbers that an optimiser keeps per parameter: of hidden matrices, of everything else
 OPTIMIZERS = {"sgd": (0, 0), "momentum": (1, 1), "adam": (2, 2), "adamw": (2, 2), "muon": (1, 2)}
-HIDDEN_MATRICES = ("attention", "mlp", "cells")
+HIDDEN_MATRICES = ("attention", "mlp", "experts", "cells")
 
 
 @dataclass(frozen=True)
@@ -115,33 +115,41 @@ def counts(config: NetworkConfig, tokens: int | None = None) -> Counts:
 def _decoder(c: DecoderConfig, T: int) -> Counts:
     C, V, L, M, H, K, D = c.width, c.vocab_size, c.layers, c.mlp_width, c.heads, c.kv_heads, c.head_dim
     joined = (H + 2 * K) * D
-    attention, mlp = C * joined + H * D * C, C * M * (3 if c.gated else 2)
+    matrices = 3 if c.gated else 2
+    attention, mlp = C * joined + H * D * C, C * M * matrices
+    sparse = sum(map(c.has_experts, range(L)))  # layers with experts
+    dense, expert = L - sparse, C * c.expert_width * matrices
+    norms = (4 if c.norm_place == "both" else 2) * L + 1
+    normed = (H + K) * D if c.qk_norm_joint else 2 * D
     parameters = {
         "embedding": V * C,
         "positions": c.context * C if c.position == "learned" else 0,
         "attention": L * attention,
         "attention biases": L * (joined * c.attention_bias + C * c.output_bias),
-        "query and key norms": L * 2 * D * c.qk_norm,
-        "mlp": L * mlp,
-        "mlp biases": L * c.mlp_bias * (M * (2 if c.gated else 1) + C),
-        "norms": (2 * L + 1) * C * (2 if c.norm == "layernorm" else 1),
+        "query and key norms": L * normed * c.qk_norm,
+        "mlp": dense * mlp,
+        "experts": sparse * (c.experts * expert + c.experts * C),
+        "mlp biases": dense * c.mlp_bias * (M * (2 if c.gated else 1) + C),
+        "norms": norms * C * (2 if c.norm == "layernorm" else 1),
         "output": 0 if c.tied else V * C,
     }
     flops = {
         "attention projections": 2 * L * attention,
         "attention scores and mixing": 2 * L * 2 * T * H * D,
-        "mlp": 2 * L * mlp,
+        "mlp": 2 * dense * mlp,
+        "experts": 2 * sparse * (c.experts_used * expert + c.experts * C),
         "output": 2 * V * C,
     }
     keys = sum((min(start + BLOCK, T) - start) * min(start + BLOCK, T) for start in range(0, T, BLOCK)) // T
     # the squared ReLU and the smooth activations keep what went in beside what came out, the plain ReLU does not
     kept = (2 if c.gated else 0) + (1 if c.activation == "relu" else 2)
     activations = {
-        "norms": (2 * L + 1) * (2 * C + (2 if c.norm == "layernorm" else 1)),
+        "norms": norms * (2 * C + (2 if c.norm == "layernorm" else 1)),
         "queries, keys and values": L * (((H + K) * (D + 1) if c.qk_norm else joined) + 3 * H * D),
         "attention patterns": L * H * keys,  # each token's keys, on average: half the future is never computed
         "attention outputs": L * H * D,
-        "mlp": L * kept * M,
+        "mlp": dense * kept * M,
+        "experts": sparse * c.experts_used * (kept * c.expert_width + 2 * C),
         "dropout": (2 * L + 1) * C if c.dropout else 0,
         "logits": 2 * V,  # and their gradient
     }

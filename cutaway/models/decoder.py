@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from cutaway.errors import InputError
 from cutaway.models.cache import KVCache
 from cutaway.models.config import DecoderConfig
+from cutaway.models.experts import Experts
 from cutaway.models.fused import causal_attention, heads, joined_linear
-from cutaway.models.layers import ACTIVATIONS, RMSNorm, Rotary, make_norm, sinusoids
+from cutaway.models.layers import ACTIVATIONS, RMSNorm, make_norm, sinusoids
+from cutaway.models.rotary import Rotary
+from cutaway.models.sight import Sight
 from cutaway.models.tap import OFF, Tap
 
 
@@ -25,62 +28,64 @@ class Attention(nn.Module):
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.heads, self.kv_heads, self.head_dim = (
-            layer,
-            config.heads,
-            config.kv_heads,
-            config.head_dim,
-        )
+        self.config, self.layer, self.window = config, layer, config.window(layer)
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.scale = config.attention_scale or self.head_dim**-0.5
         inner, kv_inner = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.q_proj = nn.Linear(config.width, inner, bias=config.attention_bias)
         self.k_proj = nn.Linear(config.width, kv_inner, bias=config.attention_bias)
         self.v_proj = nn.Linear(config.width, kv_inner, bias=config.attention_bias)
         self.o_proj = nn.Linear(inner, config.width, bias=config.output_bias)
         if config.qk_norm:
-            self.q_norm = RMSNorm(config.head_dim, eps=config.norm_eps)
-            self.k_norm = RMSNorm(config.head_dim, eps=config.norm_eps)
-        self.qk_norm, self.eps = config.qk_norm, config.norm_eps
+            wide = config.qk_norm_joint
+            self.q_norm = RMSNorm(inner if wide else self.head_dim, config.norm_eps, config.norm_plus_one)
+            self.k_norm = RMSNorm(kv_inner if wide else self.head_dim, config.norm_eps, config.norm_plus_one)
 
-    def forward(self, x: Tensor, rotary: Rotary | None, cache: KVCache | None, tap: Tap) -> Tensor:
+    def forward(self, x: Tensor, rotary: Rotary | None, sight: Sight, cache: KVCache | None, tap: Tap) -> Tensor:
         """(B, T, C) -> (B, T, C)"""
         B, T, _ = x.shape
         H, K, D = self.heads, self.kv_heads, self.head_dim
-        start = cache.length if cache is not None else 0
         # queries, keys and values come from one product, and are normed and turned together: few, large operations
         joined = joined_linear(x, self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
         if self.q_proj.bias is not None:
             joined = joined + torch.cat((self.q_proj.bias, self.k_proj.bias, self.v_proj.bias))
-        scales = torch.cat((self.q_norm.weight.expand(H, D), self.k_norm.weight.expand(K, D))) if self.qk_norm else None
-        cos, sin = rotary(start, start + T) if rotary is not None else (None, None)
-        q, k, v = heads(joined.view(B, T, H + 2 * K, D), scales, cos, sin, H, self.eps)
+        scales = None
+        if self.config.qk_norm and self.config.qk_norm_joint:
+            q, k, v = joined.split([H * D, K * D, K * D], dim=-1)
+            joined = torch.cat((self.q_norm(q), self.k_norm(k), v), dim=-1)
+        elif self.config.qk_norm:
+            scales = torch.cat((self.q_norm.scale.expand(H, D), self.k_norm.scale.expand(K, D)))
+        cos, sin = rotary(sight.start, sight.seen, sight.positions) if rotary is not None else (None, None)
+        turned = self.config.rotary_dim
+        q, k, v = heads(joined.view(B, T, H + 2 * K, D), scales, cos, sin, H, self.config.norm_eps, turned)
         q, k, v = tap("q", q), tap("k", k), tap("v", v)  # (B, H, T, D), (B, K, T, D) twice
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B, K, S, D)
-        z = tap("z", self._mix(q, k, v, start, tap))  # (B, H, T, D)
+        z = tap("z", self._mix(q, k, v, sight, tap))  # (B, H, T, D)
         return self.o_proj(z.transpose(1, 2).reshape(B, T, H * D))
 
-    def _mix(self, q: Tensor, k: Tensor, v: Tensor, start: int, tap: Tap) -> Tensor:
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight, tap: Tap) -> Tensor:
         """Each query's mean of the values, weighted by its pattern: (B, H, T, D)."""
         if self.kv_heads != self.heads:
             k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
             v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
-        T, S = q.shape[2], k.shape[2]
-        explicit = None
-        if tap.wants("scores", "pattern"):
-            scores = q @ k.transpose(-1, -2) / math.sqrt(self.head_dim)  # (B, H, T, S)
-            future = torch.ones(T, S, dtype=torch.bool, device=q.device).triu(start + 1)
-            scores = tap("scores", scores.masked_fill(future, -math.inf))
-            explicit = tap("pattern", scores.softmax(dim=-1)) @ v
-        if explicit is not None and tap.edits("scores", "pattern"):
-            return explicit
-        if T == S and q.device.type == "cpu" and torch.is_grad_enabled():
-            return causal_attention(q, k, v)
-        if T == S:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        if T == 1:
-            return F.scaled_dot_product_attention(q, k, v)
-        seen = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(start)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        cap, mask = self.config.score_cap, None
+        if cap or tap.wants("scores", "pattern"):  # no kernel caps scores
+            mask = sight.mask(self.window)
+            scores = q @ k.transpose(-1, -2) * self.scale  # (B, H, T, S)
+            if cap:
+                scores = cap * torch.tanh(scores / cap)
+            if mask is not None:
+                scores = scores.masked_fill(~mask, -math.inf)
+            explicit = tap("pattern", tap("scores", scores).softmax(dim=-1)) @ v
+            if cap or tap.edits("scores", "pattern"):
+                return explicit
+        if sight.plain(self.window):
+            if sight.new == sight.seen and q.device.type == "cpu" and torch.is_grad_enabled():
+                return causal_attention(q, k, v, self.scale)
+            if sight.new == sight.seen:
+                return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=sight.mask(self.window), scale=self.scale)
 
 
 class MLP(nn.Module):
@@ -105,26 +110,53 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention, then MLP, each reading a normed copy of the residual stream and adding to it."""
+    """One layer: attention, then MLP, each reading the residual stream and adding to it.
+
+    A norm stands on what each of them reads, on what it writes, or on both. Their names are the published ones, in
+    which "post_attention" is the norm that the MLP reads through where norms stand before, and else the one that the
+    attention writes through.
+    """
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
-        self.input_layernorm = make_norm(config)
+        if config.norm_place != "after":
+            self.input_layernorm = make_norm(config)
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = make_norm(config)
-        self.mlp = MLP(config)
-        self.dropout = config.dropout
+        if config.norm_place == "both":
+            self.pre_feedforward_layernorm = make_norm(config)
+        if config.norm_place != "before":
+            self.post_feedforward_layernorm = make_norm(config)
+        self.mlp = Experts(config) if config.has_experts(layer) else MLP(config)
+        self.config = config
 
-    def forward(self, x: Tensor, rotary: Rotary | None, cache: KVCache | None, tap: Tap) -> Tensor:
+    @property
+    def norms(self) -> tuple[nn.Module | None, nn.Module | None, nn.Module | None, nn.Module | None]:
+        """What the attention reads and writes through, and what the MLP reads and writes through."""
+        if self.config.norm_place == "before":
+            return self.input_layernorm, None, self.post_attention_layernorm, None
+        if self.config.norm_place == "after":
+            return None, self.post_attention_layernorm, None, self.post_feedforward_layernorm
+        into_mlp, out_of_mlp = self.pre_feedforward_layernorm, self.post_feedforward_layernorm
+        return self.input_layernorm, self.post_attention_layernorm, into_mlp, out_of_mlp
+
+    def forward(self, x: Tensor, rotary: Rotary | None, sight: Sight, cache: KVCache | None, tap: Tap) -> Tensor:
         """(B, T, C) -> (B, T, C)"""
-        x = tap("resid_pre", x)
-        written = self.self_attn(self.input_layernorm(x), rotary, cache, tap.at("attn"))
+        into_attention, out_of_attention, into_mlp, out_of_mlp = self.norms
+        before = x = tap("resid_pre", x)
+        read = into_attention(x) if into_attention is not None else x
+        written = self.self_attn(read, rotary, sight, cache, tap.at("attn"))
+        if out_of_attention is not None:
+            written = out_of_attention(written)
         x = tap("resid_mid", x + self._drop(tap("attn_out", written)))
-        written = self.mlp(self.post_attention_layernorm(x), tap.at("mlp"))
+        read = before if self.config.parallel else x
+        written = self.mlp(into_mlp(read) if into_mlp is not None else read, tap.at("mlp"))
+        if out_of_mlp is not None:
+            written = out_of_mlp(written)
         return tap("resid_post", x + self._drop(tap("mlp_out", written)))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+        return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
 
 
 class Decoder(nn.Module):
@@ -142,9 +174,12 @@ class Decoder(nn.Module):
             self.embed_positions = nn.Embedding(config.context, config.width)
         elif config.position == "sinusoidal":
             self.register_buffer("positions", sinusoids(config.context, config.width), persistent=False)
-        self.rotary = (
-            Rotary(config.head_dim, config.context, config.rotary_base) if config.position == "rotary" else None
-        )
+        self.rotary = self.rotary_local = None
+        if config.position == "rotary":
+            turned, scaling = config.rotary_dim, config.rotary_scaling
+            self.rotary = Rotary(config.head_dim, config.context, config.rotary_base, turned, scaling)
+            if config.rotary_base_local:
+                self.rotary_local = Rotary(config.head_dim, config.context, config.rotary_base_local, turned)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = make_norm(config)
         self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
@@ -160,53 +195,65 @@ class Decoder(nn.Module):
         lets a small model take large first steps.
         """
         for name, parameter in self.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")) or name.endswith("bias"):
+            if name.endswith(("o_proj.weight", "down_proj.weight", "down_proj", "bias")):
                 parameter.zero_()
             elif "norm" in name:
-                parameter.fill_(1.0)
+                parameter.fill_(0.0 if self.config.norm_plus_one else 1.0)
             elif name.startswith(("embed", "lm_head")):
                 parameter.normal_(0.0, 0.02 if self.config.tied else 1.0, generator=generator)
                 if name.startswith("lm_head"):
                     parameter.zero_()
             else:
-                parameter.normal_(0.0, 0.5 / math.sqrt(parameter.shape[1]), generator=generator)
+                parameter.normal_(0.0, 0.5 / math.sqrt(parameter.shape[-1]), generator=generator)
 
-    def forward(self, ids: Tensor, *, cache: KVCache | None = None, tap: Tap = OFF) -> Tensor:
+    def forward(
+        self, ids: Tensor, *, mask: Tensor | None = None, cache: KVCache | None = None, tap: Tap = OFF
+    ) -> Tensor:
         """Logits of the next token at every position.
 
         Args:
             ids: (B, T) int64. With a cache, only the tokens that it does not hold yet.
+            mask: (B, T) bool, False where a token is padding, which no other token sees and which takes no position.
             cache: from `new_cache`; holds these tokens too afterwards.
             tap: reads or replaces activations.
 
         Returns:
-            (B, T, V) in the dtype of the weights.
+            (B, T, V) in the dtype of the weights. Those of padding mean nothing.
 
         Raises:
             InputError: more tokens than the context holds.
         """
-        x = self.norm(self.stream(ids, cache=cache, tap=tap))
-        return tap("logits", self.lm_head(tap("final_norm", x)))
+        x = self.norm(self.stream(ids, mask=mask, cache=cache, tap=tap))
+        logits, cap = self.lm_head(tap("final_norm", x)), self.config.logit_cap
+        return tap("logits", cap * torch.tanh(logits / cap) if cap else logits)
 
-    def stream(self, ids: Tensor, *, cache: KVCache | None = None, tap: Tap = OFF) -> Tensor:
+    def stream(
+        self, ids: Tensor, *, mask: Tensor | None = None, cache: KVCache | None = None, tap: Tap = OFF
+    ) -> Tensor:
         """The residual stream after the last layer, (B, T, C); `forward` is the norm and the output matrix of this."""
-        start = cache.length if cache is not None else 0
-        T = ids.shape[1]
+        start, T = cache.length if cache is not None else 0, ids.shape[1]
         if start + T > self.config.context:
             raise InputError(
                 f"{start + T} tokens were given, but this model sees {self.config.context} at once; "
                 "shorten the text or train with a larger context"
             )
+        if cache is not None:
+            mask = cache.extend_mask(mask, T)
+        sight = Sight(start, T, ids.device, mask)
         x = self.embed_tokens(ids)
+        if self.config.embed_scale != 1:
+            x = x * self.config.embed_scale
+        positions = slice(start, start + T) if sight.positions is None else sight.positions
         if self.config.position == "learned":
-            x = x + self.embed_positions.weight[start : start + T]
+            x = x + self.embed_positions.weight[positions]
         elif self.config.position == "sinusoidal":
-            x = x + self.positions[start : start + T]  # pyright: ignore[reportIndexIssue]
+            x = x + self.positions[positions]  # pyright: ignore[reportIndexIssue]
         x = tap("embed", x)
         if self.config.dropout:
             x = F.dropout(x, self.config.dropout, self.training)
         for i, layer in enumerate(self.layers):
-            x = layer(x, self.rotary, cache, tap.at(f"layers.{i}"))
+            local = self.rotary_local is not None and self.config.window(i)
+            x = layer(x, self.rotary_local if local else self.rotary, sight, cache, tap.at(f"layers.{i}"))
         if cache is not None:
             cache.advance(T)
         return x
@@ -224,16 +271,10 @@ class Decoder(nn.Module):
 
     def tap_names(self) -> list[str]:
         """Every activation name, in the order of computation."""
-        inside = [
-            "resid_pre",
-            "attn.q",
-            "attn.k",
-            "attn.v",
-            "attn.scores",
-            "attn.pattern",
-            "attn.z",
-            "attn_out",
-        ]
-        inside += ["resid_mid", "mlp.pre", "mlp.post", "mlp_out", "resid_post"]
-        layers = [f"layers.{i}.{name}" for i in range(self.config.layers) for name in inside]
-        return ["embed", *layers, "final_norm", "logits"]
+        attention = [f"attn.{name}" for name in ("q", "k", "v", "scores", "pattern", "z")]
+        names = ["embed"]
+        for i in range(self.config.layers):
+            mlp = ["mlp.router"] if self.config.has_experts(i) else ["mlp.pre", "mlp.post"]
+            inside = ["resid_pre", *attention, "attn_out", "resid_mid", *mlp, "mlp_out", "resid_post"]
+            names += [f"layers.{i}.{name}" for name in inside]
+        return [*names, "final_norm", "logits"]

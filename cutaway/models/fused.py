@@ -80,15 +80,24 @@ def relu2(x: Tensor) -> Tensor:
     return _ReLU2.apply(x)  # pyright: ignore[reportReturnType]
 
 
-def _swap(x: Tensor) -> Tensor:
-    """The two halves of the last dimension exchanged."""
-    return x.roll(x.shape[-1] // 2, -1)
+def _swap(x: Tensor, turned: int) -> Tensor:
+    """The two halves of the first `turned` channels exchanged."""
+    if turned == x.shape[-1]:
+        return x.roll(turned // 2, -1)
+    return torch.cat((x[..., turned // 2 : turned], x[..., : turned // 2], x[..., turned:]), dim=-1)
 
 
 class _Heads(Function):
     @staticmethod
     def forward(
-        ctx: Any, joined: Tensor, scales: Tensor | None, cos: Tensor | None, sin: Tensor | None, heads: int, eps: float
+        ctx: Any,
+        joined: Tensor,
+        scales: Tensor | None,
+        cos: Tensor | None,
+        sin: Tensor | None,
+        heads: int,
+        eps: float,
+        turned: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         kv_heads = (joined.shape[2] - heads) // 2
         qk, v = joined.split([heads + kv_heads, kv_heads], dim=2)
@@ -97,10 +106,10 @@ class _Heads(Function):
             scale = _inverse_rms(qk, eps)
             qk = qk * scale
         ctx.save_for_backward(qk, scale, scales, cos, sin)
-        ctx.heads = heads
+        ctx.heads, ctx.turned = heads, turned
         if cos is not None and sin is not None:  # the scales fold into the small tables of cosines and sines
-            by, by_swapped = (cos, sin) if scales is None else (scales * cos, _swap(scales) * sin)
-            turned = (qk * by).addcmul_(_swap(qk), by_swapped)
+            by, by_swapped = (cos, sin) if scales is None else (scales * cos, _swap(scales, turned) * sin)
+            turned = (qk * by).addcmul_(_swap(qk, turned), by_swapped)
         else:
             turned = qk if scales is None else qk * scales
         turned = turned.transpose(1, 2)
@@ -117,7 +126,7 @@ class _Heads(Function):
         grad[:, :, : ctx.heads] = q_grad.transpose(1, 2)
         grad[:, :, ctx.heads :] = k_grad.transpose(1, 2)
         if cos is not None:
-            grad = torch.addcmul(_swap(grad * sin), grad, cos)
+            grad = torch.addcmul(_swap(grad * sin, ctx.turned), grad, cos)
         scales_grad = None
         if scales is not None:
             along = grad * unit
@@ -125,26 +134,33 @@ class _Heads(Function):
             mean = along.mul_(scales).sum(-1, keepdim=True)
             grad = (grad * scales).addcmul_(unit, mean, value=-1 / D).mul_(scale)
         joined_grad[:, :, :N] = grad
-        return joined_grad, scales_grad, None, None, None, None
+        return joined_grad, scales_grad, None, None, None, None, None
 
 
 def heads(
-    joined: Tensor, scales: Tensor | None, cos: Tensor | None, sin: Tensor | None, count: int, eps: float
+    joined: Tensor,
+    scales: Tensor | None,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    count: int,
+    eps: float,
+    turned: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values out of their joined product; queries and keys are normed and turned on the way.
 
     Args:
         joined: (B, T, H + 2K, D), the heads of q, then k, then v.
         scales: (H + K, D) of the RMS norm over each query and key head; None leaves them as they are.
-        cos: (T, 1, D) for rotary positions, which map x to x · cos + swap(x) · sin; None for other positions.
-        sin: (T, 1, D), negative in the first half of D.
+        cos: (T, 1, D) or (B, T, 1, D) for rotary positions, which map x to x · cos + swap(x) · sin; None for others.
+        sin: like cos, negative in the first half of what is turned.
         count: H.
         eps: of the norm.
+        turned: how many channels of a head are turned, the first ones; None: all.
 
     Returns:
         q (B, H, T, D), k and v (B, K, T, D), each contiguous.
     """
-    return _Heads.apply(joined, scales, cos, sin, count, eps)  # pyright: ignore[reportReturnType]
+    return _Heads.apply(joined, scales, cos, sin, count, eps, turned or joined.shape[-1])  # pyright: ignore[reportReturnType]
 
 
 class _JoinedLinear(Function):
@@ -171,7 +187,7 @@ def joined_linear(x: Tensor, *weights: Tensor) -> Tensor:
 
 class _CausalAttention(Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         T, D = q.shape[-2:]
         shape = q.shape
         q, k, v = (x.reshape(-1, T, D) for x in (q, k, v))
@@ -180,17 +196,18 @@ class _CausalAttention(Function):
         for start in range(0, T, BLOCK):
             end = min(start + BLOCK, T)
             future = q.new_full((end - start, end), -math.inf).triu_(start + 1)
-            scores = torch.baddbmm(future, q[:, start:end], k[:, :end].mT, alpha=D**-0.5)
+            scores = torch.baddbmm(future, q[:, start:end], k[:, :end].mT, alpha=scale)
             patterns.append(scores.softmax(dim=-1))  # (BH, block, end)
             z[:, start:end] = torch.bmm(patterns[-1], v[:, :end])
         ctx.save_for_backward(q, k, v, *patterns)
+        ctx.scale = scale
         return z.view(shape)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, *patterns = ctx.saved_tensors
-        shape, T, scale = grad.shape, q.shape[1], q.shape[2] ** -0.5
+        shape, T, scale = grad.shape, q.shape[1], ctx.scale
         grad = grad.reshape(q.shape)
         q_grad, k_grad, v_grad = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for start, pattern in zip(range(0, T, BLOCK), patterns, strict=True):
@@ -201,12 +218,12 @@ class _CausalAttention(Function):
             q_grad[:, start:end] = torch.bmm(scores, k[:, :end]).mul_(scale)
             k_grad[:, :end].baddbmm_(scores.mT, q[:, start:end], alpha=scale)
             v_grad[:, :end].baddbmm_(pattern.mT, block)
-        return q_grad.view(shape), k_grad.view(shape), v_grad.view(shape)
+        return q_grad.view(shape), k_grad.view(shape), v_grad.view(shape), None
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / sqrt(D), past only) v, all (B, H, T, D), keeping the whole pattern for the gradient.
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+    """softmax(q kᵀ · scale, past only) v, all (B, H, T, D), keeping the whole pattern for the gradient.
 
     For training on a CPU: torch's own bfloat16 kernel takes three times as long there, most of it in the gradient.
     """
-    return _CausalAttention.apply(q, k, v)  # pyright: ignore[reportReturnType]
+    return _CausalAttention.apply(q, k, v, q.shape[-1] ** -0.5 if scale is None else scale)  # pyright: ignore[reportReturnType]

@@ -1,6 +1,6 @@
 """The parts that networks are built from.
 
-Shapes: B batch, T tokens, C channels, D head dim.
+Shapes: T tokens, C channels.
 """
 
 import math
@@ -29,16 +29,21 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm with a learned scale."""
+    """Root-mean-square norm with a learned scale: the weight, or one more than it (as in Gemma)."""
 
-    def __init__(self, width: int, eps: float) -> None:
+    def __init__(self, width: int, eps: float, plus_one: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
+        self.eps, self.plus_one = eps, plus_one
+
+    @property
+    def scale(self) -> Tensor:
+        """(C,) what the normed numbers are multiplied by."""
+        return 1 + self.weight if self.plus_one else self.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, C) -> (…, C)"""
-        return rms_norm(x, self.weight, self.eps)
+        return rms_norm(x, self.scale, self.eps)
 
 
 def make_norm(config: DecoderConfig, width: int | None = None) -> nn.Module:
@@ -46,41 +51,7 @@ def make_norm(config: DecoderConfig, width: int | None = None) -> nn.Module:
     width = width or config.width
     if config.norm == "layernorm":
         return nn.LayerNorm(width, eps=config.norm_eps)
-    return RMSNorm(width, eps=config.norm_eps)
-
-
-class Rotary(nn.Module):
-    """Rotary positions (Su et al. 2021): turns pairs of channels by an angle that grows with the position.
-
-    The pairs are channel i and i + D/2, as in Llama.
-    """
-
-    def __init__(self, head_dim: int, context: int, base: float) -> None:
-        super().__init__()
-        self.head_dim, self.context, self.base = head_dim, context, base
-        self.cos: Tensor
-        self.sin: Tensor
-        self.register_buffer("cos", torch.empty(context, 1, head_dim), persistent=False)
-        self.register_buffer("sin", torch.empty(context, 1, head_dim), persistent=False)
-        self.reset()
-
-    def reset(self) -> None:
-        """Compute the angles anew, rounded once to the buffers' dtype, as is right after a change of dtype."""
-        # in float64, as float32 angles are already off at position 10,000
-        rates = self.base ** -(torch.arange(0, self.head_dim, 2, dtype=torch.float64) / self.head_dim)
-        angles = torch.outer(torch.arange(self.context, dtype=torch.float64), rates)  # (T, D/2)
-        cos = torch.cat((angles.cos(), angles.cos()), dim=1).unsqueeze(1)
-        sin = torch.cat((-angles.sin(), angles.sin()), dim=1).unsqueeze(1)  # as `fused.heads` expects
-        self.cos, self.sin = cos.to(self.cos), sin.to(self.sin)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rotary":
-        super()._apply(fn, recurse)
-        self.reset()
-        return self
-
-    def forward(self, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """The cosines and signed sines of positions start … end - 1, each (T, 1, D)."""
-        return self.cos[start:end], self.sin[start:end]
+    return RMSNorm(width, config.norm_eps, config.norm_plus_one)
 
 
 def sinusoids(context: int, width: int) -> Tensor:
