@@ -27,7 +27,7 @@ NAMES = (
     "layers.*.attn.v",
     "layers.*.attn.z",
     "layers.*.attn_out",
-    "layers.*.mlp.post",
+    "layers.*.mlp.[pr]o*",
     "layers.*.mlp_out",
     "final_norm",
 )

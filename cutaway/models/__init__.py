@@ -1,17 +1,19 @@
 """Ids to logits: the networks, their configs, and the tap that opens them."""
 
+from cutaway.models.assemble import Network, build_network
 from cutaway.models.config import (
     PRESETS,
     DecoderConfig,
     NetworkConfig,
     RecurrentConfig,
+    RotaryScaling,
     config_from_dict,
     config_to_dict,
     decoder_of_size,
 )
 from cutaway.models.decoder import Decoder
 from cutaway.models.gru import Recurrent
-from cutaway.models.model import Model, Network, build_network, load_model, save_model
+from cutaway.models.model import Model, load_model, save_model
 from cutaway.models.tap import OFF, ActiveTap, Tap, match_names
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "NetworkConfig",
     "Recurrent",
     "RecurrentConfig",
+    "RotaryScaling",
     "Tap",
     "build_network",
     "config_from_dict",

@@ -206,6 +206,16 @@ class Decoder(nn.Module):
             else:
                 parameter.normal_(0.0, 0.5 / math.sqrt(parameter.shape[-1]), generator=generator)
 
+    def restore(self) -> None:
+        """Tie the output matrix and compute the tables anew, after tensors were assigned in place of the weights."""
+        if self.config.tied:
+            self.lm_head.weight = self.embed_tokens.weight
+        if self.config.position == "sinusoidal":
+            self.positions = sinusoids(self.config.context, self.config.width).to(self.embed_tokens.weight)
+        for rotary in (self.rotary, self.rotary_local):
+            if rotary is not None:
+                rotary.restore(self.embed_tokens.weight)
+
     def forward(
         self, ids: Tensor, *, mask: Tensor | None = None, cache: KVCache | None = None, tap: Tap = OFF
     ) -> Tensor:

@@ -191,6 +191,11 @@ class Recurrent(nn.Module):
             if name.endswith("bias_ih") and self.config.cell == "lstm":  # Jozefowicz et al. 2015
                 parameter[self.config.hidden : 2 * self.config.hidden] += 1
 
+    def restore(self) -> None:
+        """Tie the output matrix, after tensors were assigned in place of the weights."""
+        if self.config.tied:
+            self.lm_head.weight = self.embed_tokens.weight
+
     def forward(self, ids: Tensor, *, cache: RecurrentState | None = None, tap: Tap = OFF) -> Tensor:
         """Logits of the next token at every position.
 

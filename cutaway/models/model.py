@@ -8,31 +8,26 @@ Shapes: B batch, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cutaway.errors import DamagedFile, InputError
+from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
 from cutaway.files import MANIFEST, atomic_folder, read_json, verify, write_json
-from cutaway.models.config import DecoderConfig, NetworkConfig, config_from_dict, config_to_dict
-from cutaway.models.decoder import Decoder
-from cutaway.models.gru import Recurrent
+from cutaway.models.assemble import Network, assemble, read_tensors, write_tensors
+from cutaway.models.config import NetworkConfig, config_from_dict, config_to_dict
+from cutaway.models.formats.huggingface import CONFIG, Origin, open_huggingface, write_huggingface
 from cutaway.models.tap import OFF, Tap
 from cutaway.tokenizers import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from cutaway.generation import Generation
 
-Network: TypeAlias = Decoder | Recurrent
-
 MODEL_JSON, WEIGHTS = "model.json", "model.safetensors"
+FORMATS = ("cutaway", "huggingface")
 CHECKPOINTS = "checkpoints"  # inside a run folder: step-00001000, step-00002000 …
 
 
@@ -43,12 +38,11 @@ class Model:
         network: the torch module, `forward(ids, *, cache=None, tap=OFF)`.
         tokenizer: text <-> ids.
         source: where it came from, for messages and receipts.
+        origin: the published form that it was read from, if any.
     """
 
-    def __init__(self, network: Network, tokenizer: Tokenizer, source: str = "") -> None:
-        self.network = network
-        self.tokenizer = tokenizer
-        self.source = source
+    def __init__(self, network: Network, tokenizer: Tokenizer, source: str = "", origin: Origin | None = None) -> None:
+        self.network, self.tokenizer, self.source, self.origin = network, tokenizer, source, origin
 
     @property
     def config(self) -> NetworkConfig:
@@ -96,11 +90,6 @@ class Model:
         return generate(self, prompt, **options)
 
 
-def build_network(config: NetworkConfig) -> Network:
-    """A network with fresh weights."""
-    return Decoder(config) if isinstance(config, DecoderConfig) else Recurrent(config)
-
-
 def write_model(model: Model, folder: Path) -> None:
     """Write the model's files into an existing folder (a checkpoint adds its own beside them)."""
     write_json(folder / MODEL_JSON, config_to_dict(model.config))
@@ -111,25 +100,35 @@ def write_model(model: Model, folder: Path) -> None:
     model.tokenizer.save(folder)
 
 
-def write_tensors(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file; a full disk is an OSError, as it is for any other file."""
-    try:
-        save_file(dict(state), path)
-    except SafetensorError as error:
-        if code := re.search(r"\(os error (\d+)\)", str(error)):
-            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
-        raise
-
-
-def save_model(model: Model, folder: str | Path) -> Path:
+def save_model(
+    model: Model,
+    folder: str | Path,
+    format: Literal["cutaway", "huggingface"] = "cutaway",
+    *,
+    family: str | None = None,
+) -> Path:
     """Write a model folder, whole or not at all.
 
+    Args:
+        model: what to write.
+        folder: where to.
+        format: "cutaway", or "huggingface" for other tools to open.
+        family: for "huggingface", the model_type to write it as; None: as it was read, or the first that can express it.
+
     Raises:
+        ConfigError: no published family can express the model; names the features that stand in the way.
         InputError: the disk is full or the place cannot be written.
     """
+    if format not in FORMATS:
+        raise ConfigError(unknown("format", str(format), FORMATS))
     folder = Path(folder)
     with atomic_folder(folder) as room:
-        write_model(model, room)
+        if format == "cutaway":
+            write_model(model, room)
+        else:
+            model.tokenizer.save(room)
+            roles = {"bos_token_id": model.tokenizer.begin_of_text, "eos_token_id": model.tokenizer.end_of_text}
+            write_huggingface(model.network, room, family=family, origin=model.origin, extra=roles)
     return folder
 
 
@@ -157,8 +156,12 @@ def newest_intact(run: Path) -> Path:
     raise InputError(f"{run} holds no checkpoint yet; train for longer, or give a model folder or another run")
 
 
-def load_model(source: str | Path) -> Model:
-    """Open a model folder or a run folder (its newest intact checkpoint).
+def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model:
+    """Open a model folder, a run folder (its newest intact checkpoint) or a Hugging Face folder.
+
+    Args:
+        source: the folder.
+        dtype: of the weights; None: as they are stored (float16 becomes float32).
 
     Raises:
         InputError: no such folder, or it holds no model.
@@ -168,40 +171,22 @@ def load_model(source: str | Path) -> Model:
     path = Path(source)
     if not path.exists():
         raise InputError(f"{path} does not exist; give a run folder that cutaway train made, or a model folder")
-    folder = path if (path / MODEL_JSON).is_file() else None
-    if folder is None:
+    folder = path
+    if not (path / MODEL_JSON).is_file():
+        if (path / CONFIG).is_file() and not (path / CHECKPOINTS).is_dir():
+            network, origin = open_huggingface(path, dtype)
+            return Model(network, load_tokenizer(path), str(source), origin)
         if not (path / CHECKPOINTS).is_dir():
-            raise InputError(f"{path} is neither a model folder (no {MODEL_JSON}) nor a run folder (no {CHECKPOINTS}/)")
+            raise InputError(
+                f"{path} is neither a model folder (no {MODEL_JSON}), nor a run folder (no {CHECKPOINTS}/), "
+                f"nor a Hugging Face folder (no {CONFIG})"
+            )
         folder = newest_intact(path)
     elif (folder / MANIFEST).is_file():
         verify(folder)
     config = config_from_dict(read_json(folder / MODEL_JSON), where=str(folder / MODEL_JSON))
-    network = build_network(config)
-    load_weights(network, folder / WEIGHTS)
-    network.eval()
+    state = read_tensors(folder / WEIGHTS)
+    if dtype is not None:
+        state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    network = assemble(config, state, where=str(folder / WEIGHTS))
     return Model(network, load_tokenizer(folder), source=str(source))
-
-
-def load_weights(network: Network, path: Path) -> None:
-    """Copy a safetensors file into the network; every tensor must have its place and every place its tensor.
-
-    Raises:
-        DamagedFile: unreadable, or a tensor is missing, left over or misshapen; all are named.
-    """
-    try:
-        state = load_file(path)
-    except (SafetensorError, FileNotFoundError) as error:
-        raise DamagedFile(f"{path} cannot be read as safetensors: {error}") from error
-    if getattr(network.config, "tied", False) and "embed_tokens.weight" in state:
-        state.setdefault("lm_head.weight", state["embed_tokens.weight"])
-    expected = network.state_dict()
-    missing, left = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    shapes = [
-        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in expected.keys() & state.keys()
-        if state[name].shape != expected[name].shape
-    ]
-    problems = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"left over: {', '.join(left)}"] * bool(left)
-    if problems or shapes:
-        raise DamagedFile(f"{path} does not fit its config; " + "; ".join(problems + shapes))
-    network.load_state_dict(state)

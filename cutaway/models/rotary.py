@@ -49,6 +49,11 @@ class Rotary(nn.Module):
         """Compute the angles anew, rounded once to the table's dtype, as is right after a change of dtype."""
         self.table = self._angles(min(length, self._switch), 0).to(self.table)
 
+    def restore(self, like: Tensor) -> None:
+        """Compute the table in the dtype and on the device of another tensor."""
+        self.table = like.new_empty(2, 0, 1, self.head_dim)
+        self.reset()
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rotary":
         length = self.table.shape[1]
         super()._apply(fn, recurse)

@@ -29,7 +29,8 @@ from cutaway import __version__
 from cutaway.errors import ConfigError, DamagedFile, InputError
 from cutaway.files import atomic_folder, disk_errors, read_json, verify, write_atomic, write_json
 from cutaway.models import Model
-from cutaway.models.model import CHECKPOINTS, WEIGHTS, checkpoints, load_weights, write_model, write_tensors
+from cutaway.models.assemble import load_weights, write_tensors
+from cutaway.models.model import CHECKPOINTS, WEIGHTS, checkpoints, write_model
 from cutaway.settings import build, to_dict
 from cutaway.training.config import TrainConfig, train_config, train_config_to_dict
 from cutaway.training.metrics import METRICS, read_metrics

@@ -32,7 +32,10 @@ RULES = (
         Rule(f"layers.{{i}}.self_attn.{name}_proj.*", f"layers.{{i}}.self_attn.{name}_proj.*")
         for name in ("q", "k", "v", "o")
     ),
-    *(Rule(f"layers.{{i}}.self_attn.{name}.weight", f"layers.{{i}}.self_attn.{name}.weight") for name in ("q_norm", "k_norm")),
+    *(
+        Rule(f"layers.{{i}}.self_attn.{name}.weight", f"layers.{{i}}.self_attn.{name}.weight")
+        for name in ("q_norm", "k_norm")
+    ),
     *(Rule(f"layers.{{i}}.mlp.{name}_proj.*", f"layers.{{i}}.mlp.{name}_proj.*") for name in ("gate", "up", "down")),
     *(
         Rule(f"layers.{{i}}.{name}_layernorm.weight", f"layers.{{i}}.{name}_layernorm.weight")
@@ -49,10 +52,7 @@ def expert_rules(router: str, gate: str, up: str, down: str) -> tuple[Rule, ...]
     names = {gate: "gate_proj", up: "up_proj", down: "down_proj"}
     return (
         Rule(f"layers.{{i}}.{router}.weight", "layers.{i}.mlp.router.weight"),
-        *(
-            Rule(f"layers.{{i}}.{theirs}.weight", f"layers.{{i}}.mlp.{ours}", EXPERTS)
-            for theirs, ours in names.items()
-        ),
+        *(Rule(f"layers.{{i}}.{theirs}.weight", f"layers.{{i}}.mlp.{ours}", EXPERTS) for theirs, ours in names.items()),
     )
 
 
@@ -88,7 +88,9 @@ def by_layer_types(keys: Keys, types: Sequence[str], window: int | None) -> dict
     stated = types if listed is None else listed
     for kind in stated:
         if kind not in ("full_attention", "sliding_attention") or (kind == "sliding_attention" and not window):
-            raise keys.refuse("layer_types", listed, f"{kind} is not full_attention, or sliding_attention with a window")
+            raise keys.refuse(
+                "layer_types", listed, f"{kind} is not full_attention, or sliding_attention with a window"
+            )
     windows = tuple((window or 0) if kind == "sliding_attention" else 0 for kind in stated)
     return {"windows": windows} if any(windows) else {}
 

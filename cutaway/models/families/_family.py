@@ -96,7 +96,9 @@ class Keys:
 
     def finish(self, ignored: Mapping[str, str]) -> None:
         """Refuse every key that was neither asked for nor is ignored; null sets nothing."""
-        left = [key for key, value in self.values.items() if key not in self.asked | ignored.keys() and value is not None]
+        left = [
+            key for key, value in self.values.items() if key not in self.asked | ignored.keys() and value is not None
+        ]
         if left:
             shown = ", ".join(f"{key} = {self.values[key]!r}" for key in left[:8])
             raise ConfigError(

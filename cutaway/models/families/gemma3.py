@@ -24,7 +24,11 @@ def read(keys: Keys) -> dict[str, Any]:
     found = read_gemma(keys, pattern)
     dim, context = keys.whole("head_dim"), keys.whole("max_position_embeddings")
     stated = keys.take("rope_parameters") or {}
-    whole = {"rope_theta": keys.take("rope_theta")} | (keys.take("rope_scaling") or {}) | (stated.get("full_attention") or {})
+    whole = (
+        {"rope_theta": keys.take("rope_theta")}
+        | (keys.take("rope_scaling") or {})
+        | (stated.get("full_attention") or {})
+    )
     local = {"rope_theta": keys.take("rope_local_base_freq")} | (stated.get("sliding_attention") or {})
     near = read_parameters(keys, local, dim, context, 10_000.0)
     if "rotary_scaling" in near:

@@ -23,7 +23,9 @@ MIXTRAL = Family(
     features={"qk_norm": False, "expert_weights_sum_to_one": True},
     rules=(
         *RULES,
-        *expert_rules("block_sparse_moe.gate", *(f"block_sparse_moe.experts.{{e}}.{name}" for name in ("w1", "w3", "w2"))),
+        *expert_rules(
+            "block_sparse_moe.gate", *(f"block_sparse_moe.experts.{{e}}.{name}" for name in ("w1", "w3", "w2"))
+        ),
     ),
     heads={"MixtralForCausalLM": "causal_lm", "MixtralModel": "none"},
     ignored={

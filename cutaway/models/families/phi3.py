@@ -44,7 +44,14 @@ PHI3 = Family(
     defaults=DEFAULTS
     | {"max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
     features={"qk_norm": False},
-    rules=(*(rule for rule in RULES if not any(part in rule.theirs for part in (".q_proj", ".k_proj", ".v_proj", ".gate_proj", ".up_proj"))), *JOINED),
+    rules=(
+        *(
+            rule
+            for rule in RULES
+            if not any(part in rule.theirs for part in (".q_proj", ".k_proj", ".v_proj", ".gate_proj", ".up_proj"))
+        ),
+        *JOINED,
+    ),
     heads={"Phi3ForCausalLM": "causal_lm", "Phi3Model": "none"},
     ignored={"embd_pdrop": "of training", "resid_pdrop": "of training"},
     only={"attention_bias": (False,)},

@@ -24,9 +24,7 @@ QWEN3 = Family(
     source="https://arxiv.org/abs/2505.09388",
     config=DecoderConfig,
     keys=KEYS,
-    defaults=DEFAULTS
-    | WINDOWS
-    | {"max_position_embeddings": 32_768, "num_key_value_heads": 32, "head_dim": 128},
+    defaults=DEFAULTS | WINDOWS | {"max_position_embeddings": 32_768, "num_key_value_heads": 32, "head_dim": 128},
     features={"qk_norm": True},
     rules=RULES,
     heads={"Qwen3ForCausalLM": "causal_lm", "Qwen3Model": "none"},

@@ -25,7 +25,15 @@ def read(keys: Keys) -> dict[str, Any]:
     sparse = tuple(i for i in range(layers) if i not in dense and every and (i + 1) % every == 0)
     windows = every_layer(keys) if keys.take("use_sliding_window") else {}
     keys.take("sliding_window")
-    found = read_rope(keys, head_dim(keys), keys.whole("max_position_embeddings")) | biases(keys) | windows
+    experts = keys.take("num_local_experts")  # the newer name
+    experts = keys.take("num_experts") if experts is None else experts
+    keys.take("num_experts")
+    found = (
+        {"experts": experts}
+        | read_rope(keys, head_dim(keys), keys.whole("max_position_embeddings"))
+        | biases(keys)
+        | windows
+    )
     if not sparse:
         return found | {"experts": 0}
     return found | {"expert_layers": sparse if len(sparse) < layers else ()}
@@ -39,6 +47,7 @@ def write(config: DecoderConfig) -> dict[str, Any]:
         "attention_bias": config.attention_bias,
         "use_sliding_window": window is not None,
         "sliding_window": window,
+        "num_experts": config.experts,
         "decoder_sparse_step": 1,
         "mlp_only_layers": dense,
     }
@@ -50,7 +59,6 @@ QWEN3_MOE = Family(
     config=DecoderConfig,
     keys=KEYS
     | {
-        "num_experts": "experts",
         "num_experts_per_tok": "experts_used",
         "moe_intermediate_size": "expert_width",
         "norm_topk_prob": "expert_weights_sum_to_one",

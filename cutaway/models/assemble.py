@@ -1,0 +1,101 @@
+"""Networks out of configs and tensors, and tensors into files.
+
+A network is first built without memory, then given its tensors as they are: what is memory-mapped stays so.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cutaway.errors import DamagedFile
+from cutaway.models.config import DecoderConfig, NetworkConfig
+from cutaway.models.decoder import Decoder
+from cutaway.models.gru import Recurrent
+
+Network: TypeAlias = Decoder | Recurrent
+
+
+def build_network(config: NetworkConfig) -> Network:
+    """A network with fresh weights."""
+    return Decoder(config) if isinstance(config, DecoderConfig) else Recurrent(config)
+
+
+def assemble(config: NetworkConfig, state: Mapping[str, Tensor] | None, *, where: str = "the weights") -> Network:
+    """A network made of these very tensors, which it does not copy.
+
+    Args:
+        config: what it is made of.
+        state: its tensors by name (a tied output matrix may be left out); None: a network of shapes alone.
+        where: what to call them in a message.
+
+    Raises:
+        DamagedFile: a tensor is missing, left over or misshapen; all are named.
+    """
+    with torch.device("meta"):
+        network = build_network(config)
+    if state is None:
+        return network
+    state = complete(network, state, where)
+    network.load_state_dict(state, assign=True)
+    network.restore()
+    return network.eval()
+
+
+def complete(network: Network, state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The state with the tied output matrix in it; every tensor must have its place and every place its tensor.
+
+    Raises:
+        DamagedFile: a tensor is missing, left over or misshapen; all are named.
+    """
+    state = dict(state)
+    if getattr(network.config, "tied", False) and "embed_tokens.weight" in state:
+        state.setdefault("lm_head.weight", state["embed_tokens.weight"])
+    expected = network.state_dict()
+    missing, left = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    shapes = [
+        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & state.keys())
+        if state[name].shape != expected[name].shape
+    ]
+    problems = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"left over: {', '.join(left)}"] * bool(left)
+    if problems or shapes:
+        raise DamagedFile(f"{where} do not fit the config; " + "; ".join(problems + shapes[:8]))
+    return state
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, memory-mapped.
+
+    Raises:
+        DamagedFile: it is missing, or no safetensors file.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise DamagedFile(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def write_tensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file; a full disk is an OSError, as it is for any other file."""
+    try:
+        save_file(dict(state), path, metadata=metadata)
+    except SafetensorError as error:
+        if code := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+        raise
+
+
+def load_weights(network: Network, path: Path) -> None:
+    """Copy a safetensors file into the network.
+
+    Raises:
+        DamagedFile: unreadable, or a tensor is missing, left over or misshapen; all are named.
+    """
+    network.load_state_dict(complete(network, read_tensors(path), str(path)))

@@ -1,0 +1,1 @@
+"""Bytes to metadata and tensors, and back: what checkpoints are stored as."""

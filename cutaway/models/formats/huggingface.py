@@ -1,0 +1,269 @@
+"""Hugging Face folders: config.json and safetensors, in one file or in shards with an index.
+
+Data only: nothing in a folder is ever run, and pickled weights are refused.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
+from cutaway.files import read_json, write_json
+from cutaway.models.assemble import Network, assemble, write_tensors
+from cutaway.models.config import NetworkConfig
+from cutaway.models.families import FAMILIES, Family
+from cutaway.models.families import read_tensors as read_places
+from cutaway.models.families import write_tensors as write_places
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
+FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+SHARD = 5 * 10**9  # bytes of the largest file written
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a network was read from, so that it can be written back as it was.
+
+    Attributes:
+        family: its model_type.
+        config: config.json, as it stands.
+        prefixed: whether the tensors' names begin with the family's prefix.
+    """
+
+    family: str
+    config: Mapping[str, Any]
+    prefixed: bool
+
+
+class Shards:
+    """The tensors of a folder, memory-mapped, by name.
+
+    Raises:
+        InputError: there are none, or only pickled ones.
+        DamagedFile: an index that names what is not there, or a file that is no safetensors.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[str, Any] = {}
+        self._home: dict[str, str] = {}  # tensor -> file
+        if (folder / INDEX).is_file():
+            index = read_json(folder / INDEX).get("weight_map")
+            if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
+                raise DamagedFile(f"{folder / INDEX} has no weight_map from tensors to files")
+            for name in sorted(set(index.values())):
+                self._open(name)
+            if wrong := [tensor for tensor, name in index.items() if self._home.get(tensor) != name]:
+                raise DamagedFile(f"{folder / INDEX} lists tensors that are not where it says: {', '.join(wrong[:5])}")
+        elif (folder / WEIGHTS).is_file():
+            self._open(WEIGHTS)
+        else:
+            pickled = [path.name for path in folder.iterdir() if path.suffix in PICKLED]
+            if pickled:
+                raise InputError(
+                    f"{folder} holds its weights only as {pickled[0]}, a format that can run code when it is opened; "
+                    "convert it to safetensors where you trust it (transformers: model.save_pretrained(folder)) "
+                    "and open that"
+                )
+            raise InputError(f"{folder} holds no {WEIGHTS} and no {INDEX}")
+
+    def _open(self, name: str) -> None:
+        path = inside(self.folder, name)
+        try:
+            file = safe_open(path, framework="pt")
+            names = list(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise DamagedFile(f"{path} cannot be read as safetensors: {error}") from error
+        for tensor in names:
+            if tensor in self._home:
+                raise DamagedFile(f"{tensor} is in {self._home[tensor]} and in {name}; there can be one of it")
+            self._home[tensor] = name
+        self._files[name] = file
+
+    def names(self) -> set[str]:
+        """All tensors."""
+        return set(self._home)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """One of them, a view of the file."""
+        return self._files[self._home[name]].get_tensor(name)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file of a folder, by a name that came from outside.
+
+    Raises:
+        DamagedFile: the name could lead elsewhere, or there is no such file.
+    """
+    path = folder / name
+    if not FILE_NAME.fullmatch(name) or name.startswith("."):
+        raise DamagedFile(f"{folder} names the file {name!r}, which is no plain file name; nothing was opened")
+    if not path.is_file():
+        raise DamagedFile(f"{folder} lacks the file {name}; copy or download it again")
+    # the hub's cache keeps files as links from snapshots/<revision>/ to blobs/
+    homes = [folder.resolve()] + ([folder.resolve().parents[1] / "blobs"] if folder.parent.name == "snapshots" else [])
+    if not any(path.resolve().is_relative_to(home) for home in homes):
+        raise DamagedFile(f"{path} is a link to a place outside its folder; nothing was opened")
+    return path
+
+
+def family_of(values: Mapping[str, Any], where: str) -> Family:
+    """The family that a config names.
+
+    Raises:
+        ConfigError: none is named, or one that is not supported.
+    """
+    kind = values.get("model_type")
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise ConfigError(unknown(f"model_type in {where}", str(kind), FAMILIES))
+    return FAMILIES[kind]
+
+
+def open_huggingface(folder: Path, dtype: torch.dtype | None = None) -> tuple[Network, Origin]:
+    """The network of a folder.
+
+    Args:
+        folder: with config.json and safetensors.
+        dtype: of the weights; None: as they are stored, but float32 for float16, which a CPU computes slowly.
+
+    Raises:
+        ConfigError: a family, key or value that is not supported, named.
+        DamagedFile: a file that cannot be read; tensors that are missing, left over or misshapen, named.
+        InputError: no weights, or pickled ones only.
+    """
+    values = read_json(inside(folder, CONFIG))
+    where = str(folder / CONFIG)
+    family = family_of(values, where)
+    config, head = family.to_config(values, where), _head(family, values, where)
+    shards = Shards(folder)
+    expected = assemble(config, None)
+    prefixed = any(name.startswith(family.prefix) for name in shards.names())
+    wanted = dict(expected.state_dict())
+    tied = getattr(config, "tied", False)
+    if tied or head == "none":
+        wanted.pop("lm_head.weight", None)
+    places = family.places(config, wanted, prefixed=prefixed)
+    theirs = {name for place in places for name in place.theirs}
+    left = {name for name in shards.names() - theirs if not family.skips(name)}
+    copies = left & {"lm_head.weight", "embed_out.weight"} if tied else set()
+    problems = [f"missing: {', '.join(sorted(theirs - shards.names())[:8])}"] * bool(theirs - shards.names())
+    problems += [f"left over: {', '.join(sorted(left - copies)[:8])}"] * bool(left - copies)
+    if problems:
+        raise DamagedFile(f"the weights in {folder} do not fit their config; {'; '.join(problems)}")
+    try:
+        state = read_places(places, shards.__getitem__, config)
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        raise DamagedFile(f"the weights in {folder} do not fit their config: {error}") from error
+    for name in copies:
+        if not torch.equal(shards[name], state["embed_tokens.weight"]):
+            raise DamagedFile(f"{where} ties the output matrix to the embedding, but {name} in {folder} is another")
+    dtype = dtype or _stored(state)
+    network = assemble(config, {name: tensor.to(dtype) for name, tensor in state.items()}, where=str(folder))
+    return network, Origin(family.model_type, values, prefixed)
+
+
+def _head(family: Family, values: Mapping[str, Any], where: str) -> str:
+    named = values.get("architectures") or [next(iter(family.heads))]
+    if not isinstance(named, list) or len(named) != 1 or named[0] not in family.heads:
+        raise ConfigError(unknown(f"architecture in {where}", ", ".join(map(str, named)), family.heads))
+    return family.heads[named[0]]
+
+
+def _stored(state: Mapping[str, Tensor]) -> torch.dtype:
+    """The dtype of most numbers; float32 in place of float16."""
+    counts: Counter[torch.dtype] = Counter()
+    for tensor in state.values():
+        counts[tensor.dtype] += tensor.numel()
+    dtype = counts.most_common(1)[0][0]
+    return dtype if dtype.is_floating_point and dtype.itemsize > 1 and dtype != torch.float16 else torch.float32
+
+
+def expressible(config: NetworkConfig, family: str | None = None) -> tuple[Family, dict[str, Any]]:
+    """The family that can express a network, and the published config.
+
+    Args:
+        config: of the network.
+        family: a model_type, or None for the first that can.
+
+    Raises:
+        ConfigError: none can; names the features that stand in the way of the nearest.
+    """
+    if family is not None and family not in FAMILIES:
+        raise ConfigError(unknown("family", family, FAMILIES))
+    reasons = []
+    for candidate in [FAMILIES[family]] if family else FAMILIES.values():
+        if isinstance(config, candidate.config):
+            try:
+                return candidate, candidate.from_config(config)
+            except ConfigError as error:
+                reasons.append(str(error))
+    if not reasons:
+        raise ConfigError(f"no published family is a {config.kind} network; save it in Cutaway's own format")
+    raise ConfigError(min(reasons, key=len) + "; save it in Cutaway's own format, or train without these features")
+
+
+def write_huggingface(
+    network: Network, folder: Path, *, family: str | None = None, origin: Origin | None = None, extra: Mapping[str, Any]
+) -> None:
+    """Write config.json and safetensors into an existing folder.
+
+    Args:
+        network: what to write.
+        folder: where to.
+        family: as which; None: as it was read, or the first family that can express it.
+        origin: what it was read from. If the config is still that one, it is written as it stood.
+        extra: further keys of a config, such as the tokenizer's special ids.
+
+    Raises:
+        ConfigError: no family can express it; names the features that stand in the way.
+    """
+    config, prefixed = network.config, True
+    if origin is not None and family in (None, origin.family):
+        chosen = FAMILIES[origin.family]
+        prefixed = origin.prefixed
+        if chosen.to_config(origin.config) == config:
+            values = dict(origin.config)
+        else:
+            values = {**origin.config, **chosen.from_config(config)}
+    else:
+        chosen, values = expressible(config, family)
+        dtype = str(next(network.parameters()).dtype).removeprefix("torch.")
+        ids = dict.fromkeys(
+            ("bos_token_id", "eos_token_id", "pad_token_id")
+        )  # said, as families have defaults for them
+        values |= {"architectures": [next(iter(chosen.heads))], "torch_dtype": dtype, **ids, **extra}
+    state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    if getattr(config, "tied", False):
+        state.pop("lm_head.weight", None)
+    tensors = write_places(chosen.places(config, state, prefixed=prefixed), state, config)
+    write_json(folder / CONFIG, values)
+    _write_shards(tensors, folder)
+
+
+def _write_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    groups: list[dict[str, Tensor]] = [{}]
+    room = SHARD
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        if groups[-1] and size > room:
+            groups.append({})
+            room = SHARD
+        room -= size
+        groups[-1][name] = tensor.contiguous()
+    if len(groups) == 1:
+        write_tensors(groups[0], folder / WEIGHTS, metadata={"format": "pt"})
+        return
+    names = [f"model-{i:05d}-of-{len(groups):05d}.safetensors" for i in range(1, len(groups) + 1)]
+    for name, group in zip(names, groups, strict=True):
+        write_tensors(group, folder / name, metadata={"format": "pt"})
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    home = {tensor: name for name, group in zip(names, groups, strict=True) for tensor in group}
+    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": home})
