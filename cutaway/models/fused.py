@@ -109,11 +109,11 @@ class _Heads(Function):
         ctx.heads, ctx.turned = heads, turned
         if cos is not None and sin is not None:  # the scales fold into the small tables of cosines and sines
             by, by_swapped = (cos, sin) if scales is None else (scales * cos, _swap(scales, turned) * sin)
-            turned = (qk * by).addcmul_(_swap(qk, turned), by_swapped)
+            qk = (qk * by).addcmul_(_swap(qk, turned), by_swapped)
         else:
-            turned = qk if scales is None else qk * scales
-        turned = turned.transpose(1, 2)
-        return turned[:, :heads].contiguous(), turned[:, heads:].contiguous(), v.transpose(1, 2).contiguous()
+            qk = qk if scales is None else qk * scales
+        qk = qk.transpose(1, 2)
+        return qk[:, :heads].contiguous(), qk[:, heads:].contiguous(), v.transpose(1, 2).contiguous()
 
     @staticmethod
     @once_differentiable

@@ -113,7 +113,7 @@ def save_model(
         model: what to write.
         folder: where to.
         format: "cutaway", or "huggingface" for other tools to open.
-        family: for "huggingface", the model_type to write it as; None: as it was read, or the first that can express it.
+        family: for "huggingface", the model_type to write it as; None: as it was read, or the first that can.
 
     Raises:
         ConfigError: no published family can express the model; names the features that stand in the way.
@@ -185,8 +185,9 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model
     elif (folder / MANIFEST).is_file():
         verify(folder)
     config = config_from_dict(read_json(folder / MODEL_JSON), where=str(folder / MODEL_JSON))
-    state = read_tensors(folder / WEIGHTS)
-    if dtype is not None:
-        state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    # copied out of the file: products of numbers that lie otherwise in memory may differ in the last bit
+    state = {
+        name: tensor.to(dtype or tensor.dtype, copy=True) for name, tensor in read_tensors(folder / WEIGHTS).items()
+    }
     network = assemble(config, state, where=str(folder / WEIGHTS))
     return Model(network, load_tokenizer(folder), source=str(source))

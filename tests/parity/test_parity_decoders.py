@@ -1,4 +1,4 @@
-"""Published decoders compute in Cutaway what they compute in transformers, from the same files, and go back unchanged."""
+"""Published decoders compute what they compute in transformers, from the same files, and go back unchanged."""
 
 import json
 from pathlib import Path
@@ -221,7 +221,7 @@ def write(family: str, number: int, folder: Path) -> Any:
 
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Path]:
-    return write(*request.param, tmp_path), tmp_path
+    return write(request.param[0], request.param[1], tmp_path), tmp_path
 
 
 def test_every_decoder_family_is_tried():
@@ -268,6 +268,7 @@ def test_with_a_cache_and_padding(case: tuple[Any, Path]):
     network, _ = open_huggingface(case[1])
     length = min(LENGTH, network.config.context)
     ids = token_ids(network.config.vocab_size, 2, length)
+    assert isinstance(network.config, DecoderConfig)
     scaling = network.config.rotary_scaling
     if scaling is not None and scaling.kind in ("dynamic", "longrope") and length > scaling.original_context:
         ids = ids[
@@ -283,7 +284,7 @@ def test_with_a_cache_and_padding(case: tuple[Any, Path]):
 
 
 def test_round_trip(case: tuple[Any, Path], tmp_path_factory: pytest.TempPathFactory):
-    peer, folder = case
+    folder = case[1]
     network, origin = open_huggingface(folder)
     back = tmp_path_factory.mktemp("back")
     write_huggingface(network, back, origin=origin, extra={})
