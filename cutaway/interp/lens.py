@@ -39,7 +39,7 @@ def logit_lens(source: Recording | Model, text: Text = "", *, top: int = 5) -> L
     recording = recording_of(source, text if isinstance(source, Recording) else model.ids(text)[:1], places)
     rows = []
     for place in places:
-        logits = network.lm_head(network.norm(recording[place]))[0].float()  # (T, V)
+        logits = network.read_out(recording[place])[0].float()  # (T, V)
         probabilities = logits.softmax(-1)
         entropy = -(probabilities * logits.log_softmax(-1)).sum(-1) / math.log(2)
         values, ids = probabilities.topk(min(top, probabilities.shape[-1]))

@@ -79,10 +79,10 @@ def unfold(
             raw = written = raw + output.bias.double()
         reader = read
         if through is not None:
-            reader, bias = _through(through, raw, read)
+            reader, norm_bias = _through(through, raw, read)
             written = through(raw.to(output.weight)).double()
             if config.norm == "layernorm":
-                add(f"{layer}.attn.norm.bias", bias)
+                add(f"{layer}.attn.norm.bias", norm_bias)
         by_head = (reader @ output.weight.double()).view(config.heads, config.head_dim)  # (H, D)
         for head, value in enumerate((z * by_head).sum(-1)):
             name = f"{layer}.head.{head}"
@@ -105,10 +105,10 @@ def unfold(
             raw = written = raw + down.bias.double()
         reader = read
         if through is not None:
-            reader, bias = _through(through, raw, read)
+            reader, norm_bias = _through(through, raw, read)
             written = through(raw.to(down.weight)).double()
             if config.norm == "layernorm":
-                add(f"{layer}.mlp.norm.bias", bias)
+                add(f"{layer}.mlp.norm.bias", norm_bias)
         neurons = post * (reader @ down.weight.double())
         openers[f"{layer}.mlp"] = partial(_neurons, recording, i, neurons)
         add(f"{layer}.mlp", neurons.sum())

@@ -233,14 +233,17 @@ class Decoder(nn.Module):
         Raises:
             InputError: more tokens than the context holds.
         """
-        x = self.norm(self.stream(ids, mask=mask, cache=cache, tap=tap))
-        logits, cap = self.lm_head(tap("final_norm", x)), self.config.logit_cap
+        return self.read_out(self.stream(ids, mask=mask, cache=cache, tap=tap), tap)
+
+    def read_out(self, x: Tensor, tap: Tap = OFF) -> Tensor:
+        """A residual stream (B, T, C), of the last layer or any other, as logits (B, T, V)."""
+        logits, cap = self.lm_head(tap("final_norm", self.norm(x))), self.config.logit_cap
         return tap("logits", cap * torch.tanh(logits / cap) if cap else logits)
 
     def stream(
         self, ids: Tensor, *, mask: Tensor | None = None, cache: KVCache | None = None, tap: Tap = OFF
     ) -> Tensor:
-        """The residual stream after the last layer, (B, T, C); `forward` is the norm and the output matrix of this."""
+        """The residual stream after the last layer, (B, T, C); `forward` reads the logits out of it."""
         start, T = cache.length if cache is not None else 0, ids.shape[1]
         if start + T > self.config.context:
             raise InputError(

@@ -11,12 +11,36 @@ from cutaway.tokenizers import Tokenizer, train_tokenizer
 
 GPT2 = {"norm": "layernorm", "position": "learned", "activation": "gelu_tanh", "gated": False, "qk_norm": False}
 BIASES = {"attention_bias": True, "output_bias": True, "mlp_bias": True}
+GEMMA = {
+    "norm_plus_one": True,
+    "norm_place": "both",
+    "score_cap": 3.0,
+    "logit_cap": 5.0,
+    "embed_scale": 5.0,
+    "attention_scale": 0.2,
+    "windows": (4, 0, 7),
+    "rotary_base_local": 100.0,
+    "activation": "gelu_tanh",
+}
+NEOX = {"norm": "layernorm", "gated": False, "qk_norm": False, "tied": False}
+SPARSE = {"expert_width": 20, "expert_layers": (0, 2), "windows": (0, 0, 5)}
 SHAPES: dict[str, tuple[type, dict]] = {
     "qwen3": (DecoderConfig, {"layers": 2, "width": 32, "heads": 4}),
     "llama": (DecoderConfig, {"layers": 3, "width": 32, "heads": 4, "kv_heads": 2, "qk_norm": False, "tied": False}),
     "gpt2": (DecoderConfig, {"layers": 2, "width": 24, "heads": 3, **GPT2, **BIASES}),
     "sinusoidal": (DecoderConfig, {"layers": 1, "width": 16, "heads": 1, "position": "sinusoidal", "head_dim": 24}),
     "squared relu": (DecoderConfig, {"layers": 2, "width": 32, "heads": 2, "activation": "relu2", "gated": False}),
+    "gemma": (DecoderConfig, {"layers": 3, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 10, **GEMMA}),
+    "olmo": (DecoderConfig, {"layers": 2, "width": 32, "heads": 4, "norm_place": "after", "qk_norm_joint": True}),
+    "neox": (
+        DecoderConfig,
+        {"layers": 2, "width": 32, "heads": 4, "parallel": True, "rotary_dim": 2, **NEOX, **BIASES},
+    ),
+    "layernorm after": (
+        DecoderConfig,
+        {"layers": 2, "width": 32, "heads": 2, "norm": "layernorm", "norm_place": "both", **BIASES},
+    ),
+    "experts": (DecoderConfig, {"layers": 3, "width": 32, "heads": 4, "experts": 4, "experts_used": 2, **SPARSE}),
     "gru": (RecurrentConfig, {"layers": 2, "width": 12, "hidden": 20}),
     "lstm": (RecurrentConfig, {"layers": 2, "width": 16, "hidden": 16, "cell": "lstm", "tied": True}),
 }
