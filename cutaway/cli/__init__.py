@@ -18,6 +18,10 @@ WAYS = {
     "Look": {
         "look": "see inside: surprisal, attention, the logit lens, and where a logit comes from",
     },
+    "Exchange": {
+        "get": "fetch a checkpoint from the Hugging Face hub",
+        "convert": "write a model in a format that other tools open",
+    },
     "Help": {
         "doctor": "what this machine can do, and which choices follow from it",
     },

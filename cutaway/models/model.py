@@ -20,6 +20,7 @@ from cutaway.files import MANIFEST, atomic_folder, read_json, verify, write_json
 from cutaway.models.assemble import Network, assemble, read_tensors, write_tensors
 from cutaway.models.config import NetworkConfig, config_from_dict, config_to_dict
 from cutaway.models.formats.huggingface import CONFIG, Origin, open_huggingface, write_huggingface
+from cutaway.models.hub import fetch, is_repository
 from cutaway.models.tap import OFF, Tap
 from cutaway.tokenizers import Tokenizer, load_tokenizer
 
@@ -157,10 +158,10 @@ def newest_intact(run: Path) -> Path:
 
 
 def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model:
-    """Open a model folder, a run folder (its newest intact checkpoint) or a Hugging Face folder.
+    """Open a model folder, a run folder (its newest intact checkpoint), or a Hugging Face folder or hub name.
 
     Args:
-        source: the folder.
+        source: the folder; or owner/name, which is fetched from the hub or found in its cache.
         dtype: of the weights; None: as they are stored (float16 becomes float32).
 
     Raises:
@@ -170,7 +171,12 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model
     """
     path = Path(source)
     if not path.exists():
-        raise InputError(f"{path} does not exist; give a run folder that cutaway train made, or a model folder")
+        if not is_repository(str(source)):
+            raise InputError(
+                f"{path} does not exist; give a run folder that cutaway train made, a model folder, or a name on the "
+                "Hugging Face hub (owner/name)"
+            )
+        path = fetch(str(source))
     folder = path
     if not (path / MODEL_JSON).is_file():
         if (path / CONFIG).is_file() and not (path / CHECKPOINTS).is_dir():
