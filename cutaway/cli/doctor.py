@@ -8,10 +8,23 @@ from rich.console import Console
 from rich.table import Table
 
 from cutaway.doctor import diagnose
+from cutaway.parity import SAMPLE, Parity, parity
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """Look at the machine, measure it, and say what Cutaway chooses on it and why."""
+def doctor(
+    model: Annotated[
+        str | None, typer.Option(help="Instead, compare this model's numbers with those of transformers.")
+    ] = None,
+    text: Annotated[str, typer.Option(help="The text to compare on.")] = SAMPLE,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Look at the machine, measure it, and say what Cutaway chooses on it and why.
+
+    Example: cutaway doctor --model run
+    """
+    if model is not None:
+        _receipt(parity(model, text), json=json)
+        return
     found = diagnose()
     if json:
         print(json_format.dumps(found.to_json()))
@@ -34,3 +47,18 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON obj
     for extra, command in found.commands.items():
         table.add_row(f"{extra} lacks", f"{', '.join(found.extras[extra])}; {command}")
     Console(highlight=False, markup=False).print(table)  # cutaway[documents] is no markup
+
+
+def _receipt(found: Parity, *, json: bool) -> None:
+    """Print a comparison."""
+    if json:
+        print(json_format.dumps(found.to_json()))
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("model", f"{found.model}, read by transformers as {found.family}")
+    table.add_row("largest difference", f"{found.difference:.2g} between logits of up to {found.scale:.3g}, in float32")
+    table.add_row("same likeliest token", f"at {found.same_choice} of {found.tokens} positions")
+    table.add_row("versions", ", ".join(f"{name} {number}" for name, number in found.versions.items()))
+    Console(highlight=False, markup=False).print(table)

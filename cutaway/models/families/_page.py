@@ -1,0 +1,71 @@
+"""docs/families.md, written from the family files: `python -m cutaway.models.families > docs/families.md`."""
+
+from collections.abc import Iterable
+
+from cutaway.models.families import FAMILIES
+from cutaway.models.families._family import ACTIVATION_NAMES, BOOKKEEPING, Family
+
+HEAD = """\
+# Published families
+
+One decoder, one encoder, one encoder–decoder: a family file says how a published architecture spells their features, in
+both directions. A config key that is neither handled nor knowingly ignored is an error that names it, and so is a
+tensor that is missing or left over. This page is written from `cutaway/models/families/`, and a test keeps it so.
+
+```text
+cutaway get OWNER/NAME                 fetch a checkpoint from the hub
+cutaway generate OWNER/NAME -p "…"     use it
+cutaway convert RUN FOLDER             write what you trained as the first family that can express it
+cutaway doctor --model OWNER/NAME      compare with transformers, number by number
+```
+"""
+
+
+def page() -> str:
+    """The page."""
+    rows = ["| model_type | network | heads | paper |", "|---|---|---|---|"]
+    rows += [
+        f"| [{name}](#{name}) | {family.config.kind} | {', '.join(family.heads)} | [link]({family.source}) |"
+        for name, family in FAMILIES.items()
+    ]
+    common = [
+        "## In every family",
+        "",
+        f"Activations: {_code(ACTIVATION_NAMES)}.",
+        "",
+        "Keys that change no number of a forward pass:",
+        "",
+        *(f"- `{key}`: {why}" for key, why in sorted(BOOKKEEPING.items())),
+    ]
+    return "\n".join([HEAD, *rows, "", *common, "", *(line for f in FAMILIES.values() for line in _section(f))])
+
+
+def _section(family: Family) -> list[str]:
+    lines = [f"## {family.model_type}", ""]
+    lines += [
+        "| its key | Cutaway's |",
+        "|---|---|",
+        *(f"| `{theirs}` | `{ours}` |" for theirs, ours in family.keys.items()),
+        "",
+    ]
+    if family.features:
+        always = ", ".join(f"`{name}` {value!r}" for name, value in family.features.items())
+        lines += [f"Always: {always}.", ""]
+    if family.read.__doc__ and family.read.__name__ != "_nothing":
+        lines += [f"Read together: {_lower(family.read.__doc__.splitlines()[0])}", ""]
+    if family.only:
+        limits = ", ".join(f"`{key}` {' or '.join(map(repr, values))}" for key, values in family.only.items())
+        lines += [f"Supported at these values alone: {limits}.", ""]
+    if family.ignored:
+        lines += [f"Ignored: {', '.join(f'`{key}` ({why})' for key, why in family.ignored.items())}.", ""]
+    if family.skipped:
+        lines += [f"Tensors left out: {', '.join(f'`…{end}` ({why})' for end, why in family.skipped.items())}.", ""]
+    return lines
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
