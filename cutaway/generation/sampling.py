@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.errors import ConfigError, NonFinite
@@ -39,7 +40,7 @@ class Sampling:
                 raise ConfigError(f"{name} must be {allowed}, but {getattr(self, name)} was given")
 
 
-def penalise(logits: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
+def penalise(logits: Float[Tensor, " V"], seen: Sequence[int], penalty: float) -> Float[Tensor, " V"]:
     """Logits (V,) with those of `seen` tokens divided by the penalty if positive, else multiplied by it."""
     if penalty == 1.0 or not seen:
         return logits
@@ -48,14 +49,14 @@ def penalise(logits: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
     return logits.index_put((ids,), torch.where(values > 0, values / penalty, values * penalty))
 
 
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
+def keep_top_k(logits: Float[Tensor, " V"], k: int) -> Float[Tensor, " V"]:
     """Logits (V,) with all below the k-th largest at minus infinity; ties with it stay."""
     if k >= logits.numel():
         return logits
     return logits.masked_fill(logits < logits.topk(k).values[-1], -math.inf)
 
 
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
+def keep_top_p(logits: Float[Tensor, " V"], p: float) -> Float[Tensor, " V"]:
     """Logits (V,) with only the smallest set of likeliest tokens left whose probabilities reach p."""
     ordered, places = logits.sort(descending=True)
     probabilities = ordered.softmax(-1)
@@ -65,14 +66,14 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(torch.zeros_like(gone).scatter(0, places, gone), -math.inf)
 
 
-def keep_min_p(logits: Tensor, share: float) -> Tensor:
+def keep_min_p(logits: Float[Tensor, " V"], share: float) -> Float[Tensor, " V"]:
     """Logits (V,) without tokens less likely than `share` times the likeliest."""
     if share == 0:
         return logits
     return logits.masked_fill(logits < logits.max() + math.log(share), -math.inf)
 
 
-def distribution(logits: Tensor, how: Sampling, seen: Sequence[int] = ()) -> Tensor:
+def distribution(logits: Float[Tensor, " V"], how: Sampling, seen: Sequence[int] = ()) -> Float[Tensor, " V"]:
     """The probabilities (V,) that the next token is drawn from; temperature 0 puts all on the likeliest.
 
     Args:
@@ -98,7 +99,7 @@ def distribution(logits: Tensor, how: Sampling, seen: Sequence[int] = ()) -> Ten
     return logits.softmax(-1)
 
 
-def pick(logits: Tensor, how: Sampling, seen: Sequence[int], generator: torch.Generator) -> int:
+def pick(logits: Float[Tensor, " V"], how: Sampling, seen: Sequence[int], generator: torch.Generator) -> int:
     """Draw one token; at temperature 0 no random number is used."""
     probabilities = distribution(logits, how, seen)
     if how.temperature == 0:

@@ -4,6 +4,7 @@ Shapes: B batch, H key/value heads, T tokens, D head dim.
 """
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cutaway.errors import InputError
@@ -28,14 +29,16 @@ class KVCache:
         self.real: Tensor | None = None  # (B, capacity) bool: False where a token is padding; None: all are real
         self.length = 0  # tokens already held; the network moves it on once per forward
 
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(
+        self, layer: int, key: Float[Tensor, "B H T D"], value: Float[Tensor, "B H T D"]
+    ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D"]]:
         """Append (B, H, T, D) keys and values to one layer; returns all (B, H, length + T, D) so far."""
         end = self._end(key.shape[2])
         self.keys[layer][:, :, self.length : end] = key
         self.values[layer][:, :, self.length : end] = value
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
-    def extend_mask(self, mask: Tensor | None, tokens: int) -> Tensor | None:
+    def extend_mask(self, mask: Bool[Tensor, "B T"] | None, tokens: int) -> Bool[Tensor, "B S"] | None:
         """Append (B, T) bool, False for padding, or None where all are real; returns it for all tokens so far."""
         if self.real is None:
             if mask is None:
@@ -56,7 +59,7 @@ class KVCache:
         """Count `tokens` more as held, after every layer has appended them."""
         self.length += tokens
 
-    def select(self, rows: Tensor) -> None:
+    def select(self, rows: Int[Tensor, " N"]) -> None:
         """Keep or repeat rows of the batch, (B',) int64: finished sequences leave, branches fork."""
         self.keys = [key[rows] for key in self.keys]
         self.values = [value[rows] for value in self.values]

@@ -10,6 +10,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cutaway.errors import InputError
@@ -41,7 +42,9 @@ class Attention(nn.Module):
             self.q_norm = RMSNorm(inner if wide else self.head_dim, config.norm_eps, config.norm_plus_one)
             self.k_norm = RMSNorm(kv_inner if wide else self.head_dim, config.norm_eps, config.norm_plus_one)
 
-    def forward(self, x: Tensor, rotary: Rotary | None, sight: Sight, cache: KVCache | None, tap: Tap) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "B T C"], rotary: Rotary | None, sight: Sight, cache: KVCache | None, tap: Tap
+    ) -> Float[Tensor, "B T C"]:
         """(B, T, C) -> (B, T, C)"""
         B, T, _ = x.shape
         H, K, D = self.heads, self.kv_heads, self.head_dim
@@ -100,7 +103,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.mlp_width, config.width, bias=config.mlp_bias)
         self.gated = config.gated
 
-    def forward(self, x: Tensor, tap: Tap) -> Tensor:
+    def forward(self, x: Float[Tensor, "B T C"], tap: Tap) -> Float[Tensor, "B T C"]:
         """(B, T, C) -> (B, T, C); `pre` goes into the activation, `post` into the last matrix, both (B, T, M)."""
         pre = tap("pre", self.gate_proj(x) if self.gated else self.up_proj(x))
         post = self.activation(pre)
@@ -140,7 +143,9 @@ class Block(nn.Module):
         into_mlp, out_of_mlp = self.pre_feedforward_layernorm, self.post_feedforward_layernorm
         return self.input_layernorm, self.post_attention_layernorm, into_mlp, out_of_mlp
 
-    def forward(self, x: Tensor, rotary: Rotary | None, sight: Sight, cache: KVCache | None, tap: Tap) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "B T C"], rotary: Rotary | None, sight: Sight, cache: KVCache | None, tap: Tap
+    ) -> Float[Tensor, "B T C"]:
         """(B, T, C) -> (B, T, C)"""
         into_attention, out_of_attention, into_mlp, out_of_mlp = self.norms
         before = x = tap("resid_pre", x)
@@ -217,8 +222,13 @@ class Decoder(nn.Module):
                 rotary.restore(self.embed_tokens.weight)
 
     def forward(
-        self, ids: Tensor, *, mask: Tensor | None = None, cache: KVCache | None = None, tap: Tap = OFF
-    ) -> Tensor:
+        self,
+        ids: Int[Tensor, "B T"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        cache: KVCache | None = None,
+        tap: Tap = OFF,
+    ) -> Float[Tensor, "B T V"]:
         """Logits of the next token at every position.
 
         Args:
@@ -235,14 +245,19 @@ class Decoder(nn.Module):
         """
         return self.read_out(self.stream(ids, mask=mask, cache=cache, tap=tap), tap)
 
-    def read_out(self, x: Tensor, tap: Tap = OFF) -> Tensor:
+    def read_out(self, x: Float[Tensor, "B T C"], tap: Tap = OFF) -> Float[Tensor, "B T V"]:
         """A residual stream (B, T, C), of the last layer or any other, as logits (B, T, V)."""
         logits, cap = self.lm_head(tap("final_norm", self.norm(x))), self.config.logit_cap
         return tap("logits", cap * torch.tanh(logits / cap) if cap else logits)
 
     def stream(
-        self, ids: Tensor, *, mask: Tensor | None = None, cache: KVCache | None = None, tap: Tap = OFF
-    ) -> Tensor:
+        self,
+        ids: Int[Tensor, "B T"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        cache: KVCache | None = None,
+        tap: Tap = OFF,
+    ) -> Float[Tensor, "B T C"]:
         """The residual stream after the last layer, (B, T, C); `forward` reads the logits out of it."""
         start, T = cache.length if cache is not None else 0, ids.shape[1]
         if start + T > self.config.context:

@@ -5,6 +5,7 @@ Shapes: B batch, T tokens, C channels, E experts, M channels inside an expert, N
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from cutaway.models.config import DecoderConfig
@@ -25,7 +26,7 @@ class Experts(nn.Module):
         self.up_proj = nn.Parameter(torch.empty(E, M, C))
         self.down_proj = nn.Parameter(torch.empty(E, C, M))
 
-    def forward(self, x: Tensor, tap: Tap) -> Tensor:
+    def forward(self, x: Float[Tensor, "B T C"], tap: Tap) -> Float[Tensor, "B T C"]:
         """(B, T, C) -> (B, T, C); `router` is each expert's weight, zero where it is not used, (B, T, E)."""
         chances = self.router(x).softmax(dim=-1)
         top, which = chances.topk(self.used, dim=-1)

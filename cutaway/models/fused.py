@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -50,7 +51,7 @@ class _RMSNorm(Function):
         return (grad * weight).addcmul_(unit, mean, value=-1 / width).mul_(scale), weight_grad, None
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def rms_norm(x: Float[Tensor, "*S C"], weight: Float[Tensor, "*H C"], eps: float) -> Float[Tensor, "*S C"]:
     """x / sqrt(mean(x²) + eps) · weight over the last dimension (Zhang & Sennrich 2019).
 
     Args:
@@ -75,7 +76,7 @@ class _ReLU2(Function):
         return torch.addcmul(grad.new_zeros(()), grad, positive, value=2)  # one pass
 
 
-def relu2(x: Tensor) -> Tensor:
+def relu2(x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
     """Squared ReLU, max(x, 0)² (So et al. 2021, Primer)."""
     return _ReLU2.apply(x)  # pyright: ignore[reportReturnType]
 
@@ -138,14 +139,14 @@ class _Heads(Function):
 
 
 def heads(
-    joined: Tensor,
-    scales: Tensor | None,
-    cos: Tensor | None,
-    sin: Tensor | None,
+    joined: Float[Tensor, "B T N D"],
+    scales: Float[Tensor, "HK D"] | None,
+    cos: Float[Tensor, "*BT 1 D"] | None,
+    sin: Float[Tensor, "*BT 1 D"] | None,
     count: int,
     eps: float,
     turned: int | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B K T D"], Float[Tensor, "B K T D"]]:
     """Queries, keys and values out of their joined product; queries and keys are normed and turned on the way.
 
     Args:
@@ -180,7 +181,7 @@ class _JoinedLinear(Function):
         return ((grad @ joined).view_as(x), *weight_grad.split(ctx.rows))
 
 
-def joined_linear(x: Tensor, *weights: Tensor) -> Tensor:
+def joined_linear(x: Float[Tensor, "*S C"], *weights: Float[Tensor, "_ C"]) -> Float[Tensor, "*S N"]:
     """x times several matrices as one product: (…, C) and (N_i, C) -> (…, sum of N_i)."""
     return _JoinedLinear.apply(x, *weights)  # pyright: ignore[reportReturnType]
 
@@ -221,7 +222,9 @@ class _CausalAttention(Function):
         return q_grad.view(shape), k_grad.view(shape), v_grad.view(shape), None
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+def causal_attention(
+    q: Float[Tensor, "B H T D"], k: Float[Tensor, "B H T D"], v: Float[Tensor, "B H T D"], scale: float | None = None
+) -> Float[Tensor, "B H T D"]:
     """softmax(q kᵀ · scale, past only) v, all (B, H, T, D), keeping the whole pattern for the gradient.
 
     For training on a CPU: torch's own bfloat16 kernel takes three times as long there, most of it in the gradient.

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cutaway.models.config import RecurrentConfig
@@ -28,7 +29,7 @@ class RecurrentState:
         self.hidden, self.cells = hidden, cells
         self.length = 0  # tokens taken in so far; there is no limit
 
-    def select(self, rows: Tensor) -> None:
+    def select(self, rows: Int[Tensor, " N"]) -> None:
         """Keep or repeat rows of the batch, (B',) int64."""
         self.hidden = [state[rows] for state in self.hidden]
         self.cells = [state[rows] for state in self.cells]
@@ -45,7 +46,9 @@ class Cells(nn.Module):
         self.bias_ih = nn.Parameter(torch.empty(self.gates * hidden))
         self.bias_hh = nn.Parameter(torch.empty(self.gates * hidden))
 
-    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor, tap: Tap) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Float[Tensor, "B T I"], hidden: Float[Tensor, "B N"], cell: Float[Tensor, "B N"], tap: Tap
+    ) -> tuple[Float[Tensor, "B T N"], Float[Tensor, "B N"], Float[Tensor, "B N"]]:
         """(B, T, inputs) and the states (B, N) before -> outputs (B, T, N) and the states after."""
         names = VALUES[self.cell]
         if tap.edits(*names):
@@ -196,7 +199,9 @@ class Recurrent(nn.Module):
         if self.config.tied:
             self.lm_head.weight = self.embed_tokens.weight
 
-    def forward(self, ids: Tensor, *, cache: RecurrentState | None = None, tap: Tap = OFF) -> Tensor:
+    def forward(
+        self, ids: Int[Tensor, "B T"], *, cache: RecurrentState | None = None, tap: Tap = OFF
+    ) -> Float[Tensor, "B T V"]:
         """Logits of the next token at every position.
 
         Args:

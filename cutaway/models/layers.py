@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from cutaway.models.config import DecoderConfig
 from cutaway.models.fused import relu2, rms_norm
 
 
-def gelu_tanh(x: Tensor) -> Tensor:
+def gelu_tanh(x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
     """GELU by its tanh formula, as GPT-2 computes it."""
     return F.gelu(x, approximate="tanh")
 
@@ -37,11 +38,11 @@ class RMSNorm(nn.Module):
         self.eps, self.plus_one = eps, plus_one
 
     @property
-    def scale(self) -> Tensor:
+    def scale(self) -> Float[Tensor, " C"]:
         """(C,) what the normed numbers are multiplied by."""
         return 1 + self.weight if self.plus_one else self.weight
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
         """(…, C) -> (…, C)"""
         return rms_norm(x, self.scale, self.eps)
 
@@ -54,7 +55,7 @@ def make_norm(config: DecoderConfig, width: int | None = None) -> nn.Module:
     return RMSNorm(width, config.norm_eps, config.norm_plus_one)
 
 
-def sinusoids(context: int, width: int) -> Tensor:
+def sinusoids(context: int, width: int) -> Float[Tensor, "{context} {width}"]:
     """(T, C) sinusoidal positions (Vaswani et al. 2017), sines on even channels and cosines on odd ones."""
     rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10_000.0) / width))
     angles = torch.outer(torch.arange(context, dtype=torch.float64), rates)

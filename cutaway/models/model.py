@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
@@ -55,7 +56,7 @@ class Model:
         """Where the weights are."""
         return next(self.network.parameters()).device
 
-    def ids(self, text: str | Sequence[int] | Tensor) -> Tensor:
+    def ids(self, text: str | Sequence[int] | Tensor) -> Int[Tensor, "B T"]:
         """Text, a list of ids or a tensor of them as (B, T) int64 on the model's device.
 
         Raises:
@@ -63,7 +64,10 @@ class Model:
         """
         if isinstance(text, str):
             text = self.tokenizer.encode(text)
-        ids = torch.as_tensor(text, dtype=torch.int64, device=self.device)
+        ids = torch.as_tensor(text, device=self.device)
+        if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
+            raise InputError(f"token ids must be whole numbers, but {str(ids.dtype).removeprefix('torch.')} was given")
+        ids = ids.to(torch.int64)
         ids = ids[None] if ids.ndim == 1 else ids
         if ids.numel() == 0:
             raise InputError("the text is empty: give at least one character")
@@ -75,7 +79,9 @@ class Model:
         return ids
 
     @torch.no_grad()
-    def logits(self, text: str | Sequence[int] | Tensor, *, cache: Any = None, tap: Tap = OFF) -> Tensor:
+    def logits(
+        self, text: str | Sequence[int] | Tensor, *, cache: Any = None, tap: Tap = OFF
+    ) -> Float[Tensor, "B T V"]:
         """(B, T) int64 ids (or text) -> (B, T, V) float32 logits of the next token, without dropout."""
         training = self.network.training
         self.network.eval()
@@ -84,11 +90,15 @@ class Model:
         finally:
             self.network.train(training)
 
-    def generate(self, prompt: str, **options: Any) -> Generation:
-        """Continue `prompt`; the options are those of `cutaway.generate`."""
+    @overload
+    def generate(self, prompt: list[str] | tuple[str, ...], **options: Any) -> list[Generation]: ...
+    @overload
+    def generate(self, prompt: str | Sequence[int], **options: Any) -> Generation: ...
+    def generate(self, prompt: str | Sequence[int] | Sequence[str], **options: Any) -> Generation | list[Generation]:
+        """Continue a prompt, or several; the options are those of `cutaway.generate`."""
         from cutaway.generation import generate  # the one convenience that reaches down the house
 
-        return generate(self, prompt, **options)
+        return generate(self, cast(str, prompt), **options)
 
 
 def write_model(model: Model, folder: Path) -> None:
@@ -104,7 +114,7 @@ def write_model(model: Model, folder: Path) -> None:
 def save_model(
     model: Model,
     folder: str | Path,
-    format: Literal["cutaway", "huggingface"] = "cutaway",
+    format: str = "cutaway",
     *,
     family: str | None = None,
 ) -> Path:

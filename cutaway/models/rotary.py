@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cutaway.models.config import RotaryScaling
@@ -71,7 +72,9 @@ class Rotary(nn.Module):
         sin = nn.functional.pad(sin, still)
         return torch.stack((cos, sin)).unsqueeze(2)
 
-    def forward(self, start: int, end: int, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, start: int, end: int, positions: Int[Tensor, "B T"] | None = None
+    ) -> tuple[Float[Tensor, "*BT 1 D"], Float[Tensor, "*BT 1 D"]]:
         """The cosines and signed sines that turn new tokens.
 
         Args:
@@ -95,7 +98,7 @@ class Rotary(nn.Module):
 
 def rotary_rates(
     base: float, turned: int, scaling: RotaryScaling | None, context: int, seen: int
-) -> tuple[Tensor, float]:
+) -> tuple[Float[Tensor, " pairs"], float]:
     """How fast each pair of channels turns.
 
     Args:

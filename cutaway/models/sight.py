@@ -4,6 +4,7 @@ Shapes: B batch, T new tokens, S tokens attended to (cached and new).
 """
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 
@@ -19,7 +20,13 @@ class Sight:
     """
 
     def __init__(
-        self, start: int, new: int, device: torch.device, real: Tensor | None = None, *, causal: bool = True
+        self,
+        start: int,
+        new: int,
+        device: torch.device,
+        real: Bool[Tensor, "B S"] | None = None,
+        *,
+        causal: bool = True,
     ) -> None:
         self.start, self.new, self.seen = start, new, start + new
         self.device, self.real, self.causal = device, real, causal
@@ -31,7 +38,7 @@ class Sight:
         """Whether only the order of the tokens hides anything, so that kernels for that may be used."""
         return self.real is None and not 0 < window < self.seen
 
-    def mask(self, window: int = 0) -> Tensor | None:
+    def mask(self, window: int = 0) -> Bool[Tensor, "*B T S"] | None:
         """(T, S) or (B, 1, T, S) bool, True where a query sees a key; None where every query sees every key.
 
         Args:

@@ -6,6 +6,7 @@ Shapes: B batch, T tokens, N = B·T positions, V vocabulary.
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -60,13 +61,13 @@ class _CrossEntropy(Function):
 
 
 def cross_entropy(
-    logits: Tensor,
-    targets: Tensor,
+    logits: Float[Tensor, "*S V"],
+    targets: Int[Tensor, "*S"],
     *,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     reduction: str = "mean",
-) -> Tensor:
+) -> Float[Tensor, ""]:
     """How surprised the model is by the next token, in nats.
 
     -log p(target), with the target's probability mass `label_smoothing` spread evenly over the vocabulary (Szegedy et
@@ -88,7 +89,7 @@ def cross_entropy(
     return total if reduction == "sum" else total / (flat != IGNORE).sum()
 
 
-def mse(prediction: Tensor, target: Tensor) -> Tensor:
+def mse(prediction: Float[Tensor, "*S"], target: Float[Tensor, "*T"]) -> Float[Tensor, ""]:
     """The mean squared error, a scalar; the shapes must be equal."""
     if prediction.shape != target.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must have one shape")

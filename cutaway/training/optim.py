@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from cutaway.errors import ConfigError, DamagedFile, unknown
@@ -122,7 +123,7 @@ class Muon(Rule):
         return orthogonalise(ahead, self.iterations).to(grad.dtype).mul_(max(1.0, rows / columns) ** 0.5)
 
 
-def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
+def orthogonalise(matrices: Float[Tensor, "*N R C"], iterations: int = 5) -> Float[Tensor, "*N R C"]:
     """The nearest matrices with all singular values near 1, (N, R, C) -> (N, R, C) bfloat16.
 
     A quintic Newton–Schulz iteration with the coefficients of Jordan et al. 2024, which bring singular values into

@@ -61,8 +61,8 @@ def test_draws_follow_the_distribution():
 
 def test_temperature_zero_takes_the_likeliest():
     logits = torch.tensor([0.0, 3.0, 2.9])
-    assert pick(logits, Sampling(temperature=0), [], torch.Generator()) == 1
-    assert distribution(logits, Sampling(temperature=0)).tolist() == [0, 1, 0]
+    assert pick(logits, Sampling(temperature=0.0), [], torch.Generator()) == 1
+    assert distribution(logits, Sampling(temperature=0.0)).tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -1,0 +1,28 @@
+"""The annotated shapes are checked under tests: a wrong one is caught where it comes in."""
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from cutaway.generation.sampling import Sampling, distribution
+from cutaway.models import DecoderConfig, build_network
+from cutaway.models.fused import causal_attention, rms_norm
+from cutaway.training.losses import cross_entropy
+
+
+def test_wrong_shapes_and_dtypes_are_caught():
+    network = build_network(DecoderConfig(vocab_size=9, layers=1, width=8, heads=2))
+    with pytest.raises(TypeCheckError):
+        network(torch.zeros(5, dtype=torch.int64))  # no batch
+    with pytest.raises(TypeCheckError):
+        network(torch.zeros(1, 5))  # no ids
+    with pytest.raises(TypeCheckError):
+        network(torch.zeros(1, 5, dtype=torch.int64), mask=torch.ones(1, 4, dtype=torch.bool))
+    with pytest.raises(TypeCheckError):
+        rms_norm(torch.ones(2, 8), torch.ones(7), 1e-6)
+    with pytest.raises(TypeCheckError):
+        cross_entropy(torch.zeros(2, 3, 9), torch.zeros(2, 4, dtype=torch.int64))
+    with pytest.raises(TypeCheckError):
+        causal_attention(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 5, 4))
+    with pytest.raises(TypeCheckError):
+        distribution(torch.zeros(1, 9), Sampling())
