@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cutaway.generation import generate as generate
+    from cutaway.interp import look as look
     from cutaway.interp import record as record
     from cutaway.interp import replace as replace
     from cutaway.models import Model as Model
@@ -23,6 +24,7 @@ _HOME = {
     "generate": "cutaway.generation",
     "load_model": "cutaway.models",
     "load_tokenizer": "cutaway.tokenizers",
+    "look": "cutaway.interp",
     "Model": "cutaway.models",
     "prepare": "cutaway.tokenizers",
     "record": "cutaway.interp",
@@ -37,6 +39,7 @@ __all__ = [
     "generate",
     "load_model",
     "load_tokenizer",
+    "look",
     "prepare",
     "record",
     "replace",

@@ -9,7 +9,7 @@ LONGEST = 600
 UNSAFE = re.compile(
     r"\bimport (pickle|joblib|dill|shelve|marshal)\b|\btorch\.load\(|allow_pickle=True|\beval\(|\bexec\("
 )
-CODE = {".py", ".ts", ".svelte", ".cpp", ".h"}
+CODE = {".py", ".ts", ".svelte", ".js", ".css", ".html", ".cpp", ".h"}
 
 
 def complaints(root: Path) -> list[str]:

@@ -116,9 +116,11 @@ def _bars(console: Console) -> Iterator[OnProgress]:
     columns = (TextColumn("{task.description:<12}"), BarColumn(24), TaskProgressColumn(), TimeRemainingColumn())
     with Bars(*columns, TextColumn("{task.fields[figures]}", markup=False), console=console) as bars:
         tasks: dict[str, TaskID] = {}
+        speeds = _Speeds()
 
         def show(progress: Progress) -> None:
-            figures = "  ".join(f"{name} {value}" for name, value in progress.figures.items())
+            shown = {**progress.figures, **speeds(progress)}
+            figures = "  ".join(f"{name} {value}" for name, value in shown.items())
             if progress.stage not in tasks:
                 tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, figures=figures)
             bars.update(tasks[progress.stage], completed=progress.done, total=progress.total, figures=figures)
@@ -126,18 +128,32 @@ def _bars(console: Console) -> Iterator[OnProgress]:
         yield show
 
 
+class _Speeds:
+    """How fast each stage that counts bytes is, from its first report on."""
+
+    def __init__(self) -> None:
+        self._began: dict[str, tuple[float, float]] = {}
+
+    def __call__(self, progress: Progress) -> dict[str, str]:
+        if progress.unit != "bytes":
+            return {}
+        now = time.monotonic()
+        start, done = self._began.setdefault(progress.stage, (now, progress.done))
+        return {"MB/s": f"{(progress.done - done) / 1e6 / (now - start):.1f}"} if now - start > 0.5 else {}
+
+
 class _Lines:
     """Progress as plain lines: the first and last report of a stage, and one every few seconds between."""
 
     def __init__(self) -> None:
-        self.stage, self.next = "", 0.0
+        self.stage, self.next, self.speeds = "", 0.0, _Speeds()
 
     def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
+        now, speed = time.monotonic(), self.speeds(progress)
         last = progress.total is not None and progress.done >= progress.total
         if progress.stage == self.stage and now < self.next and not last:
             return
         self.stage, self.next = progress.stage, now + EVERY
         share = f" {100 * progress.done / progress.total:3.0f} %" if progress.total else ""
-        figures = "".join(f"  {name} {value}" for name, value in progress.figures.items())
+        figures = "".join(f"  {name} {value}" for name, value in {**progress.figures, **speed}.items())
         print(f"{progress.stage}{share}{figures}", file=sys.stderr, flush=True)

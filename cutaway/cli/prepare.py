@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
-from cutaway.progress import Progress
+from cutaway.cli._frame import live_progress
 from cutaway.tokenizers.pipeline import Prepared
 from cutaway.tokenizers.pipeline import prepare as prepare_corpus
 
@@ -53,7 +51,7 @@ def prepare(
     from cutaway.text.clean import WEB  # late, as --help should not wait for it
 
     started = time.perf_counter()
-    with _Display(quiet=json) as display:
+    with live_progress(quiet=json) as progress:
         made = prepare_corpus(
             sources,
             out,
@@ -70,7 +68,7 @@ def prepare(
             seed=seed,
             workers=workers,
             report=report,
-            progress=display.show,
+            progress=progress,
         )
     seconds = time.perf_counter() - started
     if json:
@@ -112,36 +110,3 @@ def show(made: Prepared, seconds: float, console: Console, *, html: bool = False
     console.print(
         f"Wrote {made.folder}{' and its report.html' if html else ''}. Next: cutaway train {made.folder}", markup=False
     )
-
-
-class _Display:
-    """A live progress bar on the terminal's error stream."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
-        )
-        self._bars = Bars(*columns, console=Console(stderr=True), transient=True, disable=quiet)
-        self._stage, self._task = "", TaskID(0)
-
-    def __enter__(self) -> "_Display":
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def show(self, report: Progress) -> None:
-        """Show one report; a new stage gets a new bar."""
-        if report.stage != self._stage:
-            if self._stage:
-                self._bars.remove_task(self._task)
-            self._stage = report.stage
-            self._task = self._bars.add_task(report.stage, total=report.total, figures="")
-        figures = ", ".join(f"{value} {name}" for name, value in report.figures.items())
-        self._bars.update(self._task, completed=report.done, total=report.total, figures=figures)

@@ -46,11 +46,15 @@ class Outcome:
     examples: dict[str, str] = field(default_factory=dict)
 
     def keep(self, document: Document, text: str, what: str, example: Callable[[], str] | None = None) -> None:
-        """Keep `document` with `text`; count it as changed by `what` (and show an example) if the text differs."""
+        """Keep `document` with `text`; count it as changed by `what` (and show an example) if the text differs.
+
+        A change that is not worth telling has no `what`.
+        """
         if text != document.text:
-            self.changed[what] += 1
-            if what not in self.examples:
-                self.examples[what] = example() if example else first_difference(document.text, text)
+            if what:
+                self.changed[what] += 1
+                if what not in self.examples:
+                    self.examples[what] = example() if example else first_difference(document.text, text)
             document = replace(document, text=text)
         self.kept.append(document)
 

@@ -200,12 +200,18 @@ def _splits(report: Report) -> str:
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of cells that are HTML already; numbers are set right by their look."""
+    """A table of cells that are HTML already; numbers are set right by their look, and so are their heads."""
+
+    def is_number(value: str) -> bool:
+        return value.replace(",", "").isdigit()
 
     def cell(value: str) -> str:
-        return f"<td class=n>{value}</td>" if value.replace(",", "").isdigit() else f"<td>{value}</td>"
+        return f"<td class=n>{value}</td>" if is_number(value) else f"<td>{value}</td>"
 
-    top = "".join(f"<th scope=col>{escape(h)}</th>" for h in head)
+    rows, head = [list(row) for row in rows], list(head)
+    numbers = [any(map(is_number, cells)) for cells in zip(*rows, strict=True)] or [False] * len(head)
+    heads = zip(head, numbers, strict=True)
+    top = "".join(f"<th scope=col{' class=n' * right}>{escape(h)}</th>" for h, right in heads)
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
     return f"<div class=wide><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
 
@@ -233,7 +239,7 @@ h1{font-size:1.7rem;margin:.2em 0}h2{font-size:1.15rem;margin:2em 0 .4em}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.93rem}
 th{text-align:left;color:var(--soft);font-weight:600}
 th,td{padding:.4em .7em .4em 0;border-bottom:1px solid var(--line);vertical-align:top}
-.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th.n,.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .bar{display:inline-block;width:7rem;height:.7em;background:var(--line);border-radius:2px;overflow:hidden}
 .bar i{display:block;height:100%;background:var(--bar)}
 q{display:block;quotes:none;color:var(--soft);overflow-wrap:anywhere;margin-bottom:.35em}

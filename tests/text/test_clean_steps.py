@@ -55,6 +55,7 @@ def test_lines_about_the_page_go(line: str) -> None:
         "He said: more.\nMore\nThe end.",
         "Use `a | b | c` to chain filters in a template, as the manual explains. It works with any number of them. "
         * 3,
+        'literal: "a" | "b" | "c"\natom | list | dict\nint | str | None',
         "该公司的版权纠纷案今天开庭。",
     ],
 )

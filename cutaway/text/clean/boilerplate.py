@@ -54,6 +54,7 @@ _NOTICE_WORDS_ZH = ("版权所有", "扫一扫", "转载请")
 
 # A menu: three or more short labels between separators, or three or more lines in a row that are each such a label.
 _SEPARATED = re.compile(r"^(?:[^|•·»›\n.!?。！？]{1,25} ?[|•·»›] ?){2,40}[^|•·»›\n.!?。！？]{1,25}$")
+_SEPARATOR = re.compile("[|•·»›]")
 _SEPARATORS = ("»", "›", "·", "•")
 _MENU_LABELS = """
 home,about,about us,contact,contact us,log in,login,sign in,sign up,register,search,menu,skip to content
@@ -177,8 +178,10 @@ def _menus(lines: list[str], short: dict[int, str]) -> set[int]:
 
 
 def _is_separated(line: str) -> bool:
-    """Whether a line is a row of short labels between separators, and not of a table."""
-    return not line.lstrip().startswith("|") and bool(_SEPARATED.match(line.strip()))
+    """Whether a line is a row of short labels between separators, one of them a menu's: a grammar or a type is not."""
+    if line.lstrip().startswith("|") or not _SEPARATED.match(line.strip()):
+        return False
+    return any(label.strip().lower() in _MENU for label in _SEPARATOR.split(line))
 
 
 def _is_notice(line: str) -> bool:

@@ -97,7 +97,10 @@ def whitespace(documents: Sequence[Document]) -> Outcome:
             text = re.sub(r"\n{4,}", "\n\n\n", text)
         elif not code and "\n\n\n" in text:
             text = _EMPTY_LINES.sub("\n\n", text)
-        outcome.keep(document, text.lstrip("\n").rstrip(), "white space normalised")
+        text = text.lstrip("\n").rstrip()
+        # nearly every file ends in a line break: without it the text is the same to a reader
+        changed = text != document.text.rstrip("\n")
+        outcome.keep(document, text, "white space normalised" if changed else "")
     return outcome
 
 
