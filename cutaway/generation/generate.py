@@ -6,13 +6,14 @@ whatever else is asked for beside it.
 Shapes: T tokens of the prompt, V vocabulary.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, overload
 
 import torch
 
-from cutaway.errors import ConfigError, InputError
+from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.generation.sampling import Sampling, pick
 from cutaway.models import Model
 from cutaway.settings import build
@@ -236,6 +237,9 @@ def generate(
         InputError: the prompt is no text, or holds an id outside the vocabulary.
         NonFinite: the model computed a NaN or an infinity.
     """
+    known = inspect.signature(stream).parameters.keys() - {"model", "prompt", "seed"}
+    for name in options.keys() - known:
+        raise ConfigError(unknown("option", name, sorted(known | {"seed", "on_token"})))
     if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], str):
         texts = cast(Sequence[str], prompt)
         return [_one(model, text, on_token, seed + i, options) for i, text in enumerate(texts)]

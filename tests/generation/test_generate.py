@@ -158,3 +158,13 @@ def test_a_nan_is_never_hidden():
         model.network.lm_head.weight[3] = float("nan")
     with pytest.raises(NonFinite):
         generate(model, "the", max_new_tokens=2)
+
+
+def test_an_unknown_option_meets_near_ones(model: Model):
+    with pytest.raises(ConfigError, match="did you mean top_p"):
+        model.generate("the", topp=0.9)
+
+
+def test_ids_that_are_no_whole_numbers_are_refused(model: Model):
+    with pytest.raises(InputError, match="whole numbers"):
+        model.logits([1.5, 2.0])  # pyright: ignore[reportArgumentType]  # that is the point
