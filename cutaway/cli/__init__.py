@@ -63,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     if sys.stdout is None:  # closed by the caller
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for as long as we run)
+    code = 0
     try:
         code = _answer(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
@@ -72,6 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except OSError as error:  # standard output takes no more; what is left of it is dropped, or Python would try again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code:  # the verb has said so already
+            return code
         if isinstance(error, BrokenPipeError):  # `cutaway … | head` has read enough
             return 0
         print(f"cutaway: cannot write to the standard output: {error.strerror}", file=sys.stderr)

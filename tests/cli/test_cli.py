@@ -1,6 +1,9 @@
 """The command line as users meet it: help without weight, one sentence per error, codes, near matches."""
 
+import errno
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -177,3 +180,20 @@ def test_a_full_output_is_one_sentence(words: str, sentence: str):
     assert done.returncode == 2
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_an_output_that_stays_full_is_told_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """The verb has failed to write and said so; what it left in the buffer fails once more at the end."""
+    import cutaway.cli
+
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def fileno(self) -> int:
+            return os.open(os.devnull, os.O_WRONLY)
+
+    monkeypatch.setattr(cutaway.cli, "_answer", lambda words: 2)
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(["doctor"]) == 2
+    assert capfd.readouterr().err == ""
