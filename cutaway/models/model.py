@@ -20,10 +20,13 @@ from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
 from cutaway.files import MANIFEST, atomic_folder, read_json, verify, write_json
 from cutaway.models.assemble import Network, assemble, read_tensors, write_tensors
 from cutaway.models.config import NetworkConfig, config_from_dict, config_to_dict
+from cutaway.models.formats.gguf import read_gguf
+from cutaway.models.formats.gguf_models import open_gguf
 from cutaway.models.formats.huggingface import CONFIG, Origin, open_huggingface, write_huggingface
 from cutaway.models.hub import fetch, is_repository
 from cutaway.models.tap import OFF, Tap
 from cutaway.tokenizers import Tokenizer, load_tokenizer
+from cutaway.tokenizers.from_gguf import tokenizer_from_gguf
 
 if TYPE_CHECKING:
     from cutaway.generation import Generation
@@ -168,11 +171,11 @@ def newest_intact(run: Path) -> Path:
 
 
 def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model:
-    """Open a model folder, a run folder (its newest intact checkpoint), or a Hugging Face folder or hub name.
+    """Open a model folder, a run (its newest intact checkpoint), a Hugging Face folder or hub name, or a GGUF file.
 
     Args:
-        source: the folder; or owner/name, which is fetched from the hub or found in its cache.
-        dtype: of the weights; None: as they are stored (float16 becomes float32).
+        source: the folder or the .gguf file; or owner/name, which is fetched from the hub or found in its cache.
+        dtype: of the weights; None: as they are stored (float16 and quantised ones become float32).
 
     Raises:
         InputError: no such folder, or it holds no model.
@@ -187,6 +190,12 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model
                 "Hugging Face hub (owner/name)"
             )
         path = fetch(str(source))
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise InputError(f"{path} is a file, but no .gguf; give that, or the folder of a model")
+        file = read_gguf(path)
+        tokenizer = tokenizer_from_gguf(file.metadata, str(path))
+        return Model(open_gguf(file, dtype), tokenizer, str(source))
     folder = path
     if not (path / MODEL_JSON).is_file():
         if (path / CONFIG).is_file() and not (path / CHECKPOINTS).is_dir():

@@ -23,7 +23,7 @@ QUANTISED = [name for name, kind in BY_NAME.items() if kind.decode is not None]
 def test_numbers_are_those_of_the_gguf_package_bit_for_bit(name: str):
     kind = BY_NAME[name]
     data = np.random.default_rng(0).integers(0, 256, (5000, kind.bytes), dtype=np.uint8)
-    finite = np.frombuffer(np.float16([0.01, 1.5]).tobytes(), dtype=np.uint8)
+    finite = np.frombuffer(np.array([0.01, 1.5], np.float16).tobytes(), dtype=np.uint8)
     halves = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "MXFP4": (), "Q4_1": (0, 2), "Q5_1": (0, 2)}
     for place in halves.get(name, (0, 2) if name in ("Q4_K", "Q5_K") else (0,)):
         data[::2, place : place + 2], data[1::2, place : place + 2] = finite[:2], finite[2:]

@@ -59,6 +59,12 @@ class GGUF:
     path: Path
     metadata: Mapping[str, Any]
     tensors: Mapping[str, GGUFTensor]
+    _map: mmap.mmap
+
+    def release(self) -> None:
+        """Let go of the memory that reading the file took; what is read again comes from the file again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def read_gguf(path: str | Path) -> GGUF:
@@ -99,7 +105,7 @@ def read_gguf(path: str | Path) -> GGUF:
     if not isinstance(alignment, int) or not 0 < alignment <= LARGEST_ALIGNMENT or alignment & (alignment - 1):
         raise reader.damage(f"general.alignment is {alignment!r}, not a power of two up to {LARGEST_ALIGNMENT}")
     entries = [_entry(reader) for _ in range(tensor_count)]
-    return GGUF(path, metadata, _tensors(reader, entries, alignment))
+    return GGUF(path, metadata, _tensors(reader, entries, alignment), data)
 
 
 def _entry(reader: "_Reader") -> tuple[str, str, tuple[int, ...], int]:
