@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from cutaway.errors import ConfigError
-from cutaway.models.config import NetworkConfig
+from cutaway.models.config import MOST, NetworkConfig
 from cutaway.models.families._layouts import SAME, Layout
 from cutaway.settings import build
 
@@ -193,6 +193,8 @@ class Family:
         found: dict[str, Any] = dict(self.features)
         for theirs, ours in self.keys.items():
             value = activation(keys, theirs) if ours == "activation" else keys.take(theirs)
+            if isinstance(value, int) and value > MOST.get(ours, value):  # before anything is listed by layer
+                raise keys.refuse(theirs, value, f"it can be up to {MOST[ours]:,}")
             if value is not None:
                 found[ours] = value
         found |= self.read(keys)
