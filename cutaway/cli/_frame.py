@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import inspect
 import io
 import json
 import re
@@ -10,6 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -33,9 +35,7 @@ def run_verb(verb: str, words: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of another encoding shows escapes for what it lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
-        app.command(name=verb, epilog=EPILOG)(getattr(importlib.import_module(f"cutaway.cli.{verb}"), verb))
-        command = typer.main.get_command(app)
+        command = command_of(verb)
         with command.make_context(f"cutaway {verb}", words[:]) as context:
             command.invoke(context)
         sys.stdout.flush()
@@ -51,6 +51,16 @@ def run_verb(verb: str, words: list[str]) -> int:
         elif sentence:
             print(f"cutaway {verb}: {sentence}", file=sys.stderr)
         return code
+
+
+def command_of(verb: str) -> Any:
+    """What parses a verb's words and calls its function: a click command, made from the function's signature."""
+    function = getattr(importlib.import_module(f"cutaway.cli.{verb}"), verb)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
+    # \b on a line of its own keeps click from running the lines of a paragraph together
+    text = re.sub("^Examples?:$", "\b\n\\g<0>", inspect.getdoc(function) or "", flags=re.M)
+    app.command(name=verb, help=text, epilog=EPILOG)(function)
+    return typer.main.get_command(app)
 
 
 def explain(error: BaseException, verb: str) -> tuple[int, str]:

@@ -25,7 +25,8 @@ def convert(
 ) -> None:
     """Convert a model, such as one that you trained, to a format that other tools open.
 
-    Example: cutaway convert run exported --to huggingface
+    Example:
+      cutaway convert run exported --to huggingface
     """
     started = time.perf_counter()
     loaded = load_model(model)

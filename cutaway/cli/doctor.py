@@ -20,7 +20,8 @@ def doctor(
 ) -> None:
     """Look at the machine, measure it, and say what Cutaway chooses on it and why.
 
-    Example: cutaway doctor --model run
+    Example:
+      cutaway doctor --model run
     """
     if model is not None:
         _receipt(parity(model, text), json=json)

@@ -32,7 +32,9 @@ def generate(
 ) -> None:
     """Continue a prompt.
 
-    Example: cutaway generate run --prompt "def main(" --temperature 0.7
+    Examples:
+      cutaway generate run --prompt "def main(" --temperature 0.7
+      cutaway generate run --prompt "Once" --prompt "Never" --stop . --json
     """
     prompts = [_from_stdin() if text == "-" else text for text in prompt or [""]]
     options: dict[str, Any] = {

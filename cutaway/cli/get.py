@@ -18,7 +18,8 @@ def get(
 ) -> None:
     """Fetch a checkpoint from the Hugging Face hub into its cache; broken downloads continue.
 
-    Example: cutaway get HuggingFaceTB/SmolLM2-135M
+    Example:
+      cutaway get HuggingFaceTB/SmolLM2-135M
     """
     with live_progress(quiet=json) as progress:
         place = fetch(name, revision=revision, file=file, offline=offline, progress=progress)

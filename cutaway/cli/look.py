@@ -26,7 +26,9 @@ def look(
 ) -> None:
     """See inside: surprisal, attention, the logit lens, and where a logit comes from.
 
-    Example: cutaway look run "import os" --html look.html
+    Examples:
+      cutaway look run "import os" --html look.html
+      cutaway look run "import os" --layer 1 --head 0 --position 0
     """
     text = sys.stdin.read() if text == "-" else text
     seen = look_inside(load_model(model), text, token=token, minus=minus, position=position, layer=layer, head=head)

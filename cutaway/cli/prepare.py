@@ -46,7 +46,9 @@ def prepare(
 ) -> None:
     """Clean texts, drop duplicates, split, train a tokenizer, and store the tokens.
 
-    Example: cutaway prepare texts/ notes.md -o corpus --report
+    Examples:
+      cutaway prepare texts/ notes.md -o corpus --report
+      cutaway prepare reviews.csv --column text --language en --valid 0.1
     """
     from cutaway.text.clean import WEB  # late, as --help should not wait for it
 

@@ -53,11 +53,10 @@ def train(
 ) -> None:
     """Train a language model.
 
-    Example: cutaway train corpus --out run --minutes 2
-
-    From raw text: cutaway train novel.txt --steps 500 --set optimizer=adamw --set lr=0.001
-
-    To go on with a run: cutaway train --resume run
+    Examples:
+      cutaway train corpus --out run --minutes 2
+      cutaway train novel.txt --steps 500 --set optimizer=adamw --set lr=0.001  # from raw text
+      cutaway train --resume run                                                # go on with a run
     """
     dials = {"minutes": minutes, "steps": steps, "size": size, "context": context, "samples": sample}
     values = (read_settings(config) if config else {}) | {k: v for k, v in dials.items() if v is not None}

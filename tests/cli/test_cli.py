@@ -4,6 +4,8 @@ import errno
 import io
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cutaway.cli import VERBS, help_page, main
+from cutaway.cli._frame import command_of
 from cutaway.errors import InputError, Interrupted
 
 
@@ -48,6 +51,19 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert f"cutaway {verb}" in shown
     assert "--json" in shown
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_examples_of_a_verb_stand_on_lines_of_their_own_and_parse(verb: str, capsys: pytest.CaptureFixture[str]):
+    assert main([verb, "--help"]) == 0
+    examples = re.findall(r"^ +(cutaway .+)$", capsys.readouterr().out, flags=re.M)
+    written = re.findall(r"^ +(cutaway .+)$", command_of(verb).callback.__doc__ or "", flags=re.M)
+    assert examples == written
+    assert examples
+    for example in examples:
+        program, *words = shlex.split(example, comments=True)
+        assert (program, words[0]) == ("cutaway", verb)
+        command_of(verb).make_context(f"cutaway {verb}", words[1:])  # an error if an option is unknown or wrong
 
 
 def test_version(capsys: pytest.CaptureFixture[str]):
