@@ -4,6 +4,7 @@ from cutaway.models.assemble import Network, build_network
 from cutaway.models.config import (
     PRESETS,
     DecoderConfig,
+    EncoderConfig,
     NetworkConfig,
     RecurrentConfig,
     RotaryScaling,
@@ -12,6 +13,7 @@ from cutaway.models.config import (
     decoder_of_size,
 )
 from cutaway.models.decoder import Decoder
+from cutaway.models.encoder import Encoder
 from cutaway.models.gru import Recurrent
 from cutaway.models.model import Model, load_model, save_model
 from cutaway.models.tap import OFF, ActiveTap, Tap, match_names
@@ -22,6 +24,8 @@ __all__ = [
     "ActiveTap",
     "Decoder",
     "DecoderConfig",
+    "Encoder",
+    "EncoderConfig",
     "Model",
     "Network",
     "NetworkConfig",

@@ -16,17 +16,20 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cutaway.errors import DamagedFile
-from cutaway.models.config import DecoderConfig, NetworkConfig
+from cutaway.models.config import DecoderConfig, EncoderConfig, NetworkConfig
 from cutaway.models.decoder import Decoder
+from cutaway.models.encoder import Encoder
 from cutaway.models.gru import Recurrent
 
-Network: TypeAlias = Decoder | Recurrent
+Network: TypeAlias = Decoder | Encoder | Recurrent
 FILLS = {"normal_", "uniform_", "kaiming_uniform_", "zero_", "zeros_", "ones_", "fill_"}
 
 
 def build_network(config: NetworkConfig) -> Network:
     """A network with fresh weights."""
-    return Decoder(config) if isinstance(config, DecoderConfig) else Recurrent(config)
+    if isinstance(config, DecoderConfig):
+        return Decoder(config)
+    return Encoder(config) if isinstance(config, EncoderConfig) else Recurrent(config)
 
 
 class _Unfilled(TorchFunctionMode):
@@ -65,10 +68,9 @@ def complete(network: Network, state: Mapping[str, Tensor], where: str) -> dict[
     Raises:
         DamagedFile: a tensor is missing, left over or misshapen; all are named.
     """
-    state = dict(state)
-    if getattr(network.config, "tied", False) and "embed_tokens.weight" in state:
+    state, expected = dict(state), network.state_dict()
+    if getattr(network.config, "tied", False) and "embed_tokens.weight" in state and "lm_head.weight" in expected:
         state.setdefault("lm_head.weight", state["embed_tokens.weight"])
-    expected = network.state_dict()
     missing, left = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     shapes = [
         f"{name} has shape {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"

@@ -109,7 +109,7 @@ def write_model(model: Model, folder: Path) -> None:
     write_json(folder / MODEL_JSON, config_to_dict(model.config))
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
     if getattr(model.config, "tied", False):
-        del state["lm_head.weight"]  # it is the embedding
+        state.pop("lm_head.weight", None)  # it is the embedding
     write_tensors(state, folder / WEIGHTS)
     model.tokenizer.save(folder)
 

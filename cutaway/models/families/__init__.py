@@ -1,6 +1,9 @@
 """Published architectures: one small file each, plain data that is read in both directions."""
 
 from cutaway.models.families._family import Family, Keys, Place, Rule, read_tensors, write_tensors
+from cutaway.models.families.bert import BERT
+from cutaway.models.families.distilbert import DISTILBERT
+from cutaway.models.families.electra import ELECTRA
 from cutaway.models.families.gemma2 import GEMMA2
 from cutaway.models.families.gemma3 import GEMMA3
 from cutaway.models.families.gpt2 import GPT2
@@ -8,11 +11,14 @@ from cutaway.models.families.gpt_neox import GPT_NEOX
 from cutaway.models.families.llama import LLAMA
 from cutaway.models.families.mistral import MISTRAL
 from cutaway.models.families.mixtral import MIXTRAL
+from cutaway.models.families.modernbert import MODERNBERT
 from cutaway.models.families.olmo2 import OLMO2
 from cutaway.models.families.phi3 import PHI3
 from cutaway.models.families.qwen2 import QWEN2
 from cutaway.models.families.qwen3 import QWEN3
 from cutaway.models.families.qwen3_moe import QWEN3_MOE
+from cutaway.models.families.roberta import ROBERTA
+from cutaway.models.families.xlm_roberta import XLM_ROBERTA
 
 # in the order in which an export looks for one that can express a network
 FAMILIES: dict[str, Family] = {
@@ -30,6 +36,12 @@ FAMILIES: dict[str, Family] = {
         OLMO2,
         MIXTRAL,
         QWEN3_MOE,
+        MODERNBERT,
+        BERT,
+        ROBERTA,
+        XLM_ROBERTA,
+        DISTILBERT,
+        ELECTRA,
     )
 }
 

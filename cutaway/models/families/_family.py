@@ -4,8 +4,8 @@ Reading never guesses and never drops: every key of a config is handled, knowing
 that names it; and every tensor has its place.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from torch import Tensor
@@ -123,11 +123,13 @@ class Rule:
             stands for weight and bias.
         ours: its name in the network; or several, which the checkpoint holds in one.
         layout: how one becomes the other.
+        when: of our config, whether the rule holds; None: always.
     """
 
     theirs: str
     ours: str | tuple[str, ...]
     layout: Layout = SAME
+    when: Callable[[Any], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,8 @@ class Family:
         prefix: of the tensors, where a head stands on top.
         outside: tensors that stand outside the prefix begin with these.
         skipped: tensors that are knowingly left out, as ends of names -> why.
+        spellings: older ends of tensors' names -> what they are called now.
+        by_tensors: fields of ours that no key states -> whether they hold, by our config and the tensors' names.
     """
 
     model_type: str
@@ -180,6 +184,8 @@ class Family:
     prefix: str = "model."
     outside: tuple[str, ...] = ("lm_head.",)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    spellings: Mapping[str, str] = field(default_factory=dict)
+    by_tensors: Mapping[str, Callable[[Any, Collection[str]], bool]] = field(default_factory=dict)
 
     # config
 
@@ -222,13 +228,26 @@ class Family:
         obstacles = [
             f"{f.name} is {getattr(config, f.name)!r}, there it is {getattr(read, f.name)!r}"
             for f in fields(config)
-            if f.name != "dropout" and getattr(config, f.name) != getattr(read, f.name)
+            if f.name != "dropout"
+            and f.name not in self.by_tensors
+            and getattr(config, f.name) != getattr(read, f.name)
         ]
         if obstacles:
             raise ConfigError(f"this network cannot be expressed as {self.model_type}: " + "; ".join(obstacles))
         return written
 
     # tensors
+
+    def settle(self, config: NetworkConfig, names: Collection[str]) -> NetworkConfig:
+        """The config with the fields that only a checkpoint's tensors tell."""
+        return replace(config, **{name: holds(config, names) for name, holds in self.by_tensors.items()})
+
+    def spelled(self, name: str) -> str:
+        """A tensor's name as the rules spell it."""
+        for old, new in self.spellings.items():
+            if name.endswith(old):
+                return name.removesuffix(old) + new
+        return name
 
     def places(self, config: NetworkConfig, expected: Mapping[str, Any], *, prefixed: bool = True) -> list[Place]:
         """Where every tensor of a network is found in a checkpoint.
@@ -242,6 +261,8 @@ class Family:
         found: list[Place] = []
         covered: set[str] = set()
         for rule in self.rules:
+            if rule.when is not None and not rule.when(config):
+                continue
             for theirs, ours in _spelled_out(rule, layers):
                 if not all(name in expected for name in ours):
                     continue

@@ -6,7 +6,7 @@ Data only: nothing in a folder is ever run, and pickled weights are refused.
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from torch import Tensor
 from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
 from cutaway.files import read_json, write_json
 from cutaway.models.assemble import Network, assemble, write_tensors
-from cutaway.models.config import NetworkConfig
+from cutaway.models.config import EncoderConfig, NetworkConfig
+from cutaway.models.embedding import bare, read_embedding, write_embedding
 from cutaway.models.families import FAMILIES, Family
 from cutaway.models.families import read_tensors as read_places
 from cutaway.models.families import write_tensors as write_places
@@ -144,26 +145,34 @@ def open_huggingface(folder: Path, dtype: torch.dtype | None = None) -> tuple[Ne
     family = family_of(values, where)
     config, head = family.to_config(values, where), _head(family, values, where)
     shards = Shards(folder)
-    expected = assemble(config, None)
-    prefixed = any(name.startswith(family.prefix) for name in shards.names())
-    wanted = dict(expected.state_dict())
+    stored = {family.spelled(name): name for name in shards.names()}
+    if len(stored) < len(shards.names()):
+        raise DamagedFile(f"the weights in {folder} hold a tensor twice, under an older name and a newer")
+    if isinstance(config, EncoderConfig):
+        config = read_embedding(folder, config)
+    config = family.settle(config, stored)
+    wanted = dict(assemble(config, None).state_dict())
+    prefixed = any(name.startswith(family.prefix) for name in stored)
     tied = getattr(config, "tied", False)
+    # a tied output matrix may be in the file once more
+    free = family.places(replace(config, tied=False), wanted, prefixed=prefixed) if tied else []  # pyright: ignore[reportCallIssue]
     if tied or head == "none":
         wanted.pop("lm_head.weight", None)
     places = family.places(config, wanted, prefixed=prefixed)
     theirs = {name for place in places for name in place.theirs}
-    left = {name for name in shards.names() - theirs if not family.skips(name)}
-    copies = left & {"lm_head.weight", "embed_out.weight"} if tied else set()
-    problems = [f"missing: {', '.join(sorted(theirs - shards.names())[:8])}"] * bool(theirs - shards.names())
-    problems += [f"left over: {', '.join(sorted(left - copies)[:8])}"] * bool(left - copies)
+    left = {name for name in stored.keys() - theirs if not family.skips(name)}
+    copies = {place.theirs[0]: place.ours[0] for place in free if left.issuperset(place.theirs)}
+    lacking, left = theirs - stored.keys(), left - copies.keys()
+    problems = [f"missing: {', '.join(sorted(lacking)[:8])}"] * bool(lacking)
+    problems += [f"left over: {', '.join(sorted(left)[:8])}"] * bool(left)
     if problems:
         raise DamagedFile(f"the weights in {folder} do not fit their config; {'; '.join(problems)}")
     try:
-        state = read_places(places, shards.__getitem__, config)
+        state = read_places(places, lambda name: shards[stored[name]], config)
     except (RuntimeError, ValueError, SafetensorError) as error:
         raise DamagedFile(f"the weights in {folder} do not fit their config: {error}") from error
-    for name in copies:
-        if not torch.equal(shards[name], state["embed_tokens.weight"]):
+    for name, ours in copies.items():
+        if not torch.equal(shards[stored[name]], state.get(ours, state["embed_tokens.weight"])):
             raise DamagedFile(f"{where} ties the output matrix to the embedding, but {name} in {folder} is another")
     dtype = dtype or _stored(state)
     network = assemble(config, {name: tensor.to(dtype) for name, tensor in state.items()}, where=str(folder))
@@ -196,6 +205,7 @@ def expressible(config: NetworkConfig, family: str | None = None) -> tuple[Famil
     Raises:
         ConfigError: none can; names the features that stand in the way of the nearest.
     """
+    config = bare(config)
     if family is not None and family not in FAMILIES:
         raise ConfigError(unknown("family", family, FAMILIES))
     reasons = []
@@ -229,22 +239,25 @@ def write_huggingface(
     if origin is not None and family in (None, origin.family):
         chosen = FAMILIES[origin.family]
         prefixed = origin.prefixed
-        if chosen.to_config(origin.config) == config:
+        if chosen.settle(chosen.to_config(origin.config), ()) == chosen.settle(bare(config), ()):
             values = dict(origin.config)
         else:
-            values = {**origin.config, **chosen.from_config(config)}
+            values = {**origin.config, **chosen.from_config(bare(config))}
     else:
         chosen, values = expressible(config, family)
         dtype = str(next(network.parameters()).dtype).removeprefix("torch.")
         ids = dict.fromkeys(
             ("bos_token_id", "eos_token_id", "pad_token_id")
         )  # said, as families have defaults for them
-        values |= {"architectures": [next(iter(chosen.heads))], "torch_dtype": dtype, **ids, **extra}
+        said = {"architectures": [next(iter(chosen.heads))], "torch_dtype": dtype, **ids, **extra}
+        values = said | values  # a family may need the padding's id, or name the architecture of a head
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     if getattr(config, "tied", False):
         state.pop("lm_head.weight", None)
     tensors = write_places(chosen.places(config, state, prefixed=prefixed), state, config)
     write_json(folder / CONFIG, values)
+    if isinstance(config, EncoderConfig) and config.head == "embedding":
+        write_embedding(folder, config)
     _write_shards(tensors, folder)
 
 

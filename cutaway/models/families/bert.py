@@ -1,0 +1,92 @@
+"""BERT (Devlin et al. 2019), and with it MiniLM: norms on the sums, learned positions, two kinds of tokens."""
+
+from collections.abc import Collection
+from typing import Any
+
+from cutaway.models.encoder_config import EncoderConfig
+from cutaway.models.families._encoders import (
+    DEFAULTS,
+    EMBEDDING_RULES,
+    FEATURES,
+    IGNORED,
+    KEYS,
+    LABEL_RULES,
+    ONLY,
+    SKIPPED,
+    SPELLINGS,
+    free,
+    layer_rules,
+    read_head,
+    tied,
+    with_head,
+    write_head,
+)
+from cutaway.models.families._family import Family, Keys, Rule
+
+HEADS = {
+    "BertModel": "none",
+    "BertForMaskedLM": "masked_lm",
+    "BertForPreTraining": "masked_lm",
+    "BertForSequenceClassification": "sequence_classification",
+    "BertForTokenClassification": "token_classification",
+    "BertForQuestionAnswering": "span_extraction",
+}
+STYLES = {
+    "masked_lm": {"head_activation": None, "head_norm": True},
+    "sequence_classification": {"head_activation": "tanh"},
+}
+
+
+def read(keys: Keys) -> dict[str, Any]:
+    """What stands on top, by the name of the architecture."""
+    return read_head(keys, HEADS, STYLES)
+
+
+def write(config: EncoderConfig) -> dict[str, Any]:
+    """The reverse of `read`."""
+    return write_head(config, HEADS)
+
+
+def has_pooler(config: EncoderConfig, names: Collection[str]) -> bool:
+    """Whether a checkpoint without a head holds the layer over its first token."""
+    return config.head in ("none", "embedding") and any(name.endswith("pooler.dense.weight") for name in names)
+
+
+BERT = Family(
+    model_type="bert",
+    source="https://arxiv.org/abs/1810.04805",
+    config=EncoderConfig,
+    keys=KEYS | {"max_position_embeddings": "context"},
+    defaults=DEFAULTS,
+    features=FEATURES,
+    rules=(
+        *EMBEDDING_RULES,
+        *layer_rules(),
+        Rule("pooler.dense.*", "pooler.*"),
+        Rule("pooler.dense.*", "head.dense.*", when=with_head("sequence_classification")),
+        Rule("classifier.*", "head.out.*", when=with_head("sequence_classification")),
+        *LABEL_RULES,
+        Rule("cls.predictions.transform.dense.*", "head.dense.*", when=with_head("masked_lm")),
+        Rule("cls.predictions.transform.LayerNorm.*", "head.norm.*", when=with_head("masked_lm")),
+        Rule("cls.predictions.decoder.weight", "lm_head.weight"),
+        Rule("cls.predictions.bias", "lm_head.bias", when=tied),
+        Rule("cls.predictions.decoder.bias", "lm_head.bias", when=free),
+    ),
+    heads=HEADS,
+    ignored=IGNORED,
+    only=ONLY,
+    read=read,
+    write=write,
+    prefix="bert.",
+    outside=("cls.", "classifier.", "qa_outputs."),
+    skipped=SKIPPED
+    | {
+        "pooler.dense.weight": "read by no head but that of whole texts",
+        "pooler.dense.bias": "read by no head but that of whole texts",
+        "cls.seq_relationship.weight": "of guessing the next sentence",
+        "cls.seq_relationship.bias": "of guessing the next sentence",
+        "cls.predictions.bias": "read by nothing where the output matrix is free",
+    },
+    spellings=SPELLINGS,
+    by_tensors={"pooler": has_pooler},
+)

@@ -1,0 +1,81 @@
+"""ELECTRA (Clark et al. 2020): a generator fills gaps, a discriminator finds what was filled; narrow embeddings."""
+
+from typing import Any
+
+from cutaway.models.encoder_config import EncoderConfig
+from cutaway.models.families._encoders import (
+    DEFAULTS,
+    EMBEDDING_RULES,
+    FEATURES,
+    IGNORED,
+    KEYS,
+    LABEL_RULES,
+    ONLY,
+    SKIPPED,
+    SPELLINGS,
+    layer_rules,
+    read_head,
+    with_head,
+    write_head,
+)
+from cutaway.models.families._family import Family, Keys, Rule
+
+HEADS = {
+    "ElectraModel": "none",
+    "ElectraForPreTraining": "replaced_token",
+    "ElectraForMaskedLM": "masked_lm",
+    "ElectraForSequenceClassification": "sequence_classification",
+    "ElectraForTokenClassification": "token_classification",
+    "ElectraForQuestionAnswering": "span_extraction",
+}
+STYLES = {
+    "masked_lm": {"head_activation": "gelu", "head_norm": True},
+    "replaced_token": {"head_activation": None},
+    "sequence_classification": {"head_activation": "gelu"},
+}
+
+
+def read(keys: Keys) -> dict[str, Any]:
+    """What stands on top, by the name of the architecture."""
+    return read_head(keys, HEADS, STYLES)
+
+
+def write(config: EncoderConfig) -> dict[str, Any]:
+    """The reverse of `read`."""
+    return write_head(config, HEADS)
+
+
+ELECTRA = Family(
+    model_type="electra",
+    source="https://arxiv.org/abs/2003.10555",
+    config=EncoderConfig,
+    keys=KEYS | {"max_position_embeddings": "context", "embedding_size": "embed_width"},
+    defaults=DEFAULTS | {"embedding_size": 128},
+    features=FEATURES,
+    rules=(
+        *EMBEDDING_RULES,
+        Rule("embeddings_project.*", "embed_proj.*"),
+        *layer_rules(),
+        Rule("classifier.dense.*", "head.dense.*", when=with_head("sequence_classification")),
+        Rule("classifier.out_proj.*", "head.out.*", when=with_head("sequence_classification")),
+        *LABEL_RULES,
+        Rule("discriminator_predictions.dense.*", "head.dense.*", when=with_head("replaced_token")),
+        Rule("discriminator_predictions.dense_prediction.*", "head.out.*", when=with_head("replaced_token")),
+        Rule("generator_predictions.dense.*", "head.dense.*", when=with_head("masked_lm")),
+        Rule("generator_predictions.LayerNorm.*", "head.norm.*", when=with_head("masked_lm")),
+        Rule("generator_lm_head.*", "lm_head.*"),
+    ),
+    heads=HEADS,
+    ignored=IGNORED
+    | {
+        f"summary_{name}": "of a head that chooses among answers"
+        for name in ("type", "use_proj", "activation", "last_dropout")
+    },
+    only=ONLY,
+    read=read,
+    write=write,
+    prefix="electra.",
+    outside=("generator_", "discriminator_", "classifier.", "qa_outputs."),
+    skipped=SKIPPED,
+    spellings=SPELLINGS,
+)

@@ -1,0 +1,83 @@
+"""What stands on top of an encoder: states to logits, or to one vector for each text.
+
+Shapes: B batch, T tokens, C channels, E channels of the embedding, L labels, V vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from cutaway.models.encoder_config import EncoderConfig
+from cutaway.models.layers import ACTIVATIONS
+from cutaway.models.tap import Tap
+
+POOLED = ("sequence_classification", "embedding")  # heads over whole texts
+
+
+def pool(states: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None, how: str) -> Float[Tensor, "B C"]:
+    """One vector for each text.
+
+    Args:
+        states: (B, T, C).
+        mask: (B, T) bool, False where a token is padding; None: all are real.
+        how: "cls" takes the first real token, wherever the padding stands; "mean" and "max" all real tokens.
+    """
+    if how == "cls":
+        if mask is None:
+            return states[:, 0]
+        return states[torch.arange(len(states), device=states.device), mask.int().argmax(dim=1)]
+    real = torch.ones_like(states[..., :1], dtype=torch.bool) if mask is None else mask[..., None]  # (B, T, 1)
+    if how == "max":
+        return states.masked_fill(~real, -torch.inf).amax(dim=1)
+    # padding may hold anything: it is left out, not multiplied by zero
+    return states.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+
+
+class Head(nn.Module):
+    """A dense layer with an activation and a norm, where the config has them, then one matrix.
+
+    The matrix of a masked language model is the encoder's own `lm_head`, as it may be the embedding.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        outputs = {
+            "sequence_classification": len(config.labels),
+            "token_classification": len(config.labels),
+            "span_extraction": 2,
+            "replaced_token": 1,
+        }.get(config.head)
+        if config.head_activation != "none":
+            inner = config.embed_width if config.head == "masked_lm" else config.width  # what the embedding can read
+            self.dense = nn.Linear(config.width, inner, bias=config.head_dense_bias)
+            self.activation = {**ACTIVATIONS, "tanh": torch.tanh}[config.head_activation]
+            if config.head_norm:
+                self.norm = nn.LayerNorm(inner, eps=config.norm_eps, bias=config.norm_bias)
+        if outputs is not None:
+            self.out = nn.Linear(config.width, outputs, bias=config.head_bias)
+
+    def forward(
+        self, states: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None, tap: Tap
+    ) -> Float[Tensor, "B *L"]:
+        """(B, T, C) to the shape that `HEADS` states; of a masked language model (B, T, E), for `lm_head` to read.
+
+        `pooled` is the vector of a whole text, `pre` goes into the activation, `post` into the last matrix.
+        """
+        x = tap("pooled", pool(states, mask, self.config.pooling)) if self.config.head in POOLED else states
+        if self.config.head_activation != "none":
+            x = self.activation(tap("pre", self.dense(x)))
+            x = self.norm(x) if self.config.head_norm else x
+            x = tap("post", x)
+        if self.config.head == "embedding":
+            return F.normalize(x, dim=-1) if self.config.normalize else x
+        if self.config.head == "masked_lm":
+            return x
+        out = self.out(x)
+        return out.squeeze(-1) if self.config.head == "replaced_token" else out
+
+    def tap_names(self) -> list[str]:
+        """Every activation name, in the order of computation."""
+        between = ["pre", "post"] if self.config.head_activation != "none" else []
+        return ["pooled"] * (self.config.head in POOLED) + between

@@ -1,0 +1,86 @@
+"""Texts as an encoder was trained to read them: with the special tokens that a tokenizer.json puts around them.
+
+BERT reads [CLS] first [SEP] second [SEP], RoBERTa <s> first </s></s> second </s>.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cutaway.errors import DamagedFile, InputError
+from cutaway.tokenizers.spec import parts
+from cutaway.tokenizers.tokenizer import Tokenizer
+
+Piece = tuple[int | str, int]  # a special token's id, or the text "A" or "B"; and the token type
+
+
+def frame(
+    tokenizer: Tokenizer, first: Sequence[int], second: Sequence[int] | None = None, *, longest: int | None = None
+) -> tuple[list[int], list[int]]:
+    """Ids of one text or of two, with what its tokenizer.json puts around them, and the token types.
+
+    Args:
+        tokenizer: whose post-processor says what to add; nothing is, where it has none.
+        first: ids of the text.
+        second: ids of the text beside it.
+        longest: most tokens in all; texts are cut to fit, always the longer one.
+
+    Returns:
+        The ids, and as many token types.
+
+    Raises:
+        DamagedFile: a post-processor that is not known.
+        InputError: no room for any token of the text.
+    """
+    pieces = _pieces(tokenizer, second is not None)
+    texts = {"A": list(first), "B": list(second or [])}
+    if longest is not None:
+        room = longest - sum(not isinstance(what, str) for what, _ in pieces)
+        if room < 1:
+            raise InputError(f"{longest} tokens leave no room for a text between the special tokens; give more")
+        while (over := len(texts["A"]) + len(texts["B"]) - room) > 0:
+            longer, other = sorted(texts, key=lambda name: -len(texts[name]))
+            ahead = len(texts[longer]) - len(texts[other])
+            cut = min(over, ahead) if ahead else -(-over // 2)
+            del texts[longer][len(texts[longer]) - cut :]
+    ids: list[int] = []
+    types: list[int] = []
+    for what, kind in pieces:
+        added = texts[what] if isinstance(what, str) else [what]
+        ids += added
+        types += [kind] * len(added)
+    return ids, types
+
+
+def _pieces(tokenizer: Tokenizer, pair: bool) -> list[Piece]:
+    """What stands in a row, by the post-processor."""
+    found: list[Piece] = [("A", 0), ("B", 0)] if pair else [("A", 0)]
+    for part in parts(tokenizer.spec, "post_processor"):
+        try:
+            kind = part["type"]
+            if kind == "TemplateProcessing":
+                found = _template(part, "pair" if pair else "single")
+            elif kind in ("BertProcessing", "RobertaProcessing"):
+                (_, begin), (_, end) = part["cls"], part["sep"]
+                middle = [end] if kind == "BertProcessing" else [end, end]
+                other = int(kind == "BertProcessing")  # RoBERTa's second text has the first one's type
+                found = [(begin, 0), ("A", 0), (end, 0)]
+                if pair:
+                    found = [(begin, 0), ("A", 0), *((id, 0) for id in middle), ("B", other), (end, other)]
+            elif kind != "ByteLevel":  # which only moves the places of tokens in the text
+                raise DamagedFile(f"{tokenizer} has the post-processor {kind}, which is not known")
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedFile(f"the post-processor of {tokenizer} is damaged: {error!r}") from error
+    if not all(isinstance(what, str) or 0 <= what < tokenizer.vocab_size for what, _ in found):
+        raise DamagedFile(f"the post-processor of {tokenizer} adds ids that its vocabulary does not have")
+    return found
+
+
+def _template(part: dict[str, Any], key: str) -> list[Piece]:
+    found: list[Piece] = []
+    for piece in part[key]:
+        ((kind, value),) = piece.items()
+        if kind == "Sequence":
+            found.append((str(value["id"]), int(value["type_id"])))
+        else:
+            found += [(int(id), int(value["type_id"])) for id in part["special_tokens"][value["id"]]["ids"]]
+    return found
