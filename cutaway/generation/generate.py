@@ -166,7 +166,7 @@ def _start(model: Model, prompt: str | Sequence[int]) -> list[int]:
 def _tokens(
     model: Model, seen: list[int], max_new_tokens: int, how: Sampling, stops: _StopStrings, generator: torch.Generator
 ) -> Iterator[Token]:
-    network, end, device = model.network, model.tokenizer.end_of_text, model.device
+    network, end, device = model.speaker("generating"), model.tokenizer.end_of_text, model.device
     context = model.config.context if model.config.kind == "decoder" else None  # a recurrent state has no limit
     decoder = model.tokenizer.stream()
     was_training = network.training

@@ -8,7 +8,7 @@ import torch
 from cutaway.errors import ConfigError, InputError
 from cutaway.interp.record import Recording, Text, recording_of
 from cutaway.interp.results import Attention
-from cutaway.models import Decoder, Model
+from cutaway.models import Model, Recurrent
 
 
 def attention(
@@ -27,7 +27,7 @@ def attention(
         InputError: empty text, more tokens than the context, or a layer or head that is not there.
     """
     model = source.model if isinstance(source, Recording) else source
-    if not isinstance(model.network, Decoder):
+    if isinstance(model.network, Recurrent):
         raise ConfigError("a recurrent model has no attention: look at its gates (layers.*.update) instead")
     recording = recording_of(source, text if isinstance(source, Recording) else model.ids(text)[:1], [PATTERNS])
     patterns = [recording[PATTERNS.replace("*", str(i))][0] for i in range(model.network.config.layers)]

@@ -10,7 +10,7 @@ import torch
 from cutaway.errors import ConfigError, InputError
 from cutaway.interp.record import Recording, Text, recording_of
 from cutaway.interp.results import Lens, LensCell
-from cutaway.models import Decoder, Model
+from cutaway.models import Encoder, Model, Recurrent
 
 
 @torch.no_grad()
@@ -20,18 +20,22 @@ def logit_lens(source: Recording | Model, text: Text = "", *, top: int = 5) -> L
     The last row is the model's own output, bit for bit.
 
     Args:
-        source: a decoder with a text, or a recording of one.
+        source: a decoder, or an encoder that fills gaps, with a text, or a recording of one.
         text: text or ids; of a batch, the first row.
         top: how many tokens of each cell to name.
 
     Raises:
-        ConfigError: a recurrent model, which has no residual stream.
+        ConfigError: a recurrent model, which has no residual stream; an encoder whose head names no tokens.
         InputError: top below 1, empty text, or more tokens than the context.
     """
     model = source.model if isinstance(source, Recording) else source
     network = model.network
-    if not isinstance(network, Decoder):
+    if isinstance(network, Recurrent):
         raise ConfigError("the logit lens reads a residual stream, which a recurrent model does not have")
+    if isinstance(network, Encoder) and network.config.head != "masked_lm":
+        raise ConfigError(
+            "the logit lens reads tokens out of an encoder through a head for masked_lm, which this has not"
+        )
     if top < 1:
         raise InputError(f"top must be at least 1, but {top} was given")
     count = network.config.layers

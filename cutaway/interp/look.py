@@ -17,7 +17,7 @@ from cutaway.interp.record import Text, record
 from cutaway.interp.results import Attention, Lens, Receipt, Result, TokenScores
 from cutaway.interp.surprisal import surprisal
 from cutaway.interp.unfold import ledger
-from cutaway.models import Decoder, DecoderConfig, Model
+from cutaway.models import Decoder, DecoderConfig, EncoderConfig, Model
 
 NO_STREAM = (
     "A recurrent model has neither attention nor a residual stream: it carries one state from token to token. "
@@ -115,9 +115,11 @@ def look(
     Raises:
         InputError: empty text or more than the context, a position, layer or head that is not there, or a token that
             is not one token.
+        ConfigError: an encoder.
         NonFinite: the model computes a NaN or an infinity.
     """
     start = time.perf_counter()
+    model.speaker("look")
     ids = model.ids(text)[:1]
     decoder = isinstance(model.network, Decoder)
     if not decoder and (layer is not None or head is not None):
@@ -152,6 +154,8 @@ def _about(model: Model) -> dict[str, Any]:
     config = model.config
     if isinstance(config, DecoderConfig):
         kind, shape = "decoder", f"{config.layers} layers × {config.heads} heads, {config.width} channels"
+    elif isinstance(config, EncoderConfig):
+        kind, shape = "encoder", f"{config.layers} layers × {config.heads} heads, {config.width} channels"
     else:
         kind, shape = config.cell.upper(), f"{config.layers} layers × {config.hidden} units"
     return {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cutaway.errors import InputError, NonFinite, unknown
 from cutaway.interp.results import Receipt
-from cutaway.models import ActiveTap, DecoderConfig, Model, match_names
+from cutaway.models import ActiveTap, DecoderConfig, EncoderConfig, Model, match_names
 from cutaway.models.config import NetworkConfig
 
 if TYPE_CHECKING:
@@ -101,24 +101,42 @@ def recording_of(source: Recording | Model, text: Text, names: Iterable[str]) ->
 
 def predicted_bytes(config: NetworkConfig, names: Iterable[str], batch: int, tokens: int, itemsize: int = 4) -> int:
     """What recording these names will take, from the shapes alone."""
-    return sum(batch * tokens * _width(config, name, tokens) for name in names) * itemsize
+    return sum(batch * _length(config, name, tokens) * _width(config, name, tokens) for name in names) * itemsize
+
+
+def _length(config: NetworkConfig, name: str, tokens: int) -> int:
+    """Tokens at a place: all, or one where an encoder's head has one vector for a whole text."""
+    whole = isinstance(config, EncoderConfig) and config.head in ("sequence_classification", "embedding")
+    return 1 if whole and name.startswith(("head.", "logits", "embedding")) else tokens
 
 
 def _width(config: NetworkConfig, name: str, tokens: int) -> int:
     """Numbers per token at a place."""
     place = name.partition(".")[2].partition(".")[2] if name.startswith("layers.") else name
-    if place == "logits":
+    if isinstance(config, EncoderConfig):
+        outputs = {"span_extraction": 2, "replaced_token": 1, "masked_lm": config.vocab_size}
+        inner = config.embed_width if config.head == "masked_lm" else config.width
+        own = {
+            "embed": config.embed_width,
+            "head.pre": inner,
+            "head.post": inner,
+            "logits": outputs.get(config.head, len(config.labels)),
+        }
+        if place in own:
+            return own[place]
+    elif place == "logits":
         return config.vocab_size
-    if not isinstance(config, DecoderConfig):
+    elif not isinstance(config, DecoderConfig):
         return config.width if place == "embed" else config.hidden
+    kv_heads = config.heads if isinstance(config, EncoderConfig) else config.kv_heads
     return {
         "attn.q": config.heads * config.head_dim,
-        "attn.k": config.kv_heads * config.head_dim,
-        "attn.v": config.kv_heads * config.head_dim,
+        "attn.k": kv_heads * config.head_dim,
+        "attn.v": kv_heads * config.head_dim,
         "attn.z": config.heads * config.head_dim,
         "attn.scores": config.heads * tokens,
         "attn.pattern": config.heads * tokens,
-        "mlp.router": config.experts,
+        "mlp.router": 0 if isinstance(config, EncoderConfig) else config.experts,
         "mlp.pre": config.mlp_width,
         "mlp.post": config.mlp_width,
     }.get(place, config.width)

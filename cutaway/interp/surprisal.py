@@ -18,9 +18,11 @@ def surprisal(source: Recording | Model, text: Text = "") -> TokenScores:
         text: text or ids; of a batch, the first row.
 
     Raises:
+        ConfigError: an encoder, which sees the token that it would be surprised by.
         InputError: empty text, or more tokens than the context.
     """
     model = source.model if isinstance(source, Recording) else source
+    model.speaker("surprisal")
     ids = (source.ids if isinstance(source, Recording) else model.ids(text))[0]  # (T,)
     logits = source.logits[:1] if isinstance(source, Recording) else model.logits(ids)  # (1, T, V)
     logprobs = logits[0, :-1].double().log_softmax(-1)

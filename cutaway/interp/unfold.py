@@ -40,10 +40,11 @@ def ledger(
 
     Raises:
         InputError: a position outside the text, or a token that is not one token.
+        ConfigError: an encoder.
         LedgerError: the terms do not add up.
     """
     model = source.model if isinstance(source, Recording) else source
-    network = model.network
+    network = model.speaker("a ledger")
     ids = (source.ids if isinstance(source, Recording) else model.ids(text))[:1]
     length = ids.shape[1]
     if not -length <= position < length:

@@ -8,22 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from cutaway.errors import ConfigError, unknown
+from cutaway.models.config_parts import RotaryScaling, check_most
 from cutaway.models.encoder_config import EncoderConfig
-from cutaway.models.rotary_scaling import RotaryScaling
 from cutaway.settings import build, to_dict
-
-# far above any published model: a larger number is a mistake, or meant to use up the machine
-MOST = {
-    "vocab_size": 2**24,
-    "context": 2**27,
-    "layers": 2**11,
-    "width": 2**18,
-    "heads": 2**12,
-    "head_dim": 2**14,
-    "mlp_width": 2**21,
-    "experts": 2**11,
-    "expert_width": 2**21,
-}
 
 
 @dataclass(frozen=True)
@@ -81,9 +68,7 @@ class DecoderConfig:
         for name in positive:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, but {getattr(self, name)} was given")
-        for name, most in MOST.items():
-            if getattr(self, name) > most:
-                raise ConfigError(f"{name} is {getattr(self, name):,}; Cutaway builds networks with up to {most:,}")
+        check_most(self)
         fill = object.__setattr__
         fill(self, "kv_heads", self.kv_heads or self.heads)
         if self.kv_heads < 0 or self.heads % self.kv_heads:

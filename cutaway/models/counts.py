@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cutaway.errors import ConfigError, unknown
-from cutaway.models.config import DecoderConfig, NetworkConfig, RecurrentConfig
+from cutaway.models.config import DecoderConfig, EncoderConfig, NetworkConfig, RecurrentConfig
 from cutaway.models.fused import BLOCK
 from cutaway.models.gru import GATES
 
@@ -109,7 +109,9 @@ def counts(config: NetworkConfig, tokens: int | None = None) -> Counts:
     tokens = config.context if tokens is None else tokens
     if tokens < 1:
         raise ConfigError(f"a network is counted for at least 1 token, but {tokens} was given")
-    return _recurrent(config, tokens) if isinstance(config, RecurrentConfig) else _decoder(config, tokens)
+    if isinstance(config, DecoderConfig):
+        return _decoder(config, tokens)
+    return _encoder(config, tokens) if isinstance(config, EncoderConfig) else _recurrent(config, tokens)
 
 
 def _decoder(c: DecoderConfig, T: int) -> Counts:
@@ -154,6 +156,49 @@ def _decoder(c: DecoderConfig, T: int) -> Counts:
         "logits": 2 * V,  # and their gradient
     }
     return Counts(T, _present(parameters), _present(flops), _present(activations), 2 * L * K * D * T)
+
+
+def _encoder(c: EncoderConfig, T: int) -> Counts:
+    C, E, V, L, M, inner = c.width, c.embed_width, c.vocab_size, c.layers, c.mlp_width, c.heads * c.head_dim
+    matrices, before, fills = 3 if c.gated else 2, c.norm_place == "before", c.head == "masked_lm"
+    norms = (2 * L + c.first_norm) * C if before else 2 * L * C
+    out = {"span_extraction": 2, "replaced_token": 1}.get(c.head, len(c.labels))
+    read = E if fills else C  # by the last matrix, behind the head's dense layer
+    dense = 0 if c.head_activation == "none" else C * read
+    once = T if c.head in ("sequence_classification", "embedding") else 1  # tokens that share what the head computes
+    parameters = {
+        "embedding": V * E,
+        "positions": (c.position_offset + c.context) * E if c.position == "learned" else 0,
+        "token types": c.token_types * E,
+        "embedding projection": (E + 1) * C if E != C else 0,
+        "attention": L * 4 * C * inner,
+        "attention biases": L * (3 * inner * c.attention_bias + C * c.output_bias),
+        "mlp": L * C * M * matrices,
+        "mlp biases": L * c.mlp_bias * (M * (2 if c.gated else 1) + C),
+        "norms": (norms + E * c.embed_norm + read * c.head_norm) * (2 if c.norm_bias else 1),
+        "head": dense + read * c.head_dense_bias + C * out + out * c.head_bias + (C + 1) * C * c.pooler,
+        "output": fills * (V * c.head_bias + (0 if c.tied else V * (read if dense else C))),
+    }
+    flops = {
+        "embedding projection": 2 * E * C if E != C else 0,
+        "attention projections": 2 * L * 4 * C * inner,
+        "attention scores and mixing": 2 * L * 2 * T * inner,
+        "mlp": 2 * L * C * M * matrices,
+        "head": 2 * (dense + C * out) // once,
+        "output": 2 * V * (read if dense else C) * fills,
+    }
+    kept = (2 if c.gated else 0) + (1 if c.activation == "relu" else 2)
+    activations = {
+        "embedding": 2 * E * c.embed_norm + C * (E != C),
+        "norms": 2 * (norms // C) * (C + 1),
+        "queries, keys and values": L * 3 * inner,
+        "attention outputs": L * (inner + c.heads),
+        "mlp": L * kept * M,
+        "dropout": (2 * L + 1) * C if c.dropout else 0,
+        "head": (dense > 0) * (2 + 2 * c.head_norm) * read // once,
+        "logits": 2 * V * fills,  # and their gradient
+    }
+    return Counts(T, _present(parameters), _present(flops), _present(activations), 0)
 
 
 def _recurrent(c: RecurrentConfig, T: int) -> Counts:

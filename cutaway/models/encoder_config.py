@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cutaway.errors import ConfigError
-from cutaway.models.rotary_scaling import RotaryScaling
+from cutaway.models.config_parts import RotaryScaling, check_most
 
 # what stands on top -> what it makes of B texts of T tokens
 HEADS = {
@@ -88,6 +88,7 @@ class EncoderConfig:
         for name in ("head_dim", "mlp_width", "embed_width", "token_types", "position_offset", "longest"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, but {getattr(self, name)} was given")
+        check_most(self)
         fill = object.__setattr__
         if not self.head_dim:
             if self.width % self.heads:

@@ -20,12 +20,16 @@ from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
 from cutaway.files import MANIFEST, atomic_folder, read_json, verify, write_json
 from cutaway.models.assemble import Network, assemble, read_tensors, write_tensors
 from cutaway.models.config import NetworkConfig, config_from_dict, config_to_dict
+from cutaway.models.decoder import Decoder
+from cutaway.models.encoder import Encoder
 from cutaway.models.formats.gguf import read_gguf
 from cutaway.models.formats.gguf_models import open_gguf
 from cutaway.models.formats.huggingface import CONFIG, Origin, open_huggingface, write_huggingface
+from cutaway.models.gru import Recurrent
 from cutaway.models.hub import fetch, is_repository
 from cutaway.models.tap import OFF, Tap
 from cutaway.tokenizers import Tokenizer, load_tokenizer
+from cutaway.tokenizers.frame import frame
 from cutaway.tokenizers.from_gguf import tokenizer_from_gguf
 
 if TYPE_CHECKING:
@@ -54,6 +58,22 @@ class Model:
         """The network's config."""
         return self.network.config
 
+    def speaker(self, purpose: str) -> Decoder | Recurrent:
+        """The network, as one that predicts the next token.
+
+        Args:
+            purpose: what that is needed for, as the beginning of a sentence.
+
+        Raises:
+            ConfigError: an encoder, which sees the tokens that it would predict.
+        """
+        if isinstance(self.network, Encoder):
+            raise ConfigError(
+                f"{purpose} needs a model that predicts the next token, but {self.source or 'this'} is an encoder; "
+                "record, replace, attention and embed read encoders"
+            )
+        return self.network
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -62,11 +82,15 @@ class Model:
     def ids(self, text: str | Sequence[int] | Tensor) -> Int[Tensor, "B T"]:
         """Text, a list of ids or a tensor of them as (B, T) int64 on the model's device.
 
+        Text for an encoder gets the special tokens around it that its tokenizer's file states ([CLS] … [SEP]).
+
         Raises:
             InputError: no tokens, or an id outside the vocabulary.
         """
         if isinstance(text, str):
             text = self.tokenizer.encode(text)
+            if text and isinstance(self.network, Encoder):
+                text = frame(self.tokenizer, text)[0]
         ids = torch.as_tensor(text, device=self.device)
         if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
             raise InputError(f"token ids must be whole numbers, but {str(ids.dtype).removeprefix('torch.')} was given")
@@ -85,11 +109,14 @@ class Model:
     def logits(
         self, text: str | Sequence[int] | Tensor, *, cache: Any = None, tap: Tap = OFF
     ) -> Float[Tensor, "B T V"]:
-        """(B, T) int64 ids (or text) -> (B, T, V) float32 logits of the next token, without dropout."""
+        """(B, T) int64 ids (or text) -> (B, T, V) float32 logits of the next token, without dropout.
+
+        Of an encoder it is what its head makes, in the shape that `encoder_config.HEADS` states.
+        """
         training = self.network.training
         self.network.eval()
         try:
-            return self.network(self.ids(text), cache=cache, tap=tap).float()
+            return self.network(self.ids(text), **({} if cache is None else {"cache": cache}), tap=tap).float()
         finally:
             self.network.train(training)
 

@@ -17,6 +17,7 @@ from cutaway.files import read_json
 from cutaway.models.config import (
     PRESETS,
     DecoderConfig,
+    EncoderConfig,
     NetworkConfig,
     RecurrentConfig,
     config_from_dict,
@@ -149,6 +150,8 @@ def network_for(config: TrainConfig, vocab_size: int) -> NetworkConfig:
             network = decoder_of_size(depth, **fields)
         else:
             network = config_from_dict({"kind": kind, **fields}, where="network")
+    if isinstance(network, EncoderConfig):
+        raise ConfigError("an encoder sees the tokens that follow, so it cannot be trained to predict the next one")
     if network.vocab_size < vocab_size:
         raise ConfigError(
             f"the network's vocab_size ({network.vocab_size}) is smaller than the tokenizer's ({vocab_size}); "

@@ -9,7 +9,7 @@ import torch
 from reference import Float64, masks, token_ids, write_checkpoint
 from safetensors.torch import load_file
 
-from cutaway.models import ActiveTap, DecoderConfig
+from cutaway.models import ActiveTap, Decoder, DecoderConfig
 from cutaway.models.families import FAMILIES
 from cutaway.models.formats.huggingface import expressible, open_huggingface, write_huggingface
 
@@ -266,9 +266,9 @@ def test_logits_and_hidden_states(case_number: tuple[str, int], dtype: torch.dty
 @torch.no_grad()
 def test_with_a_cache_and_padding(case: tuple[Any, Path]):
     network, _ = open_huggingface(case[1])
+    assert isinstance(network, Decoder)
     length = min(LENGTH, network.config.context)
     ids = token_ids(network.config.vocab_size, 2, length)
-    assert isinstance(network.config, DecoderConfig)
     scaling = network.config.rotary_scaling
     if scaling is not None and scaling.kind in ("dynamic", "longrope") and length > scaling.original_context:
         ids = ids[

@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from cutaway.errors import ConfigError
-from cutaway.models.config import MOST, NetworkConfig
+from cutaway.models.config import NetworkConfig
+from cutaway.models.config_parts import MOST
 from cutaway.models.families._layouts import SAME, Layout
 from cutaway.settings import build
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cutaway.models.config import DecoderConfig
+from cutaway.models.config import DecoderConfig, EncoderConfig
 from cutaway.models.families._family import Keys
 
 NAMES = {  # in rope_parameters -> in RotaryScaling
@@ -94,7 +94,7 @@ def write_rope(config: DecoderConfig) -> dict[str, Any]:
     return written
 
 
-def scaling_parameters(config: DecoderConfig) -> dict[str, Any]:
+def scaling_parameters(config: DecoderConfig | EncoderConfig) -> dict[str, Any]:
     """The scaling of a config as a published dict."""
     scaling = config.rotary_scaling
     assert scaling is not None  # asked for only then

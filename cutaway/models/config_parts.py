@@ -1,9 +1,36 @@
-"""How rotary positions are stretched over longer contexts; `rotary` computes it."""
+"""What the configs of several networks share."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from cutaway.errors import ConfigError
+
+# far above any published model: a larger number is a mistake, or meant to use up the machine
+MOST = {
+    "vocab_size": 2**24,
+    "context": 2**27,
+    "layers": 2**11,
+    "width": 2**18,
+    "heads": 2**12,
+    "head_dim": 2**14,
+    "mlp_width": 2**21,
+    "embed_width": 2**18,
+    "token_types": 2**11,
+    "position_offset": 2**24,
+    "experts": 2**11,
+    "expert_width": 2**21,
+}
+
+
+def check_most(config: Any) -> None:
+    """Refuse a number that is far above any published model.
+
+    Raises:
+        ConfigError: names it, and the largest there can be.
+    """
+    for name, most in MOST.items():
+        if getattr(config, name, 0) > most:
+            raise ConfigError(f"{name} is {getattr(config, name):,}; Cutaway builds networks with up to {most:,}")
 
 
 @dataclass(frozen=True)
