@@ -6,7 +6,7 @@ import torch
 from cutaway import load_model, record, replace, save_model
 from cutaway.errors import ConfigError, DamagedFile
 from cutaway.interp import ledger, logit_lens, predicted_bytes
-from cutaway.models import ActiveTap, DecoderConfig, Model, NetworkConfig, RecurrentConfig, build_network
+from cutaway.models import ActiveTap, DecoderConfig, Encoder, Model, NetworkConfig, RecurrentConfig, build_network
 from cutaway.tokenizers import Tokenizer, train_tokenizer
 
 GPT2 = {"norm": "layernorm", "position": "learned", "activation": "gelu_tanh", "gated": False, "qk_norm": False}
@@ -207,6 +207,7 @@ def test_the_lens_ends_with_the_model(model: Model):
 def test_with_a_cache_every_activation_is_the_same(model: Model):
     ids = model.ids(TEXT)
     whole = record(model, ids)
+    assert not isinstance(model.network, Encoder)
     cache = model.network.new_cache(1, 32)
     for start, end in ((0, 3), (3, 4), (4, 9), (9, 10)):
         step: dict[str, torch.Tensor] = {}

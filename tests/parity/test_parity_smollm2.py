@@ -9,7 +9,7 @@ import torch
 
 from cutaway import load_model
 from cutaway.errors import ConfigError, DamagedFile
-from cutaway.models import Model
+from cutaway.models import Decoder, Model
 from cutaway.models.formats.gguf import read_gguf
 from cutaway.tokenizers.from_gguf import tokenizer_from_gguf
 
@@ -84,6 +84,7 @@ def test_logits_are_those_of_transformers(model: Model, peer: Any):
 @pytest.mark.slow
 @torch.no_grad()
 def test_greedy_continuations_are_those_of_transformers(model: Model, peer: Any):
+    assert isinstance(model.network, Decoder)
     for prompt in PROMPTS:
         ids = model.ids(prompt)
         theirs = peer.generate(ids, max_new_tokens=64, do_sample=False, eos_token_id=-1, pad_token_id=0)
