@@ -32,6 +32,19 @@ def test_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert [line.split("kept ")[1] for line in capsys.readouterr().err.splitlines()] == ["[0]", "[2]"]
 
 
+def test_stages_that_count_bytes_show_their_speed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    seconds = iter([0.0, 0.0, 10.0, 10.0, 20.0, 20.0])  # each report asks twice
+    monkeypatch.setattr(frame.time, "monotonic", lambda: next(seconds))
+    lines = frame._Lines()
+    for done in (1e6, 4e6, 8e6):
+        lines(Progress("reading", done, 8e6, "bytes"))
+    assert capsys.readouterr().err.splitlines() == [
+        "reading  12 %",
+        "reading  50 %  MB/s 0.3",
+        "reading 100 %  MB/s 0.3",
+    ]
+
+
 def test_quiet_is_quiet():
     with frame.live_progress(quiet=True) as progress:
         assert progress is None
