@@ -38,6 +38,9 @@ def test_a_gutenberg_book_loses_its_licence() -> None:
         "Please enable JavaScript to view the comments.",
         "Copyright 2020 Example Ltd. All rights reserved.",
         "Home | About us | Products | Contact",
+        "home | about | contact",
+        "Home | World | Business | Science | Sport",
+        "Home › Garden › Chairs",
         "首页 · 新闻 · 关于我们 · 联系",
         "本网站使用Cookie，继续浏览即表示同意。",
         "Home\nAbout\n\nContact us\n首页",
@@ -56,11 +59,19 @@ def test_lines_about_the_page_go(line: str) -> None:
         "Use `a | b | c` to chain filters in a template, as the manual explains. It works with any number of them. "
         * 3,
         'literal: "a" | "b" | "c"\natom | list | dict\nint | str | None',
+        'command: "help" | "next" | "search" | "more"\nstep | next | until | return | more\n[next | name | digit+]',
+        "Bread | Butter | Milk",
         "该公司的版权纠纷案今天开庭。",
     ],
 )
 def test_prose_that_looks_a_little_like_it_stays(text: str) -> None:
     assert cleaned(text) == text.strip("\n")
+
+
+def test_line_breaks_at_the_ends_are_not_worth_telling() -> None:
+    outcome = boilerplate([Document("A story.\n", "a"), Document("Home | About | Help\nA story.\n", "b")])
+    assert [document.text for document in outcome.kept] == ["A story.", "A story."]
+    assert outcome.changed == {"notice or menu removed": 1}
 
 
 def test_source_code_keeps_its_copyright_and_its_repeated_lines() -> None:
@@ -173,3 +184,7 @@ def test_the_page_is_offline_and_escapes_the_texts() -> None:
     assert "60.0% of the characters" in page
     assert all(f"&lt;{x}&gt;" in page for x in ("w", "f", "reason"))
     assert "prefers-color-scheme:dark" in page
+    # heads stand over their cells: numbers right, words left
+    assert "<th scope=col class=n>tokens</th>" in page
+    assert "<td class=n>20</td>" in page
+    assert "<th scope=col>split</th>" in page

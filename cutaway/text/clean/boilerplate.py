@@ -96,7 +96,8 @@ def boilerplate(documents: Sequence[Document]) -> Outcome:
             rest = [line for line in lines if line.strip() not in repeated]
             if len(rest) < len(lines):
                 what, shown, text = what or "repeated line", shown or min(repeated), "\n".join(rest)
-        outcome.keep(document, text.strip("\n"), f"{what} removed", lambda shown=shown: excerpt(shown))
+        # line breaks at the ends alone are not worth telling
+        outcome.keep(document, text.strip("\n"), what and f"{what} removed", lambda shown=shown: excerpt(shown))
     return outcome
 
 
@@ -178,10 +179,16 @@ def _menus(lines: list[str], short: dict[int, str]) -> set[int]:
 
 
 def _is_separated(line: str) -> bool:
-    """Whether a line is a row of short labels between separators, one of them a menu's: a grammar or a type is not."""
-    if line.lstrip().startswith("|") or not _SEPARATED.match(line.strip()):
+    """Whether a line is a menu: a row of short labels between separators, of which half are known labels of menus.
+
+    One known label is enough where all are written as labels are. What a grammar or a type has between its bars
+    (`int | str | None`, `"home" | name | more`) is written otherwise.
+    """
+    labels = [*map(str.strip, _SEPARATOR.split(line))]
+    if _MENU.isdisjoint(map(str.lower, labels)) or line.lstrip().startswith("|") or not _SEPARATED.match(line.strip()):
         return False
-    return any(label.strip().lower() in _MENU for label in _SEPARATOR.split(line))
+    known = sum(label.lower() in _MENU for label in labels)
+    return 2 * known >= len(labels) or all(label[:1].isalpha() and not label[0].islower() for label in labels)
 
 
 def _is_notice(line: str) -> bool:
