@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.errors import InputError, NonFinite, unknown
@@ -38,7 +39,13 @@ class Recording(Mapping[str, Tensor]):
     """
 
     def __init__(
-        self, model: Model, ids: Tensor, logits: Tensor, values: dict[str, Tensor], receipt: Receipt, edits: Edits
+        self,
+        model: Model,
+        ids: Int[Tensor, "B T"],
+        logits: Float[Tensor, "B T V"],
+        values: dict[str, Tensor],
+        receipt: Receipt,
+        edits: Edits,
     ) -> None:
         self.model, self.ids, self.logits, self.receipt, self.edits = model, ids, logits, receipt, edits
         self._values = values

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from rich.console import Console, ConsoleOptions, RenderResult
 from torch import Tensor
 
@@ -107,7 +108,7 @@ class Attention(Result):
 
     picture = "attention"
     tokens: list[str]
-    patterns: Tensor
+    patterns: Float[Tensor, "L H T T"]
     chosen: tuple[int, int] | None = None
 
     @property

@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor, nn
 
 from cutaway.interp.ledger import Ledger, Openers, Term
@@ -34,7 +35,7 @@ NAMES = (
 
 
 def unfold(
-    network: Decoder, recording: Recording, position: int, direction: Tensor, total: float
+    network: Decoder, recording: Recording, position: int, direction: Float64[Tensor, " C"], total: float
 ) -> tuple[list[Term], Openers]:
     """The terms of a logit, or of a difference of two.
 
@@ -129,7 +130,9 @@ def _is_stream(name: str) -> bool:
     return name in ("embed", "final_norm") or name.endswith(("resid_pre", "resid_mid", "resid_post", "_out"))
 
 
-def _through(norm: nn.Module, final: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+def _through(
+    norm: nn.Module, final: Float64[Tensor, " C"], direction: Float64[Tensor, " C"]
+) -> tuple[Float64[Tensor, " C"], Float64[Tensor, ""]]:
     """What reads the residual stream (C,), once the norm's scale is held at what it was; and the norm's bias, read."""
     assert isinstance(norm, RMSNorm | nn.LayerNorm)
     if isinstance(norm, nn.LayerNorm):
@@ -140,7 +143,9 @@ def _through(norm: nn.Module, final: Tensor, direction: Tensor) -> tuple[Tensor,
     return direction * norm.scale.double() / (final.square().mean() + norm.eps).sqrt(), direction.new_zeros(())
 
 
-def _sources(recording: Recording, layer: int, head: int, position: int, reader: Tensor, total: float) -> Ledger:
+def _sources(
+    recording: Recording, layer: int, head: int, position: int, reader: Float64[Tensor, " D"], total: float
+) -> Ledger:
     """A head's term by the token that it read: pattern x value, through the output matrix."""
     pattern = recording[f"layers.{layer}.attn.pattern"][0, head, position].double()  # (T,)
     values = recording[f"layers.{layer}.attn.v"][0]  # (K, T, D)
@@ -152,7 +157,7 @@ def _sources(recording: Recording, layer: int, head: int, position: int, reader:
     return Ledger(f"layer {layer} head {head}, by the token it read", tuple(terms), total, recording.receipt)
 
 
-def _neurons(recording: Recording, layer: int, amounts: Tensor) -> Ledger:
+def _neurons(recording: Recording, layer: int, amounts: Float64[Tensor, " M"]) -> Ledger:
     """An MLP's term by the neuron that wrote it, (M,)."""
     terms = tuple(Term(f"neuron.{i}", value) for i, value in enumerate(amounts.tolist()))
     return Ledger(f"layer {layer} mlp, by neuron", terms, float(torch.sum(amounts)), recording.receipt)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from cutaway.interp.ledger import Ledger, Openers, Term
@@ -18,7 +19,7 @@ NAMES = ("layers.*",)  # what has to be recorded
 
 
 def unfold(
-    network: Recurrent, recording: Recording, position: int, direction: Tensor, total: float
+    network: Recurrent, recording: Recording, position: int, direction: Float64[Tensor, " N"], total: float
 ) -> tuple[list[Term], Openers]:
     """The terms of a logit, or of a difference of two.
 
@@ -47,7 +48,9 @@ def unfold(
     return terms, openers
 
 
-def _steps(recording: Recording, cell: str, layer: str, inside: dict[str, Tensor], unit: int, weight: float) -> Ledger:
+def _steps(
+    recording: Recording, cell: str, layer: str, inside: dict[str, Float64[Tensor, "T N"]], unit: int, weight: float
+) -> Ledger:
     """One unit's term as the sum over steps of what was taken up there and kept until now.
 
     GRU: h_t = (1 - z_t) n_t + z_t h_{t-1}. LSTM: h_t = o_t tanh(c_t) with c_t = i_t g_t + f_t c_{t-1}; the last tanh

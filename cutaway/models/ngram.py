@@ -19,6 +19,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+from jaxtyping import Float64, Int64
 
 from cutaway.errors import ConfigError, DamagedFile, InputError
 from cutaway.files import write_atomic
@@ -41,15 +42,20 @@ class Level:
         freed: (X,) float64, the share of that sum which the discounts free.
     """
 
-    keys: np.ndarray
-    counts: np.ndarray
+    keys: Int64[np.ndarray, " G"]
+    counts: Int64[np.ndarray, " G"]
     discounts: tuple[float, float, float]
-    sums: np.ndarray
-    freed: np.ndarray
+    sums: Int64[np.ndarray, " X"]
+    freed: Float64[np.ndarray, " X"]
 
     @classmethod
     def of(
-        cls, keys: np.ndarray, counts: np.ndarray, discounts: tuple[float, float, float], contexts: int, vocab_size: int
+        cls,
+        keys: Int64[np.ndarray, " G"],
+        counts: Int64[np.ndarray, " G"],
+        discounts: tuple[float, float, float],
+        contexts: int,
+        vocab_size: int,
     ) -> Level:
         """Derive the sums over each of the X contexts."""
         context = keys // vocab_size
@@ -58,8 +64,10 @@ class Level:
         freed = np.divide(taken, sums, out=np.ones(contexts), where=sums > 0)
         return cls(keys, counts, discounts, sums, freed)
 
-    def mix(self, place: np.ndarray, context: np.ndarray, below: np.ndarray) -> np.ndarray:
-        """Probabilities at this level.
+    def mix(
+        self, place: Int64[np.ndarray, " K"], context: Int64[np.ndarray, " K"], below: Float64[np.ndarray, " K"]
+    ) -> Float64[np.ndarray, " K"]:
+        """Probabilities at this level, of K n-grams.
 
         Args:
             place: of each n-gram in `keys`, or -1.
@@ -129,7 +137,7 @@ class NGram:
         *_, model = _growing(tokens, vocab_size, order, modified, discount)
         return model
 
-    def logprobs(self, tokens: np.ndarray) -> np.ndarray:
+    def logprobs(self, tokens: np.ndarray) -> Float64[np.ndarray, " N"]:
         """(N,) natural log of each token's probability after the up to order - 1 tokens before it.
 
         Raises:
@@ -158,7 +166,7 @@ class NGram:
             raise InputError("a mean over no tokens does not exist; give at least one")
         return float(-self.logprobs(tokens).mean())
 
-    def next(self, ids: Iterable[int]) -> np.ndarray:
+    def next(self, ids: Iterable[int]) -> Float64[np.ndarray, " V"]:
         """(V,) probabilities of the token after `ids`.
 
         Raises:
@@ -177,7 +185,9 @@ class NGram:
             context = self._find(level, context[:-1], past[n - 1 :])
         return probabilities
 
-    def _find(self, level: Level, context: np.ndarray, token: np.ndarray) -> np.ndarray:
+    def _find(
+        self, level: Level, context: Int64[np.ndarray, " K"], token: Int64[np.ndarray, " K"]
+    ) -> Int64[np.ndarray, " K"]:
         """The place in `level` of each n-gram, -1 where it or its context (-1) was not seen."""
         wanted = np.where(context >= 0, context * self.vocab_size + token, -1)
         place = np.minimum(np.searchsorted(level.keys, wanted), level.keys.size - 1)

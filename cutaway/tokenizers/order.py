@@ -7,31 +7,32 @@ keys of its own.
 """
 
 import numpy as np
+from jaxtyping import Integer, UInt64
 
 ROUNDS = 6
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-def mix(values: np.ndarray) -> np.ndarray:
+def mix(values: UInt64[np.ndarray, "*S"]) -> UInt64[np.ndarray, "*S"]:
     """Scramble uint64 numbers, one to one: the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 
-def keys(seed: int, epochs: np.ndarray) -> np.ndarray:
+def keys(seed: int, epochs: Integer[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:
     """One uint64 key per (seed, epoch)."""
     start = mix(np.array([(seed * _GOLDEN + 1) % 2**64], np.uint64))
     return mix(start ^ mix(epochs.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(2)))
 
 
-def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
+def permute(index: UInt64[np.ndarray, " N"], size: int, key: UInt64[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:
     """Send each index of 0 … size-1 to its place in the permutation that its key names.
 
     Args:
-        index: uint64 (n,), each below `size`.
+        index: uint64 (N,), each below `size`.
         size: how many there are to permute, at least 1.
-        key: uint64 (n,); rows with the same key share a permutation.
+        key: uint64 (N,); rows with the same key share a permutation.
     """
     columns = int(np.ceil(np.sqrt(size)))
     rows = -(-size // columns)
@@ -41,7 +42,9 @@ def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
     return out
 
 
-def _feistel(index: np.ndarray, rows: int, columns: int, key: np.ndarray) -> np.ndarray:
+def _feistel(
+    index: UInt64[np.ndarray, " N"], rows: int, columns: int, key: UInt64[np.ndarray, " N"]
+) -> UInt64[np.ndarray, " N"]:
     """A permutation of rows × columns places: shift each row by a hash of its number, then each column, again."""
     height, width = np.uint64(rows), np.uint64(columns)
     row, column = np.divmod(index, width)

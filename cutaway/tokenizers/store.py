@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
 from cutaway.files import read_json
@@ -134,8 +135,8 @@ class TokenSplit:
     def __repr__(self) -> str:
         return f"TokenSplit({self.name}: {self.tokens:,} tokens, {self.documents:,} documents, {self.bytes:,} bytes)"
 
-    def window(self, start: int, length: int) -> np.ndarray:
-        """`length` ids from `start` on, (length,) int64. After the last token comes the first."""
+    def window(self, start: int, length: int) -> Int64[np.ndarray, " N"]:
+        """`length` ids from `start` on, N = length, (N,) int64. After the last token comes the first."""
         out = np.empty(length, np.int64)
         self._copy(start % self.tokens, out)
         return out
@@ -151,7 +152,7 @@ class TokenSplit:
 
     def batch(
         self, step: int, *, seed: int, batch: int, context: int, rank: int = 0, world: int = 1
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[Int64[np.ndarray, "B T"], Int64[np.ndarray, "B T"], Int64[np.ndarray, " B"]]:
         """The batch of a step: a pure function of (seed, step) and the shape.
 
         An epoch goes through all `tokens // context` windows in an order of its own, and the windows begin at another
@@ -186,8 +187,8 @@ class TokenSplit:
             self._copy(start, row)
         return np.ascontiguousarray(both[:, :-1]), np.ascontiguousarray(both[:, 1:]), starts
 
-    def _starts(self, first: int, count: int, seed: int, context: int) -> np.ndarray:
-        """Where the windows number `first` … of an endless walk begin, (count,) int64."""
+    def _starts(self, first: int, count: int, seed: int, context: int) -> Int64[np.ndarray, " N"]:
+        """Where the windows number `first` … of an endless walk begin, N = count, (N,) int64."""
         windows = self.tokens // context
         epoch, index = np.divmod(np.arange(first, first + count, dtype=np.uint64), np.uint64(windows))
         key = keys(seed, epoch)
@@ -195,7 +196,7 @@ class TokenSplit:
         places = permute(index, windows, key) * np.uint64(context) + shift
         return (places % np.uint64(self.tokens)).astype(np.int64)
 
-    def in_order(self, batch: int, context: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def in_order(self, batch: int, context: int) -> Iterator[tuple[Int64[np.ndarray, "B T"], Int64[np.ndarray, "B T"]]]:
         """The whole split once, every token exactly once as a target: for the full loss and for bits per byte.
 
         The first token is predicted from end_of_text. The last row is filled up with targets of -100.
@@ -219,7 +220,7 @@ class TokenSplit:
             ids[:count], targets[:count] = both[:-1], both[1:]
             yield ids.reshape(rows, context), targets.reshape(rows, context)
 
-    def documents_at(self, starts: Iterable[int], context: int) -> list[str]:
+    def documents_at(self, starts: Iterable[int] | Int64[np.ndarray, " B"], context: int) -> list[str]:
         """The sources of the documents that windows touch, each named once, in the order of the windows."""
         found: dict[int, None] = {}
         first = self._documents[:, 0]

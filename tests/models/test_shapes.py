@@ -1,12 +1,16 @@
 """The annotated shapes are checked under tests: a wrong one is caught where it comes in."""
 
+import numpy as np
 import pytest
 import torch
 from jaxtyping import TypeCheckError
 
 from cutaway.generation.sampling import Sampling, distribution
+from cutaway.interp import Attention
 from cutaway.models import DecoderConfig, build_network
 from cutaway.models.fused import causal_attention, rms_norm
+from cutaway.models.ngram import NGram
+from cutaway.tokenizers.order import permute
 from cutaway.training.losses import cross_entropy
 
 
@@ -26,3 +30,15 @@ def test_wrong_shapes_and_dtypes_are_caught():
         causal_attention(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 5, 4))
     with pytest.raises(TypeCheckError):
         distribution(torch.zeros(1, 9), Sampling())
+
+
+def test_wrong_arrays_are_caught():
+    with pytest.raises(TypeCheckError):
+        Attention(["a", "b"], torch.ones(2, 2))  # no layers and heads
+    with pytest.raises(TypeCheckError):
+        permute(np.arange(4), 4, np.zeros(4, np.uint64))  # signed
+    with pytest.raises(TypeCheckError):
+        permute(np.arange(4, dtype=np.uint64), 4, np.zeros(3, np.uint64))
+    model = NGram.fit(np.array([0, 1, 0, 1, 1]), 2, order=1)
+    with pytest.raises(TypeCheckError):
+        model.levels[0].mix(np.zeros(2, np.int64), np.zeros(3, np.int64), np.ones(2))
