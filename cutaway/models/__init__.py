@@ -13,6 +13,7 @@ from cutaway.models.config import (
     decoder_of_size,
 )
 from cutaway.models.decoder import Decoder
+from cutaway.models.embedding import embed
 from cutaway.models.encoder import Encoder
 from cutaway.models.gru import Recurrent
 from cutaway.models.model import Model, load_model, save_model
@@ -37,6 +38,7 @@ __all__ = [
     "config_from_dict",
     "config_to_dict",
     "decoder_of_size",
+    "embed",
     "load_model",
     "match_names",
     "save_model",

@@ -112,6 +112,9 @@ class EncoderConfig:
                 f"windows holds a number of tokens for each layer, 0 or more, but {len(self.windows)} were given "
                 f"for {self.layers} layers: {self.windows}"
             )
+        if not any(self.windows):  # then these stand on nothing
+            fill(self, "windows", ())
+            fill(self, "rotary_base_local", 0.0)
         if self.head in LABELLED and not self.labels:
             raise ConfigError(f"a head for {self.head} needs the names of its labels, but none were given")
         if self.head not in LABELLED and self.labels:

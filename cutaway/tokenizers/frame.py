@@ -37,11 +37,13 @@ def frame(
         room = longest - sum(not isinstance(what, str) for what, _ in pieces)
         if room < 1:
             raise InputError(f"{longest} tokens leave no room for a text between the special tokens; give more")
-        while (over := len(texts["A"]) + len(texts["B"]) - room) > 0:
-            longer, other = sorted(texts, key=lambda name: -len(texts[name]))
-            ahead = len(texts[longer]) - len(texts[other])
-            cut = min(over, ahead) if ahead else -(-over // 2)
-            del texts[longer][len(texts[longer]) - cut :]
+        longer = "A" if len(texts["A"]) > len(texts["B"]) else "B"
+        shorter = "B" if longer == "A" else "A"
+        short = len(texts[shorter])
+        long = min(len(texts[longer]), max(short, room - short))
+        if short + long > room:
+            short, long = room // 2, room - room // 2
+        texts = {shorter: texts[shorter][:short], longer: texts[longer][:long]}
     ids: list[int] = []
     types: list[int] = []
     for what, kind in pieces:
@@ -53,7 +55,7 @@ def frame(
 
 def _pieces(tokenizer: Tokenizer, pair: bool) -> list[Piece]:
     """What stands in a row, by the post-processor."""
-    found: list[Piece] = [("A", 0), ("B", 0)] if pair else [("A", 0)]
+    found: list[Piece] = [("A", 0), ("B", 1)] if pair else [("A", 0)]
     for part in parts(tokenizer.spec, "post_processor"):
         try:
             kind = part["type"]

@@ -89,7 +89,7 @@ def test_greedy_continuations_are_those_of_transformers(model: Model, peer: Any)
         ids = model.ids(prompt)
         theirs = peer.generate(ids, max_new_tokens=64, do_sample=False, eos_token_id=-1, pad_token_id=0)
         made: list[int] = []
-        cache = model.network.new_cache(1, ids.shape[1] + 64)
+        cache = model.speaker("the test").new_cache(1, ids.shape[1] + 64)
         new = ids
         while len(made) < 64:
             made.append(int(model.network(new, cache=cache)[0, -1].argmax()))

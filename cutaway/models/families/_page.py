@@ -58,6 +58,9 @@ def _section(family: Family) -> list[str]:
         lines += [f"Supported at these values alone: {limits}.", ""]
     if family.ignored:
         lines += [f"Ignored: {', '.join(f'`{key}` ({why})' for key, why in family.ignored.items())}.", ""]
+    if family.spellings:
+        older = ", ".join(f"`…{old}` for `…{new}`" for old, new in family.spellings.items())
+        lines += [f"Older names of tensors: {older}.", ""]
     if family.skipped:
         lines += [f"Tensors left out: {', '.join(f'`…{end}` ({why})' for end, why in family.skipped.items())}.", ""]
     return lines

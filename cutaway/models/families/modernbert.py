@@ -34,7 +34,7 @@ def read(keys: Keys) -> dict[str, Any]:
     # so many tokens stand to either side of a token, which is one itself
     window = keys.whole("local_attention") // 2 + 1
     found: dict[str, Any] = {"windows": tuple(window * (kind == KINDS[1]) for kind in kinds)}
-    found |= _read_rope(keys, dim) if any(found["windows"]) else {**_read_rope(keys, dim), "rotary_base_local": 0.0}
+    found |= _read_rope(keys, dim)
     bias = keys.take("attention_bias")
     found |= {"attention_bias": bias, "output_bias": bias}
     style = {
