@@ -176,7 +176,8 @@ def _encoder(c: EncoderConfig, T: int) -> Counts:
         "mlp": L * C * M * matrices,
         "mlp biases": L * c.mlp_bias * (M * (2 if c.gated else 1) + C),
         "norms": (norms + E * c.embed_norm + read * c.head_norm) * (2 if c.norm_bias else 1),
-        "head": dense + read * c.head_dense_bias + C * out + out * c.head_bias + (C + 1) * C * c.pooler,
+        "head": dense + read * c.head_dense_bias + C * out + out * c.head_bias,
+        "pooler": (C + 1) * (C * c.pooler + 2 * c.next_sentence),
         "output": fills * (V * c.head_bias + (0 if c.tied else V * (read if dense else C))),
     }
     flops = {

@@ -160,6 +160,8 @@ class Encoder(nn.Module):
             self.norm = _norm(config)
         if config.pooler:
             self.pooler = nn.Linear(config.width, config.width)
+        if config.next_sentence:
+            self.next_sentence = nn.Linear(config.width, 2)
         self.head = Head(config) if config.head != "none" else None
         if config.head == "masked_lm":
             read = config.embed_width if config.head_activation != "none" else config.width
@@ -263,6 +265,16 @@ class Encoder(nn.Module):
         if not self.config.pooler:
             raise InputError("this model has no pooler; take the mean of its states, or those of the first token")
         return torch.tanh(self.pooler(pool(states, mask, "cls")))
+
+    def follows(self, states: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B 2"]:
+        """BERT's logits of the second text following the first, and of its being another (B, 2).
+
+        Raises:
+            InputError: the model was not trained to say.
+        """
+        if not self.config.next_sentence:
+            raise InputError("this model has no output for the next sentence")
+        return self.next_sentence(self.pooled(states, mask))
 
     def _embed(self, ids: Tensor, mask: Tensor | None, token_types: Tensor | None, tap: Tap) -> Tensor:
         """Ids to what the first layer reads, (B, T, C)."""

@@ -57,7 +57,8 @@ class EncoderConfig:
     mlp_bias: bool = False
     dropout: float = 0.0  # on the embedding and on what each block writes
     tied: bool = True  # masked_lm: the output matrix is the embedding
-    pooler: bool = False  # none and embedding: a dense layer and tanh over the first token, for whoever asks
+    pooler: bool = False  # beside the head: a dense layer and tanh over the first token, for `Encoder.pooled`
+    next_sentence: bool = False  # and two logits of it, for `Encoder.follows`
     head: Literal[
         "none",
         "masked_lm",
@@ -125,8 +126,8 @@ class EncoderConfig:
                 f"an output matrix that is the embedding reads embed_width ({self.embed_width}) channels, not width "
                 f"({self.width}); give head_activation, whose dense layer leads from one to the other, or tied=False"
             )
-        if self.pooler and self.head not in ("none", "embedding"):
-            raise ConfigError(f"a pooler stands where nothing else does; a head for {self.head} has its own")
+        if self.next_sentence and not self.pooler:
+            raise ConfigError("next_sentence reads what the pooler makes; set pooler too")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be in [0, 1), but {self.dropout} was given")
 

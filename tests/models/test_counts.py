@@ -37,6 +37,8 @@ CONFIGS: dict[str, NetworkConfig] = {
     "bert": EncoderConfig(
         90, 32, 2, 32, 4, embed_width=20, token_types=3, norm_bias=True, norm_place="sum", position="learned",
         position_offset=3, gated=False, attention_bias=True, output_bias=True, mlp_bias=True, head_dense_bias=True,
+        pooler=True,
+        next_sentence=True,
     ),
     "tagger": EncoderConfig(90, 32, 2, 32, 4, head="token_classification", labels=("a", "b"), tied=False),
     "gru": RecurrentConfig(70, 32, 2, 12, 20),

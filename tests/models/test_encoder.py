@@ -35,7 +35,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "spans": {"layers": 1, "width": 24, "heads": 2, **BERT, "head": "span_extraction", "head_activation": "none"},
     "replaced": {"layers": 1, "width": 24, "heads": 2, **BERT, "head": "replaced_token", "head_norm": False},
     "embedding": {"layers": 2, "width": 24, "heads": 2, "head": "embedding", "pooling": "max", "normalize": True},
-    "states": {"layers": 2, "width": 24, "heads": 2, **BERT, "head": "none", "pooler": True},
+    "states": {"layers": 2, "width": 24, "heads": 2, **BERT, "head": "none", "pooler": True, "next_sentence": True},
 }
 TEXT = "the cat sat on the mat"
 
@@ -229,6 +229,8 @@ def test_what_it_cannot_do_says_so(tokenizer: Tokenizer):
         network_of(made(tokenizer, **SHAPES["modernbert"]))(ids, token_types=ids)
     with pytest.raises(InputError, match="no pooler"):
         network.pooled(torch.zeros(1, 3, 24))
+    with pytest.raises(InputError, match="no output for the next sentence"):
+        network.follows(torch.zeros(1, 3, 24))
     for analysis in (surprisal, ledger, look):
         with pytest.raises(ConfigError, match="predicts the next token"):
             analysis(bert, TEXT)
@@ -254,7 +256,7 @@ def test_attention_and_lens_read_encoders(tokenizer: Tokenizer):
         ({"windows": (1, 2)}, "2 were given for 6 layers"),
         ({"head": "token_classification"}, "needs the names of its labels"),
         ({"labels": ("a",)}, "labels are of"),
-        ({"pooler": True}, "a pooler stands where nothing else does"),
+        ({"next_sentence": True}, "set pooler too"),
         ({"embed_width": 8, "head_activation": "none"}, r"embed_width \(8\) channels, not width \(384\)"),
         ({"token_types": -1}, "token_types must not be negative"),
         ({"token_types": 10**9}, "up to 2,048"),

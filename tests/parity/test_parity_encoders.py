@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from reference import Float64, masks, token_ids, write_checkpoint
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from cutaway.models import ActiveTap, EncoderConfig
-from cutaway.models.encoder import Encoder
+from cutaway.errors import ConfigError, DamagedFile
+from cutaway.models import ActiveTap, Encoder, EncoderConfig
 from cutaway.models.families import FAMILIES
-from cutaway.models.formats.huggingface import open_huggingface, write_huggingface
+from cutaway.models.formats.huggingface import expressible, open_huggingface, write_huggingface
 
 transformers = pytest.importorskip("transformers")
 
@@ -113,7 +113,7 @@ CASES = [
     for shape in range(len(shapes))
     for head in (HEADS if shape == 0 else HEADS[1:3])
 ]
-CASES += [("electra", shape, "ForPreTraining") for shape in range(3)]
+CASES += [("electra", shape, "ForPreTraining") for shape in range(3)] + [("bert", 1, "ForPreTraining")]
 
 
 def name(case: tuple[str, int, str]) -> str:
@@ -164,7 +164,10 @@ def inputs(
 def output(theirs: Any) -> torch.Tensor:
     if "start_logits" in theirs:
         return torch.stack((theirs.start_logits, theirs.end_logits), dim=-1)
-    return theirs.logits if "logits" in theirs else theirs.last_hidden_state
+    for name in ("logits", "prediction_logits"):
+        if name in theirs:
+            return theirs[name]
+    return theirs.last_hidden_state
 
 
 def test_every_encoder_is_here():
@@ -172,8 +175,7 @@ def test_every_encoder_is_here():
     assert encoders == set(SHAPES)
     assert all(len(shapes) >= 3 for *_, shapes in SHAPES.values())
     for family in encoders:
-        tried = {SHAPES[family][1] + head for name, _, head in CASES if name == family}
-        assert set(FAMILIES[family].heads) - tried <= {"BertForPreTraining"}  # opened as a masked language model
+        assert set(FAMILIES[family].heads) == {SHAPES[family][1] + head for name, _, head in CASES if name == family}
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 5e-5), (torch.float64, 1e-9)], ids=["float32", "float64"])
@@ -221,8 +223,11 @@ def test_outputs_and_hidden_states(
         assert len(theirs.hidden_states) == len(names)
         for ours, hidden in zip(map(seen.__getitem__, names), theirs.hidden_states, strict=True):
             assert (ours - hidden)[real].abs().max() <= bound * max(1.0, float(hidden[real].abs().max()))
-        if network.config.pooler and side != "left":
-            assert (network.pooled(found, mask) - theirs.pooler_output).abs().max() <= bound
+        states = network.stream(ids, **ours_given)
+        if "pooler_output" in theirs and side != "left":
+            assert (network.pooled(states, mask) - theirs.pooler_output).abs().max() <= bound
+        if "seq_relationship_logits" in theirs and side != "left":
+            assert (network.follows(states, mask) - theirs.seq_relationship_logits).abs().max() <= bound
     record_property("largest", largest)
     assert largest <= bound
 
@@ -255,3 +260,120 @@ def test_written_without_its_origin_it_still_opens_in_transformers(case: tuple[A
     ids, given, _ = inputs(peer.config, None, batch=2)
     assert (output(again(ids, **given)) - output(peer(ids, **given))).abs().max() <= 1e-5
     assert opened(tmp_path)[0].config == network.config
+
+
+def legacy(case: tuple[str, int, str], folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """A checkpoint and its config, to be changed and put back with `put`."""
+    write(case, folder)
+    return written(folder), json.loads((folder / "config.json").read_text())
+
+
+def put(folder: Path, tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_the_first_checkpoints_spelling_and_copies(tmp_path: Path):
+    """gamma and beta, tied matrices stored once more, tables of positions; and keys that configs had then."""
+    tensors, config = legacy(("bert", 0, "ForMaskedLM"), tmp_path)
+    plain, _ = opened(tmp_path)
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in tensors.items()
+    }
+    assert old.keys() != tensors.keys()
+    old["cls.predictions.decoder.weight"] = old["bert.embeddings.word_embeddings.weight"]
+    old["cls.predictions.decoder.bias"] = old["cls.predictions.bias"]
+    old["bert.embeddings.position_ids"] = torch.arange(32)[None]
+    pooler = {
+        f"bert.pooler.dense.{part}": torch.ones(24, 24) if part == "weight" else torch.ones(24)
+        for part in ("weight", "bias")
+    }
+    put(
+        tmp_path, old | pooler, config | {"position_embedding_type": "absolute", "pooler_type": "first_token_transform"}
+    )
+    network, origin = opened(tmp_path)
+    ids = token_ids(47, 2, LENGTH)
+    assert torch.equal(network(ids), plain(ids))
+    assert network.config.pooler
+    back = tmp_path / "back"
+    back.mkdir()
+    write_huggingface(network, back, origin=origin, extra={})
+    assert written(back).keys() == tensors.keys() | pooler.keys()
+    for name in ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias"):
+        put(tmp_path, old | {name: old[name] + 1}, config)
+        with pytest.raises(DamagedFile, match=name):
+            opened(tmp_path)
+    put(tmp_path, old | {"bert.embeddings.LayerNorm.weight": torch.ones(24)}, config)
+    with pytest.raises(DamagedFile, match="twice"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"is_decoder": True}, "is_decoder = True"),
+        ({"position_embedding_type": "relative_key"}, "relative_key"),
+        ({"brand_new": 7}, "brand_new = 7"),
+        ({"architectures": ["BertForMultipleChoice"]}, "unknown architecture .*BertForMultipleChoice"),
+        ({"hidden_act": "mish"}, "hidden_act = 'mish'"),
+        ({"architectures": ["BertForTokenClassification"], "id2label": {"0": "a", "2": "b"}}, "maps 0, 1, 2"),
+        ({"architectures": ["BertForQuestionAnswering"], "id2label": {"0": "a"}}, "an answer has two ends"),
+    ],
+)
+def test_what_is_not_supported_is_named(tmp_path: Path, changed: dict[str, Any], named: str):
+    tensors, config = legacy(("bert", 0, "ForMaskedLM"), tmp_path)
+    put(tmp_path, tensors, config | changed)
+    with pytest.raises(ConfigError, match=named):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_scaling"),
+        ({"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}}, "have no scaling"),
+        ({"rope_parameters": {"full_attention": {"partial_rotary_factor": 0.5}}}, "whole heads turn"),
+        ({"rope_parameters": {"elsewhere": {}}}, "elsewhere"),
+        ({"layer_types": ["chunked_attention"] * 4}, "chunked_attention"),
+    ],
+)
+def test_positions_that_are_not_supported_are_named(tmp_path: Path, changed: dict[str, Any], named: str):
+    tensors, config = legacy(("modernbert", 0, "Model"), tmp_path)
+    put(tmp_path, tensors, config | changed)
+    with pytest.raises(ConfigError, match=named):
+        opened(tmp_path)
+
+
+def test_the_first_configs_of_modernbert(tmp_path: Path):
+    """What it said before rope_parameters and layer_types."""
+    tensors, config = legacy(("modernbert", 0, "ForMaskedLM"), tmp_path)
+    plain, _ = opened(tmp_path)
+    for key in ("rope_parameters", "layer_types"):
+        del config[key]
+    old = {"global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "local_rope_theta": 10000.0}
+    put(tmp_path, tensors, config | old | {"layer_norm_eps": 1e-5, "position_embedding_type": "absolute"})
+    assert opened(tmp_path)[0].config == plain.config
+
+
+def test_missing_and_left_over_tensors_are_named(tmp_path: Path):
+    tensors, config = legacy(("roberta", 0, "ForMaskedLM"), tmp_path)
+    put(tmp_path, tensors | {"roberta.mystery": torch.ones(1)}, config)
+    with pytest.raises(DamagedFile, match=r"left over: roberta\.mystery"):
+        opened(tmp_path)
+    del tensors["lm_head.dense.weight"]
+    put(tmp_path, tensors, config)
+    with pytest.raises(DamagedFile, match=r"missing: lm_head\.dense\.weight"):
+        opened(tmp_path)
+
+
+def test_the_first_family_that_can_express_it_is_taken():
+    fields: dict[str, Any] = {"vocab_size": 30, "layers": 2, "width": 32, "heads": 4}
+    assert expressible(EncoderConfig(**fields))[0].model_type == "modernbert"
+    bert = {"norm_bias": True, "norm_place": "sum", "position": "learned", "gated": False, "token_types": 2}
+    biases = dict.fromkeys(("attention_bias", "output_bias", "mlp_bias", "head_dense_bias"), True)
+    assert expressible(EncoderConfig(**fields, **bert, **biases))[0].model_type == "bert"
+    assert expressible(EncoderConfig(**fields, **bert, **biases, position_offset=2))[0].model_type == "roberta"
+    assert expressible(EncoderConfig(**fields, **bert, **biases, embed_width=8))[0].model_type == "electra"
+    with pytest.raises(ConfigError, match="embed_norm is False, there it is True"):
+        expressible(EncoderConfig(**fields, embed_norm=False))

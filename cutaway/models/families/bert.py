@@ -44,12 +44,23 @@ def read(keys: Keys) -> dict[str, Any]:
 
 def write(config: EncoderConfig) -> dict[str, Any]:
     """The reverse of `read`."""
-    return write_head(config, HEADS)
+    written = write_head(config, HEADS)
+    return written | ({"architectures": ["BertForPreTraining"]} if config.next_sentence else {})
 
 
 def has_pooler(config: EncoderConfig, names: Collection[str]) -> bool:
-    """Whether a checkpoint without a head holds the layer over its first token."""
-    return config.head in ("none", "embedding") and any(name.endswith("pooler.dense.weight") for name in names)
+    """Whether a checkpoint holds the layer over its first token, beside the head."""
+    return any(name.endswith("pooler.dense.weight") for name in names)
+
+
+def has_own_pooler(config: EncoderConfig, names: Collection[str]) -> bool:
+    """The same, where the pooler is a part of the head that classifies texts."""
+    return config.head != "sequence_classification" and has_pooler(config, names)
+
+
+def has_next_sentence(config: EncoderConfig, names: Collection[str]) -> bool:
+    """Whether it holds what tells of the next sentence."""
+    return has_own_pooler(config, names) and "cls.seq_relationship.weight" in names
 
 
 BERT = Family(
@@ -63,6 +74,7 @@ BERT = Family(
         *EMBEDDING_RULES,
         *layer_rules(),
         Rule("pooler.dense.*", "pooler.*"),
+        Rule("cls.seq_relationship.*", "next_sentence.*"),
         Rule("pooler.dense.*", "head.dense.*", when=with_head("sequence_classification")),
         Rule("classifier.*", "head.out.*", when=with_head("sequence_classification")),
         *LABEL_RULES,
@@ -79,14 +91,7 @@ BERT = Family(
     write=write,
     prefix="bert.",
     outside=("cls.", "classifier.", "qa_outputs."),
-    skipped=SKIPPED
-    | {
-        "pooler.dense.weight": "read by no head but that of whole texts",
-        "pooler.dense.bias": "read by no head but that of whole texts",
-        "cls.seq_relationship.weight": "of guessing the next sentence",
-        "cls.seq_relationship.bias": "of guessing the next sentence",
-        "cls.predictions.bias": "read by nothing where the output matrix is free",
-    },
+    skipped=SKIPPED | {"cls.predictions.bias": "read by nothing where the output matrix is free"},
     spellings=SPELLINGS,
-    by_tensors={"pooler": has_pooler},
+    by_tensors={"pooler": has_own_pooler, "next_sentence": has_next_sentence},
 )

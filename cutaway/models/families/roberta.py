@@ -84,12 +84,7 @@ def roberta(model_type: str, source: str, name: str) -> Family:
         write=write,
         prefix="roberta.",
         outside=("lm_head.", "classifier.", "qa_outputs."),
-        skipped=SKIPPED
-        | {
-            "pooler.dense.weight": "read by no head",
-            "pooler.dense.bias": "read by no head",
-            "lm_head.bias": "read by nothing where the output matrix is free",
-        },
+        skipped=SKIPPED | {"lm_head.bias": "read by nothing where the output matrix is free"},
         spellings=SPELLINGS,
         by_tensors={"pooler": has_pooler},
     )
