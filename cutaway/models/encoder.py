@@ -180,13 +180,14 @@ class Encoder(nn.Module):
 
         With zero outputs every block starts as the identity (Zhang et al. 2019, Fixup), as in the decoder.
         """
+        read_back = self.config.head == "masked_lm" and self.config.tied
         for name, parameter in self.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight", "head.out.weight", "bias")):
+            if name.endswith(("o_proj.weight", "down_proj.weight", "head.out.weight", "lm_head.weight", "bias")):
                 parameter.zero_()
             elif "norm" in name:
                 parameter.fill_(1.0)
-            elif name.startswith(("embed_tokens", "embed_positions", "embed_types", "lm_head")):
-                parameter.normal_(0.0, 0.02, generator=generator)
+            elif name.startswith(("embed_tokens", "embed_positions", "embed_types")):
+                parameter.normal_(0.0, 0.02 if read_back else 1.0, generator=generator)
             else:
                 parameter.normal_(0.0, 0.5 / math.sqrt(parameter.shape[-1]), generator=generator)
 
