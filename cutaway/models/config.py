@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from cutaway.errors import ConfigError, unknown
-from cutaway.models.config_parts import RotaryScaling, check_most
+from cutaway.models.config_parts import RotaryScaling, check_most, check_rotary
 from cutaway.models.encoder_config import EncoderConfig
 from cutaway.settings import build, to_dict
 
@@ -86,6 +86,8 @@ class DecoderConfig:
                 f"rotary positions turn pairs of numbers, so rotary_dim ({self.rotary_dim}) must be even "
                 f"and at most head_dim ({self.head_dim})"
             )
+        if self.position == "rotary":
+            check_rotary(self.rotary_base, self.rotary_dim // 2, self.context, self.rotary_scaling)
         if not self.mlp_width:
             fill(self, "mlp_width", -(-8 * self.width // 96) * 32 if self.gated else 4 * self.width)
         for name in ("head_dim", "mlp_width", "experts", "expert_width"):

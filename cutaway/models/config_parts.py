@@ -1,5 +1,6 @@
 """What the configs of several networks share."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,5 +56,36 @@ class RotaryScaling:
     long: tuple[float, ...] = ()  # longrope: and beyond it
 
     def __post_init__(self) -> None:
-        if self.factor <= 0:
-            raise ConfigError(f"the factor of rotary scaling must be above 0, but {self.factor} was given")
+        for name in ("factor", "beta_fast", "beta_slow", "low_factor", "high_factor", "short", "long"):
+            found = getattr(self, name)
+            for value in found if isinstance(found, tuple) else (found,):
+                if not 0 < value < math.inf:
+                    raise ConfigError(f"the {name} of rotary scaling must be above 0, but {value} was given")
+        if not 0 <= self.attention_factor < math.inf:
+            raise ConfigError(f"the attention_factor of rotary scaling must be 0 or more, not {self.attention_factor}")
+        if not 0 <= self.original_context <= MOST["context"]:
+            raise ConfigError(
+                f"the original_context of rotary scaling must lie in 0 … {MOST['context']:,}, "
+                f"but {self.original_context:,} was given"
+            )
+
+
+def check_rotary(base: float, pairs: int, context: int, scaling: RotaryScaling | None) -> None:
+    """Refuse rotary positions that cannot be computed.
+
+    Raises:
+        ConfigError: names the number, and what it should be.
+    """
+    kind = None if scaling is None else scaling.kind
+    least = 1 if kind == "yarn" else 0
+    if not least < base < math.inf:
+        raise ConfigError(f"rotary_base must be above {least}, but {base} was given")
+    if scaling is None or kind != "longrope":
+        return
+    if len(scaling.short) != pairs or len(scaling.long) != pairs:
+        raise ConfigError(
+            f"longrope needs a factor for each of {pairs} pairs of channels, but {len(scaling.short)} short and "
+            f"{len(scaling.long)} long ones were given"
+        )
+    if (scaling.original_context or context) < 2:
+        raise ConfigError(f"longrope needs an original_context above 1, but {scaling.original_context} was given")

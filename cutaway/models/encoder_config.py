@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cutaway.errors import ConfigError
-from cutaway.models.config_parts import RotaryScaling, check_most
+from cutaway.models.config_parts import RotaryScaling, check_most, check_rotary
 
 # what stands on top -> what it makes of B texts of T tokens
 HEADS = {
@@ -100,6 +100,9 @@ class EncoderConfig:
             fill(self, "head_dim", self.width // self.heads)
         if self.position == "rotary" and self.head_dim % 2:
             raise ConfigError(f"rotary positions turn pairs of numbers, so head_dim ({self.head_dim}) must be even")
+        if self.position == "rotary":
+            check_rotary(self.rotary_base, self.head_dim // 2, self.context, self.rotary_scaling)
+            check_rotary(self.rotary_base_local or 1.0, self.head_dim // 2, self.context, None)
         fill(self, "embed_width", self.embed_width or self.width)
         if self.head in ("none", "embedding"):
             fill(self, "head_activation", "none")
@@ -115,6 +118,8 @@ class EncoderConfig:
             )
         if not any(self.windows):  # then these stand on nothing
             fill(self, "windows", ())
+            fill(self, "rotary_base_local", 0.0)
+        if self.rotary_base_local == self.rotary_base and self.rotary_scaling is None:
             fill(self, "rotary_base_local", 0.0)
         if self.head in LABELLED and not self.labels:
             raise ConfigError(f"a head for {self.head} needs the names of its labels, but none were given")

@@ -53,6 +53,7 @@ ONLY = {
     "position_embedding_type": ("absolute",),
 }
 SPELLINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # of the first checkpoints
+MOST_LABELS = 2**20
 SKIPPED = {
     "embeddings.position_ids": "0, 1, 2 …",
     "embeddings.token_type_ids": "0, 0, 0 …",
@@ -118,24 +119,29 @@ def read_head(
     Raises:
         ConfigError: an architecture that is not supported, or labels without an order.
     """
-    architecture = (keys.take("architectures") or [next(iter(heads))])[0]
-    if architecture not in heads:
-        raise ConfigError(unknown(f"architecture in {keys.where}", str(architecture), heads))
-    head = heads[architecture]
+    named = keys.take("architectures") or [next(iter(heads))]
+    if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str) or named[0] not in heads:
+        raise ConfigError(unknown(f"architecture in {keys.where}", str(named), heads))
+    head = heads[named[0]]
     style = {"head_activation": "none", "head_norm": False} | dict(styles.get(head, {}))
     if style["head_activation"] is None:
         style["head_activation"] = activation(keys, activation_key)
     found = {"head": head, **style}
     names, count = keys.take("id2label"), keys.take("num_labels")
     if head in LABELLED:
-        found["labels"] = tuple(_labels(keys, names) if names else (f"LABEL_{i}" for i in range(count or 2)))
-    elif head == "span_extraction" and (len(names) if names else count or 2) != 2:
+        found["labels"] = tuple(_labels(keys, names, count))
+    elif head == "span_extraction" and len(_labels(keys, names, count)) != 2:
         raise keys.refuse("id2label", names, "an answer has two ends")
     return found
 
 
-def _labels(keys: Keys, names: Any) -> list[str]:
-    """The labels in order."""
+def _labels(keys: Keys, names: Any, count: Any) -> list[str]:
+    """The labels in order; without names there are two of them, or as many as are counted."""
+    if names is None:
+        count = 2 if count is None else count
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_LABELS:
+            raise keys.refuse("num_labels", count, f"it is a whole number from 1 to {MOST_LABELS:,}")
+        return [f"LABEL_{i}" for i in range(count)]
     numbered = {str(number): name for number, name in names.items()} if isinstance(names, Mapping) else {}
     ordered = [numbered.get(str(i)) for i in range(len(numbered))]
     if not numbered or not all(isinstance(name, str) for name in ordered):

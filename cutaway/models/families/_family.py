@@ -110,7 +110,7 @@ class Keys:
 def activation(keys: Keys, key: str) -> str:
     """Our name of the activation that a key names."""
     value = keys.take(key)
-    if value not in ACTIVATION_NAMES:
+    if not isinstance(value, str) or value not in ACTIVATION_NAMES:
         raise keys.refuse(key, value, f"the activations are {', '.join(ACTIVATION_NAMES)}")
     return ACTIVATION_NAMES[value]
 

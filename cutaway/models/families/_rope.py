@@ -1,5 +1,6 @@
 """Rotary positions as configs spell them: `rope_parameters`, or before that `rope_theta` and `rope_scaling`."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,6 +48,8 @@ def read_rope(
     old = {"rope_theta": keys.take("rope_theta"), "partial_rotary_factor": keys.take("partial_rotary_factor")}
     scaling = keys.take("rope_scaling")
     parameters = keys.take("rope_parameters")
+    if not isinstance(scaling or parameters or {}, Mapping):
+        raise keys.refuse("rope_parameters", scaling or parameters, "it states each parameter by its name")
     stated = {k: v for k, v in old.items() if v is not None} | dict(scaling or parameters or {})
     if original is not None and stated.get("rope_type", stated.get("type", "default")) != "default":
         stated["original_max_position_embeddings"] = original
@@ -57,11 +60,17 @@ def read_parameters(
     keys: Keys, stated: Mapping[str, Any], head_dim: int, context: int, base: float, share: float = 1.0
 ) -> dict[str, Any]:
     """The same from one dict of parameters."""
+    if not isinstance(stated, Mapping):
+        raise keys.refuse("rope_parameters", stated, "it states each parameter by its name")
     values = {key: value for key, value in stated.items() if value is not None}
-    base = values.pop("rope_theta", base)
-    share = values.pop("partial_rotary_factor", share)
+    base, share = values.pop("rope_theta", base), values.pop("partial_rotary_factor", share)
+    for name, value in (("rope_theta", base), ("partial_rotary_factor", share)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise keys.refuse(name, value, "it is a number above 0")
     kind = values.pop("rope_type", values.pop("type", "default"))
     values.pop("type", None)
+    if not isinstance(kind, str):
+        raise keys.refuse("rope_parameters", dict(stated), "its rope_type is a name")
     kind = OLD_KINDS.get(kind, kind)
     found: dict[str, Any] = {"rotary_base": float(base), "rotary_dim": int(head_dim * share)}
     if kind == "default":
@@ -78,7 +87,7 @@ def read_parameters(
         raise keys.refuse("rope_parameters", dict(stated), f"rope_type {kind} with {', '.join(sorted(unused))}")
     scaling = {NAMES[key]: value for key, value in values.items()}
     scaling["original_context"] = scaling.get("original_context") or context
-    if "factor" not in scaling:
+    if "factor" not in scaling and isinstance(scaling["original_context"], int):
         scaling["factor"] = context / scaling["original_context"]
     found["rotary_scaling"] = {"kind": kind, **scaling}
     return found

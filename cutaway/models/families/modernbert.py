@@ -28,8 +28,10 @@ def read(keys: Keys) -> dict[str, Any]:
     every = keys.take("global_attn_every_n_layers")
     kinds = keys.take("layer_types")
     if kinds is None:
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise keys.refuse("global_attn_every_n_layers", every, "it is a whole number from 1 on")
         kinds = [KINDS[bool(i % every)] for i in range(layers)]
-    if not isinstance(kinds, list) or not set(kinds) <= set(KINDS):
+    if not isinstance(kinds, list) or not all(kind in KINDS for kind in kinds):
         raise keys.refuse("layer_types", kinds, f"it lists {' or '.join(KINDS)}")
     # so many tokens stand to either side of a token, which is one itself
     window = keys.whole("local_attention") // 2 + 1
