@@ -73,48 +73,31 @@ def unfold(
     for i, block in enumerate(network.blocks):
         layer = f"layers.{i}"
         stream = edited(f"{layer}.resid_pre", stream)
-        output, through = block.self_attn.o_proj, block.norms[1]
+        output = block.self_attn.o_proj
         z = recording[f"{layer}.attn.z"][0, :, position].double()  # (H, D)
-        raw = written = output.weight.double() @ z.flatten()
-        if output.bias is not None:
-            raw = written = raw + output.bias.double()
-        reader = read
-        if through is not None:
-            reader, norm_bias = _through(through, raw, read)
-            written = through(raw.to(output.weight)).double()
-            if config.norm == "layernorm":
-                add(f"{layer}.attn.norm.bias", norm_bias)
+        written, reader, biases = _written(output, z.flatten(), block.norms[1], read)
         by_head = (reader @ output.weight.double()).view(config.heads, config.head_dim)  # (H, D)
         for head, value in enumerate((z * by_head).sum(-1)):
             name = f"{layer}.head.{head}"
             openers[name] = partial(_sources, recording, i, head, position, by_head[head], float(value))
             add(name, value)
-        if output.bias is not None:
-            add(f"{layer}.attn.bias", output.bias.double() @ reader)
+        for name, value in biases.items():
+            add(f"{layer}.attn.{name}", value)
         written = edited(f"{layer}.attn_out", written)
         stream = edited(f"{layer}.resid_mid", stream + written)
-        mlp, through = block.mlp, block.norms[3]
-        if isinstance(mlp, Experts):
+        if isinstance(block.mlp, Experts):
             # what each expert wrote is not recorded: the layer's term is what was used, edits and all
             add(f"{layer}.mlp", at[f"{layer}.mlp_out"] @ read)
             stream = edited(f"{layer}.resid_post", stream + at[f"{layer}.mlp_out"])
             continue
-        down = mlp.down_proj
+        down = block.mlp.down_proj
         post = recording[f"{layer}.mlp.post"][0, position].double()  # (M,)
-        raw = written = down.weight.double() @ post
-        if down.bias is not None:
-            raw = written = raw + down.bias.double()
-        reader = read
-        if through is not None:
-            reader, norm_bias = _through(through, raw, read)
-            written = through(raw.to(down.weight)).double()
-            if config.norm == "layernorm":
-                add(f"{layer}.mlp.norm.bias", norm_bias)
+        written, reader, biases = _written(down, post, block.norms[3], read)
         neurons = post * (reader @ down.weight.double())
         openers[f"{layer}.mlp"] = partial(_neurons, recording, i, neurons)
         add(f"{layer}.mlp", neurons.sum())
-        if down.bias is not None:
-            add(f"{layer}.mlp.bias", down.bias.double() @ reader)
+        for name, value in biases.items():
+            add(f"{layer}.mlp.{name}", value)
         written = edited(f"{layer}.mlp_out", written)
         stream = edited(f"{layer}.resid_post", stream + written)
     if config.norm == "layernorm":
@@ -124,6 +107,34 @@ def unfold(
         name, label = ("logits.edit", "edited") if "logits" in recording.edits else ("logit_cap", "")
         add(name, total - direction @ at["final_norm"], label)
     return terms, openers
+
+
+def _written(
+    matrix: nn.Linear, inside: Float64[Tensor, " M"], norm: nn.Module | None, read: Float64[Tensor, " C"]
+) -> tuple[Float64[Tensor, " C"], Float64[Tensor, " C"], dict[str, Tensor]]:
+    """What a matrix, and a norm after it, wrote into the stream.
+
+    Args:
+        matrix: the last one of an attention or an MLP.
+        inside: what it read, (M,).
+        norm: through which it writes, if any.
+        read: what reads the stream.
+
+    Returns:
+        What was written (C,); what reads the matrix's own output (C,); and the biases' part of the logit, by name.
+    """
+    own, reader = matrix.weight.double() @ inside, read
+    if matrix.bias is not None:
+        own = own + matrix.bias.double()
+    written, biases = own, {}
+    if norm is not None:
+        reader, bias = _through(norm, own, read)
+        written = norm(own.to(matrix.weight)).double()
+        if isinstance(norm, nn.LayerNorm):
+            biases["norm.bias"] = bias
+    if matrix.bias is not None:
+        biases["bias"] = matrix.bias.double() @ reader
+    return written, reader, biases
 
 
 def _is_stream(name: str) -> bool:
