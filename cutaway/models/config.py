@@ -39,9 +39,7 @@ class DecoderConfig:
     rotary_dim: int = 0  # channels of each head that are turned; 0: all
     rotary_scaling: RotaryScaling | None = None
     rotary_base_local: float = 0.0  # base in layers with a window, without scaling; 0: turned as the others are
-    windows: tuple[
-        int, ...
-    ] = ()  # of each layer, how many tokens a query sees, itself included; 0: all; (): all in all
+    windows: tuple[int, ...] = ()  # of each layer, tokens that a query sees, itself included; 0: all; (): all in all
     activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"] = "silu"
     gated: bool = True  # down(act(gate(x)) * up(x)) instead of down(act(up(x)))
     attention_bias: bool = False  # on q, k, v

@@ -55,9 +55,8 @@ class Attention(nn.Module):
             project(x).view(B, T, self.heads, self.head_dim) for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         if rotary is not None:
-            cos, sin = rotary(
-                0, T, sight.positions
-            )  # the sines are signed: x turned is x · cos + its halves swapped · sin
+            # the sines are signed: x turned is x · cos + its halves swapped · sin
+            cos, sin = rotary(0, T, sight.positions)
             q, k = (x * cos + x.roll(self.head_dim // 2, -1) * sin for x in (q, k))
         q, k, v = (tap(name, x.transpose(1, 2)) for name, x in (("q", q), ("k", k), ("v", v)))  # (B, H, T, D)
         z = tap("z", self._mix(q, k, v, sight.mask(self.window), tap))  # (B, H, T, D)

@@ -74,9 +74,7 @@ class EncoderConfig:
     head_norm: bool = True  # a norm after that activation
     head_dense_bias: bool = False  # on the dense layer
     head_bias: bool = True  # on the output
-    pooling: Literal["cls", "mean", "max"] = (
-        "cls"  # heads over whole texts: first token, or over all that is no padding
-    )
+    pooling: Literal["cls", "mean", "max"] = "cls"  # of whole texts: first token, or over all that is no padding
     normalize: bool = False  # embedding: to length 1
     longest: int = 0  # embedding: tokens that a text is cut to, special ones included; 0: the context
 

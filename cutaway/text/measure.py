@@ -104,9 +104,8 @@ class Measured:
             sampled = ((hashes & np.uint64(3)) == 0) | (counts <= MANY)[number]
             hashes, number = hashes[sampled], number[sampled]
             counts = np.bincount(number.astype(np.int64), minlength=len(counts))
-        bits = np.uint64(
-            len(counts).bit_length()
-        )  # the document's number above what is left of the hash: one sort for all
+        # the document's number above what is left of the hash: one sort for all
+        bits = np.uint64(len(counts).bit_length())
         keys = np.sort((number << (np.uint64(64) - bits)) | (hashes >> bits))
         repeats = keys[1:][keys[1:] == keys[:-1]] >> (np.uint64(64) - bits)
         return np.bincount(repeats.astype(np.int64), minlength=len(counts)) / np.maximum(counts, 1)

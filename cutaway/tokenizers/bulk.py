@@ -153,9 +153,7 @@ def doubtful(text: str) -> bool:
         return True
     if "\r" in text and _DOUBTFUL_RETURN.search(text):
         return True
-    beyond = rare(
-        text
-    )  # what the patterns below look for needs one of these, so most texts are not searched themselves
+    beyond = rare(text)  # what the patterns below look for needs one of these, so most texts are not searched
     spaces = _SPACES.search(beyond)
     if (spaces or " \n" in text or "\t" in text) and _DOUBTFUL_LINE.search(text):
         return True

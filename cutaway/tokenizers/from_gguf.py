@@ -12,6 +12,7 @@ from cutaway.errors import ConfigError, DamagedFile, unknown
 from cutaway.tokenizers.tokenizer import Tokenizer
 
 CONTROL, USER_DEFINED = 3, 4  # kinds of token
+ADDED = ("single_word", "lstrip", "rstrip", "normalized")  # how a special token is found: plainly
 ROLE_KEYS = {"begin_of_text": "bos", "end_of_text": "eos", "pad": "padding", "mask": "mask"}
 
 
@@ -94,9 +95,6 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "the GGUF file
         if isinstance(number, int) and 0 <= number < len(tokens):
             roles[role] = tokens[number]
     return Tokenizer(json.dumps(spec, ensure_ascii=False), roles=roles, where=where)
-
-
-ADDED = ("single_word", "lstrip", "rstrip", "normalized")
 
 
 def _texts(metadata: Mapping[str, Any], name: str, where: str) -> list[str]:

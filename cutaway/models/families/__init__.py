@@ -1,6 +1,6 @@
 """Published architectures: one small file each, plain data that is read in both directions."""
 
-from cutaway.models.families._family import Family, Keys, Place, Rule, read_tensors, write_tensors
+from cutaway.models.families._family import Family, Keys, Place, Rule, read_places, write_places
 from cutaway.models.families.bert import BERT
 from cutaway.models.families.distilbert import DISTILBERT
 from cutaway.models.families.electra import ELECTRA
@@ -45,4 +45,4 @@ FAMILIES: dict[str, Family] = {
     )
 }
 
-__all__ = ["FAMILIES", "Family", "Keys", "Place", "Rule", "read_tensors", "write_tensors"]
+__all__ = ["FAMILIES", "Family", "Keys", "Place", "Rule", "read_places", "write_places"]

@@ -295,7 +295,7 @@ def _spelled_out(rule: Rule, layers: int) -> Iterator[tuple[str, tuple[str, ...]
             yield placed[0], tuple(placed[1:])
 
 
-def read_tensors(places: Sequence[Place], tensors: Callable[[str], Tensor], config: Any) -> dict[str, Tensor]:
+def read_places(places: Sequence[Place], tensors: Callable[[str], Tensor], config: Any) -> dict[str, Tensor]:
     """Our tensors by name, out of a checkpoint's; views of them where the layout allows."""
     state: dict[str, Tensor] = {}
     for place in places:
@@ -304,7 +304,7 @@ def read_tensors(places: Sequence[Place], tensors: Callable[[str], Tensor], conf
     return state
 
 
-def write_tensors(places: Sequence[Place], state: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
+def write_places(places: Sequence[Place], state: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
     """A checkpoint's tensors by name, out of ours."""
     tensors: dict[str, Tensor] = {}
     for place in places:

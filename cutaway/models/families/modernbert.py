@@ -21,10 +21,8 @@ KINDS = ("full_attention", "sliding_attention")
 
 def read(keys: Keys) -> dict[str, Any]:
     """Two kinds of rotary positions, the layers' windows, biases, and the head."""
-    layers, dim = (
-        keys.whole("num_hidden_layers"),
-        keys.whole("hidden_size") // max(1, keys.whole("num_attention_heads")),
-    )
+    layers = keys.whole("num_hidden_layers")
+    dim = keys.whole("hidden_size") // max(1, keys.whole("num_attention_heads"))
     every = keys.take("global_attn_every_n_layers")
     kinds = keys.take("layer_types")
     if kinds is None:

@@ -19,9 +19,7 @@ from cutaway.files import read_json, write_json
 from cutaway.models.assemble import Network, assemble, write_tensors
 from cutaway.models.config import EncoderConfig, NetworkConfig
 from cutaway.models.embedding import bare, read_embedding, write_embedding
-from cutaway.models.families import FAMILIES, Family
-from cutaway.models.families import read_tensors as read_places
-from cutaway.models.families import write_tensors as write_places
+from cutaway.models.families import FAMILIES, Family, read_places, write_places
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
@@ -246,9 +244,8 @@ def write_huggingface(
     else:
         chosen, values = expressible(config, family)
         dtype = str(next(network.parameters()).dtype).removeprefix("torch.")
-        ids = dict.fromkeys(
-            ("bos_token_id", "eos_token_id", "pad_token_id")
-        )  # said, as families have defaults for them
+        # said, as families have defaults for them
+        ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
         said = {"architectures": [next(iter(chosen.heads))], "torch_dtype": dtype, **ids, **extra}
         values = said | values  # a family may need the padding's id, or name the architecture of a head
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
