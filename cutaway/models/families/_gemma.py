@@ -1,13 +1,22 @@
 """What Gemma 2 and 3 share: norms on both sides that scale by one more than their weight, windows in most layers."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from cutaway.models.config import DecoderConfig
-from cutaway.models.families._decoders import KEYS, biases, by_layer_types, largest_window, layer_types
-from cutaway.models.families._family import Keys
+from cutaway.models.families._decoders import (
+    KEYS,
+    RULES,
+    SKIPPED,
+    biases,
+    by_layer_types,
+    largest_window,
+    layer_types,
+)
+from cutaway.models.families._family import Family, Keys
 
-GEMMA_KEYS = {key: ours for key, ours in KEYS.items() if key != "hidden_act"} | {"hidden_activation": "activation"}
-GEMMA_DEFAULTS = {
+_KEYS = {key: ours for key, ours in KEYS.items() if key != "hidden_act"} | {"hidden_activation": "activation"}
+_DEFAULTS = {
     "hidden_activation": "gelu_pytorch_tanh",
     "rms_norm_eps": 1e-6,
     "tie_word_embeddings": True,
@@ -17,12 +26,12 @@ GEMMA_DEFAULTS = {
     "query_pre_attn_scalar": 256,
     "sliding_window": 4096,
 }
-GEMMA_FEATURES = {"norm_plus_one": True, "norm_place": "both"}
-GEMMA_IGNORED = {
+_FEATURES = {"norm_plus_one": True, "norm_place": "both"}
+_IGNORED = {
     "hidden_act": "hidden_activation is what is read",
     "cache_implementation": "of generation",
 }
-GEMMA_ONLY = {"use_bidirectional_attention": (None, False)}
+_ONLY = {"use_bidirectional_attention": (None, False)}
 
 
 def read_gemma(keys: Keys, pattern: int) -> dict[str, Any]:
@@ -54,3 +63,24 @@ def write_gemma(config: DecoderConfig) -> dict[str, Any]:
         "sliding_window": largest_window(config),
         "layer_types": layer_types(config),
     }
+
+
+def gemma(*, defaults: Mapping[str, Any], features: Mapping[str, Any], **own: Any) -> Family:
+    """A Gemma: what they share, and what is the own of one.
+
+    Args:
+        defaults: what leaving a key out means, beside what it means in all.
+        features: that it always has, beside those of all.
+        own: its further fields of `Family`.
+    """
+    return Family(
+        config=DecoderConfig,
+        keys=_KEYS,
+        defaults=_DEFAULTS | dict(defaults),
+        features=_FEATURES | dict(features),
+        rules=RULES,
+        ignored=_IGNORED,
+        only=_ONLY,
+        skipped=SKIPPED,
+        **own,
+    )

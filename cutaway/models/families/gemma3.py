@@ -3,17 +3,8 @@
 from typing import Any
 
 from cutaway.models.config import DecoderConfig
-from cutaway.models.families._decoders import RULES, SKIPPED
-from cutaway.models.families._family import Family, Keys
-from cutaway.models.families._gemma import (
-    GEMMA_DEFAULTS,
-    GEMMA_FEATURES,
-    GEMMA_IGNORED,
-    GEMMA_KEYS,
-    GEMMA_ONLY,
-    read_gemma,
-    write_gemma,
-)
+from cutaway.models.families._family import Keys
+from cutaway.models.families._gemma import gemma, read_gemma, write_gemma
 from cutaway.models.families._rope import read_parameters, write_rope
 
 
@@ -42,18 +33,12 @@ def write(config: DecoderConfig) -> dict[str, Any]:
     return write_gemma(config) | write_rope(config) | {"rope_local_base_freq": config.rotary_base_local or None}
 
 
-GEMMA3 = Family(
+GEMMA3 = gemma(
     model_type="gemma3_text",
     source="https://arxiv.org/abs/2503.19786",
-    config=DecoderConfig,
-    keys=GEMMA_KEYS,
-    defaults=GEMMA_DEFAULTS | {"max_position_embeddings": 131_072},
-    features=GEMMA_FEATURES | {"qk_norm": True},
-    rules=RULES,
+    defaults={"max_position_embeddings": 131_072},
+    features={"qk_norm": True},
     heads={"Gemma3ForCausalLM": "causal_lm", "Gemma3TextModel": "none"},
-    ignored=GEMMA_IGNORED,
-    only=GEMMA_ONLY,
     read=read,
     write=write,
-    skipped=SKIPPED,
 )
