@@ -1,13 +1,13 @@
 """What published encoders share: config keys of the BERT kind, heads by the name of the architecture, tensor names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cutaway.errors import ConfigError, unknown
 from cutaway.models.encoder_config import LABELLED, EncoderConfig
-from cutaway.models.families._family import Keys, Rule, activation
+from cutaway.models.families._family import Family, Keys, Rule, activation
 
-KEYS = {
+_KEYS = {
     "vocab_size": "vocab_size",
     "hidden_size": "width",
     "num_hidden_layers": "layers",
@@ -18,7 +18,7 @@ KEYS = {
     "type_vocab_size": "token_types",
     "tie_word_embeddings": "tied",
 }
-DEFAULTS = {
+_DEFAULTS = {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
     "type_vocab_size": 2,
@@ -35,7 +35,7 @@ FEATURES = {
     "mlp_bias": True,
     "head_dense_bias": True,
 }
-IGNORED = {
+_IGNORED = {
     "hidden_dropout_prob": "of training",
     "attention_probs_dropout_prob": "of training",
     "classifier_dropout": "of training",
@@ -47,7 +47,7 @@ IGNORED = {
         for name in ("fc_size", "num_attention_heads", "num_fc_layers", "size_per_head", "type")
     },
 }
-ONLY = {
+_ONLY = {
     "is_decoder": (False,),
     "add_cross_attention": (False,),
     "position_embedding_type": ("absolute",),
@@ -163,3 +163,36 @@ def write_head(config: EncoderConfig, heads: Mapping[str, str]) -> dict[str, Any
         written["id2label"] = {str(i): name for i, name in enumerate(config.labels)}
         written["label2id"] = {name: i for i, name in enumerate(config.labels)}
     return written
+
+
+def bert_like(
+    *,
+    keys: Mapping[str, str],
+    rules: Sequence[Rule],
+    defaults: Mapping[str, Any],
+    ignored: Mapping[str, str],
+    skipped: Mapping[str, str],
+    **own: Any,
+) -> Family:
+    """A family of BERT's keys, embeddings and layers, with what is its own.
+
+    Args:
+        keys: further keys -> fields.
+        rules: of what stands on top.
+        defaults: what leaving a key out means, beside what it means in all.
+        ignored: further keys that change nothing -> why.
+        skipped: further tensors that are left out -> why.
+        own: its further fields of `Family`.
+    """
+    return Family(
+        config=EncoderConfig,
+        keys=_KEYS | dict(keys),
+        defaults=_DEFAULTS | dict(defaults),
+        features=FEATURES,
+        rules=(*EMBEDDING_RULES, *layer_rules(), *rules, *LABEL_RULES),
+        ignored=_IGNORED | dict(ignored),
+        only=_ONLY,
+        skipped=SKIPPED | dict(skipped),
+        spellings=SPELLINGS,
+        **own,
+    )

@@ -4,24 +4,8 @@ from collections.abc import Collection
 from typing import Any
 
 from cutaway.models.encoder_config import EncoderConfig
-from cutaway.models.families._encoders import (
-    DEFAULTS,
-    EMBEDDING_RULES,
-    FEATURES,
-    IGNORED,
-    KEYS,
-    LABEL_RULES,
-    ONLY,
-    SKIPPED,
-    SPELLINGS,
-    free,
-    layer_rules,
-    read_head,
-    tied,
-    with_head,
-    write_head,
-)
-from cutaway.models.families._family import Family, Keys, Rule
+from cutaway.models.families._encoders import bert_like, free, read_head, tied, with_head, write_head
+from cutaway.models.families._family import Keys, Rule
 
 HEADS = {
     "BertModel": "none",
@@ -63,21 +47,16 @@ def has_next_sentence(config: EncoderConfig, names: Collection[str]) -> bool:
     return has_own_pooler(config, names) and "cls.seq_relationship.weight" in names
 
 
-BERT = Family(
+BERT = bert_like(
     model_type="bert",
     source="https://arxiv.org/abs/1810.04805",
-    config=EncoderConfig,
-    keys=KEYS | {"max_position_embeddings": "context"},
-    defaults=DEFAULTS,
-    features=FEATURES,
+    keys={"max_position_embeddings": "context"},
+    defaults={},
     rules=(
-        *EMBEDDING_RULES,
-        *layer_rules(),
         Rule("pooler.dense.*", "pooler.*"),
         Rule("cls.seq_relationship.*", "next_sentence.*"),
         Rule("pooler.dense.*", "head.dense.*", when=with_head("sequence_classification")),
         Rule("classifier.*", "head.out.*", when=with_head("sequence_classification")),
-        *LABEL_RULES,
         Rule("cls.predictions.transform.dense.*", "head.dense.*", when=with_head("masked_lm")),
         Rule("cls.predictions.transform.LayerNorm.*", "head.norm.*", when=with_head("masked_lm")),
         Rule("cls.predictions.decoder.weight", "lm_head.weight"),
@@ -85,13 +64,11 @@ BERT = Family(
         Rule("cls.predictions.decoder.bias", "lm_head.bias", when=free),
     ),
     heads=HEADS,
-    ignored=IGNORED,
-    only=ONLY,
+    ignored={},
     read=read,
     write=write,
     prefix="bert.",
     outside=("cls.", "classifier.", "qa_outputs."),
-    skipped=SKIPPED | {"cls.predictions.bias": "read by nothing where the output matrix is free"},
-    spellings=SPELLINGS,
+    skipped={"cls.predictions.bias": "read by nothing where the output matrix is free"},
     by_tensors={"pooler": has_own_pooler, "next_sentence": has_next_sentence},
 )

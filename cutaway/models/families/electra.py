@@ -3,22 +3,8 @@
 from typing import Any
 
 from cutaway.models.encoder_config import EncoderConfig
-from cutaway.models.families._encoders import (
-    DEFAULTS,
-    EMBEDDING_RULES,
-    FEATURES,
-    IGNORED,
-    KEYS,
-    LABEL_RULES,
-    ONLY,
-    SKIPPED,
-    SPELLINGS,
-    layer_rules,
-    read_head,
-    with_head,
-    write_head,
-)
-from cutaway.models.families._family import Family, Keys, Rule
+from cutaway.models.families._encoders import bert_like, read_head, with_head, write_head
+from cutaway.models.families._family import Keys, Rule
 
 HEADS = {
     "ElectraModel": "none",
@@ -45,20 +31,15 @@ def write(config: EncoderConfig) -> dict[str, Any]:
     return write_head(config, HEADS)
 
 
-ELECTRA = Family(
+ELECTRA = bert_like(
     model_type="electra",
     source="https://arxiv.org/abs/2003.10555",
-    config=EncoderConfig,
-    keys=KEYS | {"max_position_embeddings": "context", "embedding_size": "embed_width"},
-    defaults=DEFAULTS | {"embedding_size": 128},
-    features=FEATURES,
+    keys={"max_position_embeddings": "context", "embedding_size": "embed_width"},
+    defaults={"embedding_size": 128},
     rules=(
-        *EMBEDDING_RULES,
         Rule("embeddings_project.*", "embed_proj.*"),
-        *layer_rules(),
         Rule("classifier.dense.*", "head.dense.*", when=with_head("sequence_classification")),
         Rule("classifier.out_proj.*", "head.out.*", when=with_head("sequence_classification")),
-        *LABEL_RULES,
         Rule("discriminator_predictions.dense.*", "head.dense.*", when=with_head("replaced_token")),
         Rule("discriminator_predictions.dense_prediction.*", "head.out.*", when=with_head("replaced_token")),
         Rule("generator_predictions.dense.*", "head.dense.*", when=with_head("masked_lm")),
@@ -66,16 +47,13 @@ ELECTRA = Family(
         Rule("generator_lm_head.*", "lm_head.*"),
     ),
     heads=HEADS,
-    ignored=IGNORED
-    | {
+    ignored={
         f"summary_{name}": "of a head that chooses among answers"
         for name in ("type", "use_proj", "activation", "last_dropout")
     },
-    only=ONLY,
     read=read,
     write=write,
     prefix="electra.",
     outside=("generator_", "discriminator_", "classifier.", "qa_outputs."),
-    skipped=SKIPPED,
-    spellings=SPELLINGS,
+    skipped={},
 )

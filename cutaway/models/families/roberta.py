@@ -3,23 +3,7 @@
 from typing import Any
 
 from cutaway.models.encoder_config import EncoderConfig
-from cutaway.models.families._encoders import (
-    DEFAULTS,
-    EMBEDDING_RULES,
-    FEATURES,
-    IGNORED,
-    KEYS,
-    LABEL_RULES,
-    ONLY,
-    SKIPPED,
-    SPELLINGS,
-    free,
-    layer_rules,
-    read_head,
-    tied,
-    with_head,
-    write_head,
-)
+from cutaway.models.families._encoders import bert_like, free, read_head, tied, with_head, write_head
 from cutaway.models.families._family import Family, Keys, Rule
 from cutaway.models.families.bert import has_pooler
 
@@ -57,20 +41,15 @@ def roberta(model_type: str, source: str, name: str) -> Family:
         positions = {"pad_token_id": offset - 1, "max_position_embeddings": config.context + offset}
         return positions | write_head(config, heads)
 
-    return Family(
+    return bert_like(
         model_type=model_type,
         source=source,
-        config=EncoderConfig,
-        keys=KEYS,
-        defaults=DEFAULTS | {"pad_token_id": 1},
-        features=FEATURES,
+        keys={},
+        defaults={"pad_token_id": 1},
         rules=(
-            *EMBEDDING_RULES,
-            *layer_rules(),
             Rule("pooler.dense.*", "pooler.*"),
             Rule("classifier.dense.*", "head.dense.*", when=with_head("sequence_classification")),
             Rule("classifier.out_proj.*", "head.out.*", when=with_head("sequence_classification")),
-            *LABEL_RULES,
             Rule("lm_head.dense.*", "head.dense.*", when=with_head("masked_lm")),
             Rule("lm_head.layer_norm.*", "head.norm.*", when=with_head("masked_lm")),
             Rule("lm_head.decoder.weight", "lm_head.weight"),
@@ -78,14 +57,12 @@ def roberta(model_type: str, source: str, name: str) -> Family:
             Rule("lm_head.decoder.bias", "lm_head.bias", when=free),
         ),
         heads=heads,
-        ignored=IGNORED,
-        only=ONLY,
+        ignored={},
         read=read,
         write=write,
         prefix="roberta.",
         outside=("lm_head.", "classifier.", "qa_outputs."),
-        skipped=SKIPPED | {"lm_head.bias": "read by nothing where the output matrix is free"},
-        spellings=SPELLINGS,
+        skipped={"lm_head.bias": "read by nothing where the output matrix is free"},
         by_tensors={"pooler": has_pooler},
     )
 
