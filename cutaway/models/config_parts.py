@@ -80,6 +80,8 @@ def check_rotary(base: float, pairs: int, context: int, scaling: RotaryScaling |
     least = 1 if kind == "yarn" else 0
     if not least < base < math.inf:
         raise ConfigError(f"rotary_base must be above {least}, but {base} was given")
+    if kind == "dynamic" and pairs < 2:
+        raise ConfigError("dynamic rotary scaling needs more than one pair of channels that turn")
     if scaling is None or kind != "longrope":
         return
     if len(scaling.short) != pairs or len(scaling.long) != pairs:

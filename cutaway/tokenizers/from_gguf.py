@@ -52,10 +52,12 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "the GGUF file
     if model != "gpt2":
         raise ConfigError(unknown(f"tokenizer.ggml.model in {where}", str(model), ["gpt2"]))
     cut = metadata.get("tokenizer.ggml.pre", "gpt-2")
-    if cut not in WORDS:
+    if not isinstance(cut, str) or cut not in WORDS:
         raise ConfigError(unknown(f"tokenizer.ggml.pre in {where}", str(cut), WORDS))
     tokens = _texts(metadata, "tokens", where)
-    kinds = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
+    kinds = metadata.get("tokenizer.ggml.token_type", [1] * len(tokens))
+    if not isinstance(kinds, list):
+        raise DamagedFile(f"{where} has no list of kinds tokenizer.ggml.token_type, but {type(kinds).__name__}")
     if len(kinds) != len(tokens) or len(set(tokens)) != len(tokens):
         raise DamagedFile(f"{where} lists {len(tokens)} tokens ({len(set(tokens))} different), and {len(kinds)} kinds")
     merges = [merge.split(" ", 1) for merge in _texts(metadata, "merges", where)]

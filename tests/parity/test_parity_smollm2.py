@@ -1,5 +1,6 @@
 """A real checkpoint: SmolLM2-135M-Instruct as GGUF, from the package that make installs for the tests."""
 
+import dataclasses
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from cutaway import load_model
 from cutaway.errors import ConfigError, DamagedFile
 from cutaway.models import Decoder, Model
 from cutaway.models.formats.gguf import read_gguf
+from cutaway.models.formats.gguf_models import open_gguf
 from cutaway.tokenizers.from_gguf import tokenizer_from_gguf
 
 transformers = pytest.importorskip("transformers")
@@ -102,8 +104,22 @@ def test_what_does_not_fit_is_named(path: Path):
     for change, kind, message in (
         ({"tokenizer.ggml.pre": "smolm"}, ConfigError, "did you mean smollm"),
         ({"tokenizer.ggml.model": "bert"}, ConfigError, "tokenizer.ggml.model"),
+        ({"tokenizer.ggml.pre": ["smollm"]}, ConfigError, "tokenizer.ggml.pre"),
+        ({"tokenizer.ggml.token_type": 3}, DamagedFile, "token_type"),
         ({"tokenizer.ggml.merges": ["nospace"]}, DamagedFile, "merge"),
         ({"tokenizer.ggml.tokens": ["a", "a"]}, DamagedFile, "different"),
     ):
         with pytest.raises(kind, match=message):
             tokenizer_from_gguf({**file.metadata, **change})
+    for change, message in (
+        ({"general.architecture": ["llama"]}, "general.architecture"),
+        ({"general.architecture": "lama"}, "did you mean llama"),
+        ({"llama.rope.scaling.type": "yarn"}, "rope.scaling.type = 'yarn'"),
+        ({"llama.attention.head_count": [9, 9]}, "heads"),
+        ({"llama.block_count": 10**9}, "layers is 1,000,000,000"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            open_gguf(dataclasses.replace(file, metadata={**file.metadata, **change}))
+    lacking = {name: tensor for name, tensor in file.tensors.items() if name != "blk.7.ffn_up.weight"}
+    with pytest.raises(DamagedFile, match=r"missing: blk\.7\.ffn_up\.weight"):
+        open_gguf(dataclasses.replace(file, tensors=lacking))

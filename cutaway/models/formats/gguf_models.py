@@ -81,7 +81,7 @@ def open_gguf(file: GGUF, dtype: torch.dtype | None = None) -> Network:
         DamagedFile: tensors that are missing, left over or misshapen, named.
     """
     name = file.metadata.get("general.architecture")
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ConfigError(unknown(f"general.architecture in {file.path}", str(name), ARCHITECTURES))
     architecture = ARCHITECTURES[name]
     config = _config(file, name, architecture)
