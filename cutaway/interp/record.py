@@ -33,7 +33,7 @@ class Recording(Mapping[str, Tensor]):
     Attributes:
         model: what was recorded.
         ids: (B, T) int64.
-        logits: (B, T, V) float32 of this run.
+        logits: (B, T, V) float32 of this run; of an encoder what its head makes.
         receipt: what the recording can be checked by.
         edits: what was replaced, by name.
     """
@@ -42,7 +42,7 @@ class Recording(Mapping[str, Tensor]):
         self,
         model: Model,
         ids: Int[Tensor, "B T"],
-        logits: Float[Tensor, "B T V"],
+        logits: Float[Tensor, "B *L"],
         values: dict[str, Tensor],
         receipt: Receipt,
         edits: Edits,
