@@ -42,7 +42,7 @@ class Recording(Mapping[str, Tensor]):
         self,
         model: Model,
         ids: Int[Tensor, "B T"],
-        logits: Float[Tensor, "B *L"],
+        logits: Float[Tensor, "B ..."],
         values: dict[str, Tensor],
         receipt: Receipt,
         edits: Edits,
