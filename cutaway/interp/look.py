@@ -17,7 +17,7 @@ from cutaway.interp.record import Text, record
 from cutaway.interp.results import Attention, Lens, Receipt, Result, TokenScores
 from cutaway.interp.surprisal import surprisal
 from cutaway.interp.unfold import ledger
-from cutaway.models import Decoder, DecoderConfig, EncoderConfig, Model
+from cutaway.models import Decoder, Model, RecurrentConfig
 
 NO_STREAM = (
     "A recurrent model has neither attention nor a residual stream: it carries one state from token to token. "
@@ -152,12 +152,10 @@ def look(
 def _about(model: Model) -> dict[str, Any]:
     """What the header says of a model."""
     config = model.config
-    if isinstance(config, DecoderConfig):
-        kind, shape = "decoder", f"{config.layers} layers × {config.heads} heads, {config.width} channels"
-    elif isinstance(config, EncoderConfig):
-        kind, shape = "encoder", f"{config.layers} layers × {config.heads} heads, {config.width} channels"
-    else:
+    if isinstance(config, RecurrentConfig):
         kind, shape = config.cell.upper(), f"{config.layers} layers × {config.hidden} units"
+    else:
+        kind, shape = config.kind, f"{config.layers} layers × {config.heads} heads, {config.width} channels"
     return {
         "name": model.source or "unsaved model",
         "kind": kind,

@@ -16,8 +16,16 @@ from torch import Tensor
 
 from cutaway.errors import InputError, NonFinite, unknown
 from cutaway.interp.results import Receipt
-from cutaway.models import ActiveTap, DecoderConfig, EncoderConfig, Model, match_names
-from cutaway.models.config import NetworkConfig
+from cutaway.models import (
+    ActiveTap,
+    DecoderConfig,
+    EncoderConfig,
+    Model,
+    NetworkConfig,
+    RecurrentConfig,
+    Seq2SeqConfig,
+    match_names,
+)
 
 if TYPE_CHECKING:
     from cutaway.interp.ledger import Ledger
@@ -36,6 +44,7 @@ class Recording(Mapping[str, Tensor]):
         logits: (B, T, V) float32 of this run; of an encoder what its head makes.
         receipt: what the recording can be checked by.
         edits: what was replaced, by name.
+        source: what an encoder–decoder has read, (B, S) int64 or (B, M, F) spectrograms; None of other networks.
     """
 
     def __init__(
@@ -46,9 +55,10 @@ class Recording(Mapping[str, Tensor]):
         values: dict[str, Tensor],
         receipt: Receipt,
         edits: Edits,
+        source: Tensor | None = None,
     ) -> None:
         self.model, self.ids, self.logits, self.receipt, self.edits = model, ids, logits, receipt, edits
-        self._values = values
+        self.source, self._values = source, values
 
     @property
     def tokens(self) -> list[str]:
@@ -102,13 +112,46 @@ def recording_of(source: Recording | Model, text: Text, names: Iterable[str]) ->
     if isinstance(source, Recording):
         if all(name in source for name in chosen):
             return source
-        return _run(model, source.ids, chosen, source.edits, LIMIT)
+        return _run(model, source.ids, chosen, source.edits, LIMIT, source.source)
     return _run(model, text, chosen, {}, LIMIT)
 
 
-def predicted_bytes(config: NetworkConfig, names: Iterable[str], batch: int, tokens: int, itemsize: int = 4) -> int:
-    """What recording these names will take, from the shapes alone."""
-    return sum(batch * _length(config, name, tokens) * _width(config, name, tokens) for name in names) * itemsize
+def predicted_bytes(
+    config: NetworkConfig, names: Iterable[str], batch: int, tokens: int, itemsize: int = 4, *, source: int = 0
+) -> int:
+    """What recording these names will take, from the shapes alone.
+
+    `source` counts the tokens or frames that an encoder–decoder reads.
+    """
+    total = 0
+    for name in names:
+        if isinstance(config, Seq2SeqConfig):
+            total += _of_seq2seq(config, name, tokens, config.source_length(source))
+        else:
+            total += _length(config, name, tokens) * _width(config, name, tokens)
+    return batch * total * itemsize
+
+
+def _of_seq2seq(config: Seq2SeqConfig, name: str, tokens: int, source: int) -> int:
+    """Numbers of one text at a place of an encoder–decoder."""
+    encodes, place = name.startswith("encoder."), name.removeprefix("encoder.")
+    place = place.split(".", 2)[-1] if place.startswith("layers.") else place
+    queries = source if encodes else tokens
+    keys = source if place.startswith("cross_attn.") else queries
+    heads = config.encoder_heads if encodes else config.heads
+    inner = heads * (config.encoder_head_dim if encodes else config.head_dim)
+    part, _, last = place.rpartition(".")
+    if part in ("attn", "cross_attn"):
+        each = {
+            "scores": heads * keys * queries,
+            "pattern": heads * keys * queries,
+            "k": inner * keys,
+            "v": inner * keys,
+        }
+        return each.get(last, inner * queries)
+    if part == "mlp":
+        return queries * (config.encoder_mlp_width if encodes else config.mlp_width)
+    return queries * (config.vocab_size if place == "logits" else config.width)
 
 
 def _length(config: NetworkConfig, name: str, tokens: int) -> int:
@@ -117,7 +160,7 @@ def _length(config: NetworkConfig, name: str, tokens: int) -> int:
     return 1 if whole and name.startswith(("head.", "logits", "embedding")) else tokens
 
 
-def _width(config: NetworkConfig, name: str, tokens: int) -> int:
+def _width(config: DecoderConfig | EncoderConfig | RecurrentConfig, name: str, tokens: int) -> int:
     """Numbers per token at a place."""
     place = name.partition(".")[2].partition(".")[2] if name.startswith("layers.") else name
     if isinstance(config, EncoderConfig):
@@ -149,7 +192,14 @@ def _width(config: NetworkConfig, name: str, tokens: int) -> int:
     }.get(place, config.width)
 
 
-def record(model: Model, text: Text, names: str | Iterable[str] = "*", *, limit: int = LIMIT) -> Recording:
+def record(
+    model: Model,
+    text: Text,
+    names: str | Iterable[str] = "*",
+    *,
+    limit: int = LIMIT,
+    source: Text | None = None,
+) -> Recording:
     """Run the model once and keep the activations that `names` select. Changes no logit by a single bit.
 
     Args:
@@ -157,12 +207,13 @@ def record(model: Model, text: Text, names: str | Iterable[str] = "*", *, limit:
         text: text, ids, or (B, T) ids.
         names: activation names or patterns such as "layers.*.attn.pattern"; "*" is all of them.
         limit: largest recording in bytes.
+        source: what an encoder–decoder reads; the text is its target.
 
     Raises:
         ConfigError: a name that selects nothing; near matches are named.
         InputError: empty text, more tokens than the context, or a recording above the limit; says what to shrink.
     """
-    return _run(model, text, names, {}, limit)
+    return _run(model, text, names, {}, limit, source)
 
 
 def replace(
@@ -172,6 +223,7 @@ def replace(
     names: str | Iterable[str] = (),
     *,
     limit: int = LIMIT,
+    source: Text | None = None,
 ) -> Recording:
     """Run the model with activations replaced.
 
@@ -181,6 +233,7 @@ def replace(
         edits: name or pattern -> a function from the activation there to the one to use instead, or a tensor to use.
         names: what to record, after the edits; by default what was edited.
         limit: largest recording in bytes.
+        source: what an encoder–decoder reads; the text is its target.
 
     Returns:
         The edited run; `receipt.difference` is how far its logits are from the plain run's.
@@ -194,7 +247,7 @@ def replace(
     for pattern, edit in edits.items():
         for name in match_names(pattern, known):
             chosen[name] = _constant(edit) if isinstance(edit, Tensor) else edit
-    return _run(model, text, names or list(chosen), chosen, limit)
+    return _run(model, text, names or list(chosen), chosen, limit, source)
 
 
 def _constant(value: Tensor) -> Callable[[Tensor], Tensor]:
@@ -208,11 +261,14 @@ def _run(
     names: str | Iterable[str],
     edits: Edits,
     limit: int,
+    source: Text | None = None,
 ) -> Recording:
     ids = model.ids(text)
+    given = {} if source is None else {"source": model.source_ids(source)}
     chosen = match_names(names, model.network.tap_names())
     weight = next(model.network.parameters())
-    predicted = predicted_bytes(model.config, chosen, ids.shape[0], ids.shape[1], weight.element_size())
+    read = given["source"].shape[-1] if given else 0
+    predicted = predicted_bytes(model.config, chosen, ids.shape[0], ids.shape[1], weight.element_size(), source=read)
     if predicted > limit:
         raise InputError(
             f"recording {len(chosen)} activations of {ids.shape[1]} tokens takes {predicted / 2**20:,.0f} MB, above "
@@ -223,19 +279,20 @@ def _run(
     model.network.eval()
     try:
         start = time.perf_counter()
-        logits = model.network(ids, tap=ActiveTap(chosen, edits, values.__setitem__))
+        logits = model.network(ids, **given, tap=ActiveTap(chosen, edits, values.__setitem__))
         milliseconds = 1000 * (time.perf_counter() - start)
         if not logits.isfinite().all():
-            raise NonFinite(_first_broken(model, ids, edits))
-        difference = float((logits - model.network(ids)).abs().max()) if edits else 0.0
+            raise NonFinite(_first_broken(model, ids, given, edits))
+        difference = float((logits - model.network(ids, **given)).abs().max()) if edits else 0.0
     finally:
         model.network.train(training)
     size = sum(value.numel() * value.element_size() for value in values.values())
     receipt = Receipt(difference, milliseconds, size, str(weight.dtype).removeprefix("torch."), model.source)
-    return Recording(model, ids, logits.float(), {name: values[name] for name in chosen}, receipt, edits)
+    kept = {name: values[name] for name in chosen}
+    return Recording(model, ids, logits.float(), kept, receipt, edits, given.get("source"))
 
 
-def _first_broken(model: Model, ids: Tensor, edits: Edits) -> str:
+def _first_broken(model: Model, ids: Tensor, given: Mapping[str, Tensor], edits: Edits) -> str:
     """The sentence that names the first activation which is not finite."""
     broken: list[str] = []
 
@@ -245,6 +302,6 @@ def _first_broken(model: Model, ids: Tensor, edits: Edits) -> str:
         if not fine.all():
             broken.append(name)
 
-    model.network(ids, tap=ActiveTap(model.network.tap_names(), edits, look))
+    model.network(ids, **given, tap=ActiveTap(model.network.tap_names(), edits, look))
     cause = "the edits" if edits else "its weights: train again from the last good checkpoint"
     return f"{broken[0]} holds a NaN or an infinity, and so do the logits; look at {cause}"

@@ -8,6 +8,7 @@ from cutaway.models.config import (
     NetworkConfig,
     RecurrentConfig,
     RotaryScaling,
+    Seq2SeqConfig,
     config_from_dict,
     config_to_dict,
     decoder_of_size,
@@ -17,6 +18,7 @@ from cutaway.models.embedding import embed
 from cutaway.models.encoder import Encoder
 from cutaway.models.gru import Recurrent
 from cutaway.models.model import Model, load_model, save_model
+from cutaway.models.seq2seq import Seq2Seq
 from cutaway.models.tap import OFF, ActiveTap, Tap, match_names
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "Recurrent",
     "RecurrentConfig",
     "RotaryScaling",
+    "Seq2Seq",
+    "Seq2SeqConfig",
     "Tap",
     "build_network",
     "config_from_dict",

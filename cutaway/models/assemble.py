@@ -16,20 +16,26 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cutaway.errors import DamagedFile
-from cutaway.models.config import DecoderConfig, EncoderConfig, NetworkConfig
+from cutaway.models.config import DecoderConfig, EncoderConfig, NetworkConfig, Seq2SeqConfig
 from cutaway.models.decoder import Decoder
 from cutaway.models.encoder import Encoder
 from cutaway.models.gru import Recurrent
+from cutaway.models.seq2seq import Seq2Seq
 
-Network: TypeAlias = Decoder | Encoder | Recurrent
+Network: TypeAlias = Decoder | Encoder | Seq2Seq | Recurrent
 FILLS = {"normal_", "uniform_", "kaiming_uniform_", "zero_", "zeros_", "ones_", "fill_"}
 
 
 def build_network(config: NetworkConfig) -> Network:
     """A network with fresh weights."""
-    if isinstance(config, DecoderConfig):
-        return Decoder(config)
-    return Encoder(config) if isinstance(config, EncoderConfig) else Recurrent(config)
+    match config:
+        case DecoderConfig():
+            return Decoder(config)
+        case EncoderConfig():
+            return Encoder(config)
+        case Seq2SeqConfig():
+            return Seq2Seq(config)
+    return Recurrent(config)
 
 
 class _Unfilled(TorchFunctionMode):

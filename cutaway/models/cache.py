@@ -64,3 +64,26 @@ class KVCache:
         self.keys = [key[rows] for key in self.keys]
         self.values = [value[rows] for value in self.values]
         self.real = None if self.real is None else self.real[rows]
+
+
+class CrossCache:
+    """What an encoder–decoder remembers: the keys and values of its target so far, and those of the source.
+
+    Args:
+        own: of the target.
+        sources: for each layer the keys and values of the source, (B, H, S, D), and (B, 1, 1, S) bool of which are
+            real; None: all are.
+    """
+
+    def __init__(self, own: KVCache, sources: list[tuple[Tensor, Tensor, Tensor | None]]) -> None:
+        self.own, self.sources = own, sources
+
+    @property
+    def length(self) -> int:
+        """Tokens of the target already held."""
+        return self.own.length
+
+    def select(self, rows: Int[Tensor, " N"]) -> None:
+        """Keep or repeat rows of the batch, (B',) int64: finished sequences leave, branches fork."""
+        self.own.select(rows)
+        self.sources = [(k[rows], v[rows], None if real is None else real[rows]) for k, v, real in self.sources]

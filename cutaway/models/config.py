@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 from cutaway.errors import ConfigError, unknown
 from cutaway.models.config_parts import RotaryScaling, check_most, check_rotary
 from cutaway.models.encoder_config import EncoderConfig
+from cutaway.models.seq2seq_config import Seq2SeqConfig
 from cutaway.settings import build, to_dict
 
 
@@ -139,11 +140,12 @@ class RecurrentConfig:
             raise ConfigError(f"dropout must be in [0, 1), but {self.dropout} was given")
 
 
-NetworkConfig: TypeAlias = DecoderConfig | EncoderConfig | RecurrentConfig
+NetworkConfig: TypeAlias = DecoderConfig | EncoderConfig | Seq2SeqConfig | RecurrentConfig
 
 CONFIGS: dict[str, type[NetworkConfig]] = {
     "decoder": DecoderConfig,
     "encoder": EncoderConfig,
+    "seq2seq": Seq2SeqConfig,
     "recurrent": RecurrentConfig,
 }
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cutaway.errors import ConfigError, unknown
-from cutaway.models.config import DecoderConfig, EncoderConfig, NetworkConfig, RecurrentConfig
+from cutaway.models.config import DecoderConfig, EncoderConfig, NetworkConfig, RecurrentConfig, Seq2SeqConfig
 from cutaway.models.fused import BLOCK
 from cutaway.models.gru import GATES
 
@@ -26,7 +26,8 @@ class Counts:
     """The size of a network.
 
     Attributes:
-        tokens: T, length of the text that operations and memory are counted for.
+        tokens: T, length of the text that operations and memory are counted for; an encoder–decoder's source and target
+            both have it.
         parameters: by part; a tied output matrix counts once.
         forward_flops: by part, per token.
         activations: by part, numbers per token that a forward pass keeps for the gradient; about. torch decides it, and
@@ -111,7 +112,9 @@ def counts(config: NetworkConfig, tokens: int | None = None) -> Counts:
         raise ConfigError(f"a network is counted for at least 1 token, but {tokens} was given")
     if isinstance(config, DecoderConfig):
         return _decoder(config, tokens)
-    return _encoder(config, tokens) if isinstance(config, EncoderConfig) else _recurrent(config, tokens)
+    if isinstance(config, EncoderConfig):
+        return _encoder(config, tokens)
+    return _seq2seq(config, tokens) if isinstance(config, Seq2SeqConfig) else _recurrent(config, tokens)
 
 
 def _decoder(c: DecoderConfig, T: int) -> Counts:
@@ -200,6 +203,53 @@ def _encoder(c: EncoderConfig, T: int) -> Counts:
         "logits": 2 * V * fills,  # and their gradient
     }
     return Counts(T, _present(parameters), _present(flops), _present(activations), 0)
+
+
+def _seq2seq(c: Seq2SeqConfig, T: int) -> Counts:
+    C, V, audio = c.width, c.vocab_size, c.source == "audio"
+    before, norm = c.norm_place == "before", C * (2 if c.norm == "layernorm" else 1)
+    # of each stack: layers, channels of all heads together, attentions a layer, channels in the MLP, positions, heads
+    encoder = (c.encoder_layers, c.encoder_heads * c.encoder_head_dim, 1, c.encoder_mlp_width, c.source_context)
+    decoder = (c.layers, c.heads * c.head_dim, 2, c.mlp_width, c.context)
+    stacks = (encoder, decoder)
+    matrices, kept = 3 if c.gated else 2, (2 if c.gated else 0) + (1 if c.activation == "relu" else 2)
+    attention = sum(L * n * 4 * C * inner for L, inner, n, *_ in stacks)
+    mlp = sum(L * C * M * matrices for L, _, _, M, _ in stacks)
+    norms = sum(L * (n + 1) + before + c.embed_norm for L, _, n, *_ in stacks)
+    biases = (3 if c.key_bias else 2) * c.attention_bias
+    convolutions = 3 * C * (c.mel_bins + C) * audio
+    parameters = {
+        "embedding": V * C,
+        "convolutions": convolutions + 2 * C * audio,
+        "positions": sum(P + c.position_offset for *_, P in stacks) * C if c.position == "learned" else 0,
+        "relative positions": c.relative_buckets * (c.encoder_heads + c.heads) if c.position == "relative" else 0,
+        "attention": attention,
+        "attention biases": sum(L * n * (biases * inner + C * c.output_bias) for L, inner, n, *_ in stacks),
+        "mlp": mlp,
+        "mlp biases": sum(L * c.mlp_bias * (M * (2 if c.gated else 1) + C) for L, _, _, M, _ in stacks),
+        "norms": norms * norm,
+        "output": (0 if c.tied else V * C) + V * c.logit_bias,
+    }
+    flops = {
+        "convolutions": 2 * 3 * C * (2 * c.mel_bins + C) * audio,  # the first makes two frames of each state
+        "attention projections": 2 * attention,
+        "attention scores and mixing": 2 * sum(L * n * 2 * T * inner for L, inner, n, *_ in stacks),
+        "mlp": 2 * mlp,
+        "output": 2 * V * C,
+    }
+    activations = {
+        "convolutions": (2 * c.mel_bins + 6 * C) * audio,
+        "norms": norms * (2 * C + (2 if c.norm == "layernorm" else 1)),
+        "queries, keys and values": sum(L * n * 3 * inner for L, inner, n, *_ in stacks),
+        "attention patterns": (c.encoder_layers * c.encoder_heads + 2 * c.layers * c.heads) * T,
+        "attention outputs": sum(L * n * inner for L, inner, n, *_ in stacks),
+        "mlp": sum(L * kept * M for L, _, _, M, _ in stacks),
+        "dropout": sum(L * (n + 1) + 1 for L, _, n, *_ in stacks) * C if c.dropout else 0,
+        "logits": 2 * V,  # and their gradient
+    }
+    # keys and values of the target so far, and those of the source
+    cache = 2 * 2 * c.layers * c.heads * c.head_dim * T
+    return Counts(T, _present(parameters), _present(flops), _present(activations), cache)
 
 
 def _recurrent(c: RecurrentConfig, T: int) -> Counts:

@@ -14,11 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cutaway.errors import InputError
+from cutaway.models.attention import explicit_attention
 from cutaway.models.cache import KVCache
 from cutaway.models.config import DecoderConfig
 from cutaway.models.experts import Experts
 from cutaway.models.fused import causal_attention, heads, joined_linear
-from cutaway.models.layers import ACTIVATIONS, RMSNorm, make_norm, sinusoids
+from cutaway.models.layers import MLP, RMSNorm, make_norm, sinusoids
 from cutaway.models.rotary import Rotary
 from cutaway.models.sight import Sight
 from cutaway.models.tap import OFF, Tap
@@ -72,15 +73,9 @@ class Attention(nn.Module):
         if self.kv_heads != self.heads:
             k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
             v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
-        cap, mask = self.config.score_cap, None
+        cap = self.config.score_cap
         if cap or tap.wants("scores", "pattern"):  # no kernel caps scores
-            mask = sight.mask(self.window)
-            scores = q @ k.transpose(-1, -2) * self.scale  # (B, H, T, S)
-            if cap:
-                scores = cap * torch.tanh(scores / cap)
-            if mask is not None:
-                scores = scores.masked_fill(~mask, -math.inf)
-            explicit = tap("pattern", tap("scores", scores).softmax(dim=-1)) @ v
+            explicit = explicit_attention(q, k, v, tap, scale=self.scale, mask=sight.mask(self.window), cap=cap)
             if cap or tap.edits("scores", "pattern"):
                 return explicit
         if sight.plain(self.window):
@@ -89,27 +84,6 @@ class Attention(nn.Module):
             if sight.new == sight.seen:
                 return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=sight.mask(self.window), scale=self.scale)
-
-
-class MLP(nn.Module):
-    """Two matrices around an activation, or three when gated (Shazeer 2020)."""
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        self.activation = ACTIVATIONS[config.activation]
-        if config.gated:
-            self.gate_proj = nn.Linear(config.width, config.mlp_width, bias=config.mlp_bias)
-        self.up_proj = nn.Linear(config.width, config.mlp_width, bias=config.mlp_bias)
-        self.down_proj = nn.Linear(config.mlp_width, config.width, bias=config.mlp_bias)
-        self.gated = config.gated
-
-    def forward(self, x: Float[Tensor, "B T C"], tap: Tap) -> Float[Tensor, "B T C"]:
-        """(B, T, C) -> (B, T, C); `pre` goes into the activation, `post` into the last matrix, both (B, T, M)."""
-        pre = tap("pre", self.gate_proj(x) if self.gated else self.up_proj(x))
-        post = self.activation(pre)
-        if self.gated:
-            post = post * self.up_proj(x)
-        return self.down_proj(tap("post", post))
 
 
 class Block(nn.Module):
@@ -178,7 +152,7 @@ class Decoder(nn.Module):
         if config.position == "learned":
             self.embed_positions = nn.Embedding(config.context, config.width)
         elif config.position == "sinusoidal":
-            self.register_buffer("positions", sinusoids(config.context, config.width), persistent=False)
+            self.register_buffer("positions", sinusoids(config.context, config.width).float(), persistent=False)
         self.rotary = self.rotary_local = None
         if config.position == "rotary":
             turned, scaling = config.rotary_dim, config.rotary_scaling

@@ -22,9 +22,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cutaway.errors import InputError
+from cutaway.models.attention import explicit_attention
 from cutaway.models.encoder_config import EncoderConfig
 from cutaway.models.heads import Head, pool
-from cutaway.models.layers import ACTIVATIONS
+from cutaway.models.layers import MLP
 from cutaway.models.rotary import Rotary
 from cutaway.models.sight import Sight
 from cutaway.models.tap import OFF, Tap
@@ -65,32 +66,10 @@ class Attention(nn.Module):
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, tap: Tap) -> Tensor:
         """Each query's mean of the values, weighted by its pattern: (B, H, T, D)."""
         if tap.wants("scores", "pattern"):
-            scores = q @ k.transpose(-1, -2) * self.head_dim**-0.5  # (B, H, T, T)
-            if mask is not None:
-                scores = scores.masked_fill(~mask, -math.inf)
-            explicit = tap("pattern", tap("scores", scores).softmax(dim=-1)) @ v
+            explicit = explicit_attention(q, k, v, tap, scale=self.head_dim**-0.5, mask=mask)
             if tap.edits("scores", "pattern"):
                 return explicit
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-
-
-class MLP(nn.Module):
-    """Two matrices around an activation, or three when gated (Shazeer 2020)."""
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.activation, self.gated = ACTIVATIONS[config.activation], config.gated
-        if config.gated:
-            self.gate_proj = nn.Linear(config.width, config.mlp_width, bias=config.mlp_bias)
-        self.up_proj = nn.Linear(config.width, config.mlp_width, bias=config.mlp_bias)
-        self.down_proj = nn.Linear(config.mlp_width, config.width, bias=config.mlp_bias)
-
-    def forward(self, x: Float[Tensor, "B T C"], tap: Tap) -> Float[Tensor, "B T C"]:
-        """(B, T, C) -> (B, T, C); `pre` goes into the activation, `post` into the last matrix, both (B, T, M)."""
-        post = self.activation(tap("pre", self.gate_proj(x) if self.gated else self.up_proj(x)))
-        if self.gated:
-            post = post * self.up_proj(x)
-        return self.down_proj(tap("post", post))
 
 
 class Block(nn.Module):

@@ -1,18 +1,22 @@
 """The parts that networks are built from.
 
-Shapes: T tokens, C channels.
+Shapes: B batch, T tokens, C channels, M channels inside the MLP.
 """
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cutaway.models.config import DecoderConfig
+from cutaway.models.config import DecoderConfig, EncoderConfig, Seq2SeqConfig
 from cutaway.models.fused import relu2, rms_norm
+from cutaway.models.tap import Tap
+
+MLPConfig: TypeAlias = DecoderConfig | EncoderConfig | Seq2SeqConfig
 
 
 def gelu_tanh(x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
@@ -47,19 +51,50 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.scale, self.eps)
 
 
-def make_norm(config: DecoderConfig, width: int | None = None) -> nn.Module:
-    """The norm that the config asks for, over the last dimension."""
-    width = width or config.width
+class MLP(nn.Module):
+    """Two matrices around an activation, or three when gated (Shazeer 2020).
+
+    Args:
+        config: of the network: activation, gated, mlp_bias, width, and mlp_width unless another is given.
+        mlp_width: M.
+    """
+
+    def __init__(self, config: MLPConfig, mlp_width: int | None = None) -> None:
+        super().__init__()
+        C, M, bias = config.width, mlp_width or config.mlp_width, config.mlp_bias
+        self.activation, self.gated = ACTIVATIONS[config.activation], config.gated
+        if config.gated:
+            self.gate_proj = nn.Linear(C, M, bias=bias)
+        self.up_proj = nn.Linear(C, M, bias=bias)
+        self.down_proj = nn.Linear(M, C, bias=bias)
+
+    def forward(self, x: Float[Tensor, "B T C"], tap: Tap) -> Float[Tensor, "B T C"]:
+        """(B, T, C) -> (B, T, C); `pre` goes into the activation, `post` into the last matrix, both (B, T, M)."""
+        pre = tap("pre", self.gate_proj(x) if self.gated else self.up_proj(x))
+        post = self.activation(pre)
+        if self.gated:
+            post = post * self.up_proj(x)
+        return self.down_proj(tap("post", post))
+
+
+def make_norm(config: DecoderConfig | Seq2SeqConfig) -> nn.Module:
+    """The norm that the config asks for, over the residual stream."""
     if config.norm == "layernorm":
-        return nn.LayerNorm(width, eps=config.norm_eps)
-    return RMSNorm(width, config.norm_eps, config.norm_plus_one)
+        return nn.LayerNorm(config.width, eps=config.norm_eps)
+    return RMSNorm(config.width, config.norm_eps, config.norm_plus_one)
 
 
 def sinusoids(context: int, width: int) -> Float[Tensor, "{context} {width}"]:
-    """(T, C) sinusoidal positions (Vaswani et al. 2017), sines on even channels and cosines on odd ones."""
+    """(T, C) float64 sinusoidal positions (Vaswani et al. 2017), sines on even channels and cosines on odd ones."""
     rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10_000.0) / width))
     angles = torch.outer(torch.arange(context, dtype=torch.float64), rates)
     table = torch.zeros(context, width, dtype=torch.float64)
     table[:, 0::2] = angles.sin()
     table[:, 1::2] = angles.cos()[:, : width // 2]
-    return table.float()
+    return table
+
+
+def sinusoids_apart(context: int, width: int) -> Float[Tensor, "{context} {width}"]:
+    """(T, C) the same positions with all sines on the first half of the channels and all cosines on the other."""
+    table = sinusoids(context, width)
+    return torch.cat((table[:, 0::2], table[:, 1::2]), dim=1)

@@ -27,6 +27,7 @@ from cutaway.models.formats.gguf_models import open_gguf
 from cutaway.models.formats.huggingface import CONFIG, Origin, open_huggingface, write_huggingface
 from cutaway.models.gru import Recurrent
 from cutaway.models.hub import fetch, is_repository
+from cutaway.models.seq2seq import Seq2Seq
 from cutaway.models.tap import OFF, Tap
 from cutaway.tokenizers import Tokenizer, load_tokenizer
 from cutaway.tokenizers.frame import frame
@@ -65,12 +66,14 @@ class Model:
             purpose: what that is needed for, as the beginning of a sentence.
 
         Raises:
-            ConfigError: an encoder, which sees the tokens that it would predict.
+            ConfigError: an encoder, which sees the tokens that it would predict; or an encoder–decoder, whose
+                predictions depend on a source.
         """
-        if isinstance(self.network, Encoder):
+        if isinstance(self.network, Encoder | Seq2Seq):
+            kind = "encoder" if isinstance(self.network, Encoder) else "encoder–decoder"
             raise ConfigError(
-                f"{purpose} needs a model that predicts the next token, but {self.source or 'this'} is an encoder; "
-                "record, replace, attention and embed read encoders"
+                f"{purpose} needs a model that predicts the next token of a text, but {self.source or 'this'} is an "
+                f"{kind}; record and replace read it"
             )
         return self.network
 
@@ -82,7 +85,8 @@ class Model:
     def ids(self, text: str | Sequence[int] | Tensor) -> Int[Tensor, "B T"]:
         """Text, a list of ids or a tensor of them as (B, T) int64 on the model's device.
 
-        Text for an encoder gets the special tokens around it that its tokenizer's file states ([CLS] … [SEP]).
+        Text for an encoder gets the special tokens around it that its tokenizer's file states ([CLS] … [SEP]). Of an
+        encoder–decoder this is the target, and its text gets the token that every target begins with.
 
         Raises:
             InputError: no tokens, or an id outside the vocabulary.
@@ -91,7 +95,12 @@ class Model:
             text = self.tokenizer.encode(text)
             if text and isinstance(self.network, Encoder):
                 text = frame(self.tokenizer, text)[0]
-        ids = torch.as_tensor(text, device=self.device)
+            elif isinstance(self.network, Seq2Seq):
+                text = [self.network.config.start_id, *text]
+        return self._checked(text)
+
+    def _checked(self, given: Sequence[int] | Tensor) -> Int[Tensor, "B T"]:
+        ids = torch.as_tensor(given, device=self.device)
         if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
             raise InputError(f"token ids must be whole numbers, but {str(ids.dtype).removeprefix('torch.')} was given")
         ids = ids.to(torch.int64)
@@ -105,18 +114,45 @@ class Model:
             )
         return ids
 
+    def source_ids(self, source: str | Sequence[int] | Tensor) -> Tensor:
+        """What an encoder–decoder reads, on the model's device: (B, S) int64, or (B, M, F) spectrograms of audio.
+
+        Args:
+            source: text, which gets the special tokens that its tokenizer's file states; or ids; or spectrograms.
+
+        Raises:
+            ConfigError: the model reads no source.
+            InputError: no tokens, or an id outside the vocabulary.
+        """
+        if not isinstance(self.network, Seq2Seq):
+            raise ConfigError(f"a source is for an encoder–decoder, but {self.source or 'this'} is another network")
+        if isinstance(source, Tensor) and source.is_floating_point():
+            return source.to(self.device)
+        if isinstance(source, str):
+            source = frame(self.tokenizer, self.tokenizer.encode(source))[0]
+        return self._checked(source)
+
     @torch.no_grad()
     def logits(
-        self, text: str | Sequence[int] | Tensor, *, cache: Any = None, tap: Tap = OFF
+        self,
+        text: str | Sequence[int] | Tensor,
+        *,
+        source: str | Sequence[int] | Tensor | None = None,
+        cache: Any = None,
+        tap: Tap = OFF,
     ) -> Float[Tensor, "B T V"]:
         """(B, T) int64 ids (or text) -> (B, T, V) float32 logits of the next token, without dropout.
 
-        Of an encoder it is what its head makes, in the shape that `encoder_config.HEADS` states.
+        Of an encoder it is what its head makes, in the shape that `encoder_config.HEADS` states. An encoder–decoder
+        needs the source too, as `source_ids` takes it, unless a cache holds it.
         """
+        given: dict[str, Any] = {} if cache is None else {"cache": cache}
+        if source is not None:
+            given["source"] = self.source_ids(source)
         training = self.network.training
         self.network.eval()
         try:
-            return self.network(self.ids(text), **({} if cache is None else {"cache": cache}), tap=tap).float()
+            return self.network(self.ids(text), **given, tap=tap).float()
         finally:
             self.network.train(training)
 

@@ -4,7 +4,7 @@ Shapes: B batch, T new tokens, S tokens attended to (cached and new).
 """
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 
@@ -47,6 +47,11 @@ class Sight:
         if window not in self._masks:
             self._masks[window] = self._make(window)
         return self._masks[window]
+
+    def distances(self) -> Int[Tensor, "T S"]:
+        """(T, S) int64, how many tokens each key stands after each query; before it: below zero."""
+        places = torch.arange(self.seen, device=self.device)
+        return places - places[self.start :, None]
 
     def _make(self, window: int) -> Tensor | None:
         windowed = 0 < window < self.seen

@@ -8,18 +8,20 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-TO_FLOAT32 = {torch.Tensor.float}
-
 
 class Float64(TorchFunctionMode):
     """Keeps transformers in float64 where it rounds to float32 on purpose: norms, softmaxes, rotary angles.
 
-    Casts of floating-point numbers to float32 become casts to float64.
+    Casts to float32 become casts to float64; those of whole numbers only if `whole`.
     """
+
+    def __init__(self, *, whole: bool = True) -> None:
+        super().__init__()
+        self.whole = whole
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None):
         kwargs = dict(kwargs or {})
-        if func is torch.Tensor.float:
+        if func is torch.Tensor.float and (self.whole or args[0].is_floating_point()):
             return args[0].double()
         if kwargs.get("dtype") is torch.float32:
             kwargs["dtype"] = torch.float64

@@ -1,6 +1,7 @@
 """Published architectures: one small file each, plain data that is read in both directions."""
 
 from cutaway.models.families._family import Family, Keys, Place, Rule, read_places, write_places
+from cutaway.models.families.bart import BART
 from cutaway.models.families.bert import BERT
 from cutaway.models.families.distilbert import DISTILBERT
 from cutaway.models.families.electra import ELECTRA
@@ -9,6 +10,7 @@ from cutaway.models.families.gemma3 import GEMMA3
 from cutaway.models.families.gpt2 import GPT2
 from cutaway.models.families.gpt_neox import GPT_NEOX
 from cutaway.models.families.llama import LLAMA
+from cutaway.models.families.marian import MARIAN
 from cutaway.models.families.mistral import MISTRAL
 from cutaway.models.families.mixtral import MIXTRAL
 from cutaway.models.families.modernbert import MODERNBERT
@@ -18,6 +20,8 @@ from cutaway.models.families.qwen2 import QWEN2
 from cutaway.models.families.qwen3 import QWEN3
 from cutaway.models.families.qwen3_moe import QWEN3_MOE
 from cutaway.models.families.roberta import ROBERTA
+from cutaway.models.families.t5 import T5
+from cutaway.models.families.whisper import WHISPER
 from cutaway.models.families.xlm_roberta import XLM_ROBERTA
 
 # in the order in which an export looks for one that can express a network
@@ -42,6 +46,10 @@ FAMILIES: dict[str, Family] = {
         XLM_ROBERTA,
         DISTILBERT,
         ELECTRA,
+        T5,
+        BART,
+        MARIAN,
+        WHISPER,
     )
 }
 

@@ -167,6 +167,7 @@ class Family:
         outside: tensors that stand outside the prefix begin with these.
         skipped: tensors that are knowingly left out, as ends of names -> why.
         spellings: older ends of tensors' names -> what they are called now.
+        copies: tensors that a checkpoint may hold once more under another name -> ours, which they must equal.
         by_tensors: fields of ours that no key states -> whether they hold, by our config and the tensors' names.
     """
 
@@ -186,6 +187,7 @@ class Family:
     outside: tuple[str, ...] = ("lm_head.",)
     skipped: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, str] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
     by_tensors: Mapping[str, Callable[[Any, Collection[str]], bool]] = field(default_factory=dict)
 
     # config
@@ -258,12 +260,13 @@ class Family:
             expected: its state dict, for the names.
             prefixed: whether the checkpoint's names begin with the prefix.
         """
-        layers = getattr(config, "layers", 0)
         found: list[Place] = []
         covered: set[str] = set()
         for rule in self.rules:
             if rule.when is not None and not rule.when(config):
                 continue
+            first = rule.ours if isinstance(rule.ours, str) else rule.ours[0]
+            layers = getattr(config, "encoder_layers" if first.startswith("encoder.") else "layers", 0)
             for theirs, ours in _spelled_out(rule, layers):
                 if not all(name in expected for name in ours):
                     continue

@@ -80,4 +80,14 @@ class Experts(Layout):
         return [tensor.contiguous() for tensor in ours[0].unbind()]
 
 
-SAME, TURNED, BY_HEAD, EXPERTS = Layout(), Turned(), JoinedByHead(), Experts()
+class Row(Layout):
+    """A vector stored as the one row of a matrix, (1, C)."""
+
+    def into(self, theirs: Sequence[Tensor], config: Any) -> Sequence[Tensor]:
+        return [tensor.squeeze(0) for tensor in theirs]
+
+    def back(self, ours: Sequence[Tensor], config: Any) -> Sequence[Tensor]:
+        return [tensor[None] for tensor in ours]
+
+
+SAME, TURNED, BY_HEAD, EXPERTS, ROW = Layout(), Turned(), JoinedByHead(), Experts(), Row()

@@ -152,14 +152,16 @@ def open_huggingface(folder: Path, dtype: torch.dtype | None = None) -> tuple[Ne
     wanted = dict(assemble(config, None).state_dict())
     prefixed = any(name.startswith(family.prefix) for name in stored)
     tied = getattr(config, "tied", False)
-    # a tied output matrix may be in the file once more
+    # a tied output matrix may be in the file once more, and so may what the family says
     free = family.places(replace(config, tied=False), wanted, prefixed=prefixed) if tied else []  # pyright: ignore[reportCallIssue]
     if tied or head == "none":
         wanted.pop("lm_head.weight", None)
     places = family.places(config, wanted, prefixed=prefixed)
     theirs = {name for place in places for name in place.theirs}
     left = {name for name in stored.keys() - theirs if not family.skips(name)}
-    copies = {place.theirs[0]: place.ours[0] for place in free if left.issuperset(place.theirs)}
+    again = {place.theirs[0]: place.ours[0] for place in free if left.issuperset(place.theirs)}
+    again |= {(family.prefix if prefixed else "") + name: ours for name, ours in family.copies.items()}
+    copies = {name: ours for name, ours in again.items() if name in left}
     lacking, left = theirs - stored.keys(), left - copies.keys()
     problems = [f"missing: {', '.join(sorted(lacking)[:8])}"] * bool(lacking)
     problems += [f"left over: {', '.join(sorted(left)[:8])}"] * bool(left)
@@ -171,7 +173,7 @@ def open_huggingface(folder: Path, dtype: torch.dtype | None = None) -> tuple[Ne
         raise DamagedFile(f"the weights in {folder} do not fit their config: {error}") from error
     for name, ours in copies.items():
         if not torch.equal(shards[stored[name]], state.get(ours, state["embed_tokens.weight"])):
-            raise DamagedFile(f"{where} ties the output matrix to the embedding, but {name} in {folder} is another")
+            raise DamagedFile(f"{where} says that {name} is the embedding once more, but in {folder} it is another")
     dtype = dtype or _stored(state)
     network = assemble(config, {name: tensor.to(dtype) for name, tensor in state.items()}, where=str(folder))
     return network, Origin(family.model_type, values, prefixed)
