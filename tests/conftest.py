@@ -26,6 +26,7 @@ CHECKED = [
     "cutaway.models.ngram",
     "cutaway.models.rotary",
     "cutaway.models.sight",
+    "cutaway.text.audio",
     "cutaway.tokenizers.order",
     "cutaway.tokenizers.store",
     "cutaway.training.losses",
