@@ -28,7 +28,7 @@ _UNKNOWN = (1 << 63) - 1  # libsndfile's number of frames where the header does 
 _HIGHEST = 8_000.0  # Hz, where the highest mel filter ends, whatever the sampling rate
 _FLOOR = 1e-10  # the power of what is taken for silence
 _RANGE = 8.0  # what lies more than this many powers of ten below the loudest is raised to there
-_FRAME_NUMBERS = 1 << 26  # of all frames together: half a gigabyte
+_LARGEST = 1 << 26  # numbers in what a config asks for: half a gigabyte
 
 
 # reading
@@ -83,10 +83,8 @@ def _check_start(path: Path) -> None:
         raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; a sound file was expected")
     with path.open("rb") as file:
         start = file.read(12)
-    mp3 = start[:3] == b"ID3" or (
-        len(start) > 1 and start[0] == 0xFF and start[1] & 0xE6 == 0xE2
-    )  # a tag, or layer III
-    if not mp3 and start[:4] not in (b"RIFF", b"RF64", b"fLaC", b"OggS"):
+    layer3 = len(start) > 1 and start[0] == 0xFF and start[1] & 0xE6 == 0xE2  # an MP3 frame; others begin with a tag
+    if not layer3 and not start.startswith((b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3")):
         raise DamagedFile(f"{path} is not a sound file: its first bytes are not those of WAV, FLAC, Ogg or MP3")
     if path.suffix.lower() == ".raw":  # soundfile believes the name, and asks for what a header would say
         raise InputError(f"{path} is named as sound without a header; give it the name of what it is, such as .wav")
@@ -176,14 +174,15 @@ class MelConfig:
                 f"sampling_rate must be at least {2 * _HIGHEST:.0f}, as the mel filters reach up to {_HIGHEST:.0f} Hz, "
                 f"but {self.sampling_rate} was given"
             )
-        if self.feature_size > self.n_fft or self.frames * self.n_fft > _FRAME_NUMBERS or not self.frames:
+        sizes = self.samples, self.frames * self.n_fft, self.feature_size * self.n_fft
+        if not self.frames or max(sizes) > _LARGEST:
             raise ConfigError(
                 f"feature_size = {self.feature_size}, n_fft = {self.n_fft}, hop_length = {self.hop_length} and "
-                f"chunk_length = {self.chunk_length} do not make a spectrogram: its windows must hold 1 to "
-                f"{_FRAME_NUMBERS:,} numbers in all, and it can have at most n_fft mel bins"
+                f"chunk_length = {self.chunk_length} do not make a spectrogram: it must have a frame, and the chunk, "
+                f"its windows and the mel filters at most {_LARGEST:,} numbers each"
             )
-        if not np.isfinite(self.padding_value):
-            raise ConfigError(f"padding_value must be finite, but {self.padding_value} was given")
+        if not abs(self.padding_value) <= 1:
+            raise ConfigError(f"padding_value must be a sample, within -1 ... 1, but {self.padding_value} was given")
 
     @property
     def samples(self) -> int:

@@ -219,7 +219,8 @@ class TestConfig:
             ({"feature_size": "80"}, "feature_size .* must be int"),
             ({"feature_size": True}, "feature_size .* must be int"),
             ({"feature_size": 0}, "feature_size must be at least 1"),
-            ({"feature_size": 401}, "do not make a spectrogram"),
+            ({"feature_size": 1 << 20}, "do not make a spectrogram"),
+            ({"chunk_length": 10**9, "hop_length": 16 * 10**12}, "do not make a spectrogram"),
             ({"hop_length": -1}, "hop_length must be at least 1"),
             ({"hop_length": 480_001}, "do not make a spectrogram"),
             ({"hop_length": 1}, "do not make a spectrogram"),
@@ -227,7 +228,8 @@ class TestConfig:
             ({"n_fft": 401}, "n_fft must be even"),
             ({"n_fft": 480_002}, "at most 480000"),
             ({"sampling_rate": 8000}, "at least 16000"),
-            ({"padding_value": float("nan")}, "must be finite"),
+            ({"padding_value": float("nan")}, "padding_value must be"),
+            ({"padding_value": 1e300}, "padding_value must be"),
         ],
     )
     def test_what_is_not_understood_is_an_error_that_names_it(self, change: dict, message: str):
@@ -403,15 +405,14 @@ class TestDamage:
 
 
 class TestLimits:
-    @pytest.mark.parametrize("kind", [("FLAC", "PCM_16"), ("OGG", "OPUS")])
-    @pytest.mark.parametrize("lie", [False, True])
-    def test_t6_a_small_file_cannot_fill_the_memory(self, kind: tuple[str, str], lie: bool, tmp_path: Path):
+    @pytest.mark.parametrize("name", ["lossless.flac", "unknown length.flac", "opus.ogg"])
+    def test_t6_a_small_file_cannot_fill_the_memory(self, name: str, tmp_path: Path):
         """CVE-2026-54233: 25 MB of Opus became 15 GB. Silence packs best."""
-        path = tmp_path / "bomb"
+        path, kind = tmp_path / name, ("OGG", "OPUS") if name == "opus.ogg" else ("FLAC", "PCM_16")
         with soundfile.SoundFile(path, "w", 48_000, 2, kind[1], format=kind[0]) as file:
             for _ in range(120):
                 file.write(np.zeros((48_000, 2), np.int16))
-        if lie and kind[0] == "FLAC":
+        if name == "unknown length.flac":
             path.write_bytes(flac_of_length(path.read_bytes(), 0))
         whole = 120 * 48_000 * 2 * 4
         assert path.stat().st_size < whole / 200
@@ -467,6 +468,7 @@ class TestExtra:
             read_audio(path)
 
     def test_neither_torch_nor_a_decoder_is_loaded_before_it_is_needed(self):
-        code = "import sys, cutaway.text.audio as a; a.log_mel(a.np.zeros(9)); print({'torch', 'soundfile'} & {*sys.modules})"
+        work = "import sys, cutaway.text.audio as audio; audio.log_mel(audio.np.zeros(9)); "
+        code = work + "print({'torch', 'soundfile', 'soxr'} & {*sys.modules})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "set()"
