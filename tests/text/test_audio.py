@@ -280,6 +280,8 @@ class TestReading:
         samples = read_audio(write(tmp_path / "a.wav", np.stack([left, right], axis=1)))
         np.testing.assert_allclose(samples, (left + right) / 2, atol=1e-7)
         assert not read_audio(write(tmp_path / "b.wav", np.stack([left, -left], axis=1))).any()
+        loud = np.full((100, 2), 3e38)  # their sum is more than float32 holds
+        np.testing.assert_allclose(read_audio(write(tmp_path / "c.wav", loud)), 3e38, rtol=1e-6)
 
     @pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 44_100, 48_000])
     def test_other_rates_are_resampled(self, rate: int, tmp_path: Path):
@@ -329,15 +331,15 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (b"", "not a sound file"),
-            (b"This is text, not sound.", "not a sound file"),
-            ("Text in UTF-16".encode("utf-16"), "not a sound file"),
-            (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a sound file"),
+            (b"", "its first bytes are not those"),
+            (b"This is text, not sound.", "its first bytes are not those"),
+            ("Text in UTF-16".encode("utf-16"), "its first bytes are not those"),
+            (b"\x89PNG\r\n\x1a\n" + bytes(100), "its first bytes are not those"),
             (b"RIFF\x10\0\0\0AVI LIST" + bytes(100), "is not a sound file that can be read"),
             (b"OggS" + bytes(1000), "is not a sound file that can be read"),
             (b"fLaC" + bytes(1000), "is not a sound file that can be read"),
             (b"ID3" + bytes(1000), "is not a sound file that can be read"),
-            (b"MATLAB 5.0 MAT-file" + bytes(200), "not a sound file"),  # libsndfile would try these, too
+            (b"MATLAB 5.0 MAT-file" + bytes(200), "its first bytes are not those"),  # libsndfile would try these, too
         ],
     )
     def test_what_is_no_sound_is_refused(self, content: bytes, message: str, tmp_path: Path):
