@@ -28,6 +28,7 @@ CHECKED = [
     "cutaway.models.rotary",
     "cutaway.models.seq2seq",
     "cutaway.models.sight",
+    "cutaway.text.audio",
     "cutaway.tokenizers.order",
     "cutaway.tokenizers.store",
     "cutaway.training.losses",
