@@ -9,13 +9,16 @@ Shapes: T tokens of the prompt, V vocabulary.
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast, overload
 
+import numpy as np
 import torch
 
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.generation.sampling import Sampling, pick
-from cutaway.models import Model
+from cutaway.models import Model, Seq2Seq
+from cutaway.models.model import Source
 from cutaway.settings import build
 
 FinishReason = Literal["length", "stop", "end"]
@@ -92,7 +95,7 @@ class _StopStrings:
 
 def stream(
     model: Model,
-    prompt: str | Sequence[int],
+    prompt: Source,
     *,
     max_new_tokens: int = 100,
     temperature: float = 0.8,
@@ -101,15 +104,17 @@ def stream(
     min_p: float | None = None,
     repetition_penalty: float = 1.0,
     stop: str | Sequence[str] = (),
+    target: str | Sequence[int] = (),
     seed: int = 0,
 ) -> Iterator[Token]:
     """Continue a prompt, token by token; texts never hold half a character.
 
-    When a decoder's context is full, it goes on with the later half of what it has seen.
+    When a decoder's context is full, it goes on with the later half of what it has seen. An encoder–decoder writes a
+    target to what the prompt says, its source, and ends where its positions end.
 
     Args:
         model: what continues.
-        prompt: text or ids; an empty one begins a new text.
+        prompt: text or ids; an empty one begins a new text. Of an encoder–decoder what `Model.source_ids` takes.
         max_new_tokens: how many tokens at the most.
         temperature: 0 for the likeliest token always; see Sampling for this and the next four.
         top_k: see Sampling.
@@ -117,6 +122,7 @@ def stream(
         min_p: see Sampling.
         repetition_penalty: see Sampling.
         stop: end before any of these strings; they may span tokens.
+        target: text or ids that an encoder–decoder's target begins with, behind its first token.
         seed: the same seed and prompt give the same tokens.
 
     Raises:
@@ -139,7 +145,16 @@ def stream(
     _check_whole("seed", seed, 0)
     stops = _StopStrings([stop] if isinstance(stop, str) else list(stop))
     generator = torch.Generator().manual_seed(seed)
-    return _tokens(model, _start(model, prompt), max_new_tokens, how, stops, generator)
+    if not isinstance(model.network, Seq2Seq):
+        if len(target):
+            raise ConfigError("target begins what an encoder–decoder writes; give this model its text as the prompt")
+        return _tokens(model, _start(model, prompt), max_new_tokens, how, stops, generator)
+    source, config = model.source_ids(prompt), model.network.config
+    seen = model.ids(target if isinstance(target, str) else [config.start_id, *target])[0].tolist()
+    if config.ends and len(seen) >= config.context:
+        raise InputError(f"the target begins with {len(seen)} tokens, but this model writes {config.context} in all")
+    room = config.context - len(seen) if config.ends else max_new_tokens
+    return _tokens(model, seen, min(max_new_tokens, room), how, stops, generator, source)
 
 
 def _check_whole(name: str, value: int, least: int) -> None:
@@ -147,9 +162,9 @@ def _check_whole(name: str, value: int, least: int) -> None:
         raise ConfigError(f"{name} must be at least {least} and a whole number below 2^63, but {value!r} was given")
 
 
-def _start(model: Model, prompt: str | Sequence[int]) -> list[int]:
+def _start(model: Model, prompt: Source) -> list[int]:
     """The ids to continue; for an empty prompt the token that begins a text, or ends the one before."""
-    if prompt is None or isinstance(prompt, int | float):
+    if prompt is None or isinstance(prompt, int | float | Path | np.ndarray):
         raise InputError(f"a prompt must be text or token ids, but {prompt!r} was given")
     if len(prompt):
         return model.ids(prompt)[0].tolist()
@@ -162,20 +177,33 @@ def _start(model: Model, prompt: str | Sequence[int]) -> list[int]:
     return [begin]
 
 
+def _remember(network: Any, source: torch.Tensor | None, capacity: int) -> Any:
+    """An empty cache; an encoder–decoder's reads the source."""
+    return network.new_cache(1) if source is None else network.new_cache(source, capacity=capacity)
+
+
 @torch.inference_mode()
 def _tokens(
-    model: Model, seen: list[int], max_new_tokens: int, how: Sampling, stops: _StopStrings, generator: torch.Generator
+    model: Model,
+    seen: list[int],
+    max_new_tokens: int,
+    how: Sampling,
+    stops: _StopStrings,
+    generator: torch.Generator,
+    source: torch.Tensor | None = None,
 ) -> Iterator[Token]:
-    network, end, device = model.speaker("generating"), model.tokenizer.end_of_text, model.device
+    network = model.network if source is not None else model.speaker("generating")
+    end, device = model.tokenizer.end_of_text, model.device
     context = model.config.context if model.config.kind == "decoder" else None  # a recurrent state has no limit
     decoder = model.tokenizer.stream()
     was_training = network.training
     network.eval()
     try:
-        new, cache = seen[-context:] if context else seen, network.new_cache(1)
+        new = seen[-context:] if context else seen
+        cache = _remember(network, source, len(seen) + max_new_tokens)
         for left in reversed(range(max_new_tokens)):
             if context and cache.length + len(new) > context:  # full: forget the earlier half
-                new, cache = seen[-(context // 2 or 1) :], network.new_cache(1)
+                new, cache = seen[-(context // 2 or 1) :], _remember(network, None, context)
             ids = torch.tensor([new], device=device)  # (1, T), later (1, 1)
             logits = network(ids, cache=cache)[0, -1].float().cpu()  # (V,)
             chosen = pick(logits, how, seen, generator)
@@ -200,7 +228,7 @@ def _tokens(
 @overload
 def generate(
     model: Model,
-    prompt: str | Sequence[int],
+    prompt: Source,
     *,
     on_token: Callable[[Token], None] | None = None,
     seed: int = 0,
@@ -217,7 +245,7 @@ def generate(
 ) -> list[Generation]: ...
 def generate(
     model: Model,
-    prompt: str | Sequence[int] | Sequence[str],
+    prompt: Source | Sequence[str],
     *,
     on_token: Callable[[Token], None] | None = None,
     seed: int = 0,
@@ -248,7 +276,7 @@ def generate(
 
 def _one(
     model: Model,
-    prompt: str | Sequence[int],
+    prompt: Source,
     on_token: Callable[[Token], None] | None,
     seed: int,
     options: dict[str, Any],
@@ -259,10 +287,19 @@ def _one(
         if on_token is not None:
             on_token(token)
     return Generation(
-        prompt=prompt if isinstance(prompt, str) else [int(id) for id in prompt],
+        prompt=_shown(prompt),
         text="".join(token.text for token in tokens),
         ids=[token.id for token in tokens],
         logprobs=[token.logprob for token in tokens],
         finish_reason=tokens[-1].finish_reason or "length",
         seed=seed,
     )
+
+
+def _shown(prompt: Source) -> str | list[int]:
+    """A prompt as it is kept with its continuation; of sound only what it is called."""
+    if isinstance(prompt, str | Path):
+        return str(prompt)
+    if isinstance(prompt, np.ndarray) or (isinstance(prompt, torch.Tensor) and prompt.is_floating_point()):
+        return f"sound {tuple(prompt.shape)}"
+    return [int(id) for id in prompt]

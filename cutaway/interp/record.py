@@ -26,6 +26,7 @@ from cutaway.models import (
     Seq2SeqConfig,
     match_names,
 )
+from cutaway.models.model import Source
 
 if TYPE_CHECKING:
     from cutaway.interp.ledger import Ledger
@@ -198,7 +199,7 @@ def record(
     names: str | Iterable[str] = "*",
     *,
     limit: int = LIMIT,
-    source: Text | None = None,
+    source: Source | None = None,
 ) -> Recording:
     """Run the model once and keep the activations that `names` select. Changes no logit by a single bit.
 
@@ -223,7 +224,7 @@ def replace(
     names: str | Iterable[str] = (),
     *,
     limit: int = LIMIT,
-    source: Text | None = None,
+    source: Source | None = None,
 ) -> Recording:
     """Run the model with activations replaced.
 
@@ -261,7 +262,7 @@ def _run(
     names: str | Iterable[str],
     edits: Edits,
     limit: int,
-    source: Text | None = None,
+    source: Source | None = None,
 ) -> Recording:
     ids = model.ids(text)
     given = {} if source is None else {"source": model.source_ids(source)}

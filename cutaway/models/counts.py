@@ -241,8 +241,11 @@ def _seq2seq(c: Seq2SeqConfig, T: int) -> Counts:
         "convolutions": (2 * c.mel_bins + 6 * C) * audio,
         "norms": norms * (2 * C + (2 if c.norm == "layernorm" else 1)),
         "queries, keys and values": sum(L * n * 3 * inner for L, inner, n, *_ in stacks),
-        "attention patterns": (c.encoder_layers * c.encoder_heads + 2 * c.layers * c.heads) * T,
-        "attention outputs": sum(L * n * inner for L, inner, n, *_ in stacks),
+        # where a bias is learned, no kernel computes the pattern twice to save it
+        "attention patterns": (c.encoder_layers * c.encoder_heads + c.layers * c.heads)
+        * T
+        * (c.position == "relative"),
+        "attention outputs": sum(L * n * inner for L, inner, n, *_ in stacks) + c.layers * c.heads,
         "mlp": sum(L * kept * M for L, _, _, M, _ in stacks),
         "dropout": sum(L * (n + 1) + 1 for L, _, n, *_ in stacks) * C if c.dropout else 0,
         "logits": 2 * V,  # and their gradient

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -29,6 +30,7 @@ from cutaway.models.gru import Recurrent
 from cutaway.models.hub import fetch, is_repository
 from cutaway.models.seq2seq import Seq2Seq
 from cutaway.models.tap import OFF, Tap
+from cutaway.text.audio import MelConfig, log_mel, mel_config, published, read_audio
 from cutaway.tokenizers import Tokenizer, load_tokenizer
 from cutaway.tokenizers.frame import frame
 from cutaway.tokenizers.from_gguf import tokenizer_from_gguf
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 MODEL_JSON, WEIGHTS = "model.json", "model.safetensors"
 FORMATS = ("cutaway", "huggingface")
+Source: TypeAlias = str | Sequence[int] | Tensor | Path | np.ndarray  # what an encoder–decoder is given to read
+LISTENING = ("preprocessor_config.json", "processor_config.json")  # the newer name comes second, and holds the same
 CHECKPOINTS = "checkpoints"  # inside a run folder: step-00001000, step-00002000 …
 
 
@@ -49,10 +53,22 @@ class Model:
         tokenizer: text <-> ids.
         source: where it came from, for messages and receipts.
         origin: the published form that it was read from, if any.
+        mel: how a model that listens turns sound into spectrograms; None of others.
     """
 
-    def __init__(self, network: Network, tokenizer: Tokenizer, source: str = "", origin: Origin | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        tokenizer: Tokenizer,
+        source: str = "",
+        origin: Origin | None = None,
+        mel: MelConfig | None = None,
+    ) -> None:
         self.network, self.tokenizer, self.source, self.origin = network, tokenizer, source, origin
+        if isinstance(network, Seq2Seq) and network.config.source == "audio":
+            self.mel = mel or MelConfig(feature_size=network.config.mel_bins)
+        else:
+            self.mel = None
 
     @property
     def config(self) -> NetworkConfig:
@@ -114,20 +130,32 @@ class Model:
             )
         return ids
 
-    def source_ids(self, source: str | Sequence[int] | Tensor) -> Tensor:
-        """What an encoder–decoder reads, on the model's device: (B, S) int64, or (B, M, F) spectrograms of audio.
+    def source_ids(self, source: Source) -> Tensor:
+        """What an encoder–decoder reads, on the model's device: (B, S) int64, or (B, M, F) spectrograms of sound.
 
         Args:
-            source: text, which gets the special tokens that its tokenizer's file states; or ids; or spectrograms.
+            source: text, which gets the special tokens that its tokenizer's file states, or ids; of sound the path of a
+                file, samples, or spectrograms.
 
         Raises:
             ConfigError: the model reads no source.
-            InputError: no tokens, or an id outside the vocabulary.
+            InputError: no tokens, an id outside the vocabulary, or text for a model that listens.
         """
         if not isinstance(self.network, Seq2Seq):
             raise ConfigError(f"a source is for an encoder–decoder, but {self.source or 'this'} is another network")
-        if isinstance(source, Tensor) and source.is_floating_point():
+        if self.mel is not None:
+            if isinstance(source, Path):
+                source = read_audio(source, self.mel.sampling_rate)
+            if isinstance(source, np.ndarray):
+                source = torch.from_numpy(log_mel(source, self.mel))[None]
+            if not isinstance(source, Tensor) or not source.is_floating_point():
+                raise InputError(
+                    "this model listens: give a Path of a sound file, samples as an array, or spectrograms as a "
+                    f"tensor, but {type(source).__name__} was given"
+                )
             return source.to(self.device)
+        if isinstance(source, Path | np.ndarray):
+            raise InputError(f"this model reads text or token ids, but {type(source).__name__} was given")
         if isinstance(source, str):
             source = frame(self.tokenizer, self.tokenizer.encode(source))[0]
         return self._checked(source)
@@ -137,7 +165,7 @@ class Model:
         self,
         text: str | Sequence[int] | Tensor,
         *,
-        source: str | Sequence[int] | Tensor | None = None,
+        source: Source | None = None,
         cache: Any = None,
         tap: Tap = OFF,
     ) -> Float[Tensor, "B T V"]:
@@ -159,8 +187,8 @@ class Model:
     @overload
     def generate(self, prompt: list[str] | tuple[str, ...], **options: Any) -> list[Generation]: ...
     @overload
-    def generate(self, prompt: str | Sequence[int], **options: Any) -> Generation: ...
-    def generate(self, prompt: str | Sequence[int] | Sequence[str], **options: Any) -> Generation | list[Generation]:
+    def generate(self, prompt: Source, **options: Any) -> Generation: ...
+    def generate(self, prompt: Source | Sequence[str], **options: Any) -> Generation | list[Generation]:
         """Continue a prompt, or several; the options are those of `cutaway.generate`."""
         from cutaway.generation import generate  # the one convenience that reaches down the house
 
@@ -175,6 +203,24 @@ def write_model(model: Model, folder: Path) -> None:
         state.pop("lm_head.weight", None)  # it is the embedding
     write_tensors(state, folder / WEIGHTS)
     model.tokenizer.save(folder)
+    write_listening(model, folder)
+
+
+def write_listening(model: Model, folder: Path) -> None:
+    """Write how a model that listens makes its spectrograms; nothing for others."""
+    if model.mel is not None:
+        write_json(folder / LISTENING[0], published(model.mel))
+
+
+def read_listening(folder: Path) -> MelConfig | None:
+    """How a folder's model makes its spectrograms, where a file says it."""
+    for name in LISTENING:
+        if (folder / name).is_file():
+            values = read_json(folder / name)
+            if not isinstance(values, dict):
+                raise DamagedFile(f"{folder / name} must hold a JSON object")
+            return mel_config(values, str(folder / name))
+    return None
 
 
 def save_model(
@@ -204,6 +250,7 @@ def save_model(
             write_model(model, room)
         else:
             model.tokenizer.save(room)
+            write_listening(model, room)
             roles = {"bos_token_id": model.tokenizer.begin_of_text, "eos_token_id": model.tokenizer.end_of_text}
             write_huggingface(model.network, room, family=family, origin=model.origin, extra=roles)
     return folder
@@ -263,7 +310,8 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model
     if not (path / MODEL_JSON).is_file():
         if (path / CONFIG).is_file() and not (path / CHECKPOINTS).is_dir():
             network, origin = open_huggingface(path, dtype)
-            return Model(network, load_tokenizer(path), str(source), origin)
+            mel = read_listening(path) if getattr(network.config, "source", "") == "audio" else None
+            return Model(network, load_tokenizer(path), str(source), origin, mel)
         if not (path / CHECKPOINTS).is_dir():
             raise InputError(
                 f"{path} is neither a model folder (no {MODEL_JSON}), nor a run folder (no {CHECKPOINTS}/), "
@@ -278,4 +326,5 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model
         name: tensor.to(dtype or tensor.dtype, copy=True) for name, tensor in read_tensors(folder / WEIGHTS).items()
     }
     network = assemble(config, state, where=str(folder / WEIGHTS))
-    return Model(network, load_tokenizer(folder), source=str(source))
+    mel = read_listening(folder) if getattr(config, "source", "") == "audio" else None
+    return Model(network, load_tokenizer(folder), str(source), mel=mel)

@@ -70,9 +70,10 @@ class Attention(nn.Module):
         return self.o_proj(z.transpose(1, 2).flatten(2))
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, tap: Tap) -> Tensor:
-        if tap.wants("scores", "pattern"):
+        learned = bias is not None and torch.is_grad_enabled()  # then torch's kernel keeps copies in float32
+        if learned or tap.wants("scores", "pattern"):
             explicit = explicit_attention(q, k, v, tap, scale=self.scale, mask=mask, bias=bias)
-            if tap.edits("scores", "pattern"):
+            if learned or tap.edits("scores", "pattern"):
                 return explicit
         if bias is not None:
             mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)

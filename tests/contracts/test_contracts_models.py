@@ -1,12 +1,24 @@
 """What holds for every network, whatever its features: add a shape here and it is held to all of it."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from cutaway import load_model, record, replace, save_model
 from cutaway.errors import ConfigError, DamagedFile
 from cutaway.interp import ledger, logit_lens, predicted_bytes
-from cutaway.models import ActiveTap, DecoderConfig, Encoder, Model, NetworkConfig, RecurrentConfig, build_network
+from cutaway.models import (
+    ActiveTap,
+    DecoderConfig,
+    EncoderConfig,
+    Model,
+    NetworkConfig,
+    RecurrentConfig,
+    Seq2Seq,
+    Seq2SeqConfig,
+    build_network,
+)
 from cutaway.tokenizers import Tokenizer, train_tokenizer
 
 GPT2 = {"norm": "layernorm", "position": "learned", "activation": "gelu_tanh", "gated": False, "qk_norm": False}
@@ -24,6 +36,19 @@ GEMMA = {
 }
 NEOX = {"norm": "layernorm", "gated": False, "qk_norm": False, "tied": False}
 SPARSE = {"expert_width": 20, "expert_layers": (0, 2), "windows": (0, 0, 5)}
+BERT = {"norm_place": "sum", "position": "learned", "gated": False, **BIASES}
+BART = {
+    "norm": "layernorm",
+    "norm_place": "sum",
+    "embed_norm": True,
+    "position": "learned",
+    "position_offset": 2,
+    "gated": False,
+    "logit_bias": True,
+    "tied": True,
+    **BIASES,
+}
+WHISPER = {"norm": "layernorm", "position": "sinusoidal", "gated": False, "key_bias": False, **BIASES}
 SHAPES: dict[str, tuple[type, dict]] = {
     "qwen3": (DecoderConfig, {"layers": 2, "width": 32, "heads": 4}),
     "llama": (DecoderConfig, {"layers": 3, "width": 32, "heads": 4, "kv_heads": 2, "qk_norm": False, "tied": False}),
@@ -41,20 +66,24 @@ SHAPES: dict[str, tuple[type, dict]] = {
         {"layers": 2, "width": 32, "heads": 2, "norm": "layernorm", "norm_place": "both", **BIASES},
     ),
     "experts": (DecoderConfig, {"layers": 3, "width": 32, "heads": 4, "experts": 4, "experts_used": 2, **SPARSE}),
+    "modernbert": (EncoderConfig, {"layers": 3, "width": 24, "heads": 2, "windows": (0, 3, 5)}),
+    "bert": (EncoderConfig, {"layers": 2, "width": 24, "heads": 3, "embed_width": 16, "token_types": 2, **BERT}),
+    "t5": (Seq2SeqConfig, {"layers": 2, "encoder_layers": 3, "width": 24, "heads": 3, "relative_buckets": 8}),
+    "bart": (Seq2SeqConfig, {"layers": 2, "width": 24, "heads": 4, "encoder_heads": 2, **BART}),
+    "whisper": (Seq2SeqConfig, {"layers": 2, "width": 24, "heads": 3, "source": "audio", "mel_bins": 5, **WHISPER}),
     "gru": (RecurrentConfig, {"layers": 2, "width": 12, "hidden": 20}),
     "lstm": (RecurrentConfig, {"layers": 2, "width": 16, "hidden": 16, "cell": "lstm", "tied": True}),
 }
-TEXT = "the cat sat on the mat"
+TEXT, SOURCE = "the cat sat on the mat", "a mat that the cat sat on"
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return train_tokenizer([TEXT * 3], "char", 300)
+    return train_tokenizer([(TEXT + SOURCE) * 3], "char", 300)
 
 
-@pytest.fixture(params=SHAPES)
-def model(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Model:
-    kind, fields = SHAPES[request.param]
+def made(shape: str, tokenizer: Tokenizer) -> Model:
+    kind, fields = SHAPES[shape]
     config: NetworkConfig = kind(vocab_size=tokenizer.vocab_size, context=32, **fields)
     torch.manual_seed(0)
     network = build_network(config).eval()
@@ -64,8 +93,37 @@ def model(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Model:
     return Model(network, tokenizer, "a test")
 
 
+@pytest.fixture(params=SHAPES)
+def model(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Model:
+    return made(request.param, tokenizer)
+
+
+@pytest.fixture(params=[name for name, (kind, _) in SHAPES.items() if kind in (DecoderConfig, RecurrentConfig)])
+def speaker(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Model:
+    """The networks that predict the next token of a text."""
+    return made(request.param, tokenizer)
+
+
 def attends(model: Model) -> bool:
-    return isinstance(model.config, DecoderConfig)
+    return not isinstance(model.config, RecurrentConfig)
+
+
+def given(model: Model, text: str = SOURCE) -> dict[str, Any]:
+    """What an encoder–decoder reads beside the text, which is its target."""
+    if not isinstance(model.config, Seq2SeqConfig):
+        return {}
+    if model.config.source == "text":
+        return {"source": text}
+    bins, length = model.config.mel_bins, 2 * len(text) - 1
+    frames = torch.randn(1, bins, length, generator=torch.Generator().manual_seed(length))
+    return {"source": frames.to(next(model.network.parameters()).dtype)}
+
+
+def streams(model: Model) -> list[tuple[str, int]]:
+    """Every residual stream: what its names begin with, and how many layers it has."""
+    config = model.config
+    encoder = [("encoder.", config.encoder_layers)] if isinstance(config, Seq2SeqConfig) else []
+    return [*encoder, ("", config.layers)]
 
 
 def layers(model: Model) -> range:
@@ -73,84 +131,110 @@ def layers(model: Model) -> range:
 
 
 def test_recording_everything_changes_no_bit(model: Model):
-    plain = model.logits(TEXT)
-    recording = record(model, TEXT)
+    plain = model.logits(TEXT, **given(model))
+    recording = record(model, TEXT, **given(model))
     assert list(recording) == model.network.tap_names()
     assert torch.equal(recording.logits, plain)
     assert torch.equal(recording["logits"].float(), plain)
     assert recording.receipt.difference == 0.0
     assert recording.receipt.bytes == sum(v.numel() * 4 for v in recording.values())
-    assert torch.equal(model.logits(TEXT), plain)  # nothing is left behind
+    assert torch.equal(model.logits(TEXT, **given(model)), plain)  # nothing is left behind
 
 
 def test_recording_inside_autograd_changes_no_bit_either(model: Model):
-    ids = model.ids(TEXT)
+    ids, read = model.ids(TEXT), {name: model.source_ids(source) for name, source in given(model).items()}
     seen: dict = {}
-    tapped = model.network(ids, tap=ActiveTap(model.network.tap_names(), sink=seen.__setitem__))
-    assert torch.equal(tapped, model.network(ids))
+    tapped = model.network(ids, **read, tap=ActiveTap(model.network.tap_names(), sink=seen.__setitem__))
+    assert list(seen) == model.network.tap_names()
+    assert torch.equal(tapped, model.network(ids, **read))
 
 
 def test_memory_is_predicted_exactly(model: Model):
-    recording = record(model, TEXT)
-    assert predicted_bytes(model.config, list(recording), 1, len(recording.tokens)) == recording.receipt.bytes
+    recording = record(model, TEXT, **given(model))
+    read = 0 if recording.source is None else recording.source.shape[-1]
+    predicted = predicted_bytes(model.config, list(recording), 1, len(recording.tokens), source=read)
+    assert predicted == recording.receipt.bytes
 
 
 def test_own_activations_put_back_change_nothing(model: Model):
     model.network.double()
-    recording = record(model, TEXT)
-    same = replace(model, TEXT, dict(recording))
+    recording = record(model, TEXT, **given(model))
+    same = replace(model, TEXT, dict(recording), **given(model))
     assert same.receipt.difference < 1e-12
 
 
-def test_patterns_are_causal_distributions_and_matter(model: Model):
-    if not attends(model):
-        assert not [name for name in model.network.tap_names() if "pattern" in name]
-        return
-    for pattern in record(model, TEXT, "layers.*.attn.pattern").values():
+def test_patterns_are_distributions_and_matter(model: Model):
+    names = [name for name in model.network.tap_names() if name.endswith("pattern")]
+    assert bool(names) == attends(model)
+    for name, pattern in record(model, TEXT, names or "embed", **given(model)).items() if names else ():
         torch.testing.assert_close(pattern.sum(-1), torch.ones(pattern.shape[:-1]))
-        assert pattern.triu(1).abs().max() == 0
-    uniform = replace(model, TEXT, {"layers.0.attn.pattern": lambda p: torch.ones_like(p).tril() / p.shape[-1]})
-    assert uniform.receipt.difference > 1e-3
+        causal = not name.startswith("encoder") and "cross" not in name and not isinstance(model.config, EncoderConfig)
+        assert (pattern.triu(1).abs().max() == 0) == causal
+    for name in [name for name in names if "layers.0." in name]:
+        uniform = replace(model, TEXT, {name: lambda p: (p > 0) / (p > 0).sum(-1, keepdim=True)}, **given(model))
+        assert uniform.receipt.difference > 1e-3
 
 
-def test_the_parts_add_up(model: Model):
+def test_the_gates_of_a_recurrent_model_add_up(model: Model):
+    if not isinstance(model.config, RecurrentConfig):
+        return
     recording = record(model, TEXT)
     for i in layers(model):
         at = f"layers.{i}."
-        if isinstance(model.config, RecurrentConfig):
-            part = {name.removeprefix(at): value for name, value in recording.items() if name.startswith(at)}
-            before = torch.cat((torch.zeros_like(part["hidden"][:, :1]), part["hidden"][:, :-1]), dim=1)
-            if model.config.cell == "gru":
-                expected = (1 - part["update"]) * part["candidate"] + part["update"] * before
-            else:
-                earlier = torch.cat((torch.zeros_like(part["cell"][:, :1]), part["cell"][:, :-1]), dim=1)
+        part = {name.removeprefix(at): value for name, value in recording.items() if name.startswith(at)}
+        before = torch.cat((torch.zeros_like(part["hidden"][:, :1]), part["hidden"][:, :-1]), dim=1)
+        if model.config.cell == "gru":
+            expected = (1 - part["update"]) * part["candidate"] + part["update"] * before
+        else:
+            earlier = torch.cat((torch.zeros_like(part["cell"][:, :1]), part["cell"][:, :-1]), dim=1)
+            torch.testing.assert_close(
+                part["forget"] * earlier + part["input"] * part["candidate"], part["cell"], rtol=1e-5, atol=1e-5
+            )
+            expected = part["output"] * part["cell"].tanh()
+        torch.testing.assert_close(part["hidden"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_parts_of_the_residual_stream_add_up(model: Model):
+    if not attends(model):
+        return
+    recording = record(model, TEXT, **given(model))
+    for prefix, count in streams(model):
+        for i in range(count):
+            at = f"{prefix}layers.{i}."
+            before = "resid_pre"
+            for part, after in (("attn", "resid_mid"), ("cross_attn", "resid_cross"), ("mlp", "resid_post")):
+                if at + after not in recording:
+                    assert part == "cross_attn"
+                    continue
+                summed = after if f"{at}{part}_sum" not in recording else f"{part}_sum"  # else a norm stands between
                 torch.testing.assert_close(
-                    part["forget"] * earlier + part["input"] * part["candidate"], part["cell"], rtol=1e-5, atol=1e-5
+                    recording[at + before] + recording[f"{at}{part}_out"], recording[at + summed]
                 )
-                expected = part["output"] * part["cell"].tanh()
-            torch.testing.assert_close(part["hidden"], expected, rtol=1e-5, atol=1e-5)
-            continue
-        torch.testing.assert_close(
-            recording[at + "resid_pre"] + recording[at + "attn_out"], recording[at + "resid_mid"]
-        )
-        torch.testing.assert_close(
-            recording[at + "resid_mid"] + recording[at + "mlp_out"], recording[at + "resid_post"]
-        )
-        if i:
-            assert torch.equal(recording[at + "resid_pre"], recording[f"layers.{i - 1}.resid_post"])
+                before = after
+            if i:
+                assert torch.equal(recording[at + "resid_pre"], recording[f"{prefix}layers.{i - 1}.resid_post"])
 
 
 def test_patching_everything_or_nothing_recovers_all_or_nothing(model: Model):
-    other = TEXT.replace("cat", "mat")
-    clean, corrupt = record(model, TEXT), record(model, other)
+    other, other_source = TEXT.replace("cat", "mat"), SOURCE.replace("cat", "mat cat")
+    clean, corrupt = record(model, TEXT, **given(model)), record(model, other, **given(model))
     start = "layers.0.resid_pre" if attends(model) else "embed"
-    everything = replace(model, other, {start: clean[start]})
+    everything = replace(model, other, {start: clean[start]}, **given(model))
     torch.testing.assert_close(everything.logits, clean.logits, rtol=1e-5, atol=1e-5)
-    nothing = replace(model, other, {start: lambda x: x})
+    nothing = replace(model, other, {start: lambda x: x}, **given(model))
     torch.testing.assert_close(nothing.logits, corrupt.logits, rtol=1e-5, atol=1e-5)
+    if isinstance(model.config, Seq2SeqConfig):  # all that is read of a source is its keys and values
+        read = {name: clean[name] for name in clean if "cross_attn.k" in name or "cross_attn.v" in name}
+        moved = replace(model, TEXT, {name: lambda x: 2 * x for name in read}, **given(model))
+        assert moved.receipt.difference > 1e-3
+        last = f"encoder.layers.{model.config.encoder_layers - 1}.resid_post"
+        again = replace(model, TEXT, {last: clean[last]}, **given(model, SOURCE[::-1]))
+        torch.testing.assert_close(again.logits, clean.logits, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(record(model, TEXT, "logits", **given(model, other_source)).logits, clean.logits)
 
 
-def test_patching_before_the_first_difference_does_nothing(model: Model):
+def test_patching_before_the_first_difference_does_nothing(speaker: Model):
+    model = speaker
     other = TEXT.replace("sat", "set")
     corrupt = record(model, other)
     place = "layers.0.resid_pre" if attends(model) else "layers.0.hidden"
@@ -167,7 +251,8 @@ def test_patching_before_the_first_difference_does_nothing(model: Model):
     torch.testing.assert_close(untouched.logits, corrupt.logits, rtol=1e-5, atol=1e-5)
 
 
-def test_patching_the_last_state_at_the_last_position_recovers_its_logits(model: Model):
+def test_patching_the_last_state_at_the_last_position_recovers_its_logits(speaker: Model):
+    model = speaker
     clean, other = record(model, TEXT), TEXT.replace("cat", "mat")
     last = layers(model)[-1]
     place = f"layers.{last}.resid_post" if attends(model) else f"layers.{last}.hidden"
@@ -182,7 +267,8 @@ def test_patching_the_last_state_at_the_last_position_recovers_its_logits(model:
     assert (patched[:, -2] - clean.logits[:, -2]).abs().max() > 1e-3
 
 
-def test_no_gradient_reaches_a_logit_from_a_later_token(model: Model):
+def test_no_gradient_reaches_a_logit_from_a_later_token(speaker: Model):
+    model = speaker
     """Exactly none; and some from the token itself, or the test would hold for a constant."""
     ids = model.ids(TEXT)
     t = 9
@@ -196,22 +282,24 @@ def test_no_gradient_reaches_a_logit_from_a_later_token(model: Model):
 def test_the_lens_ends_with_the_model(model: Model):
     if not attends(model):
         return
-    probabilities = model.logits(TEXT)[0].softmax(-1).max(-1)
-    for t, cell in enumerate(logit_lens(model, TEXT).cells[-1]):
+    recording = record(model, TEXT, "layers.*.resid_*", **given(model))
+    probabilities = recording.logits[0].softmax(-1).max(-1)
+    for t, cell in enumerate(logit_lens(recording).cells[-1]):
         token, p = cell.top[0]
         assert token == model.tokenizer.token(int(probabilities.indices[t]))
         assert p == float(probabilities.values[t])
 
 
 @torch.no_grad()
-def test_with_a_cache_every_activation_is_the_same(model: Model):
+def test_with_a_cache_every_activation_is_the_same(speaker: Model):
+    model = speaker
     ids = model.ids(TEXT)
     whole = record(model, ids)
-    assert not isinstance(model.network, Encoder)
-    cache = model.network.new_cache(1, 32)
+    network: Any = model.network
+    cache = network.new_cache(1, 32)
     for start, end in ((0, 3), (3, 4), (4, 9), (9, 10)):
         step: dict[str, torch.Tensor] = {}
-        model.network(ids[:, start:end], cache=cache, tap=ActiveTap(whole, sink=step.__setitem__))
+        network(ids[:, start:end], cache=cache, tap=ActiveTap(whole, sink=step.__setitem__))
         assert step.keys() == set(whole)
         for name, value in step.items():
             over = 2 if name.endswith(("attn.q", "attn.k", "attn.v", "attn.z", "scores", "pattern")) else 1
@@ -222,7 +310,8 @@ def test_with_a_cache_every_activation_is_the_same(model: Model):
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
-def test_the_ledger_sums_to_the_logit_at_every_level(model: Model, dtype: torch.dtype, bound: float):
+def test_the_ledger_sums_to_the_logit_at_every_level(speaker: Model, dtype: torch.dtype, bound: float):
+    model = speaker
     model.network.to(dtype)
     logits = record(model, TEXT, "logits")["logits"][0].double()
     for position, token, minus in ((-1, None, None), (5, "t", None), (12, "a", "o")):
@@ -242,14 +331,14 @@ def test_names_that_do_not_exist_are_met_with_near_ones(model: Model):
     with pytest.raises(ConfigError, match="did you mean embed"):
         record(model, TEXT, "embedd")
     with pytest.raises(ConfigError, match="unknown activation"):
-        replace(model, TEXT, {"layers.9.nothing": torch.zeros(1)})
+        replace(model, TEXT, {"layers.9.nothing": torch.zeros(1)}, **given(model))
 
 
 def test_saved_and_loaded_is_the_same(model: Model, tmp_path):
     save_model(model, tmp_path / "m")
     again = load_model(tmp_path / "m")
     assert again.config == model.config
-    assert torch.equal(again.logits(TEXT), model.logits(TEXT))
+    assert torch.equal(again.logits(TEXT, **given(model)), model.logits(TEXT, **given(model)))
     weights = tmp_path / "m" / "model.safetensors"
     damaged = bytearray(weights.read_bytes())
     damaged[-1] ^= 1
@@ -261,8 +350,32 @@ def test_saved_and_loaded_is_the_same(model: Model, tmp_path):
 def test_a_batch_gives_what_its_rows_give(model: Model):
     model.network.double()
     ids = torch.stack([model.ids(TEXT)[0], model.ids(TEXT[::-1])[0]])
-    together = record(model, ids)
+    sources = [given(model, text) for text in (SOURCE, SOURCE[::-1])]
+    read = torch.cat([model.source_ids(row["source"]) for row in sources]) if sources[0] else None
+    together = record(model, ids, source=read)
     for row in range(2):
-        alone = record(model, ids[row])
+        alone = record(model, ids[row], **sources[row])
         for name, value in alone.items():
             torch.testing.assert_close(together[name][row], value[0], rtol=1e-10, atol=1e-12)
+
+
+@torch.no_grad()
+def test_with_a_cache_an_encoder_decoder_computes_the_same(model: Model):
+    if not isinstance(model.network, Seq2Seq):
+        return
+    whole = record(model, TEXT, **given(model))
+    ids, source = whole.ids, whole.source
+    assert source is not None
+    cache = model.network.new_cache(source)
+    for start, end in ((0, 3), (3, 4), (4, 9)):
+        step: dict[str, torch.Tensor] = {}
+        model.network(ids[:, start:end], cache=cache, tap=ActiveTap(whole, sink=step.__setitem__))
+        assert step.keys() == {name for name in whole if not name.startswith("encoder.")}
+        for name, value in step.items():
+            expected = whole[name]
+            if not name.endswith(("cross_attn.k", "cross_attn.v")):  # the whole source, at every step
+                over = 2 if ".attn." in name or ".cross_attn." in name else 1
+                expected = expected.narrow(over, start, end - start)
+            if name.endswith((".attn.scores", ".attn.pattern")):
+                expected = expected[..., :end]  # the keys so far
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)

@@ -17,6 +17,8 @@ from cutaway.models import (
     NetworkConfig,
     Recurrent,
     RecurrentConfig,
+    Seq2Seq,
+    Seq2SeqConfig,
     build_network,
     decoder_of_size,
 )
@@ -41,9 +43,28 @@ CONFIGS: dict[str, NetworkConfig] = {
         next_sentence=True,
     ),
     "tagger": EncoderConfig(90, 32, 2, 32, 4, head="token_classification", labels=("a", "b"), tied=False),
+    "t5": Seq2SeqConfig(90, 32, 48, 2, 3, 32, 4, head_dim=10, encoder_mlp_width=50),
+    "bart": Seq2SeqConfig(
+        90, 32, 48, 2, 3, 32, 4, 2, norm="layernorm", norm_place="sum", embed_norm=True, position="learned",
+        position_offset=2, gated=False, attention_bias=True, output_bias=True, mlp_bias=True, logit_bias=True,
+        tied=True, activation="relu", dropout=0.1,
+    ),
+    "whisper": Seq2SeqConfig(
+        90, 32, 48, 2, 1, 32, 4, source="audio", mel_bins=10, norm="layernorm", position="learned", gated=False,
+        attention_bias=True, key_bias=False, output_bias=True, mlp_bias=True, activation="gelu",
+    ),
     "gru": RecurrentConfig(70, 32, 2, 12, 20),
     "lstm": RecurrentConfig(70, 32, 3, 16, 16, "lstm", tied=True),
 }  # fmt: skip
+
+
+def reads(config: NetworkConfig, batch: int) -> dict[str, Tensor]:
+    """What an encoder–decoder reads: as many steps as its target has."""
+    if not isinstance(config, Seq2SeqConfig):
+        return {}
+    if config.source == "audio":
+        return {"source": torch.zeros(batch, config.mel_bins, 2 * config.context)}
+    return {"source": torch.zeros(batch, config.context, dtype=torch.int64)}
 
 
 @pytest.mark.parametrize("name", [*CONFIGS, "gru-classic"])
@@ -59,15 +80,18 @@ def test_operations_are_those_torch_counts(name: str):
     config = CONFIGS[name]
     network = build_network(config)
     # step by step and with explicit attention, as the counter does not know the fused kernels of the CPU
-    inside = "hidden" if isinstance(network, Recurrent) else "attn.pattern"
-    same = ActiveTap(edits={f"layers.{i}.{inside}": lambda x: x for i in range(config.layers)})
+    inside = ".hidden" if isinstance(network, Recurrent) else "attn.pattern"
+    same = ActiveTap(edits={name: lambda x: x for name in network.tap_names() if name.endswith(inside)})
     ids = torch.zeros(2, config.context, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
-        logits = network(ids, tap=same)
+        logits = network(ids, **reads(config, 2), tap=same)
         forward = counter.get_total_flops()
         logits.sum().backward()
     assert forward == ids.numel() * counts(config).total_forward_flops
-    if not isinstance(config, RecurrentConfig):
+    if isinstance(config, Seq2SeqConfig) and config.source == "audio":  # a spectrogram needs no gradient
+        first = 2 * 3 * config.width * config.mel_bins * 2 * config.context * len(ids)
+        assert counter.get_total_flops() == ids.numel() * counts(config).training_flops - first
+    elif not isinstance(config, RecurrentConfig):
         assert counter.get_total_flops() == ids.numel() * counts(config).training_flops
     else:  # what comes before the first step is a constant, and needs no gradient
         first = 2 * len(ids) * config.layers * (3 if config.cell == "gru" else 4) * config.hidden**2
@@ -87,8 +111,9 @@ def test_activations_are_about_what_autograd_keeps(name: str, dtype: torch.dtype
         return x
 
     ids = torch.zeros(batch, config.context, dtype=torch.int64)
+    given = {name: x.to(dtype) if x.is_floating_point() else x for name, x in reads(config, batch).items()}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        logits = network(ids)
+        logits = network(ids, **given)
         cross_entropy(logits, ids)
     storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in (*kept, logits)}
     measured = sum(size for place, size in storages.items() if place not in owned)
@@ -124,6 +149,11 @@ def test_every_optimiser_is_counted():
 def test_the_cache_is_as_large_as_counted(name: str):
     config = replace(CONFIGS[name], context=24)
     network = build_network(config)
+    if isinstance(network, Seq2Seq):
+        cross = network.new_cache(reads(config, 3)["source"])
+        held = [*cross.own.keys, *cross.own.values, *(t for k, v, _ in cross.sources for t in (k, v))]
+        assert counts(config).generation_memory(3)["cache"] == sum(t.nbytes for t in held)
+        return
     assert isinstance(network, Decoder | Recurrent)
     cache = network.new_cache(3, 24)
     held = [t for value in vars(cache).values() if isinstance(value, list) for t in value]

@@ -10,9 +10,10 @@ from reference import Float64, masks, token_ids, write_checkpoint
 from safetensors.torch import load_file, save_file
 
 from cutaway.errors import ConfigError, DamagedFile
-from cutaway.models import ActiveTap, Seq2Seq, Seq2SeqConfig
+from cutaway.models import ActiveTap, Model, Seq2Seq, Seq2SeqConfig
 from cutaway.models.families import FAMILIES
 from cutaway.models.formats.huggingface import expressible, open_huggingface, write_huggingface
+from cutaway.tokenizers import train_tokenizer
 
 transformers = pytest.importorskip("transformers")
 
@@ -221,6 +222,25 @@ def test_with_a_cache_it_is_the_same(case: tuple[Any, Path]):
                 step = network(ids[:, start:end], mask=part, cache=cache)
                 difference = (step - whole[:, start:end])[counted[:, start:end]].abs().max()
                 assert difference <= 1e-5 * max(1.0, float(whole.abs().max()))
+
+
+@torch.no_grad()
+def test_it_writes_what_transformers_writes(case: tuple[Any, Path]):
+    """The likeliest token, one after the other, for each source alone."""
+    peer, folder = case
+    peer = type(peer).from_pretrained(folder, **EAGER).eval()
+    network, _ = opened(folder)
+    model = Model(network, train_tokenizer(["abc"], "char", 300))
+    for source in a_source(peer.config):
+        ids = torch.tensor([[network.config.start_id]])
+        for _ in range(10):
+            likeliest = theirs(peer, source[None], ids).logits[:, -1:].argmax(-1)
+            ids = torch.cat((ids, likeliest), dim=1)
+        prompt = source[None] if source.is_floating_point() else source.tolist()
+        written = model.generate(prompt, temperature=0, max_new_tokens=10)
+        assert written.ids == ids[0, 1:].tolist()
+        begun = model.generate(prompt, temperature=0, max_new_tokens=6, target=ids[0, 1:5].tolist())
+        assert begun.ids == written.ids[4:]
 
 
 def test_there_and_back_is_the_identity(case: tuple[Any, Path], tmp_path: Path):

@@ -61,6 +61,8 @@ def _section(family: Family) -> list[str]:
     if family.spellings:
         older = ", ".join(f"`…{old}` for `…{new}`" for old, new in family.spellings.items())
         lines += [f"Older names of tensors: {older}.", ""]
+    if family.copies:
+        lines += [f"Tensors that may be there once more: {_code(family.copies)}.", ""]
     if family.skipped:
         lines += [f"Tensors left out: {', '.join(f'`…{end}` ({why})' for end, why in family.skipped.items())}.", ""]
     return lines
