@@ -5,8 +5,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cutaway.errors import ConfigError, need
+from cutaway.errors import need
+from cutaway.files import read_json
 
+TARGET = 32  # most tokens of an encoder–decoder's target
 SAMPLE = "The capital of France is Paris. 你好，世界。 def main(): return 42"
 
 
@@ -17,18 +19,22 @@ class Parity:
     Attributes:
         model: what was compared.
         family: as which transformers has read it.
+        architecture: with which of its classes.
         tokens: of the text.
-        difference: the largest between two logits.
-        scale: the largest logit, to compare that with.
-        same_choice: at how many positions both find the same token likeliest.
+        difference: the largest between two outputs: logits, or states where there is no head.
+        scale: the largest output, to compare that with.
+        choices: how many positions, or texts, an output is made for.
+        same_choice: at how many of them both find the same one likeliest.
         versions: of both.
     """
 
     model: str
     family: str
+    architecture: str
     tokens: int
     difference: float
     scale: float
+    choices: int
     same_choice: int
     versions: dict[str, str]
 
@@ -38,42 +44,68 @@ class Parity:
 
 
 def parity(source: str | Path, text: str = SAMPLE) -> Parity:
-    """Compare a decoder with transformers' reading of it, in float32.
+    """Compare a model with transformers' reading of it, in float32.
 
-    A model in Cutaway's own format is first written as the family that can express it.
+    It is written as the family that can express it, and read from there. Of an encoder–decoder the text is source and
+    target; one that listens hears noise.
 
     Args:
         source: what `load_model` takes.
         text: what both read.
 
     Raises:
-        ConfigError: the model is no decoder, or no published family can express it.
+        ConfigError: no published family can express the model.
         MissingExtra: transformers is not installed.
     """
     transformers = need("transformers", "parity", "comparing with transformers")
     import torch  # late, as `cutaway doctor --help` should not wait for it
 
     from cutaway import __version__
-    from cutaway.models import Decoder, load_model, save_model
+    from cutaway.models import Encoder, Seq2Seq, load_model, save_model
 
     model = load_model(source, dtype=torch.float32)
-    if not isinstance(model.network, Decoder):
-        raise ConfigError(f"{source} is a {model.config.kind} network; only decoders are compared so far")
     with TemporaryDirectory() as folder:
         written = save_model(model, Path(folder) / "model", "huggingface")
-        peer = transformers.AutoModelForCausalLM.from_pretrained(
+        architecture = read_json(written / "config.json")["architectures"][0]
+        peer = getattr(transformers, architecture).from_pretrained(
             written, dtype=torch.float32, trust_remote_code=False, local_files_only=True
-        ).eval()
-        ids = model.ids(text)[:, : model.config.context]
-        with torch.no_grad():
-            theirs = peer(ids).logits
-    ours = model.logits(ids)
+        )
+    ids = model.ids(text)[:, : model.config.context]
+    given, source_ids = {"input_ids": ids}, None
+    if isinstance(model.network, Seq2Seq):
+        ids, source_ids = ids[:, :TARGET], _source(model, text)
+        given = {"decoder_input_ids": ids, "input_features" if model.mel else "input_ids": source_ids}
+    with torch.no_grad():
+        found = peer.eval()(**given)
+        if "start_logits" in found:
+            theirs = torch.stack((found.start_logits, found.end_logits), dim=-1)
+        else:
+            theirs = next(found[name] for name in ("logits", "prediction_logits", "last_hidden_state") if name in found)
+        if "last_hidden_state" in found and isinstance(model.network, Encoder):  # beneath the pooling
+            ours = model.network.finish(model.network.stream(ids))
+        else:
+            ours = model.logits(ids, source=source_ids)
+    # one logit a position says yes or no
+    pairs = [output[..., None] if output.shape == ids.shape else output for output in (ours, theirs)]
+    first, second = (output[..., 0] > 0 if output.shape[-1] == 1 else output.argmax(-1) for output in pairs)
     return Parity(
         model=str(source),
         family=peer.config.model_type,
+        architecture=architecture,
         tokens=ids.shape[1],
         difference=float((ours - theirs).abs().max()),
         scale=float(theirs.abs().max()),
-        same_choice=int((ours.argmax(-1) == theirs.argmax(-1)).sum()),
+        choices=first.numel(),
+        same_choice=int((first == second).sum()),
         versions={"cutaway": __version__, "transformers": transformers.__version__},
     )
+
+
+def _source(model: Any, text: str) -> Any:
+    """What an encoder–decoder reads: the text, or noise in all frames that it can hear."""
+    import torch
+
+    if model.mel is None:
+        return model.source_ids(text)[:, : model.config.source_context]
+    frames = 2 * model.config.source_context
+    return torch.randn(1, model.config.mel_bins, frames, generator=torch.Generator().manual_seed(0))

@@ -58,8 +58,10 @@ def _receipt(found: Parity, *, json: bool) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()
-    table.add_row("model", f"{found.model}, read by transformers as {found.family}")
-    table.add_row("largest difference", f"{found.difference:.2g} between logits of up to {found.scale:.3g}, in float32")
-    table.add_row("same likeliest token", f"at {found.same_choice} of {found.tokens} positions")
+    table.add_row("model", f"{found.model}, read by transformers as {found.family} ({found.architecture})")
+    table.add_row(
+        "largest difference", f"{found.difference:.2g} between outputs of up to {found.scale:.3g}, in float32"
+    )
+    table.add_row("the same likeliest", f"at {found.same_choice} of {found.choices} places, in {found.tokens} tokens")
     table.add_row("versions", ", ".join(f"{name} {number}" for name, number in found.versions.items()))
     Console(highlight=False, markup=False).print(table)

@@ -226,14 +226,17 @@ class Encoder(nn.Module):
         self, x: Float[Tensor, "B T C"], *, mask: Bool[Tensor, "B T"] | None = None, tap: Tap = OFF
     ) -> Float[Tensor, "B *L"]:
         """A residual stream (B, T, C), of the last layer or any other, as the head's output."""
-        if self.config.norm_place == "before":
-            x = tap("final_norm", self.norm(x))
+        x = self.finish(x, tap)
         if self.head is None:
             return x
         x = self.head(x, mask, tap.at("head"))
         if self.config.head == "masked_lm":
             x = self.lm_head(x)
         return tap("embedding" if self.config.head == "embedding" else "logits", x)
+
+    def finish(self, x: Float[Tensor, "B T C"], tap: Tap = OFF) -> Float[Tensor, "B T C"]:
+        """What a head reads of the residual stream."""
+        return tap("final_norm", self.norm(x)) if self.config.norm_place == "before" else x
 
     def pooled(self, states: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B C"]:
         """BERT's own vector of a text: a dense layer and tanh over the first token (B, C).

@@ -165,6 +165,7 @@ class OptimizerConfig:
 DEFAULT_LR = {"sgd": 0.1, "momentum": 0.05, "adam": 1e-3, "adamw": 1e-3, "muon": 0.03}
 
 
+NO_MATRICES = ("embed", "lm_head", "relative_bias", "conv")  # tables and the output, which Muon leaves to AdamW
 RULES: dict[str, Callable[[OptimizerConfig, Stack, float], Rule]] = {
     "sgd": lambda c, stack, decay: Rule(stack, lr=c.lr, weight_decay=decay),
     "momentum": lambda c, stack, decay: Momentum(stack, lr=c.lr, weight_decay=decay, momentum=c.momentum),
@@ -250,6 +251,6 @@ class Optimizer:
 def _treatment(config: OptimizerConfig, name: str, parameter: nn.Parameter) -> tuple[str, bool]:
     """Which rule moves this parameter, and whether its weights decay."""
     matrix = parameter.ndim >= 2
-    if config.name == "muon" and (not matrix or name.startswith(("embed", "lm_head"))):
+    if config.name == "muon" and (not matrix or any(part.startswith(NO_MATRICES) for part in name.split("."))):
         return "rest", matrix
     return config.name, matrix

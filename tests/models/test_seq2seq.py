@@ -41,9 +41,13 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer([TEXT * 3], "char", 300)
 
 
+def config(**fields: Any) -> Seq2SeqConfig:
+    return Seq2SeqConfig(**{**SIZE, **fields})
+
+
 def made(tokenizer: Tokenizer, **fields: Any) -> Model:
     torch.manual_seed(0)
-    network = build_network(Seq2SeqConfig(**SIZE | {"vocab_size": tokenizer.vocab_size} | fields))
+    network = build_network(config(vocab_size=tokenizer.vocab_size, **fields))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -154,7 +158,7 @@ def test_distances_fall_into_the_published_buckets():
 )
 def test_numbers_that_do_not_fit_are_named(fields: dict[str, Any], words: str):
     with pytest.raises(ConfigError, match=words):
-        Seq2SeqConfig(**SIZE | fields)
+        config(**fields)
 
 
 # sound
