@@ -233,7 +233,9 @@ def test_every_decoder_family_is_tried():
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 5e-5), (torch.float64, 1e-9)], ids=["float32", "float64"])
 @pytest.mark.parametrize("case_number", CASES)
 @torch.no_grad()
-def test_logits_and_hidden_states(case_number: tuple[str, int], dtype: torch.dtype, bound: float, tmp_path: Path):
+def test_logits_and_hidden_states(
+    case_number: tuple[str, int], dtype: torch.dtype, bound: float, tmp_path: Path, record_property: Any
+):
     peer = write(*case_number, tmp_path)
     network, _ = open_huggingface(tmp_path, dtype)
     ids = token_ids(network.config.vocab_size, 3, min(LENGTH, network.config.context))
@@ -254,7 +256,9 @@ def test_logits_and_hidden_states(case_number: tuple[str, int], dtype: torch.dty
         names = ["embed", *(f"layers.{i}.resid_post" for i in range(network.config.layers)), "final_norm"]
         ours = network(ids, mask=mask, tap=ActiveTap(names, sink=seen.__setitem__))
         assert ours.dtype == theirs.logits.dtype == dtype
-        assert (ours - theirs.logits)[real].abs().max() <= bound
+        difference = float((ours - theirs.logits)[real].abs().max())
+        assert difference <= bound
+        record_property(f"{peer.config.model_type} {dtype}", difference)
         hidden = list(theirs.hidden_states)
         mine = [seen[name] for name in names]
         mine.pop(-2)  # theirs has the last layer after the final norm only

@@ -180,7 +180,7 @@ def test_every_encoder_is_here():
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 5e-5), (torch.float64, 1e-9)], ids=["float32", "float64"])
 @torch.no_grad()
-def test_outputs_and_hidden_states(case: tuple[Any, Path], dtype: torch.dtype, bound: float, tmp_path: Path):
+def test_outputs_and_hidden_states(case: tuple[Any, Path], dtype: torch.dtype, bound: float, record_property: Any):
     peer, folder = case
     network, _ = opened(folder, dtype)
     exact = dtype == torch.float64
@@ -226,6 +226,7 @@ def test_outputs_and_hidden_states(case: tuple[Any, Path], dtype: torch.dtype, b
             assert (network.pooled(states, mask) - theirs.pooler_output).abs().max() <= bound
         if "seq_relationship_logits" in theirs and side != "left":
             assert (network.follows(states, mask) - theirs.seq_relationship_logits).abs().max() <= bound
+    record_property(f"{peer.config.model_type} {dtype}", largest)
     assert largest <= bound
 
 

@@ -166,7 +166,7 @@ def test_every_encoder_decoder_is_here():
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 5e-5), (torch.float64, 1e-9)], ids=["float32", "float64"])
 @torch.no_grad()
-def test_logits_and_hidden_states(case: tuple[Any, Path], dtype: torch.dtype, bound: float):
+def test_logits_and_hidden_states(case: tuple[Any, Path], dtype: torch.dtype, bound: float, record_property: Any):
     peer, folder = case
     network, _ = opened(folder, dtype)
     peer = type(peer).from_pretrained(folder, dtype=dtype, **EAGER).eval()
@@ -196,7 +196,7 @@ def test_logits_and_hidden_states(case: tuple[Any, Path], dtype: torch.dtype, bo
                     assert len(mine) == len(peers)
                     for a, b in zip(mine, peers, strict=True):
                         largest = max(largest, float((a[row, places] - b[0]).abs().max()))
-    print(f"PARITY {peer.config.model_type} {dtype} {largest:.2g}")
+    record_property(f"{peer.config.model_type} {dtype}", largest)
     assert largest <= bound
     if not audio:  # and once as transformers itself takes a batch
         real, target_real = masks(BATCH, SOURCE)["right"], masks(BATCH, TARGET)["right"]
