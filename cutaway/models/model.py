@@ -252,6 +252,8 @@ def save_model(
             model.tokenizer.save(room)
             write_listening(model, room)
             roles = {"bos_token_id": model.tokenizer.begin_of_text, "eos_token_id": model.tokenizer.end_of_text}
+            if isinstance(model.network, Seq2Seq):
+                roles["pad_token_id"] = model.tokenizer.pad
             write_huggingface(model.network, room, family=family, origin=model.origin, extra=roles)
     return folder
 

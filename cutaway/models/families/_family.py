@@ -48,6 +48,16 @@ BOOKKEEPING = {
     "task_specific_params": "of generation",
     "attention_dropout": "of training",
     "pretraining_tp": "how the work was split in pre-training",
+    **dict.fromkeys(
+        (
+            *("max_length", "min_length", "do_sample", "temperature", "top_k", "top_p", "typical_p", "num_beams"),
+            *("num_beam_groups", "diversity_penalty", "length_penalty", "early_stopping", "repetition_penalty"),
+            *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences"),
+            *("suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
+            *("force_bos_token_to_be_generated", "forced_decoder_ids", "prefix", "remove_invalid_values"),
+        ),
+        "of generation",
+    ),
 }
 
 ACTIVATION_NAMES = {

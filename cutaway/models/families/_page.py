@@ -1,6 +1,6 @@
 """docs/families.md, written from the family files: `python -m cutaway.models.families > docs/families.md`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cutaway.models.families import FAMILIES
 from cutaway.models.families._family import ACTIVATION_NAMES, BOOKKEEPING, Family
@@ -33,9 +33,7 @@ def page() -> str:
         "",
         f"Activations: {_code(ACTIVATION_NAMES)}.",
         "",
-        "Keys that change no number of a forward pass:",
-        "",
-        *(f"- `{key}`: {why}" for key, why in sorted(BOOKKEEPING.items())),
+        f"Keys that change no number of a forward pass: {_by_reason(dict(sorted(BOOKKEEPING.items())))}.",
     ]
     return "\n".join([HEAD, *rows, "", *common, "", *(line for f in FAMILIES.values() for line in _section(f))])
 
@@ -57,7 +55,7 @@ def _section(family: Family) -> list[str]:
         limits = ", ".join(f"`{key}` {' or '.join(map(repr, values))}" for key, values in family.only.items())
         lines += [f"Supported at these values alone: {limits}.", ""]
     if family.ignored:
-        lines += [f"Ignored: {', '.join(f'`{key}` ({why})' for key, why in family.ignored.items())}.", ""]
+        lines += [f"Ignored: {_by_reason(family.ignored)}.", ""]
     if family.spellings:
         older = ", ".join(f"`…{old}` for `…{new}`" for old, new in family.spellings.items())
         lines += [f"Older names of tensors: {older}.", ""]
@@ -68,8 +66,14 @@ def _section(family: Family) -> list[str]:
     return lines
 
 
+def _by_reason(ignored: Mapping[str, str]) -> str:
+    """Keys that have the same reason stand together."""
+    reasons = dict.fromkeys(ignored.values())
+    return "; ".join(f"{_code(key for key in ignored if ignored[key] == why)} ({why})" for why in reasons)
+
+
 def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    return text if text[:2].isupper() or text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
 def _code(names: Iterable[str]) -> str:

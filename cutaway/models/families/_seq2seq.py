@@ -8,16 +8,6 @@ from cutaway.models.families._layouts import ROW
 from cutaway.models.seq2seq_config import Seq2SeqConfig
 
 COPIES = {f"{stack}.embed_tokens.weight": "embed_tokens.weight" for stack in ("encoder", "decoder")}
-GENERATION = dict.fromkeys(
-    (
-        *("num_beams", "num_beam_groups", "max_length", "min_length", "length_penalty", "early_stopping"),
-        *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "repetition_penalty", "diversity_penalty"),
-        *("forced_bos_token_id", "forced_eos_token_id", "force_bos_token_to_be_generated", "bad_words_ids"),
-        *("forced_decoder_ids", "suppress_tokens", "begin_suppress_tokens", "do_sample", "temperature", "top_k"),
-        *("top_p", "typical_p", "num_return_sequences", "prefix", "remove_invalid_values"),
-    ),
-    "of generation",
-)
 _KEYS = {
     "vocab_size": "vocab_size",
     "d_model": "width",
@@ -123,7 +113,7 @@ def fairseq_like(
             Rule(f"{output}.weight", "lm_head.weight"),
             Rule("final_logits_bias", "lm_head.bias", ROW),
         ),
-        ignored=GENERATION | _IGNORED | dict(ignored),
+        ignored=_IGNORED | dict(ignored),
         outside=(f"{output}.", "final_logits_bias"),
         **own,
     )

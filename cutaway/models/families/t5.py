@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from typing import Any
 
-from cutaway.models.families._family import ACTIVATION_NAMES, BOOKKEEPING, Family, Keys, Rule
-from cutaway.models.families._seq2seq import COPIES, GENERATION
+from cutaway.models.families._family import ACTIVATION_NAMES, Family, Keys, Rule
+from cutaway.models.families._seq2seq import COPIES
 from cutaway.models.seq2seq_config import Seq2SeqConfig
 
 ATTENTION = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "o_proj"}
@@ -45,7 +45,6 @@ def write(config: Seq2SeqConfig) -> dict[str, Any]:
         "tie_word_embeddings": config.tied,
         "scale_decoder_outputs": config.output_scale != 1,
         "n_positions": config.context,
-        "pad_token_id": config.start_id,
     }
 
 
@@ -112,9 +111,11 @@ T5 = Family(
         Rule("lm_head.weight", "lm_head.weight"),
     ),
     heads={"T5ForConditionalGeneration": "seq2seq_lm", "T5WithLMHeadModel": "seq2seq_lm", "T5Model": "none"},
-    ignored=GENERATION
-    | {"dropout_rate": "of training", "initializer_factor": "of fresh weights", "classifier_dropout": "of training"}
-    | {"pad_token_id": BOOKKEEPING["pad_token_id"]},
+    ignored={
+        "dropout_rate": "of training",
+        "initializer_factor": "of fresh weights",
+        "classifier_dropout": "of training",
+    },
     only={"is_decoder": (False,), "add_cross_attention": (False,)},
     read=read,
     write=write,
