@@ -18,8 +18,21 @@ from importlib import import_module
 from types import ModuleType
 
 
+LONGEST = 2000  # characters of a message
+
+
 class CutawayError(ValueError):
-    """The root: something the user can mend."""
+    """The root: something the user can mend.
+
+    Its text is one line that a terminal or a log may show as it stands, whatever a stranger's file put into it: control
+    characters and halves of characters are escaped, and what is very long is cut in the middle.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST * 2 // 3]} … {text[-LONGEST // 4 :]}"
+        return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class InputError(CutawayError):
@@ -56,7 +69,7 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> str:
     >>> unknown("optimiser", "adamv", ["adam", "adamw", "muon"])
     "unknown optimiser 'adamv'; did you mean adam or adamw? Known: adam, adamw, muon"
     """
-    names = sorted(map(str, known))
+    names, given = sorted(map(str, known)), given[:200]
     near = get_close_matches(given, names, n=3, cutoff=0.6)
     meant = f"; did you mean {' or '.join(near)}?" if near else "."
     listed = ", ".join(names[:40]) + (f", … ({len(names)} in all)" if len(names) > 40 else "")

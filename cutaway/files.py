@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any, BinaryIO
 from cutaway.errors import DamagedFile, InputError
 
 MANIFEST = "manifest.json"
+LARGEST_JSON = 32 * 2**20  # bytes; the largest published index of shards has some 9 MB
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 def sha256(path: Path) -> str:
@@ -89,18 +92,73 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; see `parse_json`.
 
     Raises:
         InputError: no such file.
-        DamagedFile: not JSON.
+        DamagedFile: not JSON, or larger than any that Cutaway reads.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        with path.open("rb") as file:
+            data = file.read(LARGEST_JSON + 1)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DamagedFile(f"{path} is not valid JSON ({error}); restore it or make it again") from error
+    if len(data) > LARGEST_JSON:
+        raise DamagedFile(f"{path} is larger than {LARGEST_JSON:,} bytes, which no file of its kind is")
+    return parse_json(data, str(path))
+
+
+def parse_json(data: bytes | str, where: str) -> Any:
+    """The value of a JSON text in UTF-8, of which every reader makes the same.
+
+    Args:
+        data: the text.
+        where: what to call it in a message.
+
+    Raises:
+        DamagedFile: not JSON; or what readers differ about or break at: a key that is there twice, lists in lists without
+            end, a number of thousands of digits, half a character.
+    """
+    try:
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        value = json.loads(text, object_pairs_hook=_once)
+        if "\\u" in text:  # an escape may be half a character, which no text can hold
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:  # of these are UnicodeError and JSONDecodeError
+        raise DamagedFile(f"{where} is not valid JSON ({error}); restore it or make it again") from error
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {twice!r} is there twice")
+    return found
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file of a folder, by a name that may come from outside, such as "1_Pooling/config.json".
+
+    Raises:
+        DamagedFile: the name could lead elsewhere, the file is a link that does, or there is no such file.
+    """
+    pieces = name.split("/")
+    if len(pieces) > 4 or not all(PLAIN_NAME.fullmatch(piece) for piece in pieces):
+        raise DamagedFile(f"{folder} names the file {name[:200]!r}, which is no plain file name; nothing was opened")
+    path, home = folder / name, folder.resolve()
+    # the hub's cache keeps files as links from snapshots/<revision>/ to blobs/
+    homes = [home, home.parents[1] / "blobs"] if folder.parent.name == "snapshots" else [home]
+    try:
+        leads_to = path.resolve()
+    except (OSError, RuntimeError) as error:  # links that lead to each other
+        raise DamagedFile(f"{path} cannot be followed ({error}); nothing was opened") from error
+    if not any(leads_to.is_relative_to(home) for home in homes):
+        raise DamagedFile(f"{path} is a link to a place outside its folder; nothing was opened")
+    if not path.is_file():
+        raise DamagedFile(f"{folder} lacks the file {name}; copy or download it again")
+    return path
 
 
 @contextmanager
@@ -111,8 +169,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     after the new one is complete and synced; after an exception nothing has changed.
 
     Raises:
-        InputError: the disk is full or the place cannot be written.
+        InputError: the disk is full, the place cannot be written, or it is a link.
     """
+    if path.is_symlink():
+        raise InputError(f"{path} is a link; give the folder that it leads to, or another place, to write into")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         room = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -150,15 +210,14 @@ def verify(folder: Path, *, only: str | None = None) -> None:
     """
     if not (folder / MANIFEST).is_file():
         raise DamagedFile(f"{folder} has no {MANIFEST}: it was not finished or not made by Cutaway")
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_json(inside(folder, MANIFEST))
     entries = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(entries, dict) or (only is not None and only not in entries):
         raise DamagedFile(f"{folder / MANIFEST} is damaged or does not list {only or 'files'}; make {folder} again")
     for name, entry in entries.items():
         if only not in (None, name):
             continue
-        file = folder / name
-        if not file.is_file():
-            raise DamagedFile(f"{file} is missing though {MANIFEST} lists it; restore it or make it again")
-        if entry != {"sha256": sha256(file), "bytes": file.stat().st_size}:
+        file = inside(folder, name)
+        size = file.stat().st_size
+        if not isinstance(entry, dict) or entry.get("bytes") != size or entry != {"sha256": sha256(file), "bytes": size}:
             raise DamagedFile(f"{file} is damaged: its bytes do not match the checksum in {MANIFEST}")

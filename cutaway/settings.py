@@ -1,6 +1,7 @@
 """Small frozen configs from plain data: unknown keys get near matches, wrong types get named, nothing is dropped."""
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -23,11 +24,13 @@ def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> C
         ConfigError: an unknown key, a missing one, or a value of the wrong type.
     """
     origin = f" in {where}" if where else ""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{cls.__name__}{origin} must be a table of keys and values, but {values!r} was given")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # pyright: ignore[reportArgumentType]
     for key in values:
         if key not in fields:
-            raise ConfigError(unknown(f"{cls.__name__} key{origin}", key, fields))
+            raise ConfigError(unknown(f"{cls.__name__} key{origin}", str(key), fields))
     missing = [
         name
         for name, f in fields.items()
@@ -71,6 +74,8 @@ def _fit(value: Any, hint: Any, name: str) -> Any:
         if isinstance(value, Mapping):
             return build(hint, value, where=name)
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= sys.float_info.max:  # an int may be larger than any float; and of no use is what is NaN
+            raise ConfigError(f"{name} must be a finite number, but {value!r} was given")
         return float(value)
     elif hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value

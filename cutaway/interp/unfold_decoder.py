@@ -65,8 +65,9 @@ def unfold(
     stream = network.embed_tokens.weight[recording.ids[0, position]].double() * config.embed_scale
     add("embed", stream @ read, recording.tokens[position])
     if config.position in ("learned", "sinusoidal"):
-        table = network.embed_positions.weight if config.position == "learned" else network.positions
-        place = table[position].double()  # pyright: ignore[reportIndexIssue]
+        learned = config.position == "learned"
+        table = network.embed_positions.weight if learned else network.positions(position + 1)
+        place = table[position].double()
         add("position", place @ read, str(position))
         stream = stream + place
     stream = edited("embed", stream)

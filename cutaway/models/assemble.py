@@ -23,6 +23,7 @@ from cutaway.models.gru import Recurrent
 from cutaway.models.seq2seq import Seq2Seq
 
 Network: TypeAlias = Decoder | Encoder | Seq2Seq | Recurrent
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # that networks compute in
 FILLS = {"normal_", "uniform_", "kaiming_uniform_", "zero_", "zeros_", "ones_", "fill_"}
 
 
@@ -68,6 +69,17 @@ def assemble(config: NetworkConfig, state: Mapping[str, Tensor] | None, *, where
     return network.eval()
 
 
+def check_layers(config: NetworkConfig, tensors: int, where: str) -> None:
+    """Refuse a config of more layers and experts than its file holds tensors, before any of them is made.
+
+    Raises:
+        DamagedFile: says how many there are of each.
+    """
+    layers = getattr(config, "layers", 0) + getattr(config, "encoder_layers", 0)
+    if layers > tensors:
+        raise DamagedFile(f"{where} hold {tensors:,} tensors, too few for the {layers:,} layers of the config")
+
+
 def complete(network: Network, state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """The state with the tied output matrix in it; every tensor must have its place and every place its tensor.
 
@@ -75,6 +87,10 @@ def complete(network: Network, state: Mapping[str, Tensor], where: str) -> dict[
         DamagedFile: a tensor is missing, left over or misshapen; all are named.
     """
     state, expected = dict(state), network.state_dict()
+    kinds = {tensor.dtype for tensor in state.values()}
+    if len(kinds) > 1 or not kinds <= set(DTYPES):
+        named = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+        raise DamagedFile(f"{where} hold numbers of the kind {named}; float32, bfloat16, float16 or float64 is needed")
     if getattr(network.config, "tied", False) and "embed_tokens.weight" in state and "lm_head.weight" in expected:
         state.setdefault("lm_head.weight", state["embed_tokens.weight"])
     missing, left = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())

@@ -156,9 +156,11 @@ def config_from_dict(values: dict[str, Any], *, where: str = "") -> NetworkConfi
     Raises:
         ConfigError: an unknown kind or key, or a value of the wrong type.
     """
+    if not isinstance(values, dict):
+        raise ConfigError(f"the config of a network{f' in {where}' if where else ''} must be a table, not {values!r}")
     values = dict(values)
     kind = values.pop("kind", None)
-    if kind not in CONFIGS:
+    if not isinstance(kind, str) or kind not in CONFIGS:
         raise ConfigError(unknown("kind of network", str(kind), CONFIGS))
     return build(CONFIGS[kind], values, where=where)
 

@@ -19,7 +19,7 @@ from cutaway.models.cache import KVCache
 from cutaway.models.config import DecoderConfig
 from cutaway.models.experts import Experts
 from cutaway.models.fused import causal_attention, heads, joined_linear
-from cutaway.models.layers import MLP, RMSNorm, make_norm, sinusoids
+from cutaway.models.layers import MLP, RMSNorm, Sinusoids, make_norm, sinusoids
 from cutaway.models.rotary import Rotary
 from cutaway.models.sight import Sight
 from cutaway.models.tap import OFF, Tap
@@ -152,7 +152,7 @@ class Decoder(nn.Module):
         if config.position == "learned":
             self.embed_positions = nn.Embedding(config.context, config.width)
         elif config.position == "sinusoidal":
-            self.register_buffer("positions", sinusoids(config.context, config.width).float(), persistent=False)
+            self.positions = Sinusoids(config.context, config.width, sinusoids)
         self.rotary = self.rotary_local = None
         if config.position == "rotary":
             turned, scaling = config.rotary_dim, config.rotary_scaling
@@ -190,7 +190,7 @@ class Decoder(nn.Module):
         if self.config.tied:
             self.lm_head.weight = self.embed_tokens.weight
         if self.config.position == "sinusoidal":
-            self.positions = sinusoids(self.config.context, self.config.width).to(self.embed_tokens.weight)
+            self.positions.restore(self.embed_tokens.weight)
         for rotary in (self.rotary, self.rotary_local):
             if rotary is not None:
                 rotary.restore(self.embed_tokens.weight)
@@ -249,7 +249,7 @@ class Decoder(nn.Module):
         if self.config.position == "learned":
             x = x + self.embed_positions.weight[positions]
         elif self.config.position == "sinusoidal":
-            x = x + self.positions[positions]  # pyright: ignore[reportIndexIssue]
+            x = x + self.positions(sight.seen)[positions]
         x = tap("embed", x)
         if self.config.dropout:
             x = F.dropout(x, self.config.dropout, self.training)

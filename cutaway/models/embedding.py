@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.errors import ConfigError, DamagedFile, InputError
-from cutaway.files import read_json, write_json
+from cutaway.files import inside, read_json, write_json
 from cutaway.models.encoder_config import EncoderConfig
 from cutaway.tokenizers.frame import frame
 
@@ -47,7 +47,7 @@ def read_embedding(folder: Path, config: EncoderConfig) -> EncoderConfig:
     """
     if config.head != "none" or not (folder / MODULES).is_file():
         return config
-    where, listed = folder / MODULES, read_json(folder / MODULES)
+    where, listed = folder / MODULES, read_json(inside(folder, MODULES))
     if not isinstance(listed, list) or not all(isinstance(step, dict) for step in listed):
         raise DamagedFile(f"{where} must hold a list of modules")
     steps = [str(step.get("type")).rpartition(".")[2] for step in listed]
@@ -55,10 +55,10 @@ def read_embedding(folder: Path, config: EncoderConfig) -> EncoderConfig:
         raise ConfigError(f"{where} asks for {', '.join(steps)}, but {', '.join(STEPS)} are supported, in this order")
     if (path := listed[1].get("path")) != POOLING or listed[0].get("path") not in ("", "0_Transformer"):
         raise ConfigError(f"{where} keeps its pooling in {path!r}, but {POOLING} is supported, beside the model")
-    how = _pooling(folder / POOLING / "config.json", config.width)
+    how = _pooling(inside(folder, f"{POOLING}/config.json"), config.width)
     limit, lengths = 0, folder / LENGTHS
     if lengths.is_file():
-        stated = read_json(lengths)
+        stated = read_json(inside(folder, LENGTHS))
         limit = stated.get("max_seq_length") if isinstance(stated, dict) else None
         limit = 0 if limit is None else limit
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:

@@ -94,6 +94,33 @@ def sinusoids(context: int, width: int) -> Float[Tensor, "{context} {width}"]:
     return table
 
 
+class Sinusoids(nn.Module):
+    """A table of sinusoidal positions that grows when a longer text comes: a file may state a context of any length.
+
+    Args:
+        context: most positions.
+        width: C.
+        compute: `sinusoids` or `sinusoids_apart`.
+    """
+
+    def __init__(self, context: int, width: int, compute: Callable[[int, int], Tensor]) -> None:
+        super().__init__()
+        self.context, self.width, self.compute = context, width, compute
+        self.first = min(context, 2048, max(1, 2**20 // width))
+        self.table: Tensor
+        self.register_buffer("table", compute(self.first, width).float(), persistent=False)
+
+    def restore(self, like: Tensor) -> None:
+        """Compute the table in the dtype and on the device of another tensor."""
+        self.table = self.compute(self.first, self.width).to(like)
+
+    def forward(self, end: int) -> Float[Tensor, "P C"]:
+        """(P, C) of at least the positions before `end`."""
+        if end > len(self.table):
+            self.table = self.compute(min(self.context, 2 * end), self.width).to(self.table)
+        return self.table
+
+
 def sinusoids_apart(context: int, width: int) -> Float[Tensor, "{context} {width}"]:
     """(T, C) the same positions with all sines on the first half of the channels and all cosines on the other."""
     table = sinusoids(context, width)

@@ -18,8 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
-from cutaway.files import MANIFEST, atomic_folder, read_json, verify, write_json
-from cutaway.models.assemble import Network, assemble, read_tensors, write_tensors
+from cutaway.files import MANIFEST, atomic_folder, inside, read_json, verify, write_json
+from cutaway.models.assemble import Network, assemble, check_layers, read_tensors, write_tensors
 from cutaway.models.config import NetworkConfig, config_from_dict, config_to_dict
 from cutaway.models.decoder import Decoder
 from cutaway.models.encoder import Encoder
@@ -260,7 +260,8 @@ def save_model(
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run folder, newest first, intact or not."""
-    return sorted((p for p in (run / CHECKPOINTS).glob("step-*") if p.is_dir()), key=lambda p: p.name, reverse=True)
+    found = (p for p in (run / CHECKPOINTS).glob("step-*") if p.is_dir() and not p.is_symlink())
+    return sorted(found, key=lambda p: p.name, reverse=True)
 
 
 def newest_intact(run: Path) -> Path:
@@ -322,11 +323,11 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model
         folder = newest_intact(path)
     elif (folder / MANIFEST).is_file():
         verify(folder)
-    config = config_from_dict(read_json(folder / MODEL_JSON), where=str(folder / MODEL_JSON))
+    config = config_from_dict(read_json(inside(folder, MODEL_JSON)), where=str(folder / MODEL_JSON))
+    tensors = read_tensors(inside(folder, WEIGHTS))
+    check_layers(config, len(tensors), str(folder / WEIGHTS))
     # copied out of the file: products of numbers that lie otherwise in memory may differ in the last bit
-    state = {
-        name: tensor.to(dtype or tensor.dtype, copy=True) for name, tensor in read_tensors(folder / WEIGHTS).items()
-    }
+    state = {name: tensor.to(dtype or tensor.dtype, copy=True) for name, tensor in tensors.items()}
     network = assemble(config, state, where=str(folder / WEIGHTS))
     mel = read_listening(folder) if getattr(config, "source", "") == "audio" else None
     return Model(network, load_tokenizer(folder), str(source), mel=mel)

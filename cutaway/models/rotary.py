@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cutaway.models.config import RotaryScaling
 
 FIRST_TABLE = 2048  # positions computed at first; the table grows when a longer text comes
+WIDE = 256  # channels of a head from which on the first table is shorter
 
 
 class Rotary(nn.Module):
@@ -37,7 +38,12 @@ class Rotary(nn.Module):
         self.turned = turned or head_dim
         self.table: Tensor
         self.register_buffer("table", torch.empty(2, 0, 1, head_dim), persistent=False)
-        self.reset()
+        self.reset(self._first)
+
+    @property
+    def _first(self) -> int:
+        """Positions of the first table, which must not cost more because a file states wide heads."""
+        return min(FIRST_TABLE, FIRST_TABLE * WIDE // self.head_dim)
 
     @property
     def _switch(self) -> int:
@@ -46,14 +52,14 @@ class Rotary(nn.Module):
             return self.context
         return self.scaling.original_context or self.context
 
-    def reset(self, length: int = FIRST_TABLE) -> None:
+    def reset(self, length: int) -> None:
         """Compute the angles anew, rounded once to the table's dtype, as is right after a change of dtype."""
         self.table = self._angles(min(length, self._switch), 0).to(self.table)
 
     def restore(self, like: Tensor) -> None:
         """Compute the table in the dtype and on the device of another tensor."""
         self.table = like.new_empty(2, 0, 1, self.head_dim)
-        self.reset()
+        self.reset(self._first)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rotary":
         length = self.table.shape[1]

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from cutaway.errors import InputError
 from cutaway.models.attention import explicit_attention
 from cutaway.models.cache import CrossCache, KVCache
-from cutaway.models.layers import MLP, make_norm, sinusoids_apart
+from cutaway.models.layers import MLP, Sinusoids, make_norm, sinusoids_apart
 from cutaway.models.seq2seq_config import Seq2SeqConfig
 from cutaway.models.sight import Sight
 from cutaway.models.tap import OFF, Tap
@@ -185,7 +185,7 @@ class Stack(nn.Module):
         if config.position == "learned":
             self.embed_positions = nn.Embedding(config.position_offset + self.context, config.width)
         elif config.position == "sinusoidal":
-            self.register_buffer("positions", sinusoids_apart(self.context, config.width).float(), persistent=False)
+            self.positions = Sinusoids(self.context, config.width, sinusoids_apart)
         elif config.position == "relative":
             heads = config.heads if decodes else config.encoder_heads
             self.relative_bias = nn.Embedding(config.relative_buckets, heads)
@@ -234,7 +234,7 @@ class Stack(nn.Module):
         if self.config.position == "learned":
             return x + self.embed_positions.weight[self.config.position_offset :][places]
         if self.config.position == "sinusoidal":
-            return x + self.positions[places]  # pyright: ignore[reportIndexIssue]
+            return x + self.positions(sight.seen)[places]
         return x
 
     def _bias(self, sight: Sight) -> Tensor | None:
@@ -322,7 +322,7 @@ class Seq2Seq(nn.Module):
         self.restore_ties()
         if self.config.position == "sinusoidal":
             for stack in (self.encoder, self.decoder):
-                stack.positions = sinusoids_apart(stack.context, self.config.width).to(self.embed_tokens.weight)
+                stack.positions.restore(self.embed_tokens.weight)
 
     def forward(
         self,

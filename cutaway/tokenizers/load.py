@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cutaway.errors import DamagedFile, InputError
-from cutaway.files import read_json
+from cutaway.files import inside, read_json
 from cutaway.tokenizers.tokenizer import ROLES, TOKENIZER_CONFIG, TOKENIZER_JSON, Tokenizer
 
 LARGEST = 128 * 2**20  # bytes; the largest published tokenizer.json has some 35 MB
@@ -25,6 +25,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     if not file.is_file():
         hint = f"{path} holds no {TOKENIZER_JSON}" if path.is_dir() else f"{path} does not exist"
         raise InputError(f"{hint}; give a {TOKENIZER_JSON} or the folder of a model, token store or tokenizer")
+    if path.is_dir():
+        file = inside(path, TOKENIZER_JSON)
     _check_size(file)
     try:
         text = file.read_bytes().decode()
@@ -47,8 +49,7 @@ def _roles(folder: Path) -> dict[str, str] | None:
         file = folder / name
         if not file.is_file():
             continue
-        _check_size(file)
-        config: Any = read_json(file)
+        config: Any = read_json(inside(folder, name))
         if not isinstance(config, dict):
             raise DamagedFile(f"{file} must hold a JSON object, but holds {type(config).__name__}")
         for role, key in ROLES.items():

@@ -14,6 +14,7 @@ from typing import Any
 import tokenizers
 
 from cutaway.errors import DamagedFile
+from cutaway.files import parse_json
 
 END_OF_TEXT, PAD, MASK = "<|endoftext|>", "<|pad|>", "<|mask|>"
 CONTINUES = (
@@ -37,10 +38,7 @@ def parse(text: str, where: str) -> Spec:
     Raises:
         DamagedFile: not JSON, or no tokenizer.
     """
-    try:
-        spec = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DamagedFile(f"{where} is not valid JSON ({error}); restore it or make it again") from error
+    spec = parse_json(text, where)
     model = spec.get("model") if isinstance(spec, dict) else None
     if not isinstance(model, dict) or "vocab" not in model:
         raise DamagedFile(f"{where} is JSON but no tokenizer: it has no model with a vocabulary")

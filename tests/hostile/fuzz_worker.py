@@ -52,6 +52,8 @@ class Ear:
         elif event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
             self._opened(os.fsdecode(arguments[0]), arguments[1], arguments[2])
         elif event in CHANGING and isinstance(arguments[0], str | os.PathLike):
+            if self.writes and arguments[-1] not in (-1, None):
+                return  # a name within a folder that is open already, as when a folder is removed
             self._opened(os.fsdecode(arguments[0]), "w", 0)
 
     def _opened(self, name: str, mode: Any, flags: Any) -> None:

@@ -128,7 +128,7 @@ def test_t4_code_in_a_folder_is_never_run(folder: Path):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", ".hidden", "a/b.safetensors", "", "a\n"])
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", ".hidden", "a/../b", "", "a\n"])
 def test_t7_an_index_leads_nowhere_else(name: str, folder: Path):
     shutil.copy(folder / "model.safetensors", folder.parent / "outside.safetensors")
     shard(folder, name)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cutaway.errors import ConfigError
+from cutaway.errors import ConfigError, CutawayError
 from cutaway.models.config import NetworkConfig
 from cutaway.models.config_parts import MOST
 from cutaway.models.families._layouts import SAME, Layout
@@ -216,7 +216,13 @@ class Family:
                 raise keys.refuse(theirs, value, f"it can be up to {MOST[ours]:,}")
             if value is not None:
                 found[ours] = value
-        found |= self.read(keys)
+        try:
+            found |= self.read(keys)
+        except CutawayError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # a number that overflows or divides by zero, a list where a name should be: the file's fault, and its words
+            raise ConfigError(f"{where} holds a value that its key cannot have: {error}") from error
         for key, allowed in self.only.items():
             if (value := keys.take(key, allowed[0])) not in allowed:
                 raise keys.refuse(key, value, f"it can be {' or '.join(map(repr, allowed))}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import ConfigError, DamagedFile, unknown
-from cutaway.models.assemble import Network, assemble
+from cutaway.models.assemble import Network, assemble, check_layers
 from cutaway.models.config import DecoderConfig
 from cutaway.models.formats.gguf import GGUF
 from cutaway.settings import build
@@ -85,6 +85,7 @@ def open_gguf(file: GGUF, dtype: torch.dtype | None = None) -> Network:
         raise ConfigError(unknown(f"general.architecture in {file.path}", str(name), ARCHITECTURES))
     architecture = ARCHITECTURES[name]
     config = _config(file, name, architecture)
+    check_layers(config, len(file.tensors), str(file.path))
     expected = assemble(config, None).state_dict()
     homes = _homes(config)
     wanted = {theirs for theirs, ours in homes.items() if ours in expected}

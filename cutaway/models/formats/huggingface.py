@@ -3,7 +3,6 @@
 Data only: nothing in a folder is ever run, and pickled weights are refused.
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,15 +14,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
-from cutaway.files import read_json, write_json
-from cutaway.models.assemble import Network, assemble, write_tensors
+from cutaway.files import inside, read_json, write_json
+from cutaway.models.assemble import DTYPES, Network, assemble, check_layers, write_tensors
 from cutaway.models.config import EncoderConfig, NetworkConfig
 from cutaway.models.embedding import bare, read_embedding, write_embedding
 from cutaway.models.families import FAMILIES, Family, read_places, write_places
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
-FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 SHARD = 5 * 10**9  # bytes of the largest file written
 
 
@@ -55,7 +53,8 @@ class Shards:
         self._files: dict[str, Any] = {}
         self._home: dict[str, str] = {}  # tensor -> file
         if (folder / INDEX).is_file():
-            index = read_json(folder / INDEX).get("weight_map")
+            stated = read_json(inside(folder, INDEX))
+            index = stated.get("weight_map") if isinstance(stated, dict) else None
             if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
                 raise DamagedFile(f"{folder / INDEX} has no weight_map from tensors to files")
             for name in sorted(set(index.values())):
@@ -96,24 +95,6 @@ class Shards:
         return self._files[self._home[name]].get_tensor(name)
 
 
-def inside(folder: Path, name: str) -> Path:
-    """A file of a folder, by a name that came from outside.
-
-    Raises:
-        DamagedFile: the name could lead elsewhere, or there is no such file.
-    """
-    path = folder / name
-    if not FILE_NAME.fullmatch(name) or name.startswith("."):
-        raise DamagedFile(f"{folder} names the file {name!r}, which is no plain file name; nothing was opened")
-    if not path.is_file():
-        raise DamagedFile(f"{folder} lacks the file {name}; copy or download it again")
-    # the hub's cache keeps files as links from snapshots/<revision>/ to blobs/
-    homes = [folder.resolve()] + ([folder.resolve().parents[1] / "blobs"] if folder.parent.name == "snapshots" else [])
-    if not any(path.resolve().is_relative_to(home) for home in homes):
-        raise DamagedFile(f"{path} is a link to a place outside its folder; nothing was opened")
-    return path
-
-
 def family_of(values: Mapping[str, Any], where: str) -> Family:
     """The family that a config names.
 
@@ -138,8 +119,9 @@ def open_huggingface(folder: Path, dtype: torch.dtype | None = None) -> tuple[Ne
         DamagedFile: a file that cannot be read; tensors that are missing, left over or misshapen, named.
         InputError: no weights, or pickled ones only.
     """
-    values = read_json(inside(folder, CONFIG))
-    where = str(folder / CONFIG)
+    where, values = str(folder / CONFIG), read_json(inside(folder, CONFIG))
+    if not isinstance(values, dict):
+        raise DamagedFile(f"{where} must hold a JSON object, but holds {type(values).__name__}")
     family = family_of(values, where)
     config, head = family.to_config(values, where), _head(family, values, where)
     shards = Shards(folder)
@@ -149,6 +131,7 @@ def open_huggingface(folder: Path, dtype: torch.dtype | None = None) -> tuple[Ne
     if isinstance(config, EncoderConfig):
         config = read_embedding(folder, config)
     config = family.settle(config, stored)
+    check_layers(config, len(stored), f"the weights in {folder}")
     wanted = dict(assemble(config, None).state_dict())
     prefixed = any(name.startswith(family.prefix) for name in stored)
     tied = getattr(config, "tied", False)
@@ -174,6 +157,11 @@ def open_huggingface(folder: Path, dtype: torch.dtype | None = None) -> tuple[Ne
     for name, ours in copies.items():
         if not torch.equal(shards[stored[name]], state.get(ours, state["embed_tokens.weight"])):
             raise DamagedFile(f"{where} says that {name} is the embedding once more, but in {folder} it is another")
+    if others := {str(tensor.dtype) for tensor in state.values() if tensor.dtype not in DTYPES}:
+        raise ConfigError(
+            f"the weights in {folder} are stored as {', '.join(sorted(others))}; float32, float16, bfloat16 and float64 "
+            "are supported"
+        )
     dtype = dtype or _stored(state)
     network = assemble(config, {name: tensor.to(dtype) for name, tensor in state.items()}, where=str(folder))
     return network, Origin(family.model_type, values, prefixed)
@@ -181,8 +169,8 @@ def open_huggingface(folder: Path, dtype: torch.dtype | None = None) -> tuple[Ne
 
 def _head(family: Family, values: Mapping[str, Any], where: str) -> str:
     named = values.get("architectures") or [next(iter(family.heads))]
-    if not isinstance(named, list) or len(named) != 1 or named[0] not in family.heads:
-        raise ConfigError(unknown(f"architecture in {where}", ", ".join(map(str, named)), family.heads))
+    if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str) or named[0] not in family.heads:
+        raise ConfigError(unknown(f"architecture in {where}", str(named), family.heads))
     return family.heads[named[0]]
 
 
@@ -192,7 +180,7 @@ def _stored(state: Mapping[str, Tensor]) -> torch.dtype:
     for tensor in state.values():
         counts[tensor.dtype] += tensor.numel()
     dtype = counts.most_common(1)[0][0]
-    return dtype if dtype.is_floating_point and dtype.itemsize > 1 and dtype != torch.float16 else torch.float32
+    return torch.float32 if dtype == torch.float16 else dtype
 
 
 def expressible(config: NetworkConfig, family: str | None = None) -> tuple[Family, dict[str, Any]]:
