@@ -134,6 +134,7 @@ class RecurrentConfig:
         for name in ("vocab_size", "context", "layers", "width", "hidden"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, but {getattr(self, name)} was given")
+        check_most(self)
         if self.tied and self.hidden != self.width:
             raise ConfigError(f"a tied output needs hidden ({self.hidden}) equal to width ({self.width})")
         if not 0 <= self.dropout < 1:

@@ -14,6 +14,7 @@ MOST = {
     "layers": 2**11,
     "encoder_layers": 2**11,
     "width": 2**18,
+    "hidden": 2**18,
     "heads": 2**12,
     "encoder_heads": 2**12,
     "head_dim": 2**14,

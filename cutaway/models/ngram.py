@@ -12,11 +12,11 @@ Shapes: N tokens, V vocabulary, G n-grams of a level, X contexts of a level.
 from __future__ import annotations
 
 import io
-import zlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -219,11 +219,11 @@ class NGram:
             DamagedFile: not an n-gram model, or not a whole one.
         """
         try:
-            with Path(path).open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-                return cls._of_arrays(dict(file))
+            with ZipFile(path) as file:
+                return cls._of_arrays({info.filename.removesuffix(".npy"): _array(file, info) for info in file.infolist()})
         except FileNotFoundError as error:
             raise InputError(f"{path} does not exist") from error
-        except (ValueError, TypeError, KeyError, OSError, EOFError, BadZipFile, zlib.error) as error:
+        except (ValueError, TypeError, KeyError, OSError, EOFError, BadZipFile, NotImplementedError, RuntimeError) as error:
             raise DamagedFile(f"{path} is not an n-gram model ({error}); fit it again") from error
 
     @classmethod
@@ -243,6 +243,20 @@ class NGram:
             levels.append(Level.of(keys, counts, (one, two, more), contexts, vocab_size))
             contexts = keys.size
         return cls(levels, vocab_size)
+
+
+def _array(file: ZipFile, info: ZipInfo) -> np.ndarray:
+    """An array of an .npz, which is as large as its bytes: neither packed nor larger by what its head says."""
+    if info.compress_type != ZIP_STORED or info.compress_size != info.file_size:
+        raise ValueError(f"{info.filename} is packed, as n-gram models are not")
+    data = io.BytesIO(file.read(info))
+    if np.lib.format.read_magic(data) != (1, 0):
+        raise ValueError(f"{info.filename} is no array of version 1")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(data)
+    left = data.getbuffer()[data.tell() :]
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(left):
+        raise ValueError(f"{info.filename} has {len(left):,} bytes, not the {shape} numbers that it speaks of")
+    return np.frombuffer(left, dtype).reshape(shape)
 
 
 def best_order(

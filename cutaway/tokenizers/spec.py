@@ -20,6 +20,7 @@ END_OF_TEXT, PAD, MASK = "<|endoftext|>", "<|pad|>", "<|mask|>"
 CONTINUES = (
     "…"  # our prefix of a piece that continues a word: no byte is spelled so, hence it is never ambiguous as "##" is
 )
+MOST_GROWTH = 64.0
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 
 Spec = dict[str, Any]
@@ -44,7 +45,31 @@ def parse(text: str, where: str) -> Spec:
         raise DamagedFile(f"{where} is JSON but no tokenizer: it has no model with a vocabulary")
     if "type" not in model:  # files from before 2020 leave it out
         model["type"] = "BPE" if "merges" in model else "Unigram" if isinstance(model["vocab"], list) else "WordPiece"
+    for section in ("normalizer", "decoder"):
+        if (growth := _growth(spec, section)) > MOST_GROWTH:
+            raise DamagedFile(f"the {section} in {where} can make a text {growth:,.0f} times longer, not what one does")
     return spec
+
+
+def _growth(spec: Spec, section: str) -> float:
+    """How many times longer the steps of a section can make a text, and what they put before it, multiplied.
+
+    A step that makes two letters of one, sixty times over, makes 2 ** 60 of it.
+    """
+    growth = 1.0
+    for part in parts(spec, section):
+        kind, pattern = part.get("type"), part.get("pattern")
+        if kind == "Replace":
+            found = pattern.get("String") if isinstance(pattern, dict) else pattern
+            least = len(found.encode("utf-8", "replace")) if isinstance(found, str) else 1  # an expression finds a letter
+            growth *= max(1.0, len(str(part.get("content")).encode("utf-8", "replace")) / max(1, least))
+        elif kind == "Prepend":
+            growth *= max(1.0, len(str(part.get("prepend"))) / 16)
+        elif kind == "ByteLevel" and section == "normalizer":
+            growth *= 2
+        elif kind in ("NFD", "NFKD", "NFC", "NFKC", "Nmt", "Precompiled", "BertNormalizer"):
+            growth *= 1.2  # once they have been applied, they change little
+    return growth
 
 
 def build_tokenizer(text: str, where: str) -> tokenizers.Tokenizer:

@@ -17,7 +17,6 @@ Shapes: B batch, T tokens (the context).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +24,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
-from cutaway.files import read_json
+from cutaway.files import inside, parse_json, read_json
 from cutaway.files import verify as verify_folder
 from cutaway.settings import build
 from cutaway.tokenizers.load import load_tokenizer
@@ -33,6 +32,7 @@ from cutaway.tokenizers.order import keys, permute
 from cutaway.tokenizers.tokenizer import Tokenizer
 from cutaway.tokenizers.writer import FORMAT, SPLIT_NAME, STORE_JSON, SplitInfo, StoreInfo, StoreWriter, shard_name
 
+LONGEST_SOURCE = 2**20  # bytes of a line that says where a document came from
 IGNORE = -100  # a target that counts for nothing, as in torch's cross_entropy
 
 
@@ -68,7 +68,7 @@ class TokenStore:
             raise InputError(
                 f"{folder} is no token store (no {STORE_JSON}); make one with: cutaway prepare TEXTS --out FOLDER"
             )
-        raw = read_json(folder / STORE_JSON)
+        raw = read_json(inside(folder, STORE_JSON))
         if verify:
             verify_folder(folder, only=STORE_JSON)
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
@@ -119,6 +119,8 @@ class TokenSplit:
     def __init__(self, folder: Path, name: str, info: SplitInfo, store: StoreInfo) -> None:
         if not SPLIT_NAME.match(name) or store.dtype not in ("uint16", "uint32") or store.shard_tokens < 1:
             raise DamagedFile(f"{folder / STORE_JSON} does not describe a token store; prepare the texts again")
+        if info.documents < 0 or info.shards != max(0, -(-info.tokens // store.shard_tokens)):
+            raise DamagedFile(f"{folder / STORE_JSON} tells of {info.tokens:,} tokens in {info.shards:,} shards")
         self.name = name
         self.folder = folder
         self.tokens, self.bytes, self.documents = info.tokens, info.text_bytes, info.documents
@@ -236,8 +238,12 @@ class TokenSplit:
     def source(self, document: int) -> str:
         """Where a document came from."""
         with (self.folder / f"{self.name}.sources").open("rb") as file:
-            file.seek(int(self._documents[document, 1]))
-            return json.loads(file.readline())
+            place = int(self._documents[document, 1])
+            file.seek(max(place, 0))
+            source = parse_json(file.readline(LONGEST_SOURCE), file.name)
+        if not isinstance(source, str) or place < 0:
+            raise DamagedFile(f"{file.name} does not say where document {document} came from; prepare the texts again")
+        return source
 
     def _check(self, context: int) -> None:
         if context < 1:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 ROLES = {"begin_of_text": "bos_token", "end_of_text": "eos_token", "pad": "pad_token", "mask": "mask_token"}
 MOST_TOKENS = 2**24  # the largest published vocabularies have a sixtieth of it
+SPARE = 2**16  # ids that a vocabulary may leave out, beside three quarters of them: tables by id hold them too
 ONE_CHARACTER = r"[\s\S]"  # the pattern that makes a tokenizer one of characters
 
 
@@ -79,9 +80,10 @@ class Tokenizer:
         self.special: dict[str, int] = {token.content: id for id, token in sorted(added.items()) if token.special}
         self._vocab: dict[str, int] = self._marked.get_vocab(with_added_tokens=True)
         self.vocab_size = max(self._vocab.values(), default=-1) + 1
-        if not 0 < self.vocab_size <= MOST_TOKENS:
+        most = min(MOST_TOKENS, 4 * len(self._vocab) + SPARE)
+        if not 0 < self.vocab_size <= most:
             size = f"the id {self.vocab_size - 1:,}" if self.vocab_size else "an empty vocabulary"
-            raise DamagedFile(f"{where} has {size}; ids must lie below {MOST_TOKENS:,}")
+            raise DamagedFile(f"{where} has {size}; the ids of {len(self._vocab):,} tokens must lie below {most:,}")
         self._plain_text = without_special(self.spec, set(self.special))
         self._plain = build_tokenizer(self._plain_text, where)
         self._read = reader(self.spec)

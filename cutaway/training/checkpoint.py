@@ -22,17 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from cutaway import __version__
 from cutaway.errors import ConfigError, DamagedFile, InputError
-from cutaway.files import atomic_folder, disk_errors, read_json, verify, write_atomic, write_json
-from cutaway.models import Model
-from cutaway.models.assemble import load_weights, write_tensors
+from cutaway.files import atomic_folder, disk_errors, inside, read_json, verify, write_atomic, write_json
+from cutaway.models import Model, NetworkConfig
+from cutaway.models.assemble import assemble, check_layers, complete, load_weights, read_tensors, write_tensors
 from cutaway.models.model import CHECKPOINTS, WEIGHTS, checkpoints, write_model
 from cutaway.settings import build, to_dict
-from cutaway.training.config import TrainConfig, train_config, train_config_to_dict
+from cutaway.training.config import MOST_THREADS, TrainConfig, train_config, train_config_to_dict
 from cutaway.training.metrics import METRICS, read_metrics
 from cutaway.training.optim import Optimizer
 
@@ -79,7 +77,7 @@ def read_config(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
     """
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder} is not a run folder (it has no {CONFIG}); start the run anew without --resume")
-    record = read_json(folder / CONFIG)
+    record = read_json(inside(folder, CONFIG))
     if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
         raise DamagedFile(f"{folder / CONFIG} is not a run's config; restore it or start the run anew")
     if record.get("format") != FORMAT:
@@ -87,7 +85,43 @@ def read_config(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
             f"{folder} was made by Cutaway {record.get('cutaway', 'unknown')} (run format {record.get('format')}), but "
             f"this is Cutaway {__version__} (run format {FORMAT}); continue it with that version, or start a new run"
         )
-    return train_config(record.pop("config"), where=str(folder / CONFIG)), record
+    config = train_config(record.pop("config"), where=str(folder / CONFIG))
+    data, notes = record.get("data"), record.get("notes")
+    whole = isinstance(data, dict) and isinstance(notes, list) and all(isinstance(note, str) for note in notes)
+    counts = [record.get(name, 1) for name in ("threads", "processes")]
+    if not whole or not all(type(count) is int and 1 <= count <= MOST_THREADS for count in counts):
+        raise DamagedFile(f"{folder / CONFIG} lacks what a run writes into it; restore it or start the run anew")
+    return config, record
+
+
+def read_record(run: Path, name: str, **needed: type) -> dict[str, Any]:
+    """A JSON file of a run folder, with what it must hold.
+
+    Args:
+        run: the folder.
+        name: of the file.
+        needed: key -> type of its value; an int may stand for a float.
+
+    Raises:
+        DamagedFile: a key is missing or its value is of another type.
+    """
+    record = read_json(inside(run, name))
+    for key, kind in needed.items():
+        value = record.get(key) if isinstance(record, dict) else None
+        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+            raise DamagedFile(f"{run / name} should state {key} as {kind.__name__}, but holds {value!r}; delete the file")
+    return record
+
+
+def check_fit(folder: Path, config: NetworkConfig) -> None:
+    """Refuse a checkpoint of another network than the run's config describes, before that is made.
+
+    Raises:
+        DamagedFile: tensors are missing, left over or misshapen; all are named.
+    """
+    tensors, where = read_tensors(inside(folder, WEIGHTS)), str(folder / WEIGHTS)
+    check_layers(config, len(tensors), where)
+    complete(assemble(config, None), tensors, where)
 
 
 def save_checkpoint(run: Path, model: Model, optimizer: Optimizer, state: State, keep: int) -> Path:
@@ -121,12 +155,9 @@ def load_checkpoint(folder: Path, model: Model, optimizer: Optimizer) -> State:
     Raises:
         DamagedFile: a file does not fit the run.
     """
-    load_weights(model.network, folder / WEIGHTS)
-    try:
-        optimizer.load(load_file(folder / OPTIMIZER))
-    except (SafetensorError, FileNotFoundError) as error:
-        raise DamagedFile(f"{folder / OPTIMIZER} cannot be read as safetensors: {error}") from error
-    return build(State, read_json(folder / STATE), where=str(folder / STATE))
+    load_weights(model.network, inside(folder, WEIGHTS))
+    optimizer.load(read_tensors(inside(folder, OPTIMIZER)))
+    return build(State, read_json(inside(folder, STATE)), where=str(folder / STATE))
 
 
 def find_checkpoint(run: Path) -> tuple[Path | None, list[str]]:

@@ -28,6 +28,9 @@ from cutaway.settings import build, to_dict
 from cutaway.training.optim import OptimizerConfig
 
 
+MOST_THREADS = 4096  # more than any machine has
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """A training run.
@@ -81,6 +84,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, but {value} was given")
+        if (self.threads or 1) > MOST_THREADS:
+            raise ConfigError(f"threads can be up to {MOST_THREADS:,}, but {self.threads:,} was given")
         for name in ("minutes", "lr"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from cutaway.errors import ConfigError, InputError, Interrupted, NonFinite, unknown
-from cutaway.files import MANIFEST, read_json, sha256, write_json
+from cutaway.files import MANIFEST, sha256, write_json
 from cutaway.models import Model, build_network
 from cutaway.models.model import CHECKPOINTS, checkpoints
 from cutaway.progress import OnProgress, Progress
@@ -29,9 +29,11 @@ from cutaway.training.checkpoint import (
     FAILED,
     RESULT,
     State,
+    check_fit,
     find_checkpoint,
     load_checkpoint,
     read_config,
+    read_record,
     remove,
     save_checkpoint,
     tidy,
@@ -181,19 +183,21 @@ def _go(
             note(f"processes: {ranks.world} instead of {record['processes']}; the last bits of the weights may differ")
         store = TokenStore.open(config.data)
         data = {"folder": str(Path(config.data).resolve()), "sha256": sha256(store.folder / MANIFEST)}
-        if resumed and data["sha256"] != record["data"]["sha256"]:
+        if resumed and data["sha256"] != record["data"].get("sha256"):
             raise ConfigError(
                 f"{config.data} is not the data that {out} was started with (its checksum differs); "
                 "give the right folder with --data, or start a new run"
             )
         store["train"].batch(0, seed=config.seed, batch=1, context=config.context)  # is there enough for one window?
         config = replace(config, data=data["folder"], network=network_for(config, store.tokenizer.vocab_size))
+        checkpoint, warnings = find_checkpoint(out) if resumed else (None, [])
+        if checkpoint is not None:
+            check_fit(checkpoint, config.network)
         torch.default_generator.manual_seed(config.seed)
         network = build_network(config.network)
         model = Model(network, store.tokenizer, source=str(out))
 
         config, reasons = choose_dtype(config)
-        checkpoint, warnings = find_checkpoint(out) if resumed else (None, [])
         done = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
         if config.steps is not None and changes and config.steps < done:
             raise ConfigError(f"steps ({config.steps}) is less than the {done} that {out} has taken already")
@@ -229,7 +233,7 @@ def _baseline(
     if not (config.baseline and ranks.first and "valid" in store.splits):
         return None
     if (out / BASELINE).exists():
-        return read_json(out / BASELINE)
+        return read_record(out, BASELINE, loss=float, order=int)
     if progress is not None:
         progress(Progress("counting n-grams", 0))
     found = fit_baseline(store, context=config.context, eval_tokens=config.eval_tokens)
@@ -308,11 +312,12 @@ class Trainer:
         """Carry the run to its end; returns the metrics."""
         result = self.out / RESULT
         if result.exists():
-            ended = read_json(result)
-            if ended["planned"] == self.steps and ended["metrics"]["steps"] == self.saved:
+            ended = read_record(self.out, RESULT, planned=int, metrics=dict)
+            metrics: dict[str, Any] = ended["metrics"]
+            if ended["planned"] == self.steps and metrics.get("steps") == self.saved:
                 self.note(f"finished already at step {self.saved:,}; give more steps or minutes to go on")
                 self.model.network.eval()
-                return ended["metrics"]
+                return metrics
         if self.ranks.first:
             result.unlink(missing_ok=True)
             (self.out / FAILED).unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cutaway.errors import DamagedFile, MissingExtra, need
-from cutaway.files import disk_errors
+from cutaway.files import disk_errors, parse_json
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
@@ -67,15 +67,16 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         DamagedFile: a line that is not a record.
     """
     path = folder / METRICS
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.exists() else []
     records = []
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
+            record = parse_json(line, f"{path}, line {number}")
             if not isinstance(record, dict) or not isinstance(record.get("step"), int):
                 raise ValueError("not a record with a step")
             records.append(record)
         except ValueError as error:
             if number < len(lines):
-                raise DamagedFile(f"{path}, line {number}: {error}; delete the line") from error
+                reason = str(error).removeprefix(f"{path}, line {number}").lstrip(": ")
+                raise DamagedFile(f"{path}, line {number}: {reason}; delete the line") from error
     return records

@@ -235,12 +235,15 @@ class Optimizer:
         """Take up what `state` gave; also refresh the worker from the network's weights, which were loaded before.
 
         Raises:
-            DamagedFile: an entry is missing or left over.
+            DamagedFile: an entry is missing, left over or misshapen.
         """
         mine = self.state()
         if mine.keys() != state.keys():
             raise DamagedFile(f"the optimiser's state does not fit: {sorted(mine.keys() ^ state.keys())[:5]}")
         for name, tensor in mine.items():
+            if (tensor.shape, tensor.dtype) != (state[name].shape, state[name].dtype):
+                there = f"{tuple(state[name].shape)} {state[name].dtype}"
+                raise DamagedFile(f"the optimiser's {name} is {there} instead of {tuple(tensor.shape)} {tensor.dtype}")
             tensor.copy_(state[name])
         self.count = int(state["count"])
         for rule in self.rules:

@@ -22,6 +22,7 @@ MAGIC = b"GGUF"
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 10: "Q", 11: "q", 12: "d"}  # type -> struct
 BOOL, STRING, ARRAY = 7, 8, 9
 MOST_KEYS, MOST_TENSORS, LONGEST_NAME, DEEPEST = 65_536, 65_536, 65_535, 2
+MOST_VALUES, LONGEST_TEXT = 2**21, 2**24  # in all lists together; the largest published vocabularies need half of it
 MOST_DIMENSIONS, LARGEST_DIMENSION, LARGEST_ALIGNMENT = 4, 2**40, 2**16
 
 
@@ -156,7 +157,7 @@ class _Reader:
     """Takes a file's head apart, never reading past its end."""
 
     def __init__(self, data: mmap.mmap, path: Path) -> None:
-        self.data, self.path, self.position = data, path, 0
+        self.data, self.path, self.position, self.values = data, path, 0, 0
 
     @property
     def left(self) -> int:
@@ -176,7 +177,7 @@ class _Reader:
 
     def text(self, longest: int | None = None) -> str:
         length = self.number("Q")
-        if length > (self.left if longest is None else min(longest, self.left)):
+        if length > min(longest or LONGEST_TEXT, self.left):
             raise self.damage(f"a text of {length:,} bytes is expected at {self.position:,}")
         try:
             return self.take(length).decode()
@@ -202,6 +203,9 @@ class _Reader:
         least = struct.calcsize(f"<{NUMBERS[kind]}") if kind in NUMBERS else {BOOL: 1, STRING: 8}.get(kind, 12)
         if count * least > self.left:
             raise self.damage(f"a list of {count:,} values is expected at {self.position:,}")
+        self.values += count
+        if self.values > MOST_VALUES:  # each becomes an object that is larger than its bytes
+            raise self.damage(f"its lists hold more than {MOST_VALUES:,} values")
         if kind in NUMBERS:
             return list(struct.unpack(f"<{count}{NUMBERS[kind]}", self.take(count * least)))
         return [self.value(kind, depth) for _ in range(count)]
