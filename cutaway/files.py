@@ -138,6 +138,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def holds(folder: Path, name: str) -> bool:
+    """Whether a folder has anything under this name, be it a link to nowhere; `inside` then says whether it is a file."""
+    return os.path.lexists(folder / name)
+
+
 def inside(folder: Path, name: str) -> Path:
     """A file of a folder, by a name that may come from outside, such as "1_Pooling/config.json".
 

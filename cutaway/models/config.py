@@ -179,7 +179,8 @@ def decoder_of_size(depth: int, vocab_size: int, *, context: int = 256, **featur
     """
     if depth < 1:
         raise ConfigError(f"the size dial counts layers and must be at least 1, but {depth} was given")
-    config = DecoderConfig(vocab_size=vocab_size, context=context, layers=depth, width=64 * depth, heads=depth)
+    sized = {"vocab_size": vocab_size, "context": context, "layers": depth, "width": 64 * depth, "heads": depth}
+    config = build(DecoderConfig, sized)
     known = to_dict(config)
     for key in features:
         if key not in known:

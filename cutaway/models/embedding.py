@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.errors import ConfigError, DamagedFile, InputError
-from cutaway.files import inside, read_json, write_json
+from cutaway.files import holds, inside, read_json, write_json
 from cutaway.models.encoder_config import EncoderConfig
 from cutaway.tokenizers.frame import frame
 
@@ -45,7 +45,7 @@ def read_embedding(folder: Path, config: EncoderConfig) -> EncoderConfig:
         ConfigError: a step or a way of pooling that is not supported, named.
         DamagedFile: a file that is not what it should be.
     """
-    if config.head != "none" or not (folder / MODULES).is_file():
+    if config.head != "none" or not holds(folder, MODULES):
         return config
     where, listed = folder / MODULES, read_json(inside(folder, MODULES))
     if not isinstance(listed, list) or not all(isinstance(step, dict) for step in listed):
@@ -57,7 +57,7 @@ def read_embedding(folder: Path, config: EncoderConfig) -> EncoderConfig:
         raise ConfigError(f"{where} keeps its pooling in {path!r}, but {POOLING} is supported, beside the model")
     how = _pooling(inside(folder, f"{POOLING}/config.json"), config.width)
     limit, lengths = 0, folder / LENGTHS
-    if lengths.is_file():
+    if holds(folder, LENGTHS):
         stated = read_json(inside(folder, LENGTHS))
         limit = stated.get("max_seq_length") if isinstance(stated, dict) else None
         limit = 0 if limit is None else limit

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
-from cutaway.files import MANIFEST, atomic_folder, inside, read_json, verify, write_json
+from cutaway.files import MANIFEST, atomic_folder, holds, inside, read_json, verify, write_json
 from cutaway.models.assemble import Network, assemble, check_layers, read_tensors, write_tensors
 from cutaway.models.config import NetworkConfig, config_from_dict, config_to_dict
 from cutaway.models.decoder import Decoder
@@ -321,7 +321,7 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model
                 f"nor a Hugging Face folder (no {CONFIG})"
             )
         folder = newest_intact(path)
-    elif (folder / MANIFEST).is_file():
+    elif holds(folder, MANIFEST):
         verify(folder)
     config = config_from_dict(read_json(inside(folder, MODEL_JSON)), where=str(folder / MODEL_JSON))
     tensors = read_tensors(inside(folder, WEIGHTS))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cutaway.errors import DamagedFile, InputError
-from cutaway.files import inside, read_json
+from cutaway.files import holds, inside, read_json
 from cutaway.tokenizers.tokenizer import ROLES, TOKENIZER_CONFIG, TOKENIZER_JSON, Tokenizer
 
 LARGEST = 128 * 2**20  # bytes; the largest published tokenizer.json has some 35 MB
@@ -47,7 +47,7 @@ def _roles(folder: Path) -> dict[str, str] | None:
     found: dict[str, str] = {}
     for name in ("special_tokens_map.json", TOKENIZER_CONFIG):
         file = folder / name
-        if not file.is_file():
+        if not holds(folder, name):
             continue
         config: Any = read_json(inside(folder, name))
         if not isinstance(config, dict):

@@ -142,7 +142,8 @@ def parts(spec: Spec, section: str) -> list[dict[str, Any]]:
             continue
         if part.get("type") == "Sequence":
             keys = ("normalizers", "pretokenizers", "decoders", "processors")
-            stack.extend(reversed(next((part[key] for key in keys if key in part), [])))
+            listed = next((part[key] for key in keys if key in part), [])
+            stack.extend(reversed(listed if isinstance(listed, list) else []))
         else:
             found.append(part)
     return found

@@ -26,7 +26,7 @@ FACTOR = 4
 GUARD = 10.0  # seconds after which an input is given up
 PARTS = re.compile(r"^(VmSize|VmRSS|VmHWM):\s+(\d+)", re.MULTILINE)
 REFUSED_EVENTS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "socket.connect", "pickle.find_class")
-CHANGING = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate")
+CHANGING = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate", "shutil.rmtree")
 
 
 def memory() -> dict[str, int]:
@@ -52,8 +52,8 @@ class Ear:
         elif event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
             self._opened(os.fsdecode(arguments[0]), arguments[1], arguments[2])
         elif event in CHANGING and isinstance(arguments[0], str | os.PathLike):
-            if self.writes and arguments[-1] not in (-1, None):
-                return  # a name within a folder that is open already, as when a folder is removed
+            if arguments[-1] not in (-1, None):
+                return  # a name within an open folder, of which `shutil.rmtree` has said which it is
             self._opened(os.fsdecode(arguments[0]), "w", 0)
 
     def _opened(self, name: str, mode: Any, flags: Any) -> None:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
-from cutaway.files import inside, read_json, write_json
+from cutaway.files import holds, inside, read_json, write_json
 from cutaway.models.assemble import DTYPES, Network, assemble, check_layers, write_tensors
 from cutaway.models.config import EncoderConfig, NetworkConfig
 from cutaway.models.embedding import bare, read_embedding, write_embedding
@@ -52,7 +52,7 @@ class Shards:
         self.folder = folder
         self._files: dict[str, Any] = {}
         self._home: dict[str, str] = {}  # tensor -> file
-        if (folder / INDEX).is_file():
+        if holds(folder, INDEX):
             stated = read_json(inside(folder, INDEX))
             index = stated.get("weight_map") if isinstance(stated, dict) else None
             if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
