@@ -6,9 +6,11 @@ the manner of SentencePiece (Kudo & Richardson 2018) write a space as "▁" and 
 what continues a word with a prefix.
 """
 
+import base64
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import tokenizers
@@ -45,10 +47,26 @@ def parse(text: str, where: str) -> Spec:
         raise DamagedFile(f"{where} is JSON but no tokenizer: it has no model with a vocabulary")
     if "type" not in model:  # files from before 2020 leave it out
         model["type"] = "BPE" if "merges" in model else "Unigram" if isinstance(model["vocab"], list) else "WordPiece"
+    for part in parts(spec, "normalizer"):
+        if part.get("type") == "Precompiled":
+            _check_charsmap(part.get("precompiled_charsmap"), where)
     for section in ("normalizer", "decoder"):
         if (growth := _growth(spec, section)) > MOST_GROWTH:
             raise DamagedFile(f"the {section} in {where} can make a text {growth:,.0f} times longer, not what one does")
     return spec
+
+
+def _check_charsmap(value: Any, where: str) -> None:
+    """Refuse a table of SentencePiece's that speaks of more bytes than it has, before the library makes room for them.
+
+    It is a length in four bytes, so many bytes of a trie, and texts.
+    """
+    try:
+        data = base64.b64decode(value or "")
+    except (TypeError, ValueError) as error:
+        raise DamagedFile(f"the precompiled_charsmap in {where} is not base64: {error}") from error
+    if data and (len(data) < 4 or int.from_bytes(data[:4], "little") > len(data) - 4):
+        raise DamagedFile(f"the precompiled_charsmap in {where} speaks of more bytes than its {len(data):,}")
 
 
 def _growth(spec: Spec, section: str) -> float:
@@ -78,14 +96,25 @@ def build_tokenizer(text: str, where: str) -> tokenizers.Tokenizer:
     Raises:
         DamagedFile: the library cannot read it.
     """
-    try:
+    with damage(f"{where} is not a tokenizer that the tokenizers library can read"):
         tokenizer = tokenizers.Tokenizer.from_str(text)
-    except BaseException as error:
-        reraise_unless_rust(error)
-        raise DamagedFile(f"{where} is not a tokenizer that the tokenizers library can read: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+@contextmanager
+def damage(what: str) -> Iterator[None]:
+    """What the library's own code raises on a tokenizer that cannot work, as DamagedFile.
+
+    Args:
+        what: the beginning of the sentence.
+    """
+    try:
+        yield
+    except BaseException as error:
+        reraise_unless_rust(error)
+        raise DamagedFile(f"{what}: {error}") from error
 
 
 def reraise_unless_rust(error: BaseException) -> None:

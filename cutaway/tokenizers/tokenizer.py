@@ -27,6 +27,7 @@ from cutaway.tokenizers.spec import (
     Spec,
     build_tokenizer,
     continuing_prefix,
+    damage,
     is_byte_level,
     is_exact,
     parse,
@@ -168,7 +169,8 @@ class Tokenizer:
             ids = [id for id in ids if id not in hidden]
         if self.joins:
             return self._join(ids).decode("utf-8", "replace")
-        return self._marked.decode(ids, skip_special_tokens=False)
+        with damage(f"{self} cannot decode every text"):
+            return self._marked.decode(ids, skip_special_tokens=False)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of the ids' tokens, joined."""
@@ -222,10 +224,11 @@ class Tokenizer:
     def cut(self, text: str) -> tuple[tokenizers.Encoding, list[str]]:
         """The library's encoding of a text, and the words that its model was given, spelled as in tokenizer.json."""
         self.encode(text)  # for its errors
-        encoding = self._plain.encode(text, add_special_tokens=False)
-        text = self._plain.normalizer.normalize_str(text) if self._plain.normalizer else text
-        cutter = self._plain.pre_tokenizer
-        return encoding, [word for word, _ in cutter.pre_tokenize_str(text)] if cutter else [text] * bool(text)
+        with damage(f"{self} cannot encode every text"):
+            encoding = self._plain.encode(text, add_special_tokens=False)
+            text = self._plain.normalizer.normalize_str(text) if self._plain.normalizer else text
+            cutter = self._plain.pre_tokenizer
+            return encoding, [word for word, _ in cutter.pre_tokenize_str(text)] if cutter else [text] * bool(text)
 
     def show(self, piece: str) -> str:
         """A piece as tokenizer.json spells it, to be read."""
