@@ -70,13 +70,13 @@ def assemble(config: NetworkConfig, state: Mapping[str, Tensor] | None, *, where
 
 
 def check_layers(config: NetworkConfig, tensors: int, where: str) -> None:
-    """Refuse a config of more layers and experts than its file holds tensors, before any of them is made.
+    """Refuse a config of more layers than its file can hold, before any of them is made: each has four tensors at least.
 
     Raises:
         DamagedFile: says how many there are of each.
     """
     layers = getattr(config, "layers", 0) + getattr(config, "encoder_layers", 0)
-    if layers > tensors:
+    if 4 * layers > tensors:
         raise DamagedFile(f"{where} hold {tensors:,} tensors, too few for the {layers:,} layers of the config")
 
 

@@ -11,7 +11,7 @@ MOST = {
     "vocab_size": 2**24,
     "context": 2**27,
     "source_context": 2**27,
-    "layers": 2**11,
+    "layers": 2**9,
     "encoder_layers": 2**11,
     "width": 2**18,
     "hidden": 2**18,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from cutaway.errors import ConfigError, InputError, Interrupted, NonFinite, unknown
-from cutaway.files import MANIFEST, sha256, write_json
+from cutaway.files import MANIFEST, holds, sha256, write_json
 from cutaway.models import Model, build_network
 from cutaway.models.model import CHECKPOINTS, checkpoints
 from cutaway.progress import OnProgress, Progress
@@ -232,7 +232,7 @@ def _baseline(
     """What counting achieves: read from the run folder, or found and stored there (only by the first process)."""
     if not (config.baseline and ranks.first and "valid" in store.splits):
         return None
-    if (out / BASELINE).exists():
+    if holds(out, BASELINE):
         return read_record(out, BASELINE, loss=float, order=int)
     if progress is not None:
         progress(Progress("counting n-grams", 0))
@@ -311,7 +311,7 @@ class Trainer:
     def run(self, started: float) -> dict[str, Any]:
         """Carry the run to its end; returns the metrics."""
         result = self.out / RESULT
-        if result.exists():
+        if holds(self.out, RESULT):
             ended = read_record(self.out, RESULT, planned=int, metrics=dict)
             metrics: dict[str, Any] = ended["metrics"]
             if ended["planned"] == self.steps and metrics.get("steps") == self.saved:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cutaway.errors import DamagedFile, MissingExtra, need
-from cutaway.files import disk_errors, parse_json
+from cutaway.files import disk_errors, holds, inside, parse_json
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
@@ -67,7 +67,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         DamagedFile: a line that is not a record.
     """
     path = folder / METRICS
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    lines = inside(folder, METRICS).read_bytes().splitlines() if holds(folder, METRICS) else []
     records = []
     for number, line in enumerate(lines, 1):
         try:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,12 @@ class Tally:
     largest: tuple[int, int] = (0, -1)
     faults: dict[int, str] = field(default_factory=dict)
 
+    def join(self, other: "Tally") -> None:
+        """Count what another has counted."""
+        self.ends.update(other.ends)
+        self.slowest, self.largest = max(self.slowest, other.slowest), max(self.largest, other.largest)
+        self.faults.update(other.faults)
+
     def add(self, line: dict[str, Any]) -> None:
         """Count one input."""
         number = line["number"]
@@ -69,48 +75,46 @@ def make_specimens(root: Path) -> Path:
 
 
 def attack(
-    specimens: Path, target: str, numbers: range, *, told: Callable[[int], None] = lambda count: None, slow: float | None = None
-) -> Tally:
-    """Carry out inputs of one target in a process that may die.
+    specimens: Path, jobs: Mapping[str, range], *, told: Callable[[], None] = lambda: None, slow: float | None = None
+) -> dict[str, Tally]:
+    """Carry out inputs in a process that may die, and is then started again behind what killed it.
 
     Args:
         specimens: from `make_specimens`.
-        target: a key of `targets.TARGETS`.
-        numbers: which inputs.
-        told: called with how many were carried out since the last call.
+        jobs: a key of `targets.TARGETS` -> which of its inputs.
+        told: called after every input.
         slow: seconds of processor time from which on an input counts as a fault; None: none does.
     """
-    tally, at = Tally(), numbers.start
+    tallies, left = {name: Tally() for name in jobs}, dict(jobs)
     environment = os.environ | QUIET | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
     with tempfile.TemporaryDirectory(dir=specimens.parent) as room:
-        while at < numbers.stop:
+        while left := {name: numbers for name, numbers in left.items() if numbers}:
             with tempfile.TemporaryFile("w+") as errors:
-                command = [sys.executable, str(HERE / "fuzz_worker.py"), str(specimens), f"{room}/w", target]
-                command += [str(at), str(numbers.stop), str(numbers.step)]
-                process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
-                current = -1
-                assert process.stdout is not None
-                for line in map(json.loads, process.stdout):
-                    current = line["number"]
-                    if "ended" not in line:
-                        continue
-                    if slow is not None and line["seconds"] > slow and not line["fault"]:
-                        line["fault"] = f"{line['seconds']:.2f} s"
-                    tally.add(line)
-                    told(1)
-                    at, current = current + numbers.step, -1
-                code = process.wait()
-                if code == 0:
+                command = [sys.executable, str(HERE / "fuzz_worker.py"), str(specimens), f"{room}/w"]
+                command += [f"{name}:{numbers.start}:{numbers.stop}:{numbers.step}" for name, numbers in left.items()]
+                current: dict[str, Any] = {}
+                with subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+                ) as process:
+                    for current in map(json.loads, process.stdout or ()):
+                        if "ended" in current:
+                            if slow is not None and current["seconds"] > slow and not current["fault"]:
+                                current["fault"] = f"{current['seconds']:.2f} s"
+                            tallies[current["target"]].add(current)
+                            left[current["target"]] = left[current["target"]][1:]
+                            told()
+                if (code := process.returncode) == 0:
                     break
                 errors.seek(0)
                 said = errors.read()[-2500:]
-                if current < 0:
-                    raise RuntimeError(f"the worker for {target} ended with {code}: {said}")
-                tally.add({"number": current, "ended": "died", "seconds": 0.0, "grown": 0, "fault": f"died with {code}\n{said}"})
-                told(1)
-                at = current + numbers.step
+                if not current or "ended" in current:
+                    raise RuntimeError(f"a worker ended with {code} between two inputs: {said}")
+                died = {"ended": "died", "seconds": 0.0, "grown": 0, "fault": f"died with {code}\n{said}"}
+                tallies[current["target"]].add(current | died)
+                left[current["target"]] = left[current["target"]][1:]
+                told()
             shutil.rmtree(f"{room}/w", ignore_errors=True)
-    return tally
+    return tallies
 
 
 def shares(inputs: int) -> dict[str, int]:
@@ -146,33 +150,31 @@ def main() -> int:
     parser.add_argument("--target", help="only this one")
     parser.add_argument("--start", type=int, default=0, help="number of the first input")
     parser.add_argument("--replay", nargs=2, metavar=("TARGET", "NUMBER"))
-    parser.add_argument("--keep", type=Path, help="where to keep the specimens and the replayed file")
     options = parser.parse_args()
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None, prefix="cutaway-fuzz-") as room:
         specimens = make_specimens(Path(room) / "specimens")
         if options.replay:
             target, number = options.replay[0], int(options.replay[1])
-            tally = attack(specimens, target, range(number, number + 1), slow=SLOW)
-            print(*table({target: tally}), *tally.faults.values(), sep="\n")
-            return bool(tally.faults)
+            tallies = attack(specimens, {target: range(number, number + 1)}, slow=SLOW)
+            print(*table(tallies), *tallies[target].faults.values(), sep="\n")
+            return bool(tallies[target].faults)
         wanted = {options.target: options.inputs} if options.target else shares(options.inputs)
-        done, begun, step = 0, time.monotonic(), options.workers
-        jobs = [(name, range(options.start + k, options.start + count, step)) for name, count in wanted.items() for k in range(step)]
+        done, begun, workers = 0, time.monotonic(), options.workers
+        whole = {name: range(options.start, options.start + count) for name, count in wanted.items()}
+        jobs = [{name: numbers[k::workers] for name, numbers in whole.items()} for k in range(workers)]
         tallies = {name: Tally() for name in wanted}
 
-        def told(count: int) -> None:
+        def told() -> None:
             nonlocal done
-            done += count
-            if done % 2000 < count:
+            done += 1
+            if done % 2000 == 0:
                 print(f"{done:,} of {sum(wanted.values()):,} in {time.monotonic() - begun:.0f} s", flush=True)
 
-        with ThreadPoolExecutor(options.workers) as pool:
-            for (name, _), tally in zip(jobs, pool.map(lambda job: attack(specimens, *job, told=told, slow=SLOW), jobs), strict=True):
-                whole = tallies[name]
-                whole.ends.update(tally.ends)
-                whole.slowest, whole.largest = max(whole.slowest, tally.slowest), max(whole.largest, tally.largest)
-                whole.faults.update(tally.faults)
+        with ThreadPoolExecutor(workers) as pool:
+            for part in pool.map(lambda job: attack(specimens, job, told=told, slow=SLOW), jobs):
+                for name, tally in part.items():
+                    tallies[name].join(tally)
         print(*table(tallies), sep="\n")
         faults = [(name, number, text) for name, tally in tallies.items() for number, text in sorted(tally.faults.items())]
         kinds = Counter((name, _kind(text)) for name, _, text in faults)

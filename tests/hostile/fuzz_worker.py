@@ -1,6 +1,6 @@
 """Opens damaged files one after the other, in a process with a limit on memory and an ear on every file it opens.
 
-    python fuzz_worker.py SPECIMENS ROOM TARGET START STOP STEP
+    python fuzz_worker.py SPECIMENS ROOM TARGET:START:STOP:STEP …
 
 A line of JSON is printed for each input. What kills the process (a signal, an abort) is for `fuzz` to see, which starts
 it again behind the input; the last line says which that was.
@@ -69,36 +69,41 @@ class Ear:
             self.heard.append(f"opened: {name!r} ({real[:100]!r})"[:300])
 
 
-def main(specimens: str, room: str, name: str, start: int, stop: int, step: int) -> None:
-    """Carry out the inputs start, start + step … below stop."""
+def main(specimens: str, room: str, jobs: list[str]) -> None:
+    """Carry out the inputs START, START + STEP … below STOP of each target."""
     import torch
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    here = Path(__file__).resolve().parents[2]
+    libraries = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()}
+    allowed = [str(here / "cutaway"), str(here / "tests"), "/proc/", "/sys/", "/dev/null", "/dev/urandom", str(Path(specimens) / "store")]
+    ear = Ear([*allowed, *(os.path.realpath(path) + os.sep for path in libraries)], os.path.realpath(room))
+    faulthandler.register(signal.SIGALRM, chain=True)  # says where it hangs, then the default: the process ends
+    for job in jobs:
+        name, *numbers = job.split(":")
+        work_on(name, range(*map(int, numbers)), Path(specimens), Path(room), ear)
+
+
+def work_on(name: str, numbers: range, specimens: Path, work: Path, ear: Ear) -> None:
+    """Carry out inputs of one target."""
     from targets import TARGETS, seed
 
     from cutaway.errors import CutawayError
 
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    target = TARGETS[name]
-    work = Path(room)
-    found = sorted(path for kind in target.specimens for path in (Path(specimens) / kind).iterdir())
-    here = Path(__file__).resolve().parents[2]
-    libraries = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()}
-    allowed = [str(here / "cutaway"), str(here / "tests"), "/proc/", "/sys/", "/dev/null", "/dev/urandom", str(Path(specimens) / "store")]
-    ear = Ear([*allowed, *(os.path.realpath(path) + os.sep for path in libraries)], os.path.realpath(work))
-    file = work / "m"
+    target, file, peak = TARGETS[name], work / "m", Path("/proc/self/clear_refs")
+    found = sorted(path for kind in target.specimens for path in (specimens / kind).iterdir())
     for whole in found[:: max(1, len(found) // 8)]:  # what was never damaged opens; libraries are loaded by the way
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(whole, file)
         target.use(file)
-    faulthandler.register(signal.SIGALRM, chain=True)  # says where it hangs, then the default: the process ends
-    peak = Path("/proc/self/clear_refs")
-    for number in range(start, stop, step):
+    for number in numbers:
         rng = seed(name, number)
         shutil.rmtree(work)
         shutil.copytree(rng.choice(found), file)
         target.damage(rng, file)
         size = sum(path.stat().st_size for path in file.rglob("*") if path.is_file() and not path.is_symlink())
-        print(json.dumps({"number": number}), flush=True)
+        print(json.dumps({"target": name, "number": number}), flush=True)
         ear.heard, ear.writes = [], target.writes
         peak.write_text("5")
         before = memory()
@@ -123,8 +128,8 @@ def main(specimens: str, room: str, name: str, start: int, stop: int, step: int)
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         grown = memory()["VmHWM"] - before["VmRSS"]
         fault = fault or "; ".join(ear.heard)
-        line = {"number": number, "ended": ended, "seconds": round(seconds, 4), "grown": grown, "size": size, "fault": fault}
-        print(json.dumps(line), flush=True)
+        line = {"ended": ended, "seconds": round(seconds, 4), "grown": grown, "fault": fault}
+        print(json.dumps({"target": name, "number": number, **line}), flush=True)
 
 
 def unclear(message: str) -> str:
@@ -137,4 +142,4 @@ def unclear(message: str) -> str:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], *map(int, sys.argv[4:7]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])

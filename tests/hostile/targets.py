@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from mutators import ODD, Rng, Raw, dump, mutate_bytes, mutate_gguf, mutate_json, mutate_lines, mutate_safetensors
@@ -126,8 +127,8 @@ def use_run(folder: Path) -> None:
     def begin(trainer: loop.Trainer, tick: Any) -> str:
         raise Enough
 
-    loop.Trainer._loop, loop.matmul_rate = begin, lambda dtype: 1e11  # the rate only serves a figure
-    with contextlib.suppress(Enough):
+    rate = patch.object(loop, "matmul_rate", lambda dtype: 1e11)  # which only serves a figure
+    with patch.object(loop.Trainer, "_loop", begin), rate, contextlib.suppress(Enough):
         resume(folder)
 
 
