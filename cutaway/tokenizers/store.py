@@ -130,9 +130,10 @@ class TokenSplit:
         full = [store.shard_tokens] * (info.shards - 1) + [info.tokens - store.shard_tokens * (info.shards - 1)] * bool(
             info.shards
         )
-        self._shards = [_mapped(folder / shard_name(name, n), dtype, size) for n, size in enumerate(full)]
+        self._shards = [_mapped(inside(folder, shard_name(name, n)), dtype, size) for n, size in enumerate(full)]
         # first token and source line of each document
-        self._documents = _mapped(folder / f"{name}.documents", np.dtype("<i8"), 2 * info.documents).reshape(-1, 2)
+        self._documents = _mapped(inside(folder, f"{name}.documents"), np.dtype("<i8"), 2 * info.documents)
+        self._documents = self._documents.reshape(-1, 2)
 
     def __repr__(self) -> str:
         return f"TokenSplit({self.name}: {self.tokens:,} tokens, {self.documents:,} documents, {self.bytes:,} bytes)"
@@ -237,7 +238,7 @@ class TokenSplit:
 
     def source(self, document: int) -> str:
         """Where a document came from."""
-        with (self.folder / f"{self.name}.sources").open("rb") as file:
+        with inside(self.folder, f"{self.name}.sources").open("rb") as file:
             place = int(self._documents[document, 1])
             file.seek(max(place, 0))
             source = parse_json(file.readline(LONGEST_SOURCE), file.name)
@@ -258,9 +259,9 @@ class TokenSplit:
 
 def _mapped(path: Path, dtype: np.dtype, size: int) -> np.ndarray:
     """A file of `size` numbers as a read-only array that the system pages in as it is read."""
-    if not path.is_file() or size < 0 or path.stat().st_size != size * dtype.itemsize:
+    if size < 0 or path.stat().st_size != size * dtype.itemsize:
         raise DamagedFile(
-            f"{path} is missing or has not the {size:,} numbers that {STORE_JSON} tells of; prepare the texts again"
+            f"{path} has not the {size:,} numbers that {STORE_JSON} tells of; prepare the texts again"
         )
     if size == 0:
         return np.empty(0, dtype)
