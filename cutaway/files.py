@@ -224,5 +224,9 @@ def verify(folder: Path, *, only: str | None = None) -> None:
             continue
         file = inside(folder, name)
         size = file.stat().st_size
-        if not isinstance(entry, dict) or entry.get("bytes") != size or entry != {"sha256": sha256(file), "bytes": size}:
+        if (
+            not isinstance(entry, dict)
+            or entry.get("bytes") != size
+            or entry != {"sha256": sha256(file), "bytes": size}
+        ):
             raise DamagedFile(f"{file} is damaged: its bytes do not match the checksum in {MANIFEST}")

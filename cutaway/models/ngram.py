@@ -220,10 +220,21 @@ class NGram:
         """
         try:
             with ZipFile(path) as file:
-                return cls._of_arrays({info.filename.removesuffix(".npy"): _array(file, info) for info in file.infolist()})
+                return cls._of_arrays(
+                    {info.filename.removesuffix(".npy"): _array(file, info) for info in file.infolist()}
+                )
         except FileNotFoundError as error:
             raise InputError(f"{path} does not exist") from error
-        except (ValueError, TypeError, KeyError, OSError, EOFError, BadZipFile, NotImplementedError, RuntimeError) as error:
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            OSError,
+            EOFError,
+            BadZipFile,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:
             raise DamagedFile(f"{path} is not an n-gram model ({error}); fit it again") from error
 
     @classmethod

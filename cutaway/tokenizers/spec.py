@@ -79,7 +79,9 @@ def _growth(spec: Spec, section: str) -> float:
         kind, pattern = part.get("type"), part.get("pattern")
         if kind == "Replace":
             found = pattern.get("String") if isinstance(pattern, dict) else pattern
-            least = len(found.encode("utf-8", "replace")) if isinstance(found, str) else 1  # an expression finds a letter
+            least = (
+                len(found.encode("utf-8", "replace")) if isinstance(found, str) else 1
+            )  # an expression finds a letter
             growth *= max(1.0, len(str(part.get("content")).encode("utf-8", "replace")) / max(1, least))
         elif kind == "Prepend":
             growth *= max(1.0, len(str(part.get("prepend"))) / 16)

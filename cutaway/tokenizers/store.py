@@ -260,9 +260,7 @@ class TokenSplit:
 def _mapped(path: Path, dtype: np.dtype, size: int) -> np.ndarray:
     """A file of `size` numbers as a read-only array that the system pages in as it is read."""
     if size < 0 or path.stat().st_size != size * dtype.itemsize:
-        raise DamagedFile(
-            f"{path} has not the {size:,} numbers that {STORE_JSON} tells of; prepare the texts again"
-        )
+        raise DamagedFile(f"{path} has not the {size:,} numbers that {STORE_JSON} tells of; prepare the texts again")
     if size == 0:
         return np.empty(0, dtype)
     return np.asarray(np.memmap(path, dtype, "r"))  # plain array: slicing a memmap costs microseconds

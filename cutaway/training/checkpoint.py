@@ -109,7 +109,9 @@ def read_record(run: Path, name: str, **needed: type) -> dict[str, Any]:
     for key, kind in needed.items():
         value = record.get(key) if isinstance(record, dict) else None
         if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
-            raise DamagedFile(f"{run / name} should state {key} as {kind.__name__}, but holds {value!r}; delete the file")
+            raise DamagedFile(
+                f"{run / name} should state {key} as {kind.__name__}, but holds {value!r}; delete the file"
+            )
     return record
 
 

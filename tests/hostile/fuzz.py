@@ -1,8 +1,8 @@
 """100,000 damaged files: each becomes a model or one of Cutaway's errors, at once, within the memory that it is worth.
 
-    python tests/hostile/fuzz.py                    the full number, on every core
-    python tests/hostile/fuzz.py --inputs 5000      fewer
-    python tests/hostile/fuzz.py --replay gguf 1234 one of them, with its traceback
+python tests/hostile/fuzz.py                    the full number, on every core
+python tests/hostile/fuzz.py --inputs 5000      fewer
+python tests/hostile/fuzz.py --replay gguf 1234 one of them, with its traceback
 """
 
 import argparse
@@ -70,12 +70,19 @@ class Tally:
 def make_specimens(root: Path) -> Path:
     """Whole files, made in a process of its own."""
     code = "import sys; sys.path[:0] = sys.argv[2:4]; import specimens; from pathlib import Path; specimens.make_all(Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", code, str(root), str(HERE), str(HERE.parents[1])], check=True, env=os.environ | QUIET)
+    subprocess.run(
+        [sys.executable, "-c", code, str(root), str(HERE), str(HERE.parents[1])], check=True, env=os.environ | QUIET
+    )
     return root
 
 
 def attack(
-    specimens: Path, jobs: Mapping[str, range], *, told: Callable[[], None] = lambda: None, slow: float | None = None
+    specimens: Path,
+    jobs: Mapping[str, range],
+    *,
+    told: Callable[[], None] = lambda: None,
+    slow: float | None = None,
+    ends: float | None = None,
 ) -> dict[str, Tally]:
     """Carry out inputs in a process that may die, and is then started again behind what killed it.
 
@@ -84,11 +91,14 @@ def attack(
         jobs: a key of `targets.TARGETS` -> which of its inputs.
         told: called after every input.
         slow: seconds of processor time from which on an input counts as a fault; None: none does.
+        ends: when to stop, by time.monotonic(); None: never.
     """
     tallies, left = {name: Tally() for name in jobs}, dict(jobs)
     environment = os.environ | QUIET | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
     with tempfile.TemporaryDirectory(dir=specimens.parent) as room:
-        while left := {name: numbers for name, numbers in left.items() if numbers}:
+        while left := {
+            name: numbers for name, numbers in left.items() if numbers and not (ends and time.monotonic() > ends)
+        }:
             with tempfile.TemporaryFile("w+") as errors:
                 command = [sys.executable, str(HERE / "fuzz_worker.py"), str(specimens), f"{room}/w"]
                 command += [f"{name}:{numbers.start}:{numbers.stop}:{numbers.step}" for name, numbers in left.items()]
@@ -103,6 +113,9 @@ def attack(
                             tallies[current["target"]].add(current)
                             left[current["target"]] = left[current["target"]][1:]
                             told()
+                        if ends is not None and time.monotonic() > ends:
+                            process.kill()
+                            return tallies
                 if (code := process.returncode) == 0:
                     break
                 errors.seek(0)
@@ -131,7 +144,11 @@ def shares(inputs: int) -> dict[str, int]:
 def table(tallies: dict[str, Tally]) -> Iterator[str]:
     """The closing table, a line each."""
     names = sorted({name for tally in tallies.values() for name in tally.ends} - {"model"})
-    yield f"{'':12}{'inputs':>8}{'models':>8}" + "".join(f"{name:>13}" for name in names) + f"{'slowest':>10}{'memory':>10}"
+    yield (
+        f"{'':12}{'inputs':>8}{'models':>8}"
+        + "".join(f"{name:>13}" for name in names)
+        + f"{'slowest':>10}{'memory':>10}"
+    )
     for target, tally in tallies.items():
         ends = "".join(f"{tally.ends[name]:>13,}" for name in names)
         grown = f"{tally.largest[0] / 2**20:.1f} MB"
@@ -147,6 +164,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--minutes", type=float, help="stop after so many, and tell what was done")
     parser.add_argument("--target", help="only this one")
     parser.add_argument("--start", type=int, default=0, help="number of the first input")
     parser.add_argument("--replay", nargs=2, metavar=("TARGET", "NUMBER"))
@@ -162,7 +180,14 @@ def main() -> int:
         wanted = {options.target: options.inputs} if options.target else shares(options.inputs)
         done, begun, workers = 0, time.monotonic(), options.workers
         whole = {name: range(options.start, options.start + count) for name, count in wanted.items()}
-        jobs = [{name: numbers[k::workers] for name, numbers in whole.items()} for k in range(workers)]
+        rounds = max(1, options.inputs // 10_000)  # so that what is stopped early has met every target
+        mine = [{name: numbers[k::workers] for name, numbers in whole.items()} for k in range(workers)]
+        jobs = [
+            {name: n[r * len(n) // rounds : (r + 1) * len(n) // rounds] for name, n in numbers.items()}
+            for r in range(rounds)
+            for numbers in mine
+        ]
+        ends = begun + 60 * options.minutes if options.minutes else None
         tallies = {name: Tally() for name in wanted}
 
         def told() -> None:
@@ -172,11 +197,13 @@ def main() -> int:
                 print(f"{done:,} of {sum(wanted.values()):,} in {time.monotonic() - begun:.0f} s", flush=True)
 
         with ThreadPoolExecutor(workers) as pool:
-            for part in pool.map(lambda job: attack(specimens, job, told=told, slow=SLOW), jobs):
+            for part in pool.map(lambda job: attack(specimens, job, told=told, slow=SLOW, ends=ends), jobs):
                 for name, tally in part.items():
                     tallies[name].join(tally)
         print(*table(tallies), sep="\n")
-        faults = [(name, number, text) for name, tally in tallies.items() for number, text in sorted(tally.faults.items())]
+        faults = [
+            (name, number, text) for name, tally in tallies.items() for number, text in sorted(tally.faults.items())
+        ]
         kinds = Counter((name, _kind(text)) for name, _, text in faults)
         for (name, kind), count in kinds.most_common():
             number, text = next((n, t) for m, n, t in faults if m == name and _kind(t) == kind)

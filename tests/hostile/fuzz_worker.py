@@ -25,8 +25,26 @@ SLACK = 64 * 2**20  # bytes that opening may take beside the file's fourfold: li
 FACTOR = 4
 GUARD = 10.0  # seconds after which an input is given up
 PARTS = re.compile(r"^(VmSize|VmRSS|VmHWM):\s+(\d+)", re.MULTILINE)
-REFUSED_EVENTS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "socket.connect", "pickle.find_class")
-CHANGING = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate", "shutil.rmtree")
+REFUSED_EVENTS = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "subprocess.Popen",
+    "socket.connect",
+    "pickle.find_class",
+)
+CHANGING = (
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.chmod",
+    "os.truncate",
+    "shutil.rmtree",
+)
 
 
 def memory() -> dict[str, int]:
@@ -77,7 +95,15 @@ def main(specimens: str, room: str, jobs: list[str]) -> None:
     warnings.simplefilter("ignore")
     here = Path(__file__).resolve().parents[2]
     libraries = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()}
-    allowed = [str(here / "cutaway"), str(here / "tests"), "/proc/", "/sys/", "/dev/null", "/dev/urandom", str(Path(specimens) / "store")]
+    allowed = [
+        str(here / "cutaway"),
+        str(here / "tests"),
+        "/proc/",
+        "/sys/",
+        "/dev/null",
+        "/dev/urandom",
+        str(Path(specimens) / "store"),
+    ]
     ear = Ear([*allowed, *(os.path.realpath(path) + os.sep for path in libraries)], os.path.realpath(room))
     faulthandler.register(signal.SIGALRM, chain=True)  # says where it hangs, then the default: the process ends
     for job in jobs:

@@ -144,7 +144,24 @@ def mutate_bytes(rng: Rng, data: bytes, head: int = 700) -> bytes:
 
 # safetensors
 
-DTYPES = ("F32", "F16", "BF16", "F64", "I8", "U8", "I64", "BOOL", "F8_E4M3", "F8_E5M2", "F4", "C64", "U16", "X", "", "f32")
+DTYPES = (
+    "F32",
+    "F16",
+    "BF16",
+    "F64",
+    "I8",
+    "U8",
+    "I64",
+    "BOOL",
+    "F8_E4M3",
+    "F8_E5M2",
+    "F4",
+    "C64",
+    "U16",
+    "X",
+    "",
+    "f32",
+)
 
 
 def mutate_safetensors(rng: Rng, data: bytes) -> bytes:

@@ -123,7 +123,6 @@ def use_run(folder: Path) -> None:
     read_config(folder)
     read_metrics(folder)
 
-
     def begin(trainer: loop.Trainer, tick: Any) -> str:
         raise Enough
 
@@ -183,7 +182,18 @@ def damage_safetensors(rng: Rng, folder: Path) -> None:
     resealed(rng, folder)
 
 
-MANIFEST_NAMES = ("../../outside", "/etc/passwd", "/dev/zero", "/proc/self/mem", "a\0b", "x" * 5000, "", ".", "..", "\ud800")
+MANIFEST_NAMES = (
+    "../../outside",
+    "/etc/passwd",
+    "/dev/zero",
+    "/proc/self/mem",
+    "a\0b",
+    "x" * 5000,
+    "",
+    ".",
+    "..",
+    "\ud800",
+)
 
 
 def damage_own(rng: Rng, folder: Path) -> None:
@@ -296,19 +306,29 @@ def _step(rng: Rng, spec: dict[str, Any]) -> None:
 def _regex(rng: Rng, spec: dict[str, Any]) -> None:
     step = regex(rng.choice(REGEXES))
     section = rng.choice(("pre_tokenizer", "pre_tokenizer", "normalizer", "decoder"))
-    spec[section] = step if section == "pre_tokenizer" else {"type": "Replace", "content": "x"} | {"pattern": step["pattern"]}
+    spec[section] = (
+        step if section == "pre_tokenizer" else {"type": "Replace", "content": "x"} | {"pattern": step["pattern"]}
+    )
 
 
 def _ids(rng: Rng, spec: dict[str, Any]) -> None:
-    vocab, number = spec["model"]["vocab"], rng.choice((0, 1, -1, 2**16, 2**24 - 1, 2**24, 2**31, 2**32 - 1, 2**32, 2**64))
+    vocab, number = (
+        spec["model"]["vocab"],
+        rng.choice((0, 1, -1, 2**16, 2**24 - 1, 2**24, 2**31, 2**32 - 1, 2**32, 2**64)),
+    )
     if isinstance(vocab, dict):
         vocab[rng.choice([*vocab][:50] + ["new"])] = number
     else:
-        vocab[rng.randrange(len(vocab))][rng.randrange(2)] = rng.choice((number, "the", "", float("nan"), 1e308, -1e308))
+        vocab[rng.randrange(len(vocab))][rng.randrange(2)] = rng.choice(
+            (number, "the", "", float("nan"), 1e308, -1e308)
+        )
 
 
 def _added(rng: Rng, spec: dict[str, Any]) -> None:
-    token = {"id": rng.choice((0, 5, 500, 2**24, 2**32 - 1, -1)), "content": rng.choice(("a", "", " ", "the", "x" * 5000, "\0"))}
+    token = {
+        "id": rng.choice((0, 5, 500, 2**24, 2**32 - 1, -1)),
+        "content": rng.choice(("a", "", " ", "the", "x" * 5000, "\0")),
+    }
     token |= {name: rng.random() < 0.4 for name in ("special", "normalized", "lstrip", "rstrip", "single_word")}
     spec["added_tokens"] = [*spec["added_tokens"], *[token] * rng.choice((1, 1, 2000))]
 
@@ -321,7 +341,9 @@ def _merges(rng: Rng, spec: dict[str, Any]) -> None:
 def _model(rng: Rng, spec: dict[str, Any]) -> None:
     model = spec["model"]
     number = rng.choice((0, 1, 2**31, 2**64 - 1, -1, 0.5, 1e308))
-    key = rng.choice(("dropout", "unk_id", "max_input_chars_per_word", "fuse_unk", "byte_fallback", "unk_token", "type"))
+    key = rng.choice(
+        ("dropout", "unk_id", "max_input_chars_per_word", "fuse_unk", "byte_fallback", "unk_token", "type")
+    )
     kinds = ("BPE", "Unigram", "WordPiece", "WordLevel", "X")
     model[key] = rng.choice(kinds) if key == "type" else rng.choice((number, "x", None, True))
     if rng.random() < 0.3:
@@ -336,7 +358,15 @@ def _large(rng: Rng, spec: dict[str, Any]) -> None:
         vocab.extend([f"token{i}", -1.0] for i in range(3000))
 
 
-TOKENIZER_CHANGES: tuple[Callable[[Rng, dict[str, Any]], None], ...] = (_step, _regex, _ids, _added, _merges, _model, _large)
+TOKENIZER_CHANGES: tuple[Callable[[Rng, dict[str, Any]], None], ...] = (
+    _step,
+    _regex,
+    _ids,
+    _added,
+    _merges,
+    _model,
+    _large,
+)
 
 
 def damage_run(rng: Rng, folder: Path) -> None:

@@ -132,7 +132,15 @@ def test_t1_pickled_weights_are_no_way_out(name: str, copy: Copy, tmp_path: Path
 
 def test_t1_pickles_beside_what_is_read_are_never_opened(copy: Copy, tmp_path: Path):
     mark = tmp_path / "mark"
-    beside = ("rng_state.pth", "optimizer.pt", "scheduler.pt", "training_args.bin", "tokenizer.pkl", "cache.npy", "x.joblib")
+    beside = (
+        "rng_state.pth",
+        "optimizer.pt",
+        "scheduler.pt",
+        "training_args.bin",
+        "tokenizer.pkl",
+        "cache.npy",
+        "x.joblib",
+    )
     for place, target in PLACES.items():
         folder = copy(place)
         for inner in {folder, *(manifest.parent for manifest in folder.rglob(MANIFEST))}:
@@ -179,7 +187,9 @@ def test_t2_nothing_asks_a_scanner_and_nothing_can_be_trusted_by_a_flag():
 
 
 def test_t2_what_could_run_code_is_not_even_downloaded():
-    names = [f"model{suffix}" for suffix in (*PICKLED, ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".py", ".so", ".zip")]
+    names = [
+        f"model{suffix}" for suffix in (*PICKLED, ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".py", ".so", ".zip")
+    ]
     assert not [name for name in names for pattern in WANTED if fnmatch.fnmatch(name, pattern)]
 
 
@@ -248,7 +258,15 @@ def test_t3_steps_of_an_embedding_are_a_closed_table(kind: str, copy: Copy):
 @pytest.mark.parametrize("place", PLACES)
 def test_t4_code_in_a_folder_is_never_run(place: str, copy: Copy, tmp_path: Path):
     folder, mark = copy(place), tmp_path / "mark"
-    names = ("modeling_mine", "configuration_mine", "tokenization_mine", "__init__", "conftest", "sitecustomize", "torch")
+    names = (
+        "modeling_mine",
+        "configuration_mine",
+        "tokenization_mine",
+        "__init__",
+        "conftest",
+        "sitecustomize",
+        "torch",
+    )
     for inner in {folder, *(manifest.parent for manifest in folder.rglob(MANIFEST))}:
         for name in names:
             (inner / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')")
@@ -260,7 +278,9 @@ def test_t4_code_in_a_folder_is_never_run(place: str, copy: Copy, tmp_path: Path
     reseal(folder)
     TARGETS[PLACES[place]].use(folder)
     assert not mark.exists()
-    assert not [name for name, module in list(sys.modules.items()) if str(folder) in str(getattr(module, "__file__", ""))]
+    assert not [
+        name for name, module in list(sys.modules.items()) if str(folder) in str(getattr(module, "__file__", ""))
+    ]
 
 
 # T5: what a file's numbers ask for is checked before it is made
@@ -364,7 +384,12 @@ def packed(path: Path, data: bytes) -> Path:
 
     import zstandard
 
-    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.ZstdCompressor().compress}
+    pack = {
+        ".gz": gzip.compress,
+        ".bz2": bz2.compress,
+        ".xz": lzma.compress,
+        ".zst": zstandard.ZstdCompressor().compress,
+    }
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
             file.writestr("a.txt", data)
@@ -373,7 +398,9 @@ def packed(path: Path, data: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.bz2", "a.txt.xz", "a.txt.zst", "a.zip", "a.jsonl.gz", "a.html.zst", "a.md.xz"])
+@pytest.mark.parametrize(
+    "name", ["a.txt.gz", "a.txt.bz2", "a.txt.xz", "a.txt.zst", "a.zip", "a.jsonl.gz", "a.html.zst", "a.md.xz"]
+)
 def test_t6_what_unfolds_without_end_is_stopped_while_it_unfolds(name: str, tmp_path: Path):
     path = packed(tmp_path / name, b"bomb\n" * (1 << 20))
     with pytest.raises(InputError, match="bomb|larger than"):
@@ -485,7 +512,9 @@ def test_t7_what_is_saved_has_names_of_ours_alone(copy: Copy, tmp_path: Path):
         shutil.rmtree(tmp_path / "saved")
 
 
-@pytest.mark.parametrize("name", ["../a", "a/../b", "/etc", "a/b/c", "a b/c", ".a/b", "a/..", "~/x", "a\n/b", "http://x/y"])
+@pytest.mark.parametrize(
+    "name", ["../a", "a/../b", "/etc", "a/b/c", "a b/c", ".a/b", "a/..", "~/x", "a\n/b", "http://x/y"]
+)
 def test_t7_names_of_repositories_are_plain(name: str):
     with pytest.raises(InputError):
         fetch(name, offline=True)
