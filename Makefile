@@ -1,6 +1,6 @@
 # make demo [TEXT=path]   train a small model on real text, read what it writes, look inside
 # make test               the tests;  make test-all adds the slow ones;  make check: style, types, house rules
-# make fuzz               100,000 damaged files through the parsers
+# make fuzz               100,000 damaged files through everything that opens files
 # make bench              every benchmark against its peers;  make bench-<name> one of them (QUICK=1 tries it out)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,7 +37,7 @@ test-all: .venv/.dev
 	$(BIN)/python -m pytest
 
 fuzz: .venv/.dev
-	CUTAWAY_FUZZ=100000 $(BIN)/python -m pytest -k mutated
+	$(BIN)/python tests/hostile/fuzz.py
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -17,7 +17,6 @@ from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 
-
 LONGEST = 2000  # characters of a message
 
 

@@ -116,8 +116,8 @@ def parse_json(data: bytes | str, where: str) -> Any:
         where: what to call it in a message.
 
     Raises:
-        DamagedFile: not JSON; or what readers differ about or break at: a key that is there twice, lists in lists without
-            end, a number of thousands of digits, half a character.
+        DamagedFile: not JSON; or what readers differ about or break at: a key that is there twice, lists in lists
+            without end, a number of thousands of digits, half a character.
     """
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
@@ -139,7 +139,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def holds(folder: Path, name: str) -> bool:
-    """Whether a folder has anything under this name, be it a link to nowhere; `inside` then says whether it is a file."""
+    """Whether a folder has anything under this name, be it a link to nowhere; `inside` then says what it is."""
     return os.path.lexists(folder / name)
 
 

@@ -70,7 +70,7 @@ def assemble(config: NetworkConfig, state: Mapping[str, Tensor] | None, *, where
 
 
 def check_layers(config: NetworkConfig, tensors: int, where: str) -> None:
-    """Refuse a config of more layers than its file can hold, before any of them is made: each has four tensors at least.
+    """Refuse a config of more layers than its file can hold, before any of them is made: each has four tensors or more.
 
     Raises:
         DamagedFile: says how many there are of each.

@@ -27,7 +27,6 @@ from cutaway.models.config import (
 from cutaway.settings import build, to_dict
 from cutaway.training.optim import OptimizerConfig
 
-
 MOST_THREADS = 4096  # more than any machine has
 
 

@@ -67,12 +67,15 @@ class Tally:
             self.faults[number] = line["fault"]
 
 
+def environment() -> dict[str, str]:
+    """Of the processes that make and open files: this package, one thread, no caches in the allocator."""
+    return os.environ | QUIET | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
+
+
 def make_specimens(root: Path) -> Path:
     """Whole files, made in a process of its own."""
-    code = "import sys; sys.path[:0] = sys.argv[2:4]; import specimens; from pathlib import Path; specimens.make_all(Path(sys.argv[1]))"
-    subprocess.run(
-        [sys.executable, "-c", code, str(root), str(HERE), str(HERE.parents[1])], check=True, env=os.environ | QUIET
-    )
+    code = "import sys, specimens; from pathlib import Path; specimens.make_all(Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, str(root)], check=True, env=environment())
     return root
 
 
@@ -94,7 +97,6 @@ def attack(
         ends: when to stop, by time.monotonic(); None: never.
     """
     tallies, left = {name: Tally() for name in jobs}, dict(jobs)
-    environment = os.environ | QUIET | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
     with tempfile.TemporaryDirectory(dir=specimens.parent) as room:
         while left := {
             name: numbers for name, numbers in left.items() if numbers and not (ends and time.monotonic() > ends)
@@ -104,7 +106,7 @@ def attack(
                 command += [f"{name}:{numbers.start}:{numbers.stop}:{numbers.step}" for name, numbers in left.items()]
                 current: dict[str, Any] = {}
                 with subprocess.Popen(
-                    command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+                    command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment()
                 ) as process:
                     for current in map(json.loads, process.stdout or ()):
                         if "ended" in current:

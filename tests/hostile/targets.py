@@ -1,7 +1,7 @@
 """What is attacked: how a specimen is damaged, and how what came of it is opened and used.
 
-A number stands for one input: it seeds which specimen is taken and what is done to it. Using means all that a stranger's
-file can reach: opening, a forward pass over two tokens, text to ids and back.
+A number stands for one input: it seeds which specimen is taken and what is done to it. Using means all that a
+stranger's file can reach: opening, a forward pass over two tokens, text to ids and back.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from mutators import ODD, Rng, Raw, dump, mutate_bytes, mutate_gguf, mutate_json, mutate_lines, mutate_safetensors
+from mutators import ODD, Raw, Rng, dump, mutate_bytes, mutate_gguf, mutate_json, mutate_lines, mutate_safetensors
 
 from cutaway import load_model
 from cutaway.files import MANIFEST, seal
@@ -112,7 +112,7 @@ def use_tokenizer(folder: Path) -> None:
     tokenizer = load_tokenizer(folder)
     speak(tokenizer)
     tokenizer.explain("the text é")
-    assert tokenizer.kind and repr(tokenizer)
+    assert tokenizer.kind in repr(tokenizer)
     if len(tokenizer.text) % 8 == 0:  # proving the fast encoder takes a while
         tokenizer.encode_bulk([TEXT, "the text"])
 
@@ -209,9 +209,9 @@ def damage_own(rng: Rng, folder: Path) -> None:
 
 
 INDEX_NAMES = (
-    "../outside.safetensors", "/etc/passwd", "/dev/zero", "a/../../x", "model.safetensors\0", "", ".", "..", "a\\b", "C:\\x",
-    "model.safetensors/", "x" * 300, "x" * 100_000, "tokenizer.json", "config.json", ".hidden", "~/x", "model.safetensors",
-    "pytorch_model.bin", "nowhere.safetensors", Raw('"\\ud800"'),
+    "../outside.safetensors", "/etc/passwd", "/dev/zero", "a/../../x", "model.safetensors\0", "", ".", "..",
+    "a\\b", "C:\\x", "model.safetensors/", "x" * 300, "x" * 100_000, "tokenizer.json", "config.json", ".hidden", "~/x",
+    "model.safetensors", "pytorch_model.bin", "nowhere.safetensors", Raw('"\\ud800"'),
 )  # fmt: skip
 
 
@@ -240,8 +240,10 @@ def damage_pooling(rng: Rng, folder: Path) -> None:
 
 EXPLODING = [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 60
 REGEXES = (
-    "(a+)+$", "(a|a)*b", "(a*)*c", "(.*)*x", "(?:a|aa)+$", r"(\s+)+x", "(?<", "[", "a{99999}", "a{1,1000}{1,1000}", "(" * 500,
-    "((((((((((a*)*)*)*)*)*)*)*)*)*)*b", "(?=a*)*", r"\1", "(?i)" + "ẞ" * 50, "", "^", "(?:)*", r"\p{X}", "x*", "(.)(?R)", "(?<n>a\\g<n>?b)",
+    "(a+)+$", "(a|a)*b", "(a*)*c", "(.*)*x", "(?:a|aa)+$", r"(\s+)+x", "(?<", "[", "a{99999}", "a{1,1000}{1,1000}",
+    "(" * 500,
+    "((((((((((a*)*)*)*)*)*)*)*)*)*)*b", "(?=a*)*", r"\1", "(?i)" + "ẞ" * 50, "", "^", "(?:)*", r"\p{X}", "x*",
+    "(.)(?R)", "(?<n>a\\g<n>?b)",
     "a" * 100_000, "a.*b.*c.*d.*e.*f", "(a?){60}a{60}",
 )  # fmt: skip
 STEPS: tuple[Any, ...] = (
@@ -269,7 +271,8 @@ STEPS: tuple[Any, ...] = (
     {"type": "UnicodeScripts"},
     {"type": "Whitespace"},
     {"type": "TemplateProcessing", "single": "$A:99999999999 $A", "pair": "$A $B", "special_tokens": {}},
-    {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 500, "pair": [], "special_tokens": {}},
+    {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 500, "pair": []}
+    | {"special_tokens": {}},
     {"type": "RobertaProcessing", "sep": ["x", 2**32 - 1], "cls": ["y", 2**31]},
     {"type": "exec", "code": "import os"},
 )  # fmt: skip
@@ -317,7 +320,7 @@ def _ids(rng: Rng, spec: dict[str, Any]) -> None:
         rng.choice((0, 1, -1, 2**16, 2**24 - 1, 2**24, 2**31, 2**32 - 1, 2**32, 2**64)),
     )
     if isinstance(vocab, dict):
-        vocab[rng.choice([*vocab][:50] + ["new"])] = number
+        vocab[rng.choice([*[*vocab][:50], "new"])] = number
     else:
         vocab[rng.randrange(len(vocab))][rng.randrange(2)] = rng.choice(
             (number, "the", "", float("nan"), 1e308, -1e308)

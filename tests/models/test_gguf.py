@@ -1,7 +1,5 @@
 """GGUF files, against the gguf package; and files that were made to do harm."""
 
-import os
-import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cutaway.errors import ConfigError, CutawayError, DamagedFile
+from cutaway.errors import ConfigError, DamagedFile
 from cutaway.models.formats.ggml import BY_NAME, dequantise
 from cutaway.models.formats.gguf import read_gguf
 
@@ -143,28 +141,3 @@ def test_what_is_not_supported_is_named(data: bytes, message: str, tmp_path: Pat
     path.write_bytes(data)
     with pytest.raises(ConfigError, match=message):
         read_gguf(path)
-
-
-def test_t5_mutated_files_are_read_or_refused(sample: Path, tmp_path: Path):
-    """CUTAWAY_FUZZ says how many; make fuzz runs the full number."""
-    original, path, seed = sample.read_bytes(), tmp_path / "mutated.gguf", random.Random(0)
-    for _ in range(int(os.environ.get("CUTAWAY_FUZZ", "1000"))):
-        data = bytearray(original)
-        for _ in range(seed.randint(1, 8)):
-            place = seed.randrange(min(len(data), 700) if seed.random() < 0.9 else len(data))
-            change = seed.randrange(4)
-            if change == 0:
-                data[place] = seed.randrange(256)
-            elif change == 1:
-                data[place : place + 8] = struct.pack("<Q", seed.choice([0, 1, 2**31, 2**32, 2**63, 2**64 - 1]))
-            elif change == 2:
-                del data[place : place + seed.randint(1, 40)]
-            else:
-                data[place:place] = bytes(seed.randrange(256) for _ in range(seed.randint(1, 16)))
-        path.write_bytes(data)
-        try:
-            opened = read_gguf(path)
-            for tensor in opened.tensors.values():
-                tensor.load()
-        except CutawayError:
-            continue

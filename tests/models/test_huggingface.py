@@ -1,9 +1,6 @@
 """Hugging Face folders as they should not be: each is refused with its fault named, and nothing in them is run."""
 
-import contextlib
 import json
-import os
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cutaway import load_model, save_model
-from cutaway.errors import ConfigError, CutawayError, DamagedFile, InputError
+from cutaway.errors import ConfigError, DamagedFile
 from cutaway.models import DecoderConfig, Model, build_network
 from cutaway.models.formats.huggingface import INDEX, open_huggingface
 from cutaway.tokenizers import train_tokenizer
@@ -108,42 +105,6 @@ def test_a_tied_output_that_is_another_matrix_is_refused(folder: Path):
         open_huggingface(folder)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt"])
-def test_t1_pickled_weights_are_refused_and_never_opened(name: str, folder: Path):
-    (folder / "model.safetensors").unlink()
-    mark = folder / "it-ran"
-    # what torch.load or pickle would run: os.system("touch …")
-    (folder / name).write_bytes(b"cos\nsystem\n(S'touch " + str(mark).encode() + b"'\ntR.")
-    with pytest.raises(InputError, match="convert it to safetensors"):
-        load_model(folder)
-    assert not mark.exists()
-
-
-def test_t4_code_in_a_folder_is_never_run(folder: Path):
-    mark = folder / "it-ran"
-    (folder / "modeling_mine.py").write_text(f"open({str(mark)!r}, 'w')")
-    (folder / "configuration_mine.py").write_text(f"open({str(mark)!r}, 'w')")
-    change(folder, auto_map={"AutoConfig": "configuration_mine.Mine", "AutoModelForCausalLM": "modeling_mine.Mine"})
-    load_model(folder)
-    assert not mark.exists()
-
-
-@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", ".hidden", "a/../b", "", "a\n"])
-def test_t7_an_index_leads_nowhere_else(name: str, folder: Path):
-    shutil.copy(folder / "model.safetensors", folder.parent / "outside.safetensors")
-    shard(folder, name)
-    with pytest.raises(DamagedFile, match="no plain file name"):
-        open_huggingface(folder)
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_t7_a_link_out_of_the_folder_is_refused(name: str, folder: Path):
-    shutil.move(folder / name, folder.parent / "outside")
-    (folder / name).symlink_to(folder.parent / "outside")
-    with pytest.raises(DamagedFile, match="outside its folder"):
-        open_huggingface(folder)
-
-
 def test_an_index_that_lies_is_refused(folder: Path):
     shard(folder, "model.safetensors")
     path = folder / INDEX
@@ -152,23 +113,3 @@ def test_an_index_that_lies_is_refused(folder: Path):
     path.write_text(json.dumps(index))
     with pytest.raises(DamagedFile, match=r"not\.there"):
         open_huggingface(folder)
-
-
-def test_t5_mutated_folders_are_opened_or_refused(made: Path, folder: Path):
-    """CUTAWAY_FUZZ says how many; make fuzz runs the full number."""
-    seed = random.Random(0)
-    for _ in range(int(os.environ.get("CUTAWAY_FUZZ", "600"))):
-        name = seed.choice(["config.json", "model.safetensors"])
-        data = bytearray((made / name).read_bytes())
-        for _ in range(seed.randint(1, 6)):
-            place = seed.randrange(min(len(data), 3000))
-            if seed.random() < 0.5:
-                data[place] = seed.randrange(256)
-            elif seed.random() < 0.5:
-                del data[place : place + seed.randint(1, 30)]
-            else:
-                data[place:place] = seed.choice([b"9" * 12, b"-1", b"null", b"[[[[", b"1e999", bytes(8), b'"', b"{}"])
-        (folder / name).write_bytes(data)
-        with contextlib.suppress(CutawayError):
-            open_huggingface(folder)
-        (folder / name).write_bytes((made / name).read_bytes())

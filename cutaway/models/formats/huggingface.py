@@ -159,8 +159,8 @@ def open_huggingface(folder: Path, dtype: torch.dtype | None = None) -> tuple[Ne
             raise DamagedFile(f"{where} says that {name} is the embedding once more, but in {folder} it is another")
     if others := {str(tensor.dtype) for tensor in state.values() if tensor.dtype not in DTYPES}:
         raise ConfigError(
-            f"the weights in {folder} are stored as {', '.join(sorted(others))}; float32, float16, bfloat16 and float64 "
-            "are supported"
+            f"the weights in {folder} are stored as {', '.join(sorted(others))}; float32, float16, bfloat16 and "
+            "float64 are supported"
         )
     dtype = dtype or _stored(state)
     network = assemble(config, {name: tensor.to(dtype) for name, tensor in state.items()}, where=str(folder))
