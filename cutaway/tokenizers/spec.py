@@ -22,6 +22,7 @@ END_OF_TEXT, PAD, MASK = "<|endoftext|>", "<|pad|>", "<|mask|>"
 CONTINUES = (
     "…"  # our prefix of a piece that continues a word: no byte is spelled so, hence it is never ambiguous as "##" is
 )
+SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 MOST_GROWTH = 64.0
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 
@@ -47,6 +48,9 @@ def parse(text: str, where: str) -> Spec:
         raise DamagedFile(f"{where} is JSON but no tokenizer: it has no model with a vocabulary")
     if "type" not in model:  # files from before 2020 leave it out
         model["type"] = "BPE" if "merges" in model else "Unigram" if isinstance(model["vocab"], list) else "WordPiece"
+    for section in SECTIONS:
+        if odd := [part for part in parts(spec, section) if not isinstance(part.get("type"), str)]:
+            raise DamagedFile(f"a step of the {section} in {where} has no type, but {', '.join(odd[0]) or 'nothing'}")
     for part in parts(spec, "normalizer"):
         if part.get("type") == "Precompiled":
             _check_charsmap(part.get("precompiled_charsmap"), where)

@@ -1,9 +1,10 @@
 """Ways to damage a file that know its format. Each takes a random.Random, so that a number alone replays a file."""
 
+import copy
 import json
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Rng = random.Random
@@ -30,6 +31,11 @@ ODD: tuple[Any, ...] = (
 def dump(value: Any) -> bytes:
     """JSON with its raw pieces, and dicts given as lists of pairs in `Pairs`, in place."""
     return _text(value).encode("utf-8", "surrogatepass")
+
+
+def pick(rng: Rng, odd: Sequence[Any]) -> Any:
+    """One of the values, a copy of it: what is done to it must not be there in the next input."""
+    return copy.deepcopy(rng.choice(odd))
 
 
 class Pairs(list):
@@ -67,23 +73,23 @@ def mutate_value(rng: Rng, value: Any, odd: tuple[Any, ...] = ODD) -> Any:
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         found = [way for way in places(value) if way]
         if not found:
-            return rng.choice(odd)
+            return pick(rng, odd)
         way = rng.choice(found)
         parent, key = _at(value, way[:-1]), way[-1]
         if isinstance(parent, Pairs):
             continue
         change = rng.randrange(10)
         if change < 6:
-            parent[key] = rng.choice(odd)
+            parent[key] = pick(rng, odd)
         elif change == 6:
             del parent[key]
         elif change == 7:
             other = rng.choice(found)
             parent[key] = json.loads(json.dumps(_at(value, other), default=str)) if _plain(value) else None
         elif change == 8 and isinstance(parent, dict):
-            parent[rng.choice(("secret", "__proto__", "auto_map", "", "a" * 5000, "\0"))] = rng.choice(odd)
+            parent[rng.choice(("secret", "__proto__", "auto_map", "", "a" * 5000, "\0"))] = pick(rng, odd)
         elif isinstance(parent, dict) and len(way) > 1:
-            twice = Pairs([*parent.items(), (key, rng.choice(odd))])
+            twice = Pairs([*parent.items(), (key, pick(rng, odd))])
             _at(value, way[:-2])[way[-2]] = twice
             return value
         elif isinstance(parent, list):
@@ -199,7 +205,7 @@ def mutate_safetensors(rng: Rng, data: bytes) -> bytes:
             del head[rng.choice([name for name in names if name in head] or [next(iter(head))])]
             names = [name for name in names if name in head]
         else:
-            entry[rng.choice(("shape", "data_offsets", "dtype"))] = rng.choice(ODD)
+            entry[rng.choice(("shape", "data_offsets", "dtype"))] = pick(rng, ODD)
         if not names:
             break
     value: Any = head
@@ -208,7 +214,7 @@ def mutate_safetensors(rng: Rng, data: bytes) -> bytes:
     elif rng.random() < 0.1:
         value = mutate_value(rng, head) if _plain(head) else head
     elif rng.random() < 0.1:
-        value = head | {"__metadata__": rng.choice(ODD)}
+        value = head | {"__metadata__": pick(rng, ODD)}
     text = dump(value)
     size = rng.choice(BOUNDARIES) if rng.random() < 0.08 else len(text)
     if rng.random() < 0.1:

@@ -303,7 +303,7 @@ def damage_tokenizer(rng: Rng, folder: Path) -> None:
 
 
 def _step(rng: Rng, spec: dict[str, Any]) -> None:
-    spec[rng.choice(("normalizer", "pre_tokenizer", "post_processor", "decoder"))] = rng.choice(STEPS)
+    spec[rng.choice(("normalizer", "pre_tokenizer", "post_processor", "decoder"))] = pick(rng, STEPS)
 
 
 def _regex(rng: Rng, spec: dict[str, Any]) -> None:
@@ -338,7 +338,7 @@ def _added(rng: Rng, spec: dict[str, Any]) -> None:
 
 def _merges(rng: Rng, spec: dict[str, Any]) -> None:
     odd = (["zz", "qq"], ["a"], "a b c", "a b", ["a", ""], ["a", "b"], 3, ["a"] * 9)
-    spec["model"]["merges"] = [*spec["model"].get("merges", []), rng.choice(odd)] * rng.choice((1, 1, 2))
+    spec["model"]["merges"] = [*spec["model"].get("merges", []), pick(rng, odd)] * rng.choice((1, 1, 2))
 
 
 def _model(rng: Rng, spec: dict[str, Any]) -> None:
@@ -417,8 +417,8 @@ TARGETS: dict[str, Target] = {
     "pooling": Target(("pooling",), damage_pooling, use_folder, share=4),
     "tokenizer": Target(("tokenizer",), damage_tokenizer, use_tokenizer, share=25),
     "cutaway": Target(("cutaway",), damage_own, use_folder, share=8),
-    "run": Target(("run",), damage_run, use_run, share=6, writes=True),
-    "store": Target(("store",), damage_store, use_store, share=6),
+    "run": Target(("run",), damage_run, use_run, share=2, writes=True),
+    "store": Target(("store",), damage_store, use_store, share=4),
     "ngram": Target(("ngram",), of_file("n.npz", mutate_bytes), use_ngram, share=2),
     "links": Target(("published", "cutaway", "pooling"), plant_link, use_folder, share=2, refused=True),
 }
