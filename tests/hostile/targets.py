@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from mutators import ODD, Raw, Rng, dump, mutate_bytes, mutate_gguf, mutate_json, mutate_lines, mutate_safetensors
+from mutators import ODD, Raw, Rng, dump, mutate_bytes, mutate_gguf, mutate_json, mutate_lines, mutate_safetensors, pick
 
 from cutaway import load_model
 from cutaway.files import MANIFEST, seal
