@@ -16,6 +16,7 @@ from cutaway.errors import DamagedFile, InputError
 
 MANIFEST = "manifest.json"
 LARGEST_JSON = 32 * 2**20  # bytes; the largest published index of shards has some 9 MB
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
@@ -122,7 +123,7 @@ def parse_json(data: bytes | str, where: str) -> Any:
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
         value = json.loads(text, object_pairs_hook=_once)
-        if "\\u" in text:  # an escape may be half a character, which no text can hold
+        if HALF.search(text):  # an escape may be half a character, which no text can hold
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # of these are UnicodeError and JSONDecodeError
         raise DamagedFile(f"{where} is not valid JSON ({error}); restore it or make it again") from error
