@@ -8,7 +8,7 @@ what continues a word with a prefix.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import tokenizers
@@ -98,16 +98,50 @@ def make(model: dict[str, Any], pattern: str) -> str:
     return json.dumps(spec, ensure_ascii=False, indent=1) + "\n"
 
 
+def template(before: Iterable[tuple[str, int]], after: Iterable[tuple[str, int]], between: int = 0) -> dict[str, Any]:
+    """A post-processor that puts special tokens around a text, or around two.
+
+    Args:
+        before: names and ids of the tokens before the text.
+        after: of those after it.
+        between: how often the last of those stands between two texts more than at the end (RoBERTa: once).
+    """
+    before, after = list(before), list(after)
+
+    def named(tokens: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
+        return [{"SpecialToken": {"id": name, "type_id": 0}} for name, _ in tokens]
+
+    first, second = ({"Sequence": {"id": which, "type_id": 0}} for which in "AB")
+    middle = after + after[-1:] * between
+    again = before if not after else []  # a Llama begins the second text too
+    return {
+        "type": "TemplateProcessing",
+        "single": [*named(before), first, *named(after)],
+        "pair": [*named(before), first, *named(middle), *named(again), second, *named(after)],
+        "special_tokens": {name: {"id": name, "ids": [id], "tokens": [name]} for name, id in [*before, *after]},
+    }
+
+
 def without_special(spec: Spec, special: set[str]) -> str:
     """The JSON of the same tokenizer, blind to its special tokens: their names in a text are text."""
     spec = dict(spec, post_processor=None, truncation=None, padding=None)
     spec["added_tokens"] = [token for token in spec.get("added_tokens") or [] if token["content"] not in special]
-    if spec["model"]["type"] == "Unigram":  # its vocabulary would match the names; give them one that no text has
-        vocab = [
-            [f"\U0010ffff{piece}" if piece in special else piece, score] for piece, score in spec["model"]["vocab"]
-        ]
-        spec["model"] = dict(spec["model"], vocab=vocab)
+    model = spec["model"]
+    if model["type"] == "Unigram":  # its vocabulary would match the names; give them one that no text has
+        vocab = [[_hidden(piece) if piece in special else piece, score] for piece, score in model["vocab"]]
+        spec["model"] = dict(model, vocab=vocab)
+    elif model["type"] != "BPE" or model.get("ignore_merges"):  # so would one that looks up whole words
+        merges = model.get("merges") or []
+        merged = {part for pair in merges for part in (pair.split(" ", 1) if isinstance(pair, str) else pair)}
+        named = {piece: _hidden(piece) for piece in special - merged}
+        vocab = {named.get(piece, piece): id for piece, id in model["vocab"].items()}
+        unk = model.get("unk_token")
+        spec["model"] = dict(model, vocab=vocab, unk_token=named.get(unk, unk))
     return json.dumps(spec, ensure_ascii=False)
+
+
+def _hidden(piece: str) -> str:
+    return f"\U0010ffff{piece}"
 
 
 def parts(spec: Spec, section: str) -> list[dict[str, Any]]:
