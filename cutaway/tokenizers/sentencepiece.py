@@ -1,14 +1,16 @@
 """SentencePiece tokenizers (Kudo & Richardson 2018) as a tokenizer.json: its two kinds, unigram and BPE.
 
 A SentencePiece model is a list of pieces with a score and a type each, and a few settings of what is done to a text
-first. All of it, also out of GGUF metadata, goes through `unigram_spec` and `bpe_spec`, so that there is one account of:
+first. All of it, also out of GGUF metadata, goes through `unigram_spec` and `bpe_spec`, the one account of:
 
     normalise     the charsmap (its own compiled table), runs of spaces made one, "▁" for a space and before the text
-    cut           unigram: the likeliest cut (Viterbi). BPE: of two neighbours that make a piece, those of the best score
+    cut           unigram: the likeliest cut (Viterbi). BPE: two neighbours that make a piece, the best score first
     what is left  a byte piece per byte <0x0A>, or one <unk> for a run of unknown characters
     decode        "▁" is a space again, bytes become text, the space before the text goes
 
 Only normal and user-defined pieces can come out of a text: a text that spells <s> or <0x0A> is spelled with others.
+Marks piled on a letter, and Hangul in parts, are normalised as the tokenizers library does it, which is not always
+SentencePiece's way: it drops what follows a known beginning within five bytes, and composes nothing longer.
 """
 
 import base64

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tokenizers
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 ROLES = {"begin_of_text": "bos_token", "end_of_text": "eos_token", "pad": "pad_token", "mask": "mask_token"}
+CHAT_TEMPLATE = "chat_template.jinja"
+ChatTemplate = str | dict[str, str] | None  # one, or several by name; a text of jinja2 (see chat.py)
 MOST_TOKENS = 2**24  # the largest published vocabularies have a sixtieth of it
 ONE_CHARACTER = r"[\s\S]"  # the pattern that makes a tokenizer one of characters
 
@@ -59,20 +61,32 @@ class Tokenizer:
         dtype: the smallest of uint16 and uint32 that holds every id.
         fingerprint: SHA-256 of tokenizer.json.
         spec: what tokenizer.json says.
+        target: the tokenizer of target texts, where an encoder–decoder has one for them alone (Marian); else None.
+        chat_template: how a conversation is written as one text (see `cutaway.tokenizers.chat`), or None.
     """
 
-    def __init__(self, text: str, *, roles: dict[str, str] | None = None, where: str = TOKENIZER_JSON) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        roles: dict[str, str] | None = None,
+        where: str = TOKENIZER_JSON,
+        chat_template: ChatTemplate = None,
+    ) -> None:
         """Make a tokenizer from the text of a tokenizer.json (see `load_tokenizer` and `train_tokenizer`).
 
         Args:
             text: the JSON.
             roles: which special token plays "end_of_text", "pad", "mask", "begin_of_text"; by default Cutaway's names.
             where: what to call the source in a message.
+            chat_template: jinja2's text of it, or several by name. It is kept; nothing in it is run here.
 
         Raises:
             DamagedFile: not the JSON of a tokenizer.
         """
         self.text = text
+        self.chat_template = chat_template
+        self.target: Tokenizer | None = None
         self.spec: Spec = parse(text, where)  # not to be changed
         self._marked = build_tokenizer(text, where)
         added = self._marked.get_added_tokens_decoder()
@@ -232,16 +246,31 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json, and the special tokens' roles to tokenizer_config.json, as transformers reads them.
 
+        A chat template stands in chat_template.jinja, several of them in tokenizer_config.json: their names are not
+        names of files.
+
         Raises:
             InputError: the disk is full or the place cannot be written.
         """
-        names = {id: name for name, id in self._vocab.items()}
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        config |= {key: names[getattr(self, role)] for role, key in ROLES.items() if getattr(self, role) is not None}
-        write_atomic(Path(folder) / TOKENIZER_JSON, self.text)
+        self._save_vocabulary(Path(folder))
+        config = self._saved_config()
+        if isinstance(self.chat_template, str):
+            write_atomic(Path(folder) / CHAT_TEMPLATE, self.chat_template)
+        elif self.chat_template:
+            config["chat_template"] = [{"name": k, "template": v} for k, v in self.chat_template.items()]
         write_json(Path(folder) / TOKENIZER_CONFIG, config)
 
     # inside
+
+    def _save_vocabulary(self, folder: Path) -> None:
+        write_atomic(folder / TOKENIZER_JSON, self.text)
+
+    def _saved_config(self) -> dict[str, Any]:
+        """What tokenizer_config.json says, but for the chat template."""
+        names = {id: name for name, id in self._vocab.items()}
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        roles = {key: names[getattr(self, role)] for role, key in ROLES.items() if getattr(self, role) is not None}
+        return config | roles
 
     @cached_property
     def _table(self) -> list[bytes]:
