@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from cutaway.tokenizers.beside import Beside
 from cutaway.tokenizers.explain import TokenExplanation
 from cutaway.tokenizers.sentencepiece import CONTROL, UNKNOWN
 from cutaway.tokenizers.sentencepiece_file import UNIGRAM, SentencePieceModel, parse_sentencepiece, read_sentencepiece
-from cutaway.tokenizers.spec import Spec, template
+from cutaway.tokenizers.spec import Spec, build_tokenizer, template, without_special
 from cutaway.tokenizers.tokenizer import Tokenizer
 from cutaway.tokenizers.vocab_files import VOCAB_JSON, read_vocabulary, tokenizer
 
@@ -65,7 +66,7 @@ def from_sentencepiece(beside: Beside, file: str) -> Tokenizer:
         spec = _fairseq(model, where)
         beside.add(spec, special)
         begin, end = (_named(spec, beside, special, key) for key in ("cls_token", "sep_token"))
-        spec["post_processor"] = template(begin, end, between=1)
+        spec["post_processor"] = template(begin, end, [*end, *end])
     else:
         spec = model.spec(where)
         if not special:  # a model alone: its own names
@@ -75,7 +76,7 @@ def from_sentencepiece(beside: Beside, file: str) -> Tokenizer:
         begins, ends = beside.flag("add_bos_token", bool(kind)), beside.flag("add_eos_token", False)
         begin = _named(spec, beside, special, "bos_token") if begins else []
         end = _named(spec, beside, special, "eos_token") if ends else []
-        spec["post_processor"] = template(begin, end) if begin or end else None
+        spec["post_processor"] = template(begin, end, [*end, *begin]) if begin or end else None
     return tokenizer(spec, beside, special)
 
 
@@ -115,8 +116,9 @@ def _fairseq(model: SentencePieceModel, where: str) -> Spec:
 class Marian(Tokenizer):
     """Two SentencePiece models, one for source texts and one for target texts, over one vocabulary of ids.
 
-    A text is cut by the SentencePiece model, and its pieces get the ids that vocab.json gives them; those that it does
-    not have are <unk>. `target` is the tokenizer of target texts. What `save` writes are the files that it came from.
+    A text is cut by the SentencePiece model, and its pieces get the ids that vocab.json gives them, in whichever of the
+    two models they are; those that it does not have are <unk>. At the beginning of a text may stand the name of the
+    language to translate to, >>fr<<. `target` is the tokenizer of target texts, of which `save` writes the files too.
 
     Attributes:
         pieces: the tokenizer that cuts.
@@ -157,10 +159,9 @@ class Marian(Tokenizer):
         }
         super().__init__(json.dumps(spec, ensure_ascii=False), roles=roles, where=where)
         self.pieces, self.files, self.config, self.target = pieces, files, config, target
-        theirs = pieces.spec["model"]["vocab"]  # in the order of its ids, list or not
-        names = [entry[0] for entry in theirs] if isinstance(theirs, list) else list(theirs)
-        self._ids = [vocab.get(name, vocab["<unk>"]) for name in names]
-        self._id_array = np.array(self._ids, self.dtype)
+        cut = without_special(dict(pieces.spec, normalizer=None), set(pieces.special))
+        self._cut = build_tokenizer(cut, where)  # of a normalised text, so that it says where in that a piece stands
+        self._specials = re.compile("(" + "|".join(map(re.escape, special)) + ")")
         parts = self.text + pieces.text + (target.fingerprint if target else "")
         self.fingerprint = hashlib.sha256(parts.encode()).hexdigest()
 
@@ -171,15 +172,43 @@ class Marian(Tokenizer):
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         """As `Tokenizer.encode`."""
-        return [self._ids[id] for id in self.pieces.encode(text, allow_special=allow_special)]
+        self.pieces.encode(text)  # for its errors
+        language, text = _language(text)
+        parts = self._specials.split(text) if allow_special else [text]
+        texts, names = parts[::2], [*parts[1::2], ""]
+        ids = [self._id(language)] if language else []
+        for part, name in zip(texts, names, strict=True):
+            ids += [*self._part(part), *([self._id(name)] if name else [])]
+        return ids
+
+    def _part(self, text: str) -> list[int]:
+        """The ids of a text without special tokens. An unknown piece may be one of the other model's."""
+        normaliser = self.pieces._plain.normalizer
+        text = normaliser.normalize_str(text) if normaliser else text
+        encoding = self._cut.encode(text, add_special_tokens=False)
+        unknown = self.pieces.spec["model"].get("unk_id"), self.pieces.spec["model"].get("unk_token")
+        return [
+            self._id(text[start:end] if id == unknown[0] or token == unknown[1] else token)
+            for id, token, (start, end) in zip(encoding.ids, encoding.tokens, encoding.offsets, strict=True)
+        ]
+
+    def _id(self, piece: str) -> int:
+        return self._vocab.get(piece, self._vocab["<unk>"])
 
     def encode_bulk(self, texts: Sequence[str]) -> list[np.ndarray]:
         """As `Tokenizer.encode_bulk`."""
-        return [self._id_array[ids] for ids in self.pieces.encode_bulk(texts)]
+        return [np.array(self.encode(text), self.dtype) for text in texts]
 
     def explain(self, text: str) -> list[TokenExplanation]:
         """As `Tokenizer.explain`: what the SentencePiece model did, with the vocabulary's ids."""
-        return [dataclasses.replace(step, id=self._ids[step.id]) for step in self.pieces.explain(text)]
+        ids, (language, rest) = self.encode(text), _language(text)
+        steps = self.pieces.explain(rest)
+        if language:
+            data, at = language.encode(), len(language)
+            how = "the name of a language, which is a token at the beginning of a text"
+            steps = [dataclasses.replace(s, span=(s.span[0] + at, s.span[1] + at), word=s.word + 1) for s in steps]
+            steps = [TokenExplanation(ids[0], language, data, (0, at), 0, how), *steps]
+        return [dataclasses.replace(step, id=id) for step, id in zip(steps, ids, strict=True)]
 
     def _save_vocabulary(self, folder: Path) -> None:
         for name, data in self.files.items():
@@ -187,6 +216,12 @@ class Marian(Tokenizer):
 
     def _saved_config(self) -> dict[str, Any]:
         return {**self.config, "tokenizer_class": "MarianTokenizer"}
+
+
+def _language(text: str) -> tuple[str, str]:
+    """The language's name before a text, and the text."""
+    end = text.find("<<") + 2 if text.startswith(">>") else 0
+    return (text[:end], text[end:]) if end > 1 else ("", text)
 
 
 def marian(beside: Beside) -> Tokenizer:
@@ -207,22 +242,8 @@ def marian(beside: Beside) -> Tokenizer:
     made: Marian | None = None
     for name in (TARGET, SOURCE):
         spec = parse_sentencepiece(files[name], str(folder / name)).spec(str(folder / name))
-        _codes(spec, vocab)
         pieces = Tokenizer(json.dumps(spec, ensure_ascii=False), roles={}, where=str(folder / name))
         where = str(folder / VOCAB_JSON)
         made = Marian(pieces, vocab, files=files, config=beside.config, roles=roles, target=made, where=where)
     assert made is not None
     return made
-
-
-def _codes(spec: Spec, vocab: dict[str, int]) -> None:
-    """The names of languages, >>fr<<, which stand in the vocabulary alone, as tokens that a text may hold."""
-    known = spec["model"]["vocab"]
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
-    for name in vocab:
-        if name.startswith(">>") and name.endswith("<<"):
-            spec["added_tokens"].append({"id": len(known), "content": name} | flags)
-            if isinstance(known, list):
-                known.append([name, 0.0])
-            else:
-                known[name] = len(known)

@@ -15,7 +15,7 @@ from cutaway.tokenizers.sentencepiece import NORMAL, SpmRules, bpe_spec, unigram
 from cutaway.tokenizers.spec import Spec
 
 LARGEST = 32 * 2**20  # bytes; the largest published ones have some 5 MB
-MOST_PIECES = 2**20  # four times the largest published vocabulary
+MOST_PIECES = 2**19  # twice the largest published vocabulary
 UNIGRAM, BPE = 1, 2
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
@@ -71,6 +71,7 @@ def parse_sentencepiece(data: bytes, where: str) -> SentencePieceModel:
     pieces: list[str] = []
     scores: list[float] = []
     types: list[int] = []
+    seen: set[str] = set()
     settings: dict[int, dict[int, int | bytes]] = {2: {}, 3: {}, 5: {}}  # trainer, normaliser, denormaliser
     try:
         for number, value in _fields(data):
@@ -79,8 +80,9 @@ def parse_sentencepiece(data: bytes, where: str) -> SentencePieceModel:
                 pieces.append(_bytes(entry.get(1, b"")).decode())
                 scores.append(struct.unpack("<f", _bytes(entry.get(2, bytes(4))))[0])
                 types.append(_int(entry.get(3, NORMAL)))
-                if not pieces[-1] or len(pieces) > MOST_PIECES:
-                    raise DamagedFile(f"{where} has an empty piece, or more than {MOST_PIECES:,}")
+                seen.add(pieces[-1])
+                if len(seen) < len(pieces) or len(pieces) > MOST_PIECES:  # at once: a file of repeats is no work
+                    raise DamagedFile(f"{where} has the piece {pieces[-1][:40]!r} twice, or over {MOST_PIECES:,}")
             elif number in settings and isinstance(value, bytes):
                 settings[number].update(_fields(value))
         trainer, normaliser, denormaliser = settings.values()

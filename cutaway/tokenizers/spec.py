@@ -8,7 +8,7 @@ what continues a word with a prefix.
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import tokenizers
@@ -98,27 +98,21 @@ def make(model: dict[str, Any], pattern: str) -> str:
     return json.dumps(spec, ensure_ascii=False, indent=1) + "\n"
 
 
-def template(before: Iterable[tuple[str, int]], after: Iterable[tuple[str, int]], between: int = 0) -> dict[str, Any]:
-    """A post-processor that puts special tokens around a text, or around two.
+Named = tuple[str, int]  # a special token's text and id
 
-    Args:
-        before: names and ids of the tokens before the text.
-        after: of those after it.
-        between: how often the last of those stands between two texts more than at the end (RoBERTa: once).
-    """
-    before, after = list(before), list(after)
 
-    def named(tokens: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
-        return [{"SpecialToken": {"id": name, "type_id": 0}} for name, _ in tokens]
-
-    first, second = ({"Sequence": {"id": which, "type_id": 0}} for which in "AB")
-    middle = after + after[-1:] * between
-    again = before if not after else []  # a Llama begins the second text too
+def template(before: list[Named], after: list[Named], middle: list[Named] | None = None) -> dict[str, Any]:
+    """A post-processor that puts special tokens before a text and after it, and between two; `middle` None: `after`."""
+    middle = after if middle is None else middle
+    first, second = ([{"Sequence": {"id": which, "type_id": 0}}] for which in "AB")
+    one, two, three = ([{"SpecialToken": {"id": name, "type_id": 0}} for name, _ in t] for t in (before, middle, after))
     return {
         "type": "TemplateProcessing",
-        "single": [*named(before), first, *named(after)],
-        "pair": [*named(before), first, *named(middle), *named(again), second, *named(after)],
-        "special_tokens": {name: {"id": name, "ids": [id], "tokens": [name]} for name, id in [*before, *after]},
+        "single": [*one, *first, *three],
+        "pair": [*one, *first, *two, *second, *three],
+        "special_tokens": {
+            name: {"id": name, "ids": [id], "tokens": [name]} for name, id in [*before, *middle, *after]
+        },
     }
 
 

@@ -97,7 +97,7 @@ def wordpiece(beside: Beside) -> Tokenizer:
         "lowercase": beside.flag("do_lower_case", True),
     }
     spec["pre_tokenizer"] = {"type": "BertPreTokenizer"}
-    spec["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": False}
+    spec["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": True}
     beside.add(spec, BERT)
     begin, end = (beside.token(key, BERT[key]) for key in ("cls_token", "sep_token"))
     if begin in vocab and end in vocab:
@@ -221,4 +221,4 @@ def _whisper(beside: Beside, vocab: Mapping[str, int]) -> dict[str, Any]:
             f"{beside.folder} asks for {', '.join(missing)} around a text, which its vocabulary does not have; "
             "a language is given as its code (zh), a task as transcribe or translate"
         )
-    return template([(name, vocab[name]) for name in before], [(end, vocab[end])])
+    return template([(name, vocab[name]) for name in before], [(end, vocab[end])], [])
