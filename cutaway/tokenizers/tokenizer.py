@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tokenizers
 
-from cutaway.errors import DamagedFile, InputError
+from cutaway.errors import ConfigError, DamagedFile, InputError
 from cutaway.files import write_atomic, write_json
 from cutaway.tokenizers.bulk import Bulk, choose_bulk
 from cutaway.tokenizers.spec import (
@@ -27,12 +27,14 @@ from cutaway.tokenizers.spec import (
     Spec,
     build_tokenizer,
     continuing_prefix,
+    hidden,
     is_byte_level,
     is_exact,
     parse,
     parts,
     reader,
     reraise_unless_rust,
+    with_hidden_special,
     without_special,
 )
 
@@ -145,6 +147,14 @@ class Tokenizer:
             reraise_unless_rust(error)
             check_text(text)
             raise DamagedFile(f"{self} cannot encode every text: {error}") from error
+
+    def encode_guarded(self, text: str) -> list[int]:
+        """As `encode`, but a special token is where its name stands after U+10FFFF, and nowhere else (see chat.py).
+
+        Raises:
+            ConfigError: the tokenizer's special tokens cannot be told from its ordinary ones.
+        """
+        return self._guarded.encode(text, add_special_tokens=False).ids
 
     def encode_bulk(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` of many texts on every core: a uint16 or uint32 array each. See `bulk` for what does the work.
@@ -271,6 +281,13 @@ class Tokenizer:
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         roles = {key: names[getattr(self, role)] for role, key in ROLES.items() if getattr(self, role) is not None}
         return config | roles
+
+    @cached_property
+    def _guarded(self) -> tokenizers.Tokenizer:
+        made = build_tokenizer(with_hidden_special(self.spec, set(self.special)), str(self))
+        if any(made.token_to_id(hidden(name)) != id for name, id in self.special.items()):
+            raise ConfigError(f"the special tokens of {self} cannot be told from its ordinary ones")
+        return made
 
     @cached_property
     def _table(self) -> list[bytes]:
