@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -181,13 +182,15 @@ class _Worker:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0  # the process that started it; one forked from that one starts its own
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         data = json.dumps(request).encode()
         with self._lock:
+            if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
+                self._stop()
+                self._process, self._owner = _start(), os.getpid()
             process = self._process
-            if process is None or process.poll() is not None:
-                process = self._process = _start()
             alarm = threading.Timer(PATIENCE, process.kill)
             alarm.start()
             try:
@@ -196,13 +199,25 @@ class _Worker:
                 process.stdin.write(len(data).to_bytes(8, "little") + data)
                 process.stdin.flush()
                 size = int.from_bytes(process.stdout.read(8), "little")
-                answer = process.stdout.read(size)
-                return json.loads(answer)
+                return json.loads(process.stdout.read(size))
             except (OSError, ValueError):
-                process.kill()
+                self._stop()
                 return {"error": "the process that renders templates ended; try again"}
             finally:
                 alarm.cancel()
+
+    def _stop(self) -> None:
+        """End the process, if this one started it, and let go of its pipes."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if self._owner == os.getpid():
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                assert pipe is not None
+                pipe.close()
 
 
 def _start() -> subprocess.Popen[bytes]:

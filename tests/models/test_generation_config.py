@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -118,7 +119,7 @@ def test_a_fresh_export_names_the_special_tokens(made: Path) -> None:
     assert (theirs.eos_token_id, theirs.pad_token_id) == (model.tokenizer.end_of_text, model.tokenizer.pad)
 
 
-def without_time(model: Model, prompt: str, **options: object) -> list[int]:
+def ids_of(model: Model, prompt: str, **options: Any) -> list[int]:
     return generate(model, prompt, **options).ids
 
 
@@ -127,7 +128,7 @@ def without_time(model: Model, prompt: str, **options: object) -> list[int]:
 )
 def test_greedy_texts_are_those_of_transformers(values: dict, made: Path, tmp_path: Path) -> None:
     model = load_model(made)
-    plain = without_time(model, "the cat", temperature=0, max_new_tokens=20)
+    plain = ids_of(model, "the cat", temperature=0, max_new_tokens=20)
     # several tokens end a text: the first of them that comes does
     values = {
         "do_sample": False,
@@ -139,7 +140,7 @@ def test_greedy_texts_are_those_of_transformers(values: dict, made: Path, tmp_pa
         values |= {"suppress_tokens": plain[1:3], "begin_suppress_tokens": [plain[0]]}
     folder = folder_with(made, tmp_path, values)
     ours = generate(load_model(folder), "the cat")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
     prompt = model.ids("the cat")
     made_by_them = theirs.generate(prompt, attention_mask=torch.ones_like(prompt))[0, prompt.shape[1] :].tolist()
     assert ours.ids == made_by_them
@@ -156,17 +157,17 @@ def test_recommendations_are_what_is_not_said(made: Path, tmp_path: Path) -> Non
     said = {"temperature": 0.7, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.05}
     bare = load_model(made)
     bare.generation = GenerationConfig(eos_token_id=(5, 7))
-    assert without_time(model, "the") == without_time(bare, "the", **said)
-    assert without_time(model, "the", temperature=2.0) == without_time(bare, "the", **said | {"temperature": 2.0})
+    assert ids_of(model, "the") == ids_of(bare, "the", **said)
+    assert ids_of(model, "the", temperature=2.0) == ids_of(bare, "the", **said | {"temperature": 2.0})
     off = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "temperature": 1.0}
-    assert without_time(model, "the", **off) == without_time(bare, "the", temperature=1.0)
+    assert ids_of(model, "the", **off) == ids_of(bare, "the", temperature=1.0)
     bare.generation = GenerationConfig()
-    assert without_time(bare, "the") == without_time(bare, "the", temperature=0.8, max_new_tokens=100)
+    assert ids_of(bare, "the") == ids_of(bare, "the", temperature=0.8, max_new_tokens=100)
     bare.generation = GenerationConfig(do_sample=False, max_length=9)
-    assert len(without_time(bare, "the cat")) == 2
-    assert len(without_time(bare, "the cat", max_new_tokens=4)) == 4
+    assert len(ids_of(bare, "the cat")) == 2
+    assert len(ids_of(bare, "the cat", max_new_tokens=4)) == 4
     bare.generation = GenerationConfig(stop_strings=("zzz",), top_p=0.0, max_length=3)
-    assert len(without_time(bare, "the cat")) == 1
+    assert len(ids_of(bare, "the cat")) == 1
 
 
 def test_the_command_tells_what_is_not_used(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,4 +206,4 @@ def test_what_is_wrong_is_named(values: object, error: type, words: str, made: P
 
 def test_tokens_that_the_vocabulary_does_not_have_cannot_come_anyway(made: Path, tmp_path: Path) -> None:
     model = load_model(folder_with(made, tmp_path, {"suppress_tokens": [10**6, -1], "eos_token_id": 10**6}))
-    assert len(without_time(model, "the", max_new_tokens=5)) == 5
+    assert len(ids_of(model, "the", max_new_tokens=5)) == 5

@@ -167,6 +167,10 @@ def test_classes_are_those_of_transformers(name, file: str, options: dict, confi
         assert ours.decode(ids) == theirs.decode(ids, clean_up_tokenization_spaces=False), ascii(text)
         compared += 1
     assert compared > 2000
+    theirs.save_pretrained(tmp_path / "theirs")  # as tokenizer.json
+    saved = load_tokenizer(tmp_path / "theirs")
+    for text in ("the first, and 2", "中文 naïve é ½", "a  b\tc"):
+        assert frame(saved, saved.encode(text))[0] == theirs(text)["input_ids"]
     first, second = "the first", "and 2"
     both = frame(ours, ours.encode(first), ours.encode(second))[0]
     assert both == theirs(first, second)["input_ids"]

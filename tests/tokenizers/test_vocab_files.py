@@ -69,6 +69,13 @@ def agree(ours: Tokenizer, theirs: Any, texts: list[str], tmp_path: Path) -> Non
         assert framed == theirs(text)["input_ids"] == again(text)["input_ids"], ascii(text)
         decoded = theirs.decode(ids, clean_up_tokenization_spaces=False)
         assert ours.decode(ids) == decoded == reopened.decode(ids), ascii(text)
+    theirs.save_pretrained(tmp_path / "theirs")  # as tokenizer.json
+    assert (tmp_path / "theirs" / "tokenizer.json").is_file()
+    saved = load_tokenizer(tmp_path / "theirs")
+    for text in texts[:300]:
+        assert saved.encode(text) == ours.encode(text)
+        assert frame(saved, saved.encode(text, allow_special=True))[0] == theirs(text)["input_ids"]
+    assert (saved.end_of_text, saved.pad, saved.mask) == (ours.end_of_text, ours.pad, ours.mask)
     first, second = texts[0], texts[-3]
     pair = theirs(first, second)
     ours_pair = frame(ours, *(ours.encode(text, allow_special=True) for text in (first, second)))
