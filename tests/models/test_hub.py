@@ -106,7 +106,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     network = build_network(DecoderConfig(vocab_size=tokenizer.vocab_size, context=32, layers=2, width=32, heads=4))
     save_model(Model(network, tokenizer), folder, "huggingface")
     made = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    made |= {name: b"beside the weights" if not name.endswith(".json") else b"{}" for name in BESIDE}
+    made |= {name: b"{}" if name.endswith(".json") else f"this is {name}".encode() for name in BESIDE}
     made["additional_chat_templates/rag.jinja"] = b"{{ messages }}"
     made["large.gguf"] = bytes(range(256)) * 100_000
     return made | {"pytorch_model.bin": b"\x80never asked for", "modeling_tiny.py": b"raise SystemExit('never run')"}
@@ -148,7 +148,7 @@ def test_a_model_is_fetched_used_and_found_again(hub: type[Hub], files: dict[str
     folder = Path(json.loads(again.stdout)["path"])
     for name in ("model.safetensors", *BESIDE):
         assert (folder / name).read_bytes() == files[name]
-    assert load_tokenizer(folder).chat_template == {"default": "beside the weights", "rag": "{{ messages }}"}
+    assert load_tokenizer(folder).chat_template == {"default": "this is chat_template.jinja", "rag": "{{ messages }}"}
     assert load_model(folder).logits("the").shape[-1] == load_model(folder).config.vocab_size
 
 
