@@ -8,7 +8,7 @@ Shapes: T tokens of the prompt, V vocabulary.
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from cutaway.errors import ConfigError, InputError, unknown
-from cutaway.generation.sampling import Sampling, pick
+from cutaway.generation.advice import Plan, plan, sampling
+from cutaway.generation.sampling import pick
 from cutaway.models import Model, Seq2Seq
 from cutaway.models.generation_config import usable
 from cutaway.models.model import Source
-from cutaway.settings import build
 
 LENGTH = 100  # tokens that are generated where nobody says how many
 FinishReason = Literal["length", "stop", "end"]
@@ -114,8 +114,8 @@ def stream(
     When a decoder's context is full, it goes on with the later half of what it has seen. An encoder–decoder writes a
     target to what the prompt says, its source, and ends where its positions end.
 
-    What is left at None is as the checkpoint recommends (`model.generation`), where it does; else max_new_tokens is 100,
-    temperature 0.8 and the others change nothing. top_k 0, top_p 1 and min_p 0 switch a recommendation off.
+    What is left at None is as the checkpoint recommends (`model.generation`), where it does; else max_new_tokens is
+    100, temperature 0.8 and the others change nothing. top_k 0, top_p 1 and min_p 0 switch a recommendation off.
 
     Args:
         model: what continues.
@@ -138,11 +138,7 @@ def stream(
     """
     advised = model.generation
     given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    given["repetition_penalty"] = repetition_penalty
-    options = _advice(model) | {name: value for name, value in given.items() if value is not None}
-    if options.get("top_k") == 0 and not isinstance(options["top_k"], float | bool):
-        del options["top_k"]
-    how = build(Sampling, options | {"suppress": usable(advised.suppressed, model.config.vocab_size)})
+    how = sampling(model, given | {"repetition_penalty": repetition_penalty})
     if max_new_tokens is not None:
         _check_whole("max_new_tokens", max_new_tokens, 1)
     _check_whole("seed", seed, 0)
@@ -158,8 +154,7 @@ def stream(
     else:
         source, config = model.source_ids(prompt), model.network.config
         seen = model.ids(target if isinstance(target, str) else [config.start_id, *target])[0].tolist()
-        if advised.decoder_start_token_id is not None:
-            seen[0] = advised.decoder_start_token_id
+        seen[0] = next(iter(usable([advised.decoder_start_token_id], config.vocab_size)), seen[0])
         if config.ends and len(seen) >= config.context:
             raise InputError(
                 f"the target begins with {len(seen)} tokens, but this model writes {config.context} in all"
@@ -168,49 +163,8 @@ def stream(
     count = max_new_tokens or advised.max_new_tokens or max(1, longest)
     if isinstance(model.network, Seq2Seq) and model.network.config.ends:
         count = min(count, model.network.config.context - len(seen))
-    return _tokens(
-        model, seen, count, _plan(model, how, count, source is not None and len(seen) == 1), stops, generator, source
-    )
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How each new token is chosen, counted from 0."""
-
-    how: Sampling
-    first: Sampling  # of the first one that is not forced
-    free: int  # its number
-    forced: dict[int, int]  # number -> the token that it is
-
-    def sampling(self, number: int) -> Sampling:
-        return self.first if number == self.free else self.how
-
-
-def _plan(model: Model, how: Sampling, count: int, begins: bool) -> _Plan:
-    """What the checkpoint's recommendations force and suppress; `begins`: a target begins here."""
-    advised, size = model.generation, model.config.vocab_size
-    first = replace(how, suppress=usable((*how.suppress, *advised.begin_suppress_tokens), size))
-    forced = dict.fromkeys([0] * begins, advised.forced_bos_token_id) | dict.fromkeys(
-        [count - 1], next(iter(advised.forced_eos_token_id), None)
-    )
-    forced = {number: id for number, id in forced.items() if id is not None and 0 <= id < size}
-    return _Plan(how, first, int(0 in forced), forced)
-
-
-def _advice(model: Model) -> dict[str, Any]:
-    """The options of Sampling that a checkpoint recommends."""
-    advised, names = model.generation, ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-    options = {name: value for name in names if (value := getattr(advised, name)) is not None}
-    # a translation is not drawn, unless its makers say so; nor what they would search for with beams
-    sample = False if isinstance(model.network, Seq2Seq) and advised.raw else None
-    sample = False if (advised.num_beams or 1) > 1 else sample
-    sample = sample if advised.do_sample is None else advised.do_sample
-    if sample is not None:
-        options["temperature"] = options.get("temperature", 1.0) if sample else 0.0
-    if options.get("top_p") == 0:
-        del options["top_p"]  # the likeliest token alone; a temperature of 0 says that
-        options["temperature"] = 0.0
-    return options
+    made = plan(model, how, count, begins=source is not None and len(seen) == 1)
+    return _tokens(model, seen, count, made, stops, generator, source)
 
 
 def _check_whole(name: str, value: int, least: int) -> None:
@@ -244,7 +198,7 @@ def _tokens(
     model: Model,
     seen: list[int],
     max_new_tokens: int,
-    plan: _Plan,
+    how: Plan,
     stops: _StopStrings,
     generator: torch.Generator,
     source: torch.Tensor | None = None,
@@ -265,9 +219,9 @@ def _tokens(
             ids = torch.tensor([new], device=device)  # (1, T), later (1, 1)
             logits = network(ids, cache=cache)[0, -1].float().cpu()  # (V,)
             number = max_new_tokens - 1 - left
-            chosen = plan.forced.get(number)
+            chosen = how.forced.get(number)
             if chosen is None:
-                chosen = pick(logits, plan.sampling(number), seen, generator)
+                chosen = pick(logits, how.sampling(number), seen, generator)
             logprob = float(logits[chosen] - logits.logsumexp(-1))
             if chosen in ends:
                 yield Token(chosen, stops.add(decoder.finish()) + stops.rest(), logprob, "end")

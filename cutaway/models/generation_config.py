@@ -202,9 +202,9 @@ def write_generation(config: GenerationConfig, folder: Path, *, roles: Mapping[s
         write_json(folder / GENERATION_CONFIG, values)
 
 
-def usable(ids: Iterable[int], vocab_size: int) -> tuple[int, ...]:
+def usable(ids: Iterable[int | None], vocab_size: int) -> tuple[int, ...]:
     """The ids that a vocabulary has."""
-    return tuple(sorted({id for id in ids if 0 <= id < vocab_size}))
+    return tuple(sorted({id for id in ids if id is not None and 0 <= id < vocab_size}))
 
 
 def _matters(key: str, value: Any) -> bool:

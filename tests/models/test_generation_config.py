@@ -152,6 +152,51 @@ def test_greedy_texts_are_those_of_transformers(values: dict, made: Path, tmp_pa
         assert ours.finish_reason == "end"
 
 
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_an_encoder_decoder_follows_what_is_forced_and_suppressed(family: str, made: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    size, folder = load_model(made).tokenizer.vocab_size, tmp_path / "m"
+    small: dict[str, Any] = {
+        "vocab_size": size,
+        "d_model": 16,
+        "pad_token_id": 1,
+        "decoder_start_token_id": 2,
+        "eos_token_id": 3,
+    }
+    if family == "bart":
+        layers = {
+            f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in (("layers", 1), ("ffn_dim", 24))
+        }
+        heads: dict[str, Any] = {
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "max_position_embeddings": 60,
+        }
+        config = transformers.BartConfig(**small, **layers, **heads, init_std=1.0, forced_eos_token_id=None)
+        theirs: Any = transformers.BartForConditionalGeneration(config).eval()
+    else:
+        config = transformers.T5Config(**small, num_layers=1, num_heads=2, d_kv=8, d_ff=24, initializer_factor=8.0)
+        theirs = transformers.T5ForConditionalGeneration(config).eval()
+    theirs.save_pretrained(folder)
+    load_model(made).tokenizer.save(folder)
+    ids = load_model(folder).source_ids("the cat")
+
+    def both(**values: Any) -> list[int]:
+        said = {"decoder_start_token_id": 2, "eos_token_id": 3, "pad_token_id": 1, "max_length": 14} | values
+        (folder / "generation_config.json").write_text(json.dumps(said))
+        wanted = transformers.GenerationConfig.from_pretrained(folder)
+        text = theirs.generate(ids, generation_config=wanted, attention_mask=torch.ones_like(ids))[0, 1:].tolist()
+        assert generate(load_model(folder), "the cat").ids == text
+        return text
+
+    plain = both()
+    assert len(plain) == 13
+    assert both(suppress_tokens=plain[2:3], begin_suppress_tokens=plain[:1])[0] != plain[0]
+    assert both(forced_bos_token_id=7, forced_eos_token_id=3, begin_suppress_tokens=[9])[::12] == [7, 3]
+    assert both(decoder_start_token_id=5, bad_words_ids=[plain[:1]]) != plain
+    assert both(eos_token_id=[plain[5], 3])[-1] == plain[5]
+
+
 def test_recommendations_are_what_is_not_said(made: Path, tmp_path: Path) -> None:
     model = load_model(folder_with(made, tmp_path, CHAT))
     said = {"temperature": 0.7, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.05}
