@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 from varied_texts import prose, varied
 
-from cutaway.errors import ConfigError, DamagedFile, InputError
+from cutaway.errors import ConfigError, CutawayError, DamagedFile, InputError
 from cutaway.tokenizers import Tokenizer, load_tokenizer
 from cutaway.tokenizers.frame import frame
 
@@ -214,3 +217,57 @@ def test_the_class_is_found_in_config_json_and_a_text_never_spells_a_special_tok
 def test_damaged_vocabularies_are_refused(files: dict, error: type, words: str, tmp_path: Path) -> None:
     with pytest.raises(error, match=words):
         load_tokenizer(write(tmp_path, **files))
+
+
+INSERTED = [b"null", b"1e999", b"-1", b"99999999999", b"[[[[", b'"\\ud800"', b"\r\n"]
+
+
+def test_mutated_folders_give_a_tokenizer_or_one_of_our_errors(pieces, byte_pairs, tmp_path: Path) -> None:
+    """CUTAWAY_FUZZ says how many; make fuzz runs the full number. Each that opens encodes and decodes."""
+    vocab = dict(list(byte_pairs[0].items())[:300])
+    merges = [m for m in byte_pairs[1] if all(part in vocab for part in (*m.split(" "), m.replace(" ", "")))]
+    mask = FLAGS | {"content": "<mask>", "lstrip": True}
+    template = [{"name": "default", "template": "a"}]
+    config = {"tokenizer_class": "RobertaTokenizer", "mask_token": mask, "chat_template": template}
+    decoder = {"300": FLAGS | {"content": "<mask>", "special": True}, "301": FLAGS | {"content": "<t>"}}
+    beside = {
+        "tokenizer_config.json": json.dumps(config | {"added_tokens_decoder": decoder}),
+        "special_tokens_map.json": json.dumps({"eos_token": "</s>", "additional_special_tokens": ["<t>"]}),
+    }
+    kinds = [
+        beside | {"vocab.json": json.dumps(vocab), "merges.txt": "\n".join(merges)},
+        {"vocab.txt": "\n".join(pieces[:200]), "added_tokens.json": json.dumps({"<new>": 200, "<newer>": 201})},
+    ]
+    draw, opens = random.Random(0), 0
+    for number in range(int(os.environ.get("CUTAWAY_FUZZ", "300"))):
+        folder = tmp_path / str(number % 2)
+        folder.mkdir(exist_ok=True)
+        files = dict(kinds[number % 2])
+        name = draw.choice(sorted(files))
+        data = bytearray(files[name].encode())
+        for _ in range(draw.randint(1, 4)):
+            place = draw.randrange(len(data)) if data else 0
+            match draw.randrange(5):
+                case 0:
+                    data[place : place + 1] = bytes([draw.choice(b'"{}[]:,0129-e \n\\x\xff\x00')])
+                case 1:
+                    data[place:place] = draw.choice(INSERTED)
+                case 2:
+                    del data[place : place + draw.randrange(1, 40)]
+                case 3:
+                    data[place:place] = data[: draw.randrange(100)]
+                case _:
+                    number_at = [m.start() for m in re.finditer(rb"\d+", data)]
+                    if number_at:
+                        at = draw.choice(number_at)
+                        data[at : at + 1] = draw.choice([b"true", b"4294967296", b"-7", b'"x"', b"0.5", b"3"])
+        for path, text in files.items():
+            (folder / path).write_bytes(bytes(data) if path == name else text.encode())
+        try:
+            tokenizer = load_tokenizer(folder)
+            tokenizer.decode(tokenizer.encode("the text 12 \n 中文 <mask>", allow_special=True))
+            frame(tokenizer, [0])
+            opens += 1
+        except CutawayError:
+            pass
+    assert opens > 10
