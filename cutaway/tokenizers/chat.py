@@ -5,6 +5,7 @@ its own, with limits of memory and time (see chat_worker.py). What a user wrote 
 control token out of it, so nobody can end their turn and begin the system's.
 """
 
+import atexit
 import json
 import os
 import re
@@ -188,7 +189,7 @@ class _Worker:
         data = json.dumps(request).encode()
         with self._lock:
             if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
-                self._stop()
+                self.stop()
                 self._process, self._owner = _start(), os.getpid()
             process = self._process
             alarm = threading.Timer(PATIENCE, process.kill)
@@ -201,12 +202,12 @@ class _Worker:
                 size = int.from_bytes(process.stdout.read(8), "little")
                 return json.loads(process.stdout.read(size))
             except (OSError, ValueError):
-                self._stop()
+                self.stop()
                 return {"error": "the process that renders templates ended; try again"}
             finally:
                 alarm.cancel()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """End the process, if this one started it, and let go of its pipes."""
         process, self._process = self._process, None
         if process is None:
@@ -233,5 +234,7 @@ def _start() -> subprocess.Popen[bytes]:
 
 @cache
 def _worker() -> _Worker:
-    """One for this process. It ends with it: the worker reads until its input is closed."""
-    return _Worker()
+    """One for this process. It ends with it, and if that is killed too: the worker reads until its input is closed."""
+    worker = _Worker()
+    atexit.register(worker.stop)
+    return worker
