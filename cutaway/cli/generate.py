@@ -20,12 +20,17 @@ def generate(
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", "-p", help="What to continue; - reads it from stdin (repeat).")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="Tokens at the most.")] = 100,
-    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = 0.8,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option("--max-new-tokens", "-n", help="Tokens at the most; as the checkpoint says, or 100."),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0: always the likeliest token; as the checkpoint says, or 0.8.")
+    ] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw among the k likeliest.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw among the likeliest that together reach p.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Draw among those at least this share of the likeliest.")] = None,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: less of what was seen before.")] = 1.0,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: less of what was seen before.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Stop before this text (repeat).")] = None,
     seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object (a list for several prompts).")] = False,
@@ -44,9 +49,11 @@ def generate(
         "top_p": top_p,
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
-        "stop": stop or (),
+        "stop": stop or None,
     }
     loaded = load_model(model)
+    for note in loaded.generation.notes:
+        print(f"note: {harmless(note)}", file=sys.stderr)
     if json:
         shown = [dataclasses.asdict(made) for made in generate_text(loaded, prompts, seed=seed, **options)]
         print(json_format.dumps(shown if len(shown) > 1 else shown[0], ensure_ascii=False))

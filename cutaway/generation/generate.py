@@ -16,11 +16,13 @@ import numpy as np
 import torch
 
 from cutaway.errors import ConfigError, InputError, unknown
-from cutaway.generation.sampling import Sampling, pick
+from cutaway.generation.advice import Plan, plan, sampling
+from cutaway.generation.sampling import pick
 from cutaway.models import Model, Seq2Seq
+from cutaway.models.generation_config import usable
 from cutaway.models.model import Source
-from cutaway.settings import build
 
+LENGTH = 100  # tokens that are generated where nobody says how many
 FinishReason = Literal["length", "stop", "end"]
 
 
@@ -97,13 +99,13 @@ def stream(
     model: Model,
     prompt: Source,
     *,
-    max_new_tokens: int = 100,
-    temperature: float = 0.8,
+    max_new_tokens: int | None = None,
+    temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float | None = None,
-    repetition_penalty: float = 1.0,
-    stop: str | Sequence[str] = (),
+    repetition_penalty: float | None = None,
+    stop: str | Sequence[str] | None = None,
     target: str | Sequence[int] = (),
     seed: int = 0,
 ) -> Iterator[Token]:
@@ -111,6 +113,9 @@ def stream(
 
     When a decoder's context is full, it goes on with the later half of what it has seen. An encoder–decoder writes a
     target to what the prompt says, its source, and ends where its positions end.
+
+    What is left at None is as the checkpoint recommends (`model.generation`), where it does; else max_new_tokens is
+    100, temperature 0.8 and the others change nothing. top_k 0, top_p 1 and min_p 0 switch a recommendation off.
 
     Args:
         model: what continues.
@@ -131,30 +136,35 @@ def stream(
             that begins a text.
         NonFinite: the model computed a NaN or an infinity (while iterating).
     """
-    how = build(
-        Sampling,
-        {
-            "repetition_penalty": repetition_penalty,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-        },
-    )
-    _check_whole("max_new_tokens", max_new_tokens, 1)
+    advised = model.generation
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    how = sampling(model, given | {"repetition_penalty": repetition_penalty})
+    if max_new_tokens is not None:
+        _check_whole("max_new_tokens", max_new_tokens, 1)
     _check_whole("seed", seed, 0)
+    stop = advised.stop_strings if stop is None else stop
     stops = _StopStrings([stop] if isinstance(stop, str) else list(stop))
     generator = torch.Generator().manual_seed(seed)
+    source: torch.Tensor | None = None
     if not isinstance(model.network, Seq2Seq):
         if len(target):
             raise ConfigError("target begins what an encoder–decoder writes; give this model its text as the prompt")
-        return _tokens(model, _start(model, prompt), max_new_tokens, how, stops, generator)
-    source, config = model.source_ids(prompt), model.network.config
-    seen = model.ids(target if isinstance(target, str) else [config.start_id, *target])[0].tolist()
-    if config.ends and len(seen) >= config.context:
-        raise InputError(f"the target begins with {len(seen)} tokens, but this model writes {config.context} in all")
-    room = config.context - len(seen) if config.ends else max_new_tokens
-    return _tokens(model, seen, min(max_new_tokens, room), how, stops, generator, source)
+        seen = _start(model, prompt)
+        longest = min(LENGTH, (advised.max_length or 2**62) - len(seen))
+    else:
+        source, config = model.source_ids(prompt), model.network.config
+        seen = model.ids(target if isinstance(target, str) else [config.start_id, *target])[0].tolist()
+        seen[0] = next(iter(usable([advised.decoder_start_token_id], config.vocab_size)), seen[0])
+        if config.ends and len(seen) >= config.context:
+            raise InputError(
+                f"the target begins with {len(seen)} tokens, but this model writes {config.context} in all"
+            )
+        longest = advised.max_length - len(seen) if advised.max_length else LENGTH
+    count = max_new_tokens or advised.max_new_tokens or max(1, longest)
+    if isinstance(model.network, Seq2Seq) and model.network.config.ends:
+        count = min(count, model.network.config.context - len(seen))
+    made = plan(model, how, count, begins=source is not None and len(seen) == 1)
+    return _tokens(model, seen, count, made, stops, generator, source)
 
 
 def _check_whole(name: str, value: int, least: int) -> None:
@@ -170,6 +180,7 @@ def _start(model: Model, prompt: Source) -> list[int]:
         return model.ids(prompt)[0].tolist()
     tokenizer = model.tokenizer
     begin = tokenizer.end_of_text if tokenizer.begin_of_text is None else tokenizer.begin_of_text
+    begin = model.generation.bos_token_id if begin is None else begin
     if begin is None:
         raise InputError(
             "the prompt is empty, and this model's tokenizer has no token that begins a text; give a prompt"
@@ -187,13 +198,14 @@ def _tokens(
     model: Model,
     seen: list[int],
     max_new_tokens: int,
-    how: Sampling,
+    how: Plan,
     stops: _StopStrings,
     generator: torch.Generator,
     source: torch.Tensor | None = None,
 ) -> Iterator[Token]:
     network = model.network if source is not None else model.speaker("generating")
-    end, device = model.tokenizer.end_of_text, model.device
+    device = model.device
+    ends = model.generation.eos_token_id or (model.tokenizer.end_of_text,)
     context = model.config.context if model.config.kind == "decoder" else None  # a recurrent state has no limit
     decoder = model.tokenizer.stream()
     was_training = network.training
@@ -206,9 +218,12 @@ def _tokens(
                 new, cache = seen[-(context // 2 or 1) :], _remember(network, None, context)
             ids = torch.tensor([new], device=device)  # (1, T), later (1, 1)
             logits = network(ids, cache=cache)[0, -1].float().cpu()  # (V,)
-            chosen = pick(logits, how, seen, generator)
+            number = max_new_tokens - 1 - left
+            chosen = how.forced.get(number)
+            if chosen is None:
+                chosen = pick(logits, how.sampling(number), seen, generator)
             logprob = float(logits[chosen] - logits.logsumexp(-1))
-            if chosen == end:
+            if chosen in ends:
                 yield Token(chosen, stops.add(decoder.finish()) + stops.rest(), logprob, "end")
                 return
             seen.append(chosen)

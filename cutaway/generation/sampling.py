@@ -27,6 +27,7 @@ class Sampling:
     top_k: int | None = None  # keep the k likeliest
     top_p: float | None = None  # keep the likeliest that together reach p (Holtzman et al. 2020, nucleus)
     min_p: float | None = None  # keep those at least this share of the likeliest (Nguyen et al. 2024)
+    suppress: tuple[int, ...] = ()  # tokens that never come (before all the other steps)
 
     def __post_init__(self) -> None:
         for name, holds, allowed in (
@@ -38,6 +39,17 @@ class Sampling:
         ):
             if not holds:
                 raise ConfigError(f"{name} must be {allowed}, but {getattr(self, name)} was given")
+
+
+def suppress(logits: Float[Tensor, " V"], ids: Sequence[int]) -> Float[Tensor, " V"]:
+    """Logits (V,) with those of `ids` at minus infinity.
+
+    Raises:
+        ConfigError: an id outside the vocabulary, or none is left.
+    """
+    if not all(0 <= id < len(logits) for id in ids) or len(set(ids)) == len(logits):
+        raise ConfigError(f"tokens to suppress must lie in 0 … {len(logits) - 1}, and leave one")
+    return logits.index_fill(0, torch.tensor(ids, device=logits.device), -math.inf)
 
 
 def penalise(logits: Float[Tensor, " V"], seen: Sequence[int], penalty: float) -> Float[Tensor, " V"]:
@@ -86,6 +98,8 @@ def distribution(logits: Float[Tensor, " V"], how: Sampling, seen: Sequence[int]
     """
     if not torch.isfinite(logits).all():
         raise NonFinite("a logit of the next token is NaN or infinite: the weights are damaged, or training diverged")
+    if how.suppress:
+        logits = suppress(logits, how.suppress)
     logits = penalise(logits, seen, how.repetition_penalty)
     if how.temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)

@@ -14,7 +14,7 @@ from cutaway.models.formats.huggingface import PICKLED
 from cutaway.progress import OnProgress, Progress
 
 # what a checkpoint is made of; never code, and no pickled weights
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.jinja")
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 

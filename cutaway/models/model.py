@@ -26,6 +26,7 @@ from cutaway.models.encoder import Encoder
 from cutaway.models.formats.gguf import read_gguf
 from cutaway.models.formats.gguf_models import open_gguf
 from cutaway.models.formats.huggingface import CONFIG, Origin, open_huggingface, write_huggingface
+from cutaway.models.generation_config import GenerationConfig, read_generation, write_generation
 from cutaway.models.gru import Recurrent
 from cutaway.models.hub import fetch, is_repository
 from cutaway.models.seq2seq import Seq2Seq
@@ -38,6 +39,7 @@ from cutaway.tokenizers.from_gguf import tokenizer_from_gguf
 if TYPE_CHECKING:
     from cutaway.generation import Generation
 
+NO_RECOMMENDATIONS = GenerationConfig()
 MODEL_JSON, WEIGHTS = "model.json", "model.safetensors"
 FORMATS = ("cutaway", "huggingface")
 Source: TypeAlias = str | Sequence[int] | Tensor | Path | np.ndarray  # what an encoder–decoder is given to read
@@ -54,6 +56,7 @@ class Model:
         source: where it came from, for messages and receipts.
         origin: the published form that it was read from, if any.
         mel: how a model that listens turns sound into spectrograms; None of others.
+        generation: how its makers recommend to generate with it.
     """
 
     def __init__(
@@ -63,8 +66,10 @@ class Model:
         source: str = "",
         origin: Origin | None = None,
         mel: MelConfig | None = None,
+        generation: GenerationConfig = NO_RECOMMENDATIONS,
     ) -> None:
         self.network, self.tokenizer, self.source, self.origin = network, tokenizer, source, origin
+        self.generation = generation
         if isinstance(network, Seq2Seq) and network.config.source == "audio":
             self.mel = mel or MelConfig(feature_size=network.config.mel_bins)
         else:
@@ -108,7 +113,7 @@ class Model:
             InputError: no tokens, or an id outside the vocabulary.
         """
         if isinstance(text, str):
-            text = self.tokenizer.encode(text)
+            text = (self.tokenizer.target or self.tokenizer).encode(text)
             if text and isinstance(self.network, Encoder):
                 text = frame(self.tokenizer, text)[0]
             elif isinstance(self.network, Seq2Seq):
@@ -203,6 +208,7 @@ def write_model(model: Model, folder: Path) -> None:
         state.pop("lm_head.weight", None)  # it is the embedding
     write_tensors(state, folder / WEIGHTS)
     model.tokenizer.save(folder)
+    write_generation(model.generation, folder)
     write_listening(model, folder)
 
 
@@ -215,8 +221,8 @@ def write_listening(model: Model, folder: Path) -> None:
 def read_listening(folder: Path) -> MelConfig | None:
     """How a folder's model makes its spectrograms, where a file says it."""
     for name in LISTENING:
-        if (folder / name).is_file():
-            values = read_json(folder / name)
+        if holds(folder, name):
+            values = read_json(inside(folder, name))
             if not isinstance(values, dict):
                 raise DamagedFile(f"{folder / name} must hold a JSON object")
             return mel_config(values, str(folder / name))
@@ -255,6 +261,9 @@ def save_model(
             if isinstance(model.network, Seq2Seq):
                 roles["pad_token_id"] = model.tokenizer.pad
             write_huggingface(model.network, room, family=family, origin=model.origin, extra=roles)
+            fixed = model.origin is not None or isinstance(model.network, Encoder)
+            roles["pad_token_id"] = model.tokenizer.pad
+            write_generation(model.generation, room, roles={} if fixed else roles)
     return folder
 
 
@@ -314,7 +323,7 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model
         if (path / CONFIG).is_file() and not (path / CHECKPOINTS).is_dir():
             network, origin = open_huggingface(path, dtype)
             mel = read_listening(path) if getattr(network.config, "source", "") == "audio" else None
-            return Model(network, load_tokenizer(path), str(source), origin, mel)
+            return Model(network, load_tokenizer(path), str(source), origin, mel, read_generation(path))
         if not (path / CHECKPOINTS).is_dir():
             raise InputError(
                 f"{path} is neither a model folder (no {MODEL_JSON}), nor a run folder (no {CHECKPOINTS}/), "
@@ -330,4 +339,4 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model
     state = {name: tensor.to(dtype or tensor.dtype, copy=True) for name, tensor in tensors.items()}
     network = assemble(config, state, where=str(folder / WEIGHTS))
     mel = read_listening(folder) if getattr(config, "source", "") == "audio" else None
-    return Model(network, load_tokenizer(folder), str(source), mel=mel)
+    return Model(network, load_tokenizer(folder), str(source), mel=mel, generation=read_generation(folder))

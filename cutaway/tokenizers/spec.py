@@ -156,16 +156,59 @@ def make(model: dict[str, Any], pattern: str) -> str:
     return json.dumps(spec, ensure_ascii=False, indent=1) + "\n"
 
 
+Named = tuple[str, int]  # a special token's text and id
+
+
+def template(before: list[Named], after: list[Named], middle: list[Named] | None = None) -> dict[str, Any]:
+    """A post-processor that puts special tokens before a text and after it, and between two; `middle` None: `after`."""
+    middle = after if middle is None else middle
+    first, second = ([{"Sequence": {"id": which, "type_id": 0}}] for which in "AB")
+    one, two, three = ([{"SpecialToken": {"id": name, "type_id": 0}} for name, _ in t] for t in (before, middle, after))
+    return {
+        "type": "TemplateProcessing",
+        "single": [*one, *first, *three],
+        "pair": [*one, *first, *two, *second, *three],
+        "special_tokens": {
+            name: {"id": name, "ids": [id], "tokens": [name]} for name, id in [*before, *middle, *after]
+        },
+    }
+
+
 def without_special(spec: Spec, special: set[str]) -> str:
     """The JSON of the same tokenizer, blind to its special tokens: their names in a text are text."""
-    spec = dict(spec, post_processor=None, truncation=None, padding=None)
-    spec["added_tokens"] = [token for token in spec.get("added_tokens") or [] if token["content"] not in special]
-    if spec["model"]["type"] == "Unigram":  # its vocabulary would match the names; give them one that no text has
-        vocab = [
-            [f"\U0010ffff{piece}" if piece in special else piece, score] for piece, score in spec["model"]["vocab"]
-        ]
-        spec["model"] = dict(spec["model"], vocab=vocab)
-    return json.dumps(spec, ensure_ascii=False)
+    added = [token for token in spec.get("added_tokens") or [] if token["content"] not in special]
+    return json.dumps(_blind(spec, special, added), ensure_ascii=False)
+
+
+def with_hidden_special(spec: Spec, special: set[str]) -> str:
+    """The JSON of the same tokenizer, whose special tokens have other names: theirs after U+10FFFF."""
+    added = [
+        token | {"content": hidden(token["content"])} if token["content"] in special else token
+        for token in spec.get("added_tokens") or []
+    ]
+    return json.dumps(_blind(spec, special, added, always=True), ensure_ascii=False)
+
+
+def _blind(spec: Spec, special: set[str], added: list[dict[str, Any]], *, always: bool = False) -> Spec:
+    """A spec without the names of special tokens in its vocabulary, where that would be looked up by them."""
+    spec = dict(spec, post_processor=None, truncation=None, padding=None, added_tokens=added)
+    model = spec["model"]
+    if model["type"] == "Unigram":  # its vocabulary would match the names; give them one that no text has
+        vocab = [[hidden(piece) if piece in special else piece, score] for piece, score in model["vocab"]]
+        spec["model"] = dict(model, vocab=vocab)
+    elif always or model["type"] != "BPE" or model.get("ignore_merges"):  # so would one that looks up whole words
+        merges = model.get("merges") or []
+        merged = {part for pair in merges for part in (pair.split(" ", 1) if isinstance(pair, str) else pair)}
+        named = {piece: hidden(piece) for piece in special - merged}
+        vocab = {named.get(piece, piece): id for piece, id in model["vocab"].items()}
+        unk = model.get("unk_token")
+        spec["model"] = dict(model, vocab=vocab, unk_token=named.get(unk, unk))
+    return spec
+
+
+def hidden(piece: str) -> str:
+    """Another name of a piece, one that no text has: U+10FFFF is no character."""
+    return f"\U0010ffff{piece}"
 
 
 def parts(spec: Spec, section: str) -> list[dict[str, Any]]:

@@ -12,12 +12,12 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tokenizers
 
-from cutaway.errors import DamagedFile, InputError
+from cutaway.errors import ConfigError, DamagedFile, InputError
 from cutaway.files import write_atomic, write_json
 from cutaway.tokenizers.bulk import Bulk, choose_bulk
 from cutaway.tokenizers.spec import (
@@ -28,12 +28,14 @@ from cutaway.tokenizers.spec import (
     build_tokenizer,
     continuing_prefix,
     damage,
+    hidden,
     is_byte_level,
     is_exact,
     parse,
     parts,
     reader,
     reraise_unless_rust,
+    with_hidden_special,
     without_special,
 )
 
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 ROLES = {"begin_of_text": "bos_token", "end_of_text": "eos_token", "pad": "pad_token", "mask": "mask_token"}
+CHAT_TEMPLATE = "chat_template.jinja"
+ChatTemplate = str | dict[str, str] | None  # one, or several by name; a text of jinja2 (see chat.py)
 MOST_TOKENS = 2**24  # the largest published vocabularies have a sixtieth of it
 SPARE = 2**16  # ids that a vocabulary may leave out, beside three quarters of them: tables by id hold them too
 ONE_CHARACTER = r"[\s\S]"  # the pattern that makes a tokenizer one of characters
@@ -61,20 +65,32 @@ class Tokenizer:
         dtype: the smallest of uint16 and uint32 that holds every id.
         fingerprint: SHA-256 of tokenizer.json.
         spec: what tokenizer.json says.
+        target: the tokenizer of target texts, where an encoder–decoder has one for them alone (Marian); else None.
+        chat_template: how a conversation is written as one text (see `cutaway.tokenizers.chat`), or None.
     """
 
-    def __init__(self, text: str, *, roles: dict[str, str] | None = None, where: str = TOKENIZER_JSON) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        roles: dict[str, str] | None = None,
+        where: str = TOKENIZER_JSON,
+        chat_template: ChatTemplate = None,
+    ) -> None:
         """Make a tokenizer from the text of a tokenizer.json (see `load_tokenizer` and `train_tokenizer`).
 
         Args:
             text: the JSON.
             roles: which special token plays "end_of_text", "pad", "mask", "begin_of_text"; by default Cutaway's names.
             where: what to call the source in a message.
+            chat_template: jinja2's text of it, or several by name. It is kept; nothing in it is run here.
 
         Raises:
             DamagedFile: not the JSON of a tokenizer.
         """
         self.text = text
+        self.chat_template = chat_template
+        self.target: Tokenizer | None = None
         self.spec: Spec = parse(text, where)  # not to be changed
         self._marked = build_tokenizer(text, where)
         added = self._marked.get_added_tokens_decoder()
@@ -134,6 +150,14 @@ class Tokenizer:
             reraise_unless_rust(error)
             check_text(text)
             raise DamagedFile(f"{self} cannot encode every text: {error}") from error
+
+    def encode_guarded(self, text: str) -> list[int]:
+        """As `encode`, but a special token is where its name stands after U+10FFFF, and nowhere else (see chat.py).
+
+        Raises:
+            ConfigError: the tokenizer's special tokens cannot be told from its ordinary ones.
+        """
+        return self._guarded.encode(text, add_special_tokens=False).ids
 
     def encode_bulk(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` of many texts on every core: a uint16 or uint32 array each. See `bulk` for what does the work.
@@ -237,16 +261,38 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json, and the special tokens' roles to tokenizer_config.json, as transformers reads them.
 
+        A chat template stands in chat_template.jinja, several of them in tokenizer_config.json: their names are not
+        names of files.
+
         Raises:
             InputError: the disk is full or the place cannot be written.
         """
-        names = {id: name for name, id in self._vocab.items()}
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        config |= {key: names[getattr(self, role)] for role, key in ROLES.items() if getattr(self, role) is not None}
-        write_atomic(Path(folder) / TOKENIZER_JSON, self.text)
+        self._save_vocabulary(Path(folder))
+        config = self._saved_config()
+        if isinstance(self.chat_template, str):
+            write_atomic(Path(folder) / CHAT_TEMPLATE, self.chat_template)
+        elif self.chat_template:
+            config["chat_template"] = [{"name": k, "template": v} for k, v in self.chat_template.items()]
         write_json(Path(folder) / TOKENIZER_CONFIG, config)
 
     # inside
+
+    def _save_vocabulary(self, folder: Path) -> None:
+        write_atomic(folder / TOKENIZER_JSON, self.text)
+
+    def _saved_config(self) -> dict[str, Any]:
+        """What tokenizer_config.json says, but for the chat template."""
+        names = {id: name for name, id in self._vocab.items()}
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        roles = {key: names[getattr(self, role)] for role, key in ROLES.items() if getattr(self, role) is not None}
+        return config | roles
+
+    @cached_property
+    def _guarded(self) -> tokenizers.Tokenizer:
+        made = build_tokenizer(with_hidden_special(self.spec, set(self.special)), str(self))
+        if any(made.token_to_id(hidden(name)) != id for name, id in self.special.items()):
+            raise ConfigError(f"the special tokens of {self} cannot be told from its ordinary ones")
+        return made
 
     @cached_property
     def _table(self) -> list[bytes]:

@@ -19,8 +19,9 @@ from cutaway.cli import main
 from cutaway.errors import InputError
 from cutaway.models import DecoderConfig, Model, build_network
 from cutaway.models.hub import fetch, is_repository
-from cutaway.tokenizers import train_tokenizer
+from cutaway.tokenizers import load_tokenizer, train_tokenizer
 
+BESIDE = ("vocab.txt", "merges.txt", "spiece.model", "source.spm", "added_tokens.json", "chat_template.jinja")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "someone/tiny"
 
@@ -105,6 +106,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     network = build_network(DecoderConfig(vocab_size=tokenizer.vocab_size, context=32, layers=2, width=32, heads=4))
     save_model(Model(network, tokenizer), folder, "huggingface")
     made = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    made |= {name: b"{}" if name.endswith(".json") else f"this is {name}".encode() for name in BESIDE}
+    made["additional_chat_templates/rag.jinja"] = b"{{ messages }}"
     made["large.gguf"] = bytes(range(256)) * 100_000
     return made | {"pytorch_model.bin": b"\x80never asked for", "modeling_tiny.py": b"raise SystemExit('never run')"}
 
@@ -136,14 +139,16 @@ def test_a_model_is_fetched_used_and_found_again(hub: type[Hub], files: dict[str
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["ids"]) == 3
     asked = {path.rpartition("/")[2] for method, path, _ in hub.log if method == "GET" and "/resolve/" in path}
-    assert "model.safetensors" in asked
+    assert asked >= {"model.safetensors", "generation_config.json", "rag.jinja", *BESIDE}
     assert not asked & {"pytorch_model.bin", "modeling_tiny.py"}
     hub.log.clear()
     again = cutaway("get", NAME, "--offline", "--json")
     assert again.returncode == 0, again.stderr
     assert not hub.log
     folder = Path(json.loads(again.stdout)["path"])
-    assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+    for name in ("model.safetensors", *BESIDE):
+        assert (folder / name).read_bytes() == files[name]
+    assert load_tokenizer(folder).chat_template == {"default": "this is chat_template.jinja", "rag": "{{ messages }}"}
     assert load_model(folder).logits("the").shape[-1] == load_model(folder).config.vocab_size
 
 
