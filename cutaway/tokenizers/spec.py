@@ -54,7 +54,7 @@ def parse(text: str, where: str) -> Spec:
     for part in parts(spec, "normalizer"):
         if part.get("type") == "Precompiled":
             _check_charsmap(part.get("precompiled_charsmap"), where)
-    for section in ("normalizer", "decoder"):
+    for section in ("normalizer", "pre_tokenizer", "decoder"):
         if (growth := _growth(spec, section)) > MOST_GROWTH:
             raise DamagedFile(f"the {section} in {where} can make a text {growth:,.0f} times longer, not what one does")
     return spec
@@ -89,7 +89,7 @@ def _growth(spec: Spec, section: str) -> float:
             growth *= max(1.0, len(str(part.get("content")).encode("utf-8", "replace")) / max(1, least))
         elif kind == "Prepend":
             growth *= max(1.0, len(str(part.get("prepend"))) / 16)
-        elif kind == "ByteLevel" and section == "normalizer":
+        elif kind == "ByteLevel" and section != "decoder":
             growth *= 2
         elif kind in ("NFD", "NFKD", "NFC", "NFKC", "Nmt", "Precompiled", "BertNormalizer"):
             growth *= 1.2  # once they have been applied, they change little

@@ -412,6 +412,9 @@ def test_t6_steps_that_each_make_two_letters_of_one_are_refused(copy: Copy):
     for section, key in (("normalizer", "normalizers"), ("decoder", "decoders")):
         with pytest.raises(DamagedFile, match="times longer"):
             Tokenizer(json.dumps(spec | {section: {"type": "Sequence", key: [double] * 60}}))
+    letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    with pytest.raises(DamagedFile, match="times longer"):
+        Tokenizer(json.dumps(spec | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [letters] * 8}}))
     Tokenizer(json.dumps(spec | {"normalizer": {"type": "Sequence", "normalizers": [double] * 2}}))
 
 
