@@ -37,7 +37,7 @@ STEPS = ("Transformer", "Pooling", "Normalize")
 BATCH = 32
 
 Config = TypeVar("Config")
-Pooled = TypeVar("Pooled", DecoderConfig, EncoderConfig)
+Pooled = TypeVar("Pooled", bound=DecoderConfig | EncoderConfig)
 
 
 def read_embedding(folder: Path, config: Pooled) -> Pooled:
@@ -141,10 +141,9 @@ def embed(model: Model, texts: Sequence[str], *, batch: int = BATCH) -> Float[Te
     """
     config = model.config
     if not isinstance(config, DecoderConfig | EncoderConfig) or config.head != "embedding":
-        is_ = (
-            f"a {config.kind} with a head for {config.head}" if hasattr(config, "head") else f"a {config.kind} network"
-        )
-        raise ConfigError(f"{model.source or 'the model'} is {is_}; embedding texts needs a network with pooling")
+        head = getattr(config, "head", None)
+        has = f"a {config.kind} with a head for {head}" if head else f"a {config.kind} network"
+        raise ConfigError(f"{model.source or 'the model'} is {has}; embedding texts needs a network with pooling")
     if isinstance(texts, str) or not texts:
         raise InputError("give a list of texts, even of one")
     longest = config.longest or config.context
