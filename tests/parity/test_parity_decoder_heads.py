@@ -1,0 +1,166 @@
+"""Published decoders with other heads than the next token's compute what they compute in transformers, and go back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from reference import Float64, masks, token_ids, write_checkpoint
+from safetensors.torch import load_file, save_file
+from test_parity_decoders import EAGER, LENGTH, SHAPES
+
+from cutaway.errors import ConfigError, DamagedFile
+from cutaway.models import ActiveTap, Decoder, DecoderConfig
+from cutaway.models.families import FAMILIES
+from cutaway.models.formats.huggingface import open_huggingface, write_huggingface
+
+transformers = pytest.importorskip("transformers")
+
+HEADS = {
+    "none": "Model",
+    "sequence_classification": "ForSequenceClassification",
+    "token_classification": "ForTokenClassification",
+    "span_extraction": "ForQuestionAnswering",
+}
+# every class that transformers has, each with another of its family's shapes
+CASES = [
+    (family, number % len(SHAPES[family][2]), architecture)
+    for family in SHAPES
+    for number, architecture in enumerate(name for name, head in FAMILIES[family].heads.items() if head in HEADS)
+]
+
+
+def write(case: tuple[str, int, str], folder: Path, **keys: Any) -> Any:
+    family, number, architecture = case
+    config_class, _, shapes = SHAPES[family]
+    labels = {"num_labels": 3 + number} if "Classification" in architecture else {}
+    config = getattr(transformers, config_class)(**shapes[number], **labels, **keys)
+    config.pad_token_id = config.vocab_size - 1  # theirs finds the last real token by it
+    config._attn_implementation = config._experts_implementation = "eager"
+    return write_checkpoint(lambda: getattr(transformers, architecture)(config), folder)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, case)))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    folder = tmp_path_factory.mktemp("peer")
+    return write(request.param, folder), folder
+
+
+def opened(folder: Path, dtype: torch.dtype | None = None) -> tuple[Decoder, Any]:
+    network, origin = open_huggingface(folder, dtype)
+    assert isinstance(network, Decoder)
+    return network, origin
+
+
+def output(theirs: Any) -> torch.Tensor:
+    if "start_logits" in theirs:
+        return torch.stack((theirs.start_logits, theirs.end_logits), dim=-1)
+    return theirs.logits if "logits" in theirs else theirs.last_hidden_state
+
+
+def written(folder: Path) -> tuple[dict[str, torch.Tensor], Any]:
+    return load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
+
+
+def same(ours: Path, theirs: Path) -> bool:
+    (a, config), (b, expected) = written(ours), written(theirs)
+    equal = all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in b)
+    return a.keys() == b.keys() and equal and config == expected
+
+
+def test_every_class_is_tried():
+    for name, family in FAMILIES.items():
+        if family.config is not DecoderConfig:
+            continue
+        start = next(a for a, head in family.heads.items() if head == "none").removesuffix("Model")
+        there = {start + end for end in HEADS.values() if hasattr(transformers, start + end)}
+        assert there == {architecture for family, _, architecture in CASES if family == name}
+    assert {FAMILIES[family].heads[architecture] for family, _, architecture in CASES} == set(HEADS)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 5e-5), (torch.float64, 1e-9)], ids=["float32", "float64"])
+@torch.no_grad()
+def test_outputs_and_hidden_states(case: tuple[Any, Path], dtype: torch.dtype, bound: float):
+    peer, folder = case
+    network, _ = opened(folder, dtype)
+    exact = dtype == torch.float64
+    if exact:
+        with Float64():
+            torch.set_default_dtype(dtype)
+            try:  # once more in float64, angles and all
+                peer = type(peer).from_pretrained(folder, dtype=dtype, **EAGER).eval()
+            finally:
+                torch.set_default_dtype(torch.float32)
+    padding = network.config.vocab_size - 1
+    for mask in masks(3, min(LENGTH, network.config.context)).values():
+        ids = token_ids(padding, 3, min(LENGTH, network.config.context))
+        real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+        ids = ids.masked_fill(~real, padding)
+        given = {} if mask is None else {"attention_mask": real.long()}
+        positions = (real.cumsum(1) - 1).clamp(min=0)
+        with Float64() if exact else torch.no_grad():
+            theirs = peer(ids, position_ids=positions, output_hidden_states=True, **given)
+        expected = output(theirs)
+        seen: dict[str, torch.Tensor] = {}
+        names = ["embed", *(f"layers.{i}.resid_post" for i in range(network.config.layers - 1)), "final_norm"]
+        found = network(ids, mask=mask, tap=ActiveTap(names, sink=seen.__setitem__))
+        assert torch.equal(found, network(ids, mask=mask))
+        assert found.dtype == expected.dtype == dtype
+        assert found.shape == expected.shape
+        difference = (found - expected).abs()
+        scale = max(1.0, float(expected.abs().max())) if network.config.head == "none" else 1.0
+        assert (difference[real] if found.shape[:2] == ids.shape else difference).max() <= bound * scale
+        for ours, hidden in zip(map(seen.__getitem__, names), theirs.hidden_states, strict=True):
+            assert (ours - hidden)[real].abs().max() <= bound * max(1.0, float(hidden[real].abs().max()))
+
+
+@torch.no_grad()
+def test_round_trip_and_written_anew(case: tuple[Any, Path], tmp_path_factory: pytest.TempPathFactory):
+    peer, folder = case
+    network, origin = opened(folder)
+    back, anew = tmp_path_factory.mktemp("back"), tmp_path_factory.mktemp("anew")
+    write_huggingface(network, back, origin=origin, extra={})
+    assert same(back, folder)
+    # the config is spelled by the family file alone
+    write_huggingface(network, anew, family=origin.family, extra={"pad_token_id": network.config.vocab_size - 1})
+    again = type(peer).from_pretrained(anew, dtype=torch.float32, **EAGER).eval()
+    assert again.config.architectures == peer.config.architectures
+    assert opened(anew)[0].config == network.config
+    ids = token_ids(network.config.vocab_size - 1, 2, min(LENGTH, network.config.context))
+    assert (output(again(ids)) - output(peer(ids))).abs().max() <= 1e-5
+
+
+def put(folder: Path, tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_labels_are_those_of_the_config(tmp_path: Path):
+    names = {"0": "没有", "1": "some", "2": "all"}
+    write(("qwen3", 0, "Qwen3ForSequenceClassification"), tmp_path)
+    tensors, config = written(tmp_path)
+    put(tmp_path, tensors, config | {"id2label": names, "label2id": {name: int(i) for i, name in names.items()}})
+    network, _ = opened(tmp_path)
+    assert network.config.labels == ("没有", "some", "all")
+    anew = tmp_path / "anew"
+    anew.mkdir()
+    write_huggingface(network, anew, family="qwen3", extra={})
+    assert written(anew)[1]["id2label"] == names
+    put(tmp_path, tensors, config | {"id2label": {"0": "a", "1": "b"}})
+    with pytest.raises(DamagedFile, match=r"head\.out\.weight has shape \(3, 32\) instead of \(2, 32\)"):
+        opened(tmp_path)
+
+
+def test_what_a_family_has_no_class_for_is_named(tmp_path: Path):
+    write(("llama", 0, "LlamaForTokenClassification"), tmp_path)
+    network, _ = opened(tmp_path)
+    with pytest.raises(ConfigError, match="head is 'token_classification', there it is one of causal_lm, none, seq"):
+        write_huggingface(network, tmp_path, family="olmo2", extra={})
+    tensors, config = written(tmp_path)
+    put(tmp_path, tensors, config | {"architectures": ["LlamaModel"]})
+    with pytest.raises(DamagedFile, match=r"left over: score\.bias, score\.weight"):
+        opened(tmp_path)
+    put(tmp_path, tensors, config | {"token_classification_bias": False})
+    with pytest.raises(ConfigError, match="token_classification_bias = False"):
+        opened(tmp_path)
