@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cutaway.models.model import Model
 
 MODULES, POOLING, LENGTHS = "modules.json", "1_Pooling", "sentence_bert_config.json"
+PROMPTS = "config_sentence_transformers.json"
 WAYS = {
     "cls": "pooling_mode_cls_token",
     "mean": "pooling_mode_mean_tokens",
@@ -71,6 +72,12 @@ def read_embedding(folder: Path, config: Pooled) -> Pooled:
             raise DamagedFile(f"max_seq_length in {lengths} must be a whole number, but {limit!r} was given")
         if isinstance(stated, dict) and stated.get("do_lower_case"):
             raise ConfigError(f"do_lower_case in {lengths} is not supported: the tokenizer decides that")
+    stated = read_json(folder / PROMPTS) if (folder / PROMPTS).is_file() else {}
+    if isinstance(stated, dict) and (name := stated.get("default_prompt_name")):
+        raise ConfigError(
+            f"default_prompt_name = {name!r} in {folder / PROMPTS} puts a prompt before every text, which is not "
+            "supported; set it to null there, and begin the texts with the prompt"
+        )
     context = min(limit, config.context) if limit else config.context
     return replace(config, head="embedding", pooling=how, normalize=len(steps) == 3, longest=context)
 

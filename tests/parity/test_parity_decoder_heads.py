@@ -10,10 +10,13 @@ from reference import Float64, masks, token_ids, write_checkpoint
 from safetensors.torch import load_file, save_file
 from test_parity_decoders import EAGER, LENGTH, SHAPES
 
+from cutaway import load_model, save_model
 from cutaway.errors import ConfigError, DamagedFile
-from cutaway.models import ActiveTap, Decoder, DecoderConfig
+from cutaway.files import read_json, write_json
+from cutaway.models import ActiveTap, Decoder, DecoderConfig, Model, embed
 from cutaway.models.families import FAMILIES
 from cutaway.models.formats.huggingface import open_huggingface, write_huggingface
+from cutaway.tokenizers import train_tokenizer
 
 transformers = pytest.importorskip("transformers")
 
@@ -164,3 +167,93 @@ def test_what_a_family_has_no_class_for_is_named(tmp_path: Path):
     put(tmp_path, tensors, config | {"token_classification_bias": False})
     with pytest.raises(ConfigError, match="token_classification_bias = False"):
         opened(tmp_path)
+
+
+TEXTS = ["the cat sat on the mat", "a mat", "sat, sat, sat: the mat on which the cats sat 你好", "the"]
+
+
+def vectors(folder: Path, architecture: str, pooling: str, *, tied: bool) -> Any:
+    """A folder as sentence-transformers writes it, and the network in it; its tokenizer ends every text."""
+    tokenizer = train_tokenizer(TEXTS * 3, "bpe", 300)
+    tokenizer.save(folder)
+    end = tokenizer.end_of_text
+    assert end is not None
+    name, spec = tokenizer.token(end), read_json(folder / "tokenizer.json")
+    text, last = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": name, "type_id": 0}}
+    spec["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [text, last],
+        "pair": [text, {"Sequence": {"id": "B", "type_id": 0}}, last],
+        "special_tokens": {name: {"id": name, "ids": [end], "tokens": [name]}},
+    }
+    write_json(folder / "tokenizer.json", spec)
+    write_json(folder / "tokenizer_config.json", {"pad_token": name, "padding_side": "left"})
+    start = architecture.removesuffix("Model").removesuffix("ForCausalLM")
+    sizes = SHAPES[start.lower()][2][0] | {"vocab_size": tokenizer.vocab_size, "tie_word_embeddings": tied}
+    config = getattr(transformers, f"{start}Config")(**sizes)
+    peer = write_checkpoint(lambda: getattr(transformers, f"{start}Model")(config), folder)
+    write_json(folder / "config.json", read_json(folder / "config.json") | {"architectures": [architecture]})
+    steps = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    listed = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{step}"}
+        for i, (step, path) in enumerate(steps.items())
+    ]
+    write_json(folder / "modules.json", listed)
+    (folder / "1_Pooling").mkdir()
+    stated = {"word_embedding_dimension": config.hidden_size, f"pooling_mode_{pooling}": True, "include_prompt": True}
+    write_json(folder / "1_Pooling" / "config.json", stated)
+    return peer
+
+
+@pytest.mark.parametrize(
+    ("architecture", "pooling", "tied"),
+    [
+        ("Qwen3ForCausalLM", "lasttoken", True),  # as Qwen3-Embedding is published
+        ("Qwen3ForCausalLM", "lasttoken", False),
+        ("MistralModel", "mean_tokens", False),
+        ("LlamaModel", "lasttoken", True),
+    ],
+)
+@torch.no_grad()
+def test_vectors_of_texts(tmp_path: Path, architecture: str, pooling: str, tied: bool):
+    """What sentence-transformers does with such a folder, in its plainest form."""
+    folder, back = tmp_path / "given", tmp_path / "back"
+    folder.mkdir()
+    peer = vectors(folder, architecture, pooling, tied=tied)
+    given = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
+    real = given["attention_mask"]
+    assert not real[:, 0].all()  # the padding stands before the texts
+    states = peer(given["input_ids"], attention_mask=real, position_ids=(real.cumsum(1) - 1).clamp(min=0))[0]
+    weights = real[..., None].float()
+    pooled = states[:, -1] if pooling == "lasttoken" else (states * weights).sum(1) / weights.sum(1)
+    expected = torch.nn.functional.normalize(pooled, dim=-1)
+    model = load_model(folder)
+    assert (embed(model, TEXTS) - expected).abs().max() <= 1e-5
+    assert (model.network(given["input_ids"], mask=real.bool()) - expected).abs().max() <= 1e-5
+    assert torch.equal(model.logits(TEXTS[0])[0], embed(model, TEXTS[:1])[0])
+    save_model(model, back, "huggingface")
+    assert same(back, folder)
+    assert read_json(back / "modules.json") == read_json(folder / "modules.json")
+    save_model(model, tmp_path / "own")
+    save_model(Model(model.network, model.tokenizer), tmp_path / "anew", "huggingface")
+    for again in map(load_model, (back, tmp_path / "own", tmp_path / "anew")):
+        assert again.config == model.config
+        assert torch.equal(embed(again, TEXTS), embed(model, TEXTS))
+
+
+@torch.no_grad()
+def test_an_output_matrix_beside_the_pooling(tmp_path: Path):
+    """The embedding once more is known as such; another one makes a language model, and nothing is dropped."""
+    vectors(tmp_path, "Qwen3ForCausalLM", "lasttoken", tied=True)
+    tensors, config = written(tmp_path)
+    put(tmp_path, tensors | {"lm_head.weight": tensors["embed_tokens.weight"]}, config)
+    assert opened(tmp_path)[0].config.head == "embedding"
+    put(tmp_path, tensors | {"lm_head.weight": tensors["embed_tokens.weight"] + 1}, config)
+    with pytest.raises(DamagedFile, match=r"lm_head\.weight is the embedding once more"):
+        opened(tmp_path)
+    put(
+        tmp_path,
+        tensors | {"lm_head.weight": tensors["embed_tokens.weight"] + 1},
+        config | {"tie_word_embeddings": False},
+    )
+    assert opened(tmp_path)[0].config.head == "causal_lm"
