@@ -234,13 +234,17 @@ class Decoder(nn.Module):
         self, x: Float[Tensor, "B T C"], *, mask: Bool[Tensor, "B T"] | None = None, tap: Tap = OFF
     ) -> Float[Tensor, "B *L"]:
         """A residual stream (B, T, C), of the last layer or any other, as logits (B, T, V) or another head's output."""
-        x = tap("final_norm", self.norm(x))
+        x = self.finish(x, tap)
         if self.config.head == "causal_lm":
             logits, cap = self.lm_head(x), self.config.logit_cap
             return tap("logits", cap * torch.tanh(logits / cap) if cap else logits)
         if self.head is None:
             return x
         return tap("embedding" if self.config.head == "embedding" else "logits", self.head(x, mask, tap.at("head")))
+
+    def finish(self, x: Float[Tensor, "B T C"], tap: Tap = OFF) -> Float[Tensor, "B T C"]:
+        """What a head reads of the residual stream."""
+        return tap("final_norm", self.norm(x))
 
     def stream(
         self,
