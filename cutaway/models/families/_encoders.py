@@ -38,8 +38,6 @@ FEATURES = {
 _IGNORED = {
     "hidden_dropout_prob": "of training",
     "attention_probs_dropout_prob": "of training",
-    "classifier_dropout": "of training",
-    "finetuning_task": "what it was trained on",
     "output_past": "of transformers' interface",
     "directionality": "of the original code: always both",
     **{

@@ -48,6 +48,8 @@ BOOKKEEPING = {
     "problem_type": "chooses a loss",
     "task_specific_params": "of generation",
     "attention_dropout": "of training",
+    "classifier_dropout": "of training",
+    "finetuning_task": "what it was trained on",
     "pretraining_tp": "how the work was split in pre-training",
     **dict.fromkeys(
         (

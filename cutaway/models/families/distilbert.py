@@ -67,7 +67,6 @@ DISTILBERT = Family(
         "dropout": "of training",
         "qa_dropout": "of training",
         "seq_classif_dropout": "of training",
-        "finetuning_task": "what it was trained on",
         "sinusoidal_pos_embds": "of fresh weights: the positions' table is in the file",
         "tie_weights_": "tie_word_embeddings is what is read",
     },

@@ -73,7 +73,6 @@ GPT_NEOX = Family(
     heads={"GPTNeoXForCausalLM": "causal_lm", **other_heads("GPTNeoX")},
     ignored={
         "hidden_dropout": "of training",
-        "classifier_dropout": "of training",
         "is_decoder": "always one here",
     },
     read=read,

@@ -153,7 +153,6 @@ MODERNBERT = Family(
     ignored={
         "embedding_dropout": "of training",
         "mlp_dropout": "of training",
-        "classifier_dropout": "of training",
         "initializer_cutoff_factor": "of fresh weights",
         "layer_norm_eps": "norm_eps is what is read",
         "position_embedding_type": "positions are rotary, whatever it says",
