@@ -162,6 +162,7 @@ MODERNBERT = Family(
         "sparse_prediction": "of training: which logits are computed, not how",
         "sparse_pred_ignore_index": "of training",
     },
+    only={"classifier_pooling": ("cls", "mean")},
     read=read,
     write=write,
     outside=("head.", "decoder.", "classifier."),
