@@ -72,7 +72,7 @@ def read_embedding(folder: Path, config: Pooled) -> Pooled:
             raise DamagedFile(f"max_seq_length in {lengths} must be a whole number, but {limit!r} was given")
         if isinstance(stated, dict) and stated.get("do_lower_case"):
             raise ConfigError(f"do_lower_case in {lengths} is not supported: the tokenizer decides that")
-    stated = read_json(folder / PROMPTS) if (folder / PROMPTS).is_file() else {}
+    stated = read_json(inside(folder, PROMPTS)) if holds(folder, PROMPTS) else {}
     if isinstance(stated, dict) and (name := stated.get("default_prompt_name")):
         raise ConfigError(
             f"default_prompt_name = {name!r} in {folder / PROMPTS} puts a prompt before every text, which is not "
