@@ -61,12 +61,14 @@ def parity(source: str | Path, text: str = SAMPLE) -> Parity:
     import torch  # late, as `cutaway doctor --help` should not wait for it
 
     from cutaway import __version__
-    from cutaway.models import Encoder, Seq2Seq, load_model, save_model
+    from cutaway.models import Decoder, Encoder, Seq2Seq, load_model, save_model
 
     model = load_model(source, dtype=torch.float32)
     with TemporaryDirectory() as folder:
         written = save_model(model, Path(folder) / "model", "huggingface")
         architecture = read_json(written / "config.json")["architectures"][0]
+        if getattr(model.config, "head", "") == "embedding":  # whose config may name what it was before
+            architecture = "AutoModel"
         peer = getattr(transformers, architecture).from_pretrained(
             written, dtype=torch.float32, trust_remote_code=False, local_files_only=True
         )
@@ -81,7 +83,7 @@ def parity(source: str | Path, text: str = SAMPLE) -> Parity:
             theirs = torch.stack((found.start_logits, found.end_logits), dim=-1)
         else:
             theirs = next(found[name] for name in ("logits", "prediction_logits", "last_hidden_state") if name in found)
-        if "last_hidden_state" in found and isinstance(model.network, Encoder):  # beneath the pooling
+        if "last_hidden_state" in found and isinstance(model.network, Decoder | Encoder):  # beneath the pooling
             ours = model.network.finish(model.network.stream(ids))
         else:
             ours = model.logits(ids, source=source_ids)
@@ -91,7 +93,7 @@ def parity(source: str | Path, text: str = SAMPLE) -> Parity:
     return Parity(
         model=str(source),
         family=peer.config.model_type,
-        architecture=architecture,
+        architecture=type(peer).__name__,
         tokens=ids.shape[1],
         difference=float((ours - theirs).abs().max()),
         scale=float(theirs.abs().max()),

@@ -10,7 +10,7 @@ import torch
 from cutaway.errors import ConfigError, InputError
 from cutaway.interp.record import Recording, Text, recording_of
 from cutaway.interp.results import Lens, LensCell
-from cutaway.models import Encoder, Model, Recurrent
+from cutaway.models import Decoder, Encoder, Model, Recurrent
 
 
 @torch.no_grad()
@@ -20,12 +20,13 @@ def logit_lens(source: Recording | Model, text: Text = "", *, top: int = 5) -> L
     The last row is the model's own output, bit for bit.
 
     Args:
-        source: a decoder, or an encoder that fills gaps, with a text, or a recording of one.
+        source: a decoder that predicts the next token, or an encoder that fills gaps, with a text, or a recording of
+            one.
         text: text or ids; of a batch, the first row.
         top: how many tokens of each cell to name.
 
     Raises:
-        ConfigError: a recurrent model, which has no residual stream; an encoder whose head names no tokens.
+        ConfigError: a recurrent model, which has no residual stream; a head that names no tokens.
         InputError: top below 1, empty text, or more tokens than the context.
     """
     model = source.model if isinstance(source, Recording) else source
@@ -36,6 +37,8 @@ def logit_lens(source: Recording | Model, text: Text = "", *, top: int = 5) -> L
         raise ConfigError(
             "the logit lens reads tokens out of an encoder through a head for masked_lm, which this has not"
         )
+    if isinstance(network, Decoder):
+        model.speaker("the logit lens")
     if top < 1:
         raise InputError(f"top must be at least 1, but {top} was given")
     count = network.config.layers

@@ -26,6 +26,7 @@ from cutaway.models import (
     Seq2SeqConfig,
     match_names,
 )
+from cutaway.models.config_parts import POOLED
 from cutaway.models.model import Source
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Recording(Mapping[str, Tensor]):
     Attributes:
         model: what was recorded.
         ids: (B, T) int64.
-        logits: (B, T, V) float32 of this run; of an encoder what its head makes.
+        logits: (B, T, V) float32 of this run; with another head what that makes.
         receipt: what the recording can be checked by.
         edits: what was replaced, by name.
         source: what an encoder–decoder has read, (B, S) int64 or (B, M, F) spectrograms; None of other networks.
@@ -156,29 +157,25 @@ def _of_seq2seq(config: Seq2SeqConfig, name: str, tokens: int, source: int) -> i
 
 
 def _length(config: NetworkConfig, name: str, tokens: int) -> int:
-    """Tokens at a place: all, or one where an encoder's head has one vector for a whole text."""
-    whole = isinstance(config, EncoderConfig) and config.head in ("sequence_classification", "embedding")
+    """Tokens at a place: all, or one where a head has one vector for a whole text."""
+    whole = isinstance(config, DecoderConfig | EncoderConfig) and config.head in POOLED
     return 1 if whole and name.startswith(("head.", "logits", "embedding")) else tokens
 
 
 def _width(config: DecoderConfig | EncoderConfig | RecurrentConfig, name: str, tokens: int) -> int:
     """Numbers per token at a place."""
     place = name.partition(".")[2].partition(".")[2] if name.startswith("layers.") else name
+    if isinstance(config, RecurrentConfig):
+        own = {"embed": config.width, "logits": config.vocab_size}
+        return own.get(place, config.hidden)
+    if place == "logits":
+        words = dict.fromkeys(("masked_lm", "causal_lm"), config.vocab_size)
+        return ({"span_extraction": 2, "replaced_token": 1} | words).get(config.head, len(config.labels))
     if isinstance(config, EncoderConfig):
-        outputs = {"span_extraction": 2, "replaced_token": 1, "masked_lm": config.vocab_size}
         inner = config.embed_width if config.head == "masked_lm" else config.width
-        own = {
-            "embed": config.embed_width,
-            "head.pre": inner,
-            "head.post": inner,
-            "logits": outputs.get(config.head, len(config.labels)),
-        }
+        own = {"embed": config.embed_width, "head.pre": inner, "head.post": inner}
         if place in own:
             return own[place]
-    elif place == "logits":
-        return config.vocab_size
-    elif not isinstance(config, DecoderConfig):
-        return config.width if place == "embed" else config.hidden
     kv_heads = config.heads if isinstance(config, EncoderConfig) else config.kv_heads
     return {
         "attn.q": config.heads * config.head_dim,

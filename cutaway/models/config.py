@@ -5,10 +5,10 @@ saved config always states every number.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from cutaway.errors import ConfigError, unknown
-from cutaway.models.config_parts import RotaryScaling, check_most, check_rotary
+from cutaway.models.config_parts import RotaryScaling, check_labels, check_most, check_rotary
 from cutaway.models.encoder_config import EncoderConfig
 from cutaway.models.seq2seq_config import Seq2SeqConfig
 from cutaway.settings import build, to_dict
@@ -57,10 +57,20 @@ class DecoderConfig:
     expert_width: int = 0  # M of each expert; 0: mlp_width
     expert_layers: tuple[int, ...] = ()  # which layers have experts; (): all
     expert_weights_sum_to_one: bool = True  # of the experts used, or of all
-    tied: bool = True  # the output matrix is the embedding
+    tied: bool = True  # causal_lm: the output matrix is the embedding
     dropout: float = 0.0  # on the embedding and on what each block writes
+    head: Literal[
+        "causal_lm", "none", "sequence_classification", "token_classification", "span_extraction", "embedding"
+    ] = "causal_lm"
+    labels: tuple[str, ...] = ()  # names of the classes that a classification tells apart
+    pooling: Literal["last", "cls", "mean", "max"] = (
+        "last"  # of whole texts: last or first token, or over all real ones
+    )
+    normalize: bool = False  # embedding: to length 1
+    longest: int = 0  # embedding: tokens that a text is cut to, special ones included; 0: the context
 
     kind = "decoder"
+    head_activation: ClassVar[Literal["none"]] = "none"  # no dense layer stands before a head's output, as in encoders
 
     def __post_init__(self) -> None:
         positive = ("vocab_size", "context", "layers", "width", "heads")
@@ -89,7 +99,7 @@ class DecoderConfig:
             check_rotary(self.rotary_base, self.rotary_dim // 2, self.context, self.rotary_scaling)
         if not self.mlp_width:
             fill(self, "mlp_width", -(-8 * self.width // 96) * 32 if self.gated else 4 * self.width)
-        for name in ("head_dim", "mlp_width", "experts", "expert_width"):
+        for name in ("head_dim", "mlp_width", "experts", "expert_width", "longest"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, but {getattr(self, name)} was given")
         if self.windows and (len(self.windows) != self.layers or min(self.windows) < 0):
@@ -103,8 +113,16 @@ class DecoderConfig:
                 raise ConfigError(f"experts_used must lie in 1 … experts ({self.experts}), not {self.experts_used}")
             if not set(self.expert_layers) <= set(range(self.layers)):
                 raise ConfigError(f"expert_layers must be numbers of layers, 0 … {self.layers - 1}")
+        if self.head != "causal_lm":  # then it caps nothing
+            fill(self, "logit_cap", 0.0)
+        check_labels(self)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be in [0, 1), but {self.dropout} was given")
+
+    @property
+    def head_bias(self) -> bool:
+        """Whether a bias is added to a head's logits: to all but those of whole texts."""
+        return self.head != "sequence_classification"
 
     def window(self, layer: int) -> int:
         """How many tokens a query of this layer sees, itself included; 0: all."""

@@ -6,6 +6,20 @@ from typing import Any, Literal
 
 from cutaway.errors import ConfigError
 
+# what stands on top of a decoder or an encoder -> what it makes of B texts of T tokens
+HEADS = {
+    "none": "the last states (B, T, C)",
+    "causal_lm": "logits of the next token at every position (B, T, V)",
+    "masked_lm": "logits of the token at every position (B, T, V)",
+    "sequence_classification": "a logit for each label (B, L)",
+    "token_classification": "a logit for each label at every position (B, T, L)",
+    "span_extraction": "logits of being the first and the last token of the answer (B, T, 2)",
+    "replaced_token": "a logit of having been replaced at every position (B, T)",
+    "embedding": "one vector for each text (B, C)",
+}
+LABELLED = ("sequence_classification", "token_classification")
+POOLED = ("sequence_classification", "embedding")  # heads over whole texts
+
 # far above any published model: a larger number is a mistake, or meant to use up the machine
 MOST = {
     "vocab_size": 2**24,
@@ -40,6 +54,18 @@ def check_most(config: Any) -> None:
     for name, most in MOST.items():
         if getattr(config, name, 0) > most:
             raise ConfigError(f"{name} is {getattr(config, name):,}; Cutaway builds networks with up to {most:,}")
+
+
+def check_labels(config: Any) -> None:
+    """Refuse labels without a head for them, and such a head without labels.
+
+    Raises:
+        ConfigError: says which is missing.
+    """
+    if config.head in LABELLED and not config.labels:
+        raise ConfigError(f"a head for {config.head} needs the names of its labels, but none were given")
+    if config.head not in LABELLED and config.labels:
+        raise ConfigError(f"labels are of {' and '.join(LABELLED)}; a head for {config.head} has none")
 
 
 @dataclass(frozen=True)

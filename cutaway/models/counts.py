@@ -13,6 +13,7 @@ from typing import Any
 
 from cutaway.errors import ConfigError, unknown
 from cutaway.models.config import DecoderConfig, EncoderConfig, NetworkConfig, RecurrentConfig, Seq2SeqConfig
+from cutaway.models.config_parts import POOLED
 from cutaway.models.fused import BLOCK
 from cutaway.models.gru import GATES
 
@@ -126,6 +127,7 @@ def _decoder(c: DecoderConfig, T: int) -> Counts:
     dense, expert = L - sparse, C * c.expert_width * matrices
     norms = (4 if c.norm_place == "both" else 2) * L + 1
     normed = (H + K) * D if c.qk_norm_joint else 2 * D
+    out, speaks = 2 if c.head == "span_extraction" else len(c.labels), c.head == "causal_lm"
     parameters = {
         "embedding": V * C,
         "positions": c.context * C if c.position == "learned" else 0,
@@ -136,14 +138,16 @@ def _decoder(c: DecoderConfig, T: int) -> Counts:
         "experts": sparse * (c.experts * expert + c.experts * C),
         "mlp biases": dense * c.mlp_bias * (M * (2 if c.gated else 1) + C),
         "norms": norms * C * (2 if c.norm == "layernorm" else 1),
-        "output": 0 if c.tied else V * C,
+        "head": C * out + out * c.head_bias,
+        "output": speaks * (0 if c.tied else V * C),
     }
     flops = {
         "attention projections": 2 * L * attention,
         "attention scores and mixing": 2 * L * 2 * T * H * D,
         "mlp": 2 * dense * mlp,
         "experts": 2 * sparse * (c.experts_used * expert + c.experts * C),
-        "output": 2 * V * C,
+        "head": 2 * C * out // (T if c.head in POOLED else 1),
+        "output": 2 * V * C * speaks,
     }
     keys = sum((min(start + BLOCK, T) - start) * min(start + BLOCK, T) for start in range(0, T, BLOCK)) // T
     # the squared ReLU and the smooth activations keep what went in beside what came out, the plain ReLU does not
@@ -156,7 +160,7 @@ def _decoder(c: DecoderConfig, T: int) -> Counts:
         "mlp": dense * kept * M,
         "experts": sparse * c.experts_used * (kept * c.expert_width + 2 * C),
         "dropout": (2 * L + 1) * C if c.dropout else 0,
-        "logits": 2 * V,  # and their gradient
+        "logits": 2 * V * speaks,  # and their gradient
     }
     return Counts(T, _present(parameters), _present(flops), _present(activations), 2 * L * K * D * T)
 
@@ -168,7 +172,7 @@ def _encoder(c: EncoderConfig, T: int) -> Counts:
     out = {"span_extraction": 2, "replaced_token": 1}.get(c.head, len(c.labels))
     read = E if fills else C  # by the last matrix, behind the head's dense layer
     dense = 0 if c.head_activation == "none" else C * read
-    once = T if c.head in ("sequence_classification", "embedding") else 1  # tokens that share what the head computes
+    once = T if c.head in POOLED else 1  # tokens that share what the head computes
     parameters = {
         "embedding": V * E,
         "positions": (c.position_offset + c.context) * E if c.position == "learned" else 0,

@@ -1,7 +1,7 @@
-"""A GPT-style decoder, readable from embedding to logits.
+"""A GPT-style decoder, readable from embedding to logits, or to what another head makes of its states.
 
 Shapes: B batch, T new tokens, S tokens attended to (cached and new), C channels, H query heads, K key/value heads,
-D head dim, M channels inside the MLP, V vocabulary.
+D head dim, M channels inside the MLP, V vocabulary, L labels.
 
 Parameter names are Llama's as Hugging Face spells them. Every `tap(name, x)` is a place that can be read or replaced.
 """
@@ -17,8 +17,10 @@ from cutaway.errors import InputError
 from cutaway.models.attention import explicit_attention
 from cutaway.models.cache import KVCache
 from cutaway.models.config import DecoderConfig
+from cutaway.models.config_parts import POOLED
 from cutaway.models.experts import Experts
 from cutaway.models.fused import causal_attention, heads, joined_linear
+from cutaway.models.heads import Head
 from cutaway.models.layers import MLP, RMSNorm, Sinusoids, make_norm, sinusoids
 from cutaway.models.rotary import Rotary
 from cutaway.models.sight import Sight
@@ -139,7 +141,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Token ids to logits over the next token.
+    """Token ids to logits over the next token, or through another head to logits, vectors or bare states.
 
     Args:
         config: what it is made of.
@@ -161,10 +163,16 @@ class Decoder(nn.Module):
                 self.rotary_local = Rotary(config.head_dim, config.context, config.rotary_base_local, turned)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = make_norm(config)
-        self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
-        if config.tied:
-            self.lm_head.weight = self.embed_tokens.weight
+        self.head = Head(config) if config.head not in ("causal_lm", "none") else None
+        if config.head == "causal_lm":
+            self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
+        self.restore_ties()
         self.reset_parameters()
+
+    def restore_ties(self) -> None:
+        """Make the output matrix the embedding, where the config says so."""
+        if self.config.head == "causal_lm" and self.config.tied:
+            self.lm_head.weight = self.embed_tokens.weight
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -173,13 +181,14 @@ class Decoder(nn.Module):
         With zero outputs every block starts as the identity (Zhang et al. 2019, Fixup; as in modded-nanogpt), which
         lets a small model take large first steps.
         """
+        read_back = self.config.head == "causal_lm" and self.config.tied
         for name, parameter in self.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight", "down_proj", "bias")):
+            if name.endswith(("o_proj.weight", "down_proj.weight", "down_proj", "head.out.weight", "bias")):
                 parameter.zero_()
             elif "norm" in name:
                 parameter.fill_(0.0 if self.config.norm_plus_one else 1.0)
             elif name.startswith(("embed", "lm_head")):
-                parameter.normal_(0.0, 0.02 if self.config.tied else 1.0, generator=generator)
+                parameter.normal_(0.0, 0.02 if read_back else 1.0, generator=generator)
                 if name.startswith("lm_head"):
                     parameter.zero_()
             else:
@@ -187,8 +196,7 @@ class Decoder(nn.Module):
 
     def restore(self) -> None:
         """Tie the output matrix and compute the tables anew, after tensors were assigned in place of the weights."""
-        if self.config.tied:
-            self.lm_head.weight = self.embed_tokens.weight
+        self.restore_ties()
         if self.config.position == "sinusoidal":
             self.positions.restore(self.embed_tokens.weight)
         for rotary in (self.rotary, self.rotary_local):
@@ -202,27 +210,41 @@ class Decoder(nn.Module):
         mask: Bool[Tensor, "B T"] | None = None,
         cache: KVCache | None = None,
         tap: Tap = OFF,
-    ) -> Float[Tensor, "B T V"]:
-        """Logits of the next token at every position.
+    ) -> Float[Tensor, "B *L"]:
+        """Logits of the next token at every position, or what another head makes of the texts.
 
         Args:
             ids: (B, T) int64. With a cache, only the tokens that it does not hold yet.
             mask: (B, T) bool, False where a token is padding, which no other token sees and which takes no position.
-            cache: from `new_cache`; holds these tokens too afterwards.
+            cache: from `new_cache`; holds these tokens too afterwards. A head over whole texts takes none.
             tap: reads or replaces activations.
 
         Returns:
-            (B, T, V) in the dtype of the weights. Those of padding mean nothing.
+            (B, T, V) in the dtype of the weights, or of another head the shape that `config_parts.HEADS` states. What
+            stands at padding means nothing.
 
         Raises:
-            InputError: more tokens than the context holds.
+            InputError: more tokens than the context holds, or a part of a text for a head over whole ones.
         """
-        return self.read_out(self.stream(ids, mask=mask, cache=cache, tap=tap), tap)
+        if cache is not None and self.config.head in POOLED:
+            raise InputError(f"a head for {self.config.head} reads a whole text at once; leave the cache out")
+        return self.read_out(self.stream(ids, mask=mask, cache=cache, tap=tap), mask=mask, tap=tap)
 
-    def read_out(self, x: Float[Tensor, "B T C"], tap: Tap = OFF) -> Float[Tensor, "B T V"]:
-        """A residual stream (B, T, C), of the last layer or any other, as logits (B, T, V)."""
-        logits, cap = self.lm_head(tap("final_norm", self.norm(x))), self.config.logit_cap
-        return tap("logits", cap * torch.tanh(logits / cap) if cap else logits)
+    def read_out(
+        self, x: Float[Tensor, "B T C"], *, mask: Bool[Tensor, "B T"] | None = None, tap: Tap = OFF
+    ) -> Float[Tensor, "B *L"]:
+        """A residual stream (B, T, C), of the last layer or any other, as logits (B, T, V) or another head's output."""
+        x = self.finish(x, tap)
+        if self.config.head == "causal_lm":
+            logits, cap = self.lm_head(x), self.config.logit_cap
+            return tap("logits", cap * torch.tanh(logits / cap) if cap else logits)
+        if self.head is None:
+            return x
+        return tap("embedding" if self.config.head == "embedding" else "logits", self.head(x, mask, tap.at("head")))
+
+    def finish(self, x: Float[Tensor, "B T C"], tap: Tap = OFF) -> Float[Tensor, "B T C"]:
+        """What a head reads of the residual stream."""
+        return tap("final_norm", self.norm(x))
 
     def stream(
         self,
@@ -232,7 +254,7 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
         tap: Tap = OFF,
     ) -> Float[Tensor, "B T C"]:
-        """The residual stream after the last layer, (B, T, C); `forward` reads the logits out of it."""
+        """The residual stream after the last layer, (B, T, C); `read_out` makes the head's output of it."""
         start, T = cache.length if cache is not None else 0, ids.shape[1]
         if start + T > self.config.context:
             raise InputError(
@@ -279,4 +301,7 @@ class Decoder(nn.Module):
             mlp = ["mlp.router"] if self.config.has_experts(i) else ["mlp.pre", "mlp.post"]
             inside = ["resid_pre", *attention, "attn_out", "resid_mid", *mlp, "mlp_out", "resid_post"]
             names += [f"layers.{i}.{name}" for name in inside]
-        return [*names, "final_norm", "logits"]
+        if self.head is not None:
+            output = "embedding" if self.config.head == "embedding" else "logits"
+            return [*names, "final_norm", *(f"head.{name}" for name in self.head.tap_names()), output]
+        return [*names, "final_norm", *["logits"] * (self.config.head == "causal_lm")]

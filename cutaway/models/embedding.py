@@ -20,21 +20,28 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, DamagedFile, InputError
 from cutaway.files import holds, inside, read_json, write_json
-from cutaway.models.encoder_config import EncoderConfig
+from cutaway.models.config import DecoderConfig, EncoderConfig
 from cutaway.tokenizers.frame import frame
 
 if TYPE_CHECKING:
     from cutaway.models.model import Model
 
 MODULES, POOLING, LENGTHS = "modules.json", "1_Pooling", "sentence_bert_config.json"
-WAYS = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "max": "pooling_mode_max_tokens"}
+PROMPTS = "config_sentence_transformers.json"
+WAYS = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "last": "pooling_mode_lasttoken",
+}
 STEPS = ("Transformer", "Pooling", "Normalize")
 BATCH = 32
 
 Config = TypeVar("Config")
+Pooled = TypeVar("Pooled", bound=DecoderConfig | EncoderConfig)
 
 
-def read_embedding(folder: Path, config: EncoderConfig) -> EncoderConfig:
+def read_embedding(folder: Path, config: Pooled) -> Pooled:
     """The config with the pooling that the folder's files state; as it is where they state none.
 
     Args:
@@ -45,7 +52,7 @@ def read_embedding(folder: Path, config: EncoderConfig) -> EncoderConfig:
         ConfigError: a step or a way of pooling that is not supported, named.
         DamagedFile: a file that is not what it should be.
     """
-    if config.head != "none" or not holds(folder, MODULES):
+    if config.head not in ("none", "causal_lm") or not holds(folder, MODULES):
         return config
     where, listed = folder / MODULES, read_json(inside(folder, MODULES))
     if not isinstance(listed, list) or not all(isinstance(step, dict) for step in listed):
@@ -65,6 +72,12 @@ def read_embedding(folder: Path, config: EncoderConfig) -> EncoderConfig:
             raise DamagedFile(f"max_seq_length in {lengths} must be a whole number, but {limit!r} was given")
         if isinstance(stated, dict) and stated.get("do_lower_case"):
             raise ConfigError(f"do_lower_case in {lengths} is not supported: the tokenizer decides that")
+    stated = read_json(inside(folder, PROMPTS)) if holds(folder, PROMPTS) else {}
+    if isinstance(stated, dict) and (name := stated.get("default_prompt_name")):
+        raise ConfigError(
+            f"default_prompt_name = {name!r} in {folder / PROMPTS} puts a prompt before every text, which is not "
+            "supported; set it to null there, and begin the texts with the prompt"
+        )
     context = min(limit, config.context) if limit else config.context
     return replace(config, head="embedding", pooling=how, normalize=len(steps) == 3, longest=context)
 
@@ -88,7 +101,7 @@ def _pooling(file: Path, width: int) -> Any:
     return names[chosen[0]]
 
 
-def write_embedding(folder: Path, config: EncoderConfig) -> None:
+def write_embedding(folder: Path, config: DecoderConfig | EncoderConfig) -> None:
     """Write the files that `read_embedding` reads."""
     steps = STEPS if config.normalize else STEPS[:2]
     paths = ("", POOLING, "2_Normalize")
@@ -105,10 +118,17 @@ def write_embedding(folder: Path, config: EncoderConfig) -> None:
 
 def bare(config: Config) -> Config:
     """The config of the network beneath the pooling, which is what a config.json states."""
-    if isinstance(config, EncoderConfig) and config.head == "embedding":
-        plain = {"head": "none", "pooling": "cls", "normalize": False, "longest": 0}
+    if isinstance(config, DecoderConfig | EncoderConfig) and config.head == "embedding":
+        plain = {"head": "none", "pooling": type(config).pooling, "normalize": False, "longest": 0}
         return replace(config, **plain)
     return config
+
+
+def beneath(stated: Config, config: Any) -> Config:
+    """What a config.json states, as the network beneath the pooling, where the network has one."""
+    if isinstance(stated, DecoderConfig | EncoderConfig) and config.head == "embedding":
+        return bare(replace(stated, head="embedding"))
+    return stated
 
 
 @torch.no_grad()
@@ -118,7 +138,7 @@ def embed(model: Model, texts: Sequence[str], *, batch: int = BATCH) -> Float[Te
     Texts of about the same length are computed together. What is longer than the model's own limit is cut.
 
     Args:
-        model: an encoder with a head for embedding, as sentence-transformers' folders have.
+        model: an encoder or decoder with a head for embedding, as sentence-transformers' folders have.
         texts: what to embed.
         batch: texts computed at once.
 
@@ -127,9 +147,10 @@ def embed(model: Model, texts: Sequence[str], *, batch: int = BATCH) -> Float[Te
         ConfigError: the model makes no vectors.
     """
     config = model.config
-    if not isinstance(config, EncoderConfig) or config.head != "embedding":
-        has = f"a head for {config.head}" if isinstance(config, EncoderConfig) else f"a {config.kind} network"
-        raise ConfigError(f"{model.source or 'the model'} is {has}; embedding texts needs an encoder with pooling")
+    if not isinstance(config, DecoderConfig | EncoderConfig) or config.head != "embedding":
+        head = getattr(config, "head", None)
+        has = f"a {config.kind} with a head for {head}" if head else f"a {config.kind} network"
+        raise ConfigError(f"{model.source or 'the model'} is {has}; embedding texts needs a network with pooling")
     if isinstance(texts, str) or not texts:
         raise InputError("give a list of texts, even of one")
     longest = config.longest or config.context

@@ -193,7 +193,7 @@ class Encoder(nn.Module):
             tap: reads or replaces activations.
 
         Returns:
-            In the dtype of the weights and the shape that `encoder_config.HEADS` states: (B, T, V) of a masked language
+            In the dtype of the weights and the shape that `config_parts.HEADS` states: (B, T, V) of a masked language
             model, (B, T, C) without a head. What stands at padding means nothing.
 
         Raises:

@@ -7,19 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cutaway.errors import ConfigError
-from cutaway.models.config_parts import RotaryScaling, check_most, check_rotary
-
-# what stands on top -> what it makes of B texts of T tokens
-HEADS = {
-    "none": "the last states (B, T, C)",
-    "masked_lm": "logits of the token at every position (B, T, V)",
-    "sequence_classification": "a logit for each label (B, L)",
-    "token_classification": "a logit for each label at every position (B, T, L)",
-    "span_extraction": "logits of being the first and the last token of the answer (B, T, 2)",
-    "replaced_token": "a logit of having been replaced at every position (B, T)",
-    "embedding": "one vector for each text (B, C)",
-}
-LABELLED = ("sequence_classification", "token_classification")
+from cutaway.models.config_parts import RotaryScaling, check_labels, check_most, check_rotary
 
 
 @dataclass(frozen=True)
@@ -74,7 +62,7 @@ class EncoderConfig:
     head_norm: bool = True  # a norm after that activation
     head_dense_bias: bool = False  # on the dense layer
     head_bias: bool = True  # on the output
-    pooling: Literal["cls", "mean", "max"] = "cls"  # of whole texts: first token, or over all that is no padding
+    pooling: Literal["cls", "mean", "max", "last"] = "cls"  # of whole texts: first or last token, or over all real ones
     normalize: bool = False  # embedding: to length 1
     longest: int = 0  # embedding: tokens that a text is cut to, special ones included; 0: the context
 
@@ -119,10 +107,7 @@ class EncoderConfig:
             fill(self, "rotary_base_local", 0.0)
         if self.rotary_base_local == self.rotary_base and self.rotary_scaling is None:
             fill(self, "rotary_base_local", 0.0)
-        if self.head in LABELLED and not self.labels:
-            raise ConfigError(f"a head for {self.head} needs the names of its labels, but none were given")
-        if self.head not in LABELLED and self.labels:
-            raise ConfigError(f"labels are of {' and '.join(LABELLED)}; a head for {self.head} has none")
+        check_labels(self)
         bare = self.head_activation == "none"
         if self.head == "masked_lm" and self.tied and bare and self.embed_width != self.width:
             raise ConfigError(

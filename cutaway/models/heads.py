@@ -1,4 +1,4 @@
-"""What stands on top of an encoder: states to logits, or to one vector for each text.
+"""What stands on top of an encoder or a decoder: states to logits, or to one vector for each text.
 
 Shapes: B batch, T tokens, C channels, E channels of the embedding, L labels, V vocabulary.
 """
@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from cutaway.models.encoder_config import EncoderConfig
+from cutaway.models.config import DecoderConfig, EncoderConfig
+from cutaway.models.config_parts import POOLED
 from cutaway.models.layers import ACTIVATIONS
 from cutaway.models.tap import Tap
-
-POOLED = ("sequence_classification", "embedding")  # heads over whole texts
 
 
 def pool(states: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None, how: str) -> Float[Tensor, "B C"]:
@@ -21,12 +20,14 @@ def pool(states: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None, how: 
     Args:
         states: (B, T, C).
         mask: (B, T) bool, False where a token is padding; None: all are real.
-        how: "cls" takes the first real token, wherever the padding stands; "mean" and "max" all real tokens.
+        how: "cls" takes the first real token and "last" the last, wherever the padding stands; "mean" and "max" all
+            real tokens.
     """
-    if how == "cls":
+    if how in ("cls", "last"):
         if mask is None:
-            return states[:, 0]
-        return states[torch.arange(len(states), device=states.device), mask.int().argmax(dim=1)]
+            return states[:, 0 if how == "cls" else -1]
+        place = mask.int().argmax(dim=1) if how == "cls" else mask.shape[1] - 1 - mask.flip(1).int().argmax(dim=1)
+        return states[torch.arange(len(states), device=states.device), place]
     real = torch.ones_like(states[..., :1], dtype=torch.bool) if mask is None else mask[..., None]  # (B, T, 1)
     if how == "max":
         return states.masked_fill(~real, -torch.inf).amax(dim=1)
@@ -37,10 +38,10 @@ def pool(states: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None, how: 
 class Head(nn.Module):
     """A dense layer with an activation and a norm, where the config has them, then one matrix.
 
-    The matrix of a masked language model is the encoder's own `lm_head`, as it may be the embedding.
+    The matrix of a language model is the network's own `lm_head`, as it may be the embedding.
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig | DecoderConfig) -> None:
         super().__init__()
         self.config = config
         outputs = {

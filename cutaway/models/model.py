@@ -87,9 +87,15 @@ class Model:
             purpose: what that is needed for, as the beginning of a sentence.
 
         Raises:
-            ConfigError: an encoder, which sees the tokens that it would predict; or an encoder–decoder, whose
-                predictions depend on a source.
+            ConfigError: an encoder, which sees the tokens that it would predict; an encoder–decoder, whose predictions
+                depend on a source; or a decoder with another head.
         """
+        if isinstance(self.network, Decoder) and (head := self.network.config.head) != "causal_lm":
+            has = "no head" if head == "none" else f"a head for {head}"
+            raise ConfigError(
+                f"{purpose} needs a model that predicts the next token of a text, but {self.source or 'this'} is a "
+                f"decoder with {has}; record and replace read it"
+            )
         if isinstance(self.network, Encoder | Seq2Seq):
             kind = "encoder" if isinstance(self.network, Encoder) else "encoder–decoder"
             raise ConfigError(
@@ -106,15 +112,17 @@ class Model:
     def ids(self, text: str | Sequence[int] | Tensor) -> Int[Tensor, "B T"]:
         """Text, a list of ids or a tensor of them as (B, T) int64 on the model's device.
 
-        Text for an encoder gets the special tokens around it that its tokenizer's file states ([CLS] … [SEP]). Of an
-        encoder–decoder this is the target, and its text gets the token that every target begins with.
+        Text for an encoder, and for a decoder that does not predict the next token, gets the special tokens around it
+        that its tokenizer's file states ([CLS] … [SEP]). Of an encoder–decoder this is the target, and its text gets
+        the token that every target begins with.
 
         Raises:
             InputError: no tokens, or an id outside the vocabulary.
         """
         if isinstance(text, str):
             text = (self.tokenizer.target or self.tokenizer).encode(text)
-            if text and isinstance(self.network, Encoder):
+            whole = isinstance(self.network, Decoder) and self.network.config.head != "causal_lm"
+            if text and (whole or isinstance(self.network, Encoder)):
                 text = frame(self.tokenizer, text)[0]
             elif isinstance(self.network, Seq2Seq):
                 text = [self.network.config.start_id, *text]
@@ -176,8 +184,8 @@ class Model:
     ) -> Float[Tensor, "B T V"]:
         """(B, T) int64 ids (or text) -> (B, T, V) float32 logits of the next token, without dropout.
 
-        Of an encoder it is what its head makes, in the shape that `encoder_config.HEADS` states. An encoder–decoder
-        needs the source too, as `source_ids` takes it, unless a cache holds it.
+        With another head it is what that makes, in the shape that `config_parts.HEADS` states. An encoder–decoder needs
+        the source too, as `source_ids` takes it, unless a cache holds it.
         """
         given: dict[str, Any] = {} if cache is None else {"cache": cache}
         if source is not None:

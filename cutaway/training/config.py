@@ -156,6 +156,8 @@ def network_for(config: TrainConfig, vocab_size: int) -> NetworkConfig:
             network = config_from_dict({"kind": kind, **fields}, where="network")
     if isinstance(network, EncoderConfig):
         raise ConfigError("an encoder sees the tokens that follow, so it cannot be trained to predict the next one")
+    if isinstance(network, DecoderConfig) and network.head != "causal_lm":
+        raise ConfigError(f"a decoder whose head is {network.head} cannot be trained to predict the next token")
     if network.vocab_size < vocab_size:
         raise ConfigError(
             f"the network's vocab_size ({network.vocab_size}) is smaller than the tokenizer's ({vocab_size}); "

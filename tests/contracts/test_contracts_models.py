@@ -49,6 +49,9 @@ BART = {
     **BIASES,
 }
 WHISPER = {"norm": "layernorm", "position": "sinusoidal", "gated": False, "key_bias": False, **BIASES}
+LABELS = {"head": "sequence_classification", "labels": ("a", "b", "c")}
+TOKENS = {"head": "token_classification"}
+MEAN = {"pooling": "mean", "normalize": True}
 SHAPES: dict[str, tuple[type, dict]] = {
     "qwen3": (DecoderConfig, {"layers": 2, "width": 32, "heads": 4}),
     "llama": (DecoderConfig, {"layers": 3, "width": 32, "heads": 4, "kv_heads": 2, "qk_norm": False, "tied": False}),
@@ -66,6 +69,11 @@ SHAPES: dict[str, tuple[type, dict]] = {
         {"layers": 2, "width": 32, "heads": 2, "norm": "layernorm", "norm_place": "both", **BIASES},
     ),
     "experts": (DecoderConfig, {"layers": 3, "width": 32, "heads": 4, "experts": 4, "experts_used": 2, **SPARSE}),
+    "decoder of texts": (DecoderConfig, {"layers": 2, "width": 24, "heads": 2, **LABELS}),
+    "decoder of tokens": (DecoderConfig, {"layers": 2, "width": 24, "heads": 2, **LABELS, **GPT2, **TOKENS}),
+    "decoder of spans": (DecoderConfig, {"layers": 1, "width": 24, "heads": 2, "head": "span_extraction"}),
+    "decoder of vectors": (DecoderConfig, {"layers": 2, "width": 24, "heads": 2, "head": "embedding", **MEAN}),
+    "decoder of states": (DecoderConfig, {"layers": 2, "width": 24, "heads": 2, "head": "none", "tied": False}),
     "modernbert": (EncoderConfig, {"layers": 3, "width": 24, "heads": 2, "windows": (0, 3, 5)}),
     "bert": (EncoderConfig, {"layers": 2, "width": 24, "heads": 3, "embed_width": 16, "token_types": 2, **BERT}),
     "t5": (Seq2SeqConfig, {"layers": 2, "encoder_layers": 3, "width": 24, "heads": 3, "relative_buckets": 8}),
@@ -98,7 +106,12 @@ def model(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Model:
     return made(request.param, tokenizer)
 
 
-@pytest.fixture(params=[name for name, (kind, _) in SHAPES.items() if kind in (DecoderConfig, RecurrentConfig)])
+SPEAKERS = [
+    name for name, (kind, fields) in SHAPES.items() if kind in (DecoderConfig, RecurrentConfig) and "head" not in fields
+]
+
+
+@pytest.fixture(params=SPEAKERS)
 def speaker(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Model:
     """The networks that predict the next token of a text."""
     return made(request.param, tokenizer)
@@ -106,6 +119,10 @@ def speaker(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Model:
 
 def attends(model: Model) -> bool:
     return not isinstance(model.config, RecurrentConfig)
+
+
+def names_tokens(model: Model) -> bool:
+    return getattr(model.config, "head", "causal_lm") in ("causal_lm", "masked_lm")
 
 
 def given(model: Model, text: str = SOURCE) -> dict[str, Any]:
@@ -135,7 +152,7 @@ def test_recording_everything_changes_no_bit(model: Model):
     recording = record(model, TEXT, **given(model))
     assert list(recording) == model.network.tap_names()
     assert torch.equal(recording.logits, plain)
-    assert torch.equal(recording["logits"].float(), plain)
+    assert torch.equal(recording[list(recording)[-1]].float(), plain)
     assert recording.receipt.difference == 0.0
     assert recording.receipt.bytes == sum(v.numel() * 4 for v in recording.values())
     assert torch.equal(model.logits(TEXT, **given(model)), plain)  # nothing is left behind
@@ -281,6 +298,10 @@ def test_no_gradient_reaches_a_logit_from_a_later_token(speaker: Model):
 
 def test_the_lens_ends_with_the_model(model: Model):
     if not attends(model):
+        return
+    if not names_tokens(model):
+        with pytest.raises(ConfigError, match="the logit lens"):
+            logit_lens(model, TEXT)
         return
     recording = record(model, TEXT, "layers.*.resid_*", **given(model))
     probabilities = recording.logits[0].softmax(-1).max(-1)

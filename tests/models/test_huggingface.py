@@ -64,7 +64,7 @@ def test_what_was_saved_opens(folder: Path):
         ({"model_type": None}, "model_type"),
         ({"secret_gate": 3}, "secret_gate = 3"),
         ({"hidden_act": "swoosh"}, "hidden_act = 'swoosh'"),
-        ({"architectures": ["Qwen3ForTokenClassification"]}, "Qwen3ForTokenClassification"),
+        ({"architectures": ["Qwen3ForMultipleChoice"]}, "Qwen3ForMultipleChoice"),
         ({"rope_scaling": {"rope_type": "warp", "factor": 2.0}}, "warp"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 2.0, "beta_fast": 3}}, "beta_fast"),
         ({"head_dim": 2, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "more than one pair"),

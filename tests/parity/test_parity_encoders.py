@@ -333,10 +333,11 @@ def test_what_is_not_supported_is_named(tmp_path: Path, changed: dict[str, Any],
         ({"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}}, "have no scaling"),
         ({"rope_parameters": {"full_attention": {"partial_rotary_factor": 0.5}}}, "whole heads turn"),
         ({"rope_parameters": {"elsewhere": {}}}, "elsewhere"),
+        ({"classifier_pooling": "max"}, "classifier_pooling = 'max'"),
         ({"layer_types": ["chunked_attention"] * 4}, "chunked_attention"),
     ],
 )
-def test_positions_that_are_not_supported_are_named(tmp_path: Path, changed: dict[str, Any], named: str):
+def test_positions_and_poolings_that_are_not_supported_are_named(tmp_path: Path, changed: dict[str, Any], named: str):
     tensors, config = legacy(("modernbert", 0, "Model"), tmp_path)
     put(tmp_path, tensors, config | changed)
     with pytest.raises(ConfigError, match=named):

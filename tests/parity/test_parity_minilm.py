@@ -146,6 +146,8 @@ def steps(*names: str) -> list[dict[str, Any]]:
     [
         (steps("Transformer", "Pooling"), {"pooling_mode_cls_token": True}, {"max_seq_length": 9}, ("cls", False, 9)),
         (steps("Transformer", "Pooling", "Normalize"), {"pooling_mode": "max"}, None, ("max", True, 16)),
+        (steps("Transformer", "Pooling"), {"pooling_mode": "lasttoken"}, None, ("last", False, 16)),
+        (steps("Transformer", "Pooling"), {"pooling_mode_lasttoken": True}, None, ("last", False, 16)),
         (
             steps("Transformer", "Pooling"),
             {"pooling_mode_mean_tokens": True},
@@ -169,7 +171,7 @@ PLAIN = steps("Transformer", "Pooling")
         (steps("Transformer", "Pooling", "Dense"), {}, None, ConfigError, "Dense"),
         (steps("Pooling", "Transformer"), {}, None, ConfigError, "in this order"),
         ({}, {}, None, DamagedFile, "list of modules"),
-        (PLAIN, {"pooling_mode_lasttoken": True}, None, ConfigError, "pooling_mode_lasttoken"),
+        (PLAIN, {"pooling_mode_weightedmean_tokens": True}, None, ConfigError, "pooling_mode_weightedmean_tokens"),
         (PLAIN, {"pooling_mode": "weightedmean"}, None, ConfigError, "weightedmean"),
         (
             PLAIN,
@@ -187,6 +189,15 @@ PLAIN = steps("Transformer", "Pooling")
 def test_what_is_not_known_is_named(tmp_path: Path, modules: Any, pooling: Any, lengths: Any, error: Any, named: str):
     with pytest.raises(error, match=named):
         pooled(tmp_path, modules, pooling, lengths)
+
+
+def test_a_prompt_before_every_text_is_not_left_out(tmp_path: Path):
+    prompts: dict[str, Any] = {"prompts": {"query": "find: ", "document": ""}, "default_prompt_name": None}
+    write_json(tmp_path / "config_sentence_transformers.json", prompts)
+    assert pooled(tmp_path, PLAIN, {"pooling_mode": "cls"}).head == "embedding"
+    write_json(tmp_path / "config_sentence_transformers.json", prompts | {"default_prompt_name": "query"})
+    with pytest.raises(ConfigError, match="default_prompt_name = 'query'"):
+        read_embedding(tmp_path, EncoderConfig(10, 16, 1, 8, 2, head="none"))
 
 
 def test_a_path_out_of_the_folder_is_not_followed(tmp_path: Path):

@@ -40,6 +40,17 @@ WHISPER: dict[str, Any] = {
 }
 CONFIGS: dict[str, tuple[NetworkConfig, str]] = {
     "decoder": (DecoderConfig(**SIZE), "Qwen3ForCausalLM"),
+    "decoder of texts": (
+        DecoderConfig(**SIZE, head="sequence_classification", labels=LABELS),
+        "Qwen3ForSequenceClassification",
+    ),
+    "decoder of tokens": (
+        DecoderConfig(**SIZE, head="token_classification", labels=LABELS),
+        "Qwen3ForTokenClassification",
+    ),
+    "decoder of spans": (DecoderConfig(**SIZE, head="span_extraction"), "Qwen3ForQuestionAnswering"),
+    "decoder of vectors": (DecoderConfig(**SIZE, head="embedding", normalize=True), "Qwen3Model"),
+    "decoder of states": (DecoderConfig(**SIZE, head="none", tied=False), "Qwen3Model"),
     "masked": (EncoderConfig(**SIZE), "ModernBertForMaskedLM"),
     "texts": (
         EncoderConfig(**SIZE, head="sequence_classification", labels=LABELS),

@@ -72,6 +72,8 @@ def test_networks():
         made(network="gru-clasic")
     with pytest.raises(ConfigError, match="did you mean width"):
         made(network={"widht": 3})
+    with pytest.raises(ConfigError, match="a decoder whose head is none cannot be trained to predict the next token"):
+        made(network={"head": "none"})
 
 
 def test_settings_as_words():

@@ -5,6 +5,7 @@ from typing import Any
 
 from cutaway.models.config import DecoderConfig
 from cutaway.models.families._family import Keys, Rule
+from cutaway.models.families._heads import with_head
 from cutaway.models.families._layouts import EXPERTS
 
 KEYS = {
@@ -43,7 +44,10 @@ RULES = (
     ),
     Rule("norm.weight", "norm.weight"),
     Rule("lm_head.weight", "lm_head.weight"),
+    Rule("score.*", "head.out.*", when=with_head("sequence_classification", "token_classification")),
+    Rule("qa_outputs.*", "head.out.*", when=with_head("span_extraction")),
 )
+PREFIXES = {"span_extraction": "transformer."}  # of the classes that came before transformers made one for all
 SKIPPED = {"rotary_emb.inv_freq": "computed from the config"}
 
 

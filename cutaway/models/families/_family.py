@@ -13,6 +13,7 @@ from torch import Tensor
 from cutaway.errors import ConfigError, CutawayError
 from cutaway.models.config import NetworkConfig
 from cutaway.models.config_parts import MOST
+from cutaway.models.families._heads import read_head, write_head
 from cutaway.models.families._layouts import SAME, Layout
 from cutaway.settings import build
 
@@ -47,6 +48,8 @@ BOOKKEEPING = {
     "problem_type": "chooses a loss",
     "task_specific_params": "of generation",
     "attention_dropout": "of training",
+    "classifier_dropout": "of training",
+    "finetuning_task": "what it was trained on",
     "pretraining_tp": "how the work was split in pre-training",
     **dict.fromkeys(
         (
@@ -168,12 +171,14 @@ class Family:
         defaults: what leaving a key out means.
         features: fields of ours that it always has so.
         rules: names and layouts of tensors.
-        heads: name of a class of architecture -> what stands on top: "causal_lm", or a head of the encoder's; "none".
+        heads: name of a class of architecture -> what stands on top.
+        styles: head -> fields of ours that are always so under it; an activation of None is that of the layers.
         ignored: keys that change no number of a forward pass -> why.
         only: keys that are supported at these values alone.
         read: further fields of ours.
         write: further keys of its config; also those of `only` that have to be written.
         prefix: of the tensors, where a head stands on top.
+        prefixes: head -> prefix, where it has another.
         outside: tensors that stand outside the prefix begin with these.
         skipped: tensors that are knowingly left out, as ends of names -> why.
         spellings: older ends of tensors' names -> what they are called now.
@@ -187,6 +192,7 @@ class Family:
     keys: Mapping[str, str]
     rules: Sequence[Rule]
     heads: Mapping[str, str]
+    styles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     features: Mapping[str, Any] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
@@ -194,7 +200,8 @@ class Family:
     read: Callable[[Keys], dict[str, Any]] = _nothing
     write: Callable[[Any], dict[str, Any]] = _nothing
     prefix: str = "model."
-    outside: tuple[str, ...] = ("lm_head.",)
+    prefixes: Mapping[str, str] = field(default_factory=dict)
+    outside: tuple[str, ...] = ("lm_head.", "score.", "qa_outputs.")
     skipped: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
@@ -217,6 +224,10 @@ class Family:
             if value is not None:
                 found[ours] = value
         try:
+            if self._has_head:
+                found |= read_head(keys, self.heads)
+                style = self.styles.get(found["head"], {})
+                found |= {ours: found["activation"] if value is None else value for ours, value in style.items()}
             found |= self.read(keys)
         except CutawayError:
             raise
@@ -242,6 +253,8 @@ class Family:
         for theirs, ours in self.keys.items():
             value = getattr(config, ours)
             written[theirs] = spelled[value] if ours == "activation" else value
+        if self._has_head:
+            written |= write_head(config, self.heads)
         written |= self.write(config)
         read = self.to_config(written, f"the {self.model_type} config")
         obstacles = [
@@ -255,7 +268,15 @@ class Family:
             raise ConfigError(f"this network cannot be expressed as {self.model_type}: " + "; ".join(obstacles))
         return written
 
+    @property
+    def _has_head(self) -> bool:
+        return any(f.name == "head" for f in fields(self.config))
+
     # tensors
+
+    def prefix_of(self, config: NetworkConfig) -> str:
+        """The prefix of the tensors of a network with its head."""
+        return self.prefixes.get(getattr(config, "head", ""), self.prefix)
 
     def settle(self, config: NetworkConfig, names: Collection[str]) -> NetworkConfig:
         """The config with the fields that only a checkpoint's tensors tell."""
@@ -278,6 +299,7 @@ class Family:
         """
         found: list[Place] = []
         covered: set[str] = set()
+        prefix = self.prefix_of(config)
         for rule in self.rules:
             if rule.when is not None and not rule.when(config):
                 continue
@@ -290,7 +312,7 @@ class Family:
                 if "{e}" in theirs:
                     one_of = [theirs.replace("{e}", str(e)) for e in range(getattr(config, "experts", 0))]
                 outside = not prefixed or theirs.startswith(self.outside)
-                names = tuple(name if outside else self.prefix + name for name in one_of)
+                names = tuple(name if outside else prefix + name for name in one_of)
                 found.append(Place(names, ours, rule.layout))
                 covered.update(ours)
         assert covered == set(expected), f"{self.model_type} has no rule for {sorted(set(expected) - covered)}"

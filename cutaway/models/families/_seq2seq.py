@@ -32,7 +32,7 @@ _FEATURES = {
     "attention_scale": 0.0,
 }
 _IGNORED = {
-    **dict.fromkeys(("dropout", "activation_dropout", "classifier_dropout", "classif_dropout"), "of training"),
+    **dict.fromkeys(("dropout", "activation_dropout", "classif_dropout"), "of training"),
     **dict.fromkeys(("encoder_layerdrop", "decoder_layerdrop", "save_step"), "of training"),
     "init_std": "of fresh weights",
     "num_hidden_layers": "says encoder_layers once more",

@@ -4,8 +4,9 @@ from collections.abc import Collection
 from typing import Any
 
 from cutaway.models.encoder_config import EncoderConfig
-from cutaway.models.families._encoders import bert_like, free, read_head, tied, with_head, write_head
-from cutaway.models.families._family import Keys, Rule
+from cutaway.models.families._encoders import bert_like, free, tied
+from cutaway.models.families._family import Rule
+from cutaway.models.families._heads import with_head
 
 HEADS = {
     "BertModel": "none",
@@ -21,15 +22,9 @@ STYLES = {
 }
 
 
-def read(keys: Keys) -> dict[str, Any]:
-    """What stands on top, by the name of the architecture."""
-    return read_head(keys, HEADS, STYLES)
-
-
 def write(config: EncoderConfig) -> dict[str, Any]:
-    """The reverse of `read`."""
-    written = write_head(config, HEADS)
-    return written | ({"architectures": ["BertForPreTraining"]} if config.next_sentence else {})
+    """The architecture with two outputs."""
+    return {"architectures": ["BertForPreTraining"]} if config.next_sentence else {}
 
 
 def has_pooler(config: EncoderConfig, names: Collection[str]) -> bool:
@@ -64,8 +59,8 @@ BERT = bert_like(
         Rule("cls.predictions.decoder.bias", "lm_head.bias", when=free),
     ),
     heads=HEADS,
+    styles=STYLES,
     ignored={},
-    read=read,
     write=write,
     prefix="bert.",
     outside=("cls.", "classifier.", "qa_outputs."),

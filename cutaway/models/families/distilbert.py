@@ -1,7 +1,5 @@
 """DistilBERT (Sanh et al. 2019): half of BERT's layers, one kind of tokens, no pooler."""
 
-from typing import Any
-
 from cutaway.models.encoder_config import EncoderConfig
 from cutaway.models.families._encoders import (
     EMBEDDING_RULES,
@@ -9,11 +7,10 @@ from cutaway.models.families._encoders import (
     LABEL_RULES,
     SKIPPED,
     SPELLINGS,
-    read_head,
-    with_head,
-    write_head,
+    styled,
 )
-from cutaway.models.families._family import Family, Keys, Rule
+from cutaway.models.families._family import Family, Rule
+from cutaway.models.families._heads import with_head
 
 HEADS = {
     "DistilBertModel": "none",
@@ -36,16 +33,6 @@ LAYER = {
     "ffn.lin2": "mlp.down_proj",
     "output_layer_norm": "post_feedforward_layernorm",
 }
-
-
-def read(keys: Keys) -> dict[str, Any]:
-    """What stands on top, by the name of the architecture."""
-    return read_head(keys, HEADS, STYLES, activation_key="activation")
-
-
-def write(config: EncoderConfig) -> dict[str, Any]:
-    """The reverse of `read`."""
-    return write_head(config, HEADS)
 
 
 DISTILBERT = Family(
@@ -75,16 +62,14 @@ DISTILBERT = Family(
         Rule("vocab_projector.*", "lm_head.*"),
     ),
     heads=HEADS,
+    styles=styled(HEADS, STYLES),
     ignored={
         "dropout": "of training",
         "qa_dropout": "of training",
         "seq_classif_dropout": "of training",
-        "finetuning_task": "what it was trained on",
         "sinusoidal_pos_embds": "of fresh weights: the positions' table is in the file",
         "tie_weights_": "tie_word_embeddings is what is read",
     },
-    read=read,
-    write=write,
     prefix="distilbert.",
     outside=("vocab_", "pre_classifier.", "classifier.", "qa_outputs."),
     skipped=SKIPPED,

@@ -1,10 +1,8 @@
 """ELECTRA (Clark et al. 2020): a generator fills gaps, a discriminator finds what was filled; narrow embeddings."""
 
-from typing import Any
-
-from cutaway.models.encoder_config import EncoderConfig
-from cutaway.models.families._encoders import bert_like, read_head, with_head, write_head
-from cutaway.models.families._family import Keys, Rule
+from cutaway.models.families._encoders import bert_like
+from cutaway.models.families._family import Rule
+from cutaway.models.families._heads import with_head
 
 HEADS = {
     "ElectraModel": "none",
@@ -19,16 +17,6 @@ STYLES = {
     "replaced_token": {"head_activation": None},
     "sequence_classification": {"head_activation": "gelu"},
 }
-
-
-def read(keys: Keys) -> dict[str, Any]:
-    """What stands on top, by the name of the architecture."""
-    return read_head(keys, HEADS, STYLES)
-
-
-def write(config: EncoderConfig) -> dict[str, Any]:
-    """The reverse of `read`."""
-    return write_head(config, HEADS)
 
 
 ELECTRA = bert_like(
@@ -47,12 +35,11 @@ ELECTRA = bert_like(
         Rule("generator_lm_head.*", "lm_head.*"),
     ),
     heads=HEADS,
+    styles=STYLES,
     ignored={
         f"summary_{name}": "of a head that chooses among answers"
         for name in ("type", "use_proj", "activation", "last_dropout")
     },
-    read=read,
-    write=write,
     prefix="electra.",
     outside=("generator_", "discriminator_", "classifier.", "qa_outputs."),
     skipped={},

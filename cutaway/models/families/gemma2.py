@@ -5,6 +5,7 @@ from typing import Any
 from cutaway.models.config import DecoderConfig
 from cutaway.models.families._family import Keys
 from cutaway.models.families._gemma import gemma, read_gemma, write_gemma
+from cutaway.models.families._heads import other_heads
 from cutaway.models.families._rope import read_rope, write_rope
 
 
@@ -23,7 +24,7 @@ GEMMA2 = gemma(
     source="https://arxiv.org/abs/2408.00118",
     defaults={"max_position_embeddings": 8192, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
     features={"qk_norm": False},
-    heads={"Gemma2ForCausalLM": "causal_lm", "Gemma2Model": "none"},
+    heads={"Gemma2ForCausalLM": "causal_lm", **other_heads("Gemma2", without=("span_extraction",))},
     read=read,
     write=write,
 )

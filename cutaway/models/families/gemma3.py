@@ -38,7 +38,11 @@ GEMMA3 = gemma(
     source="https://arxiv.org/abs/2503.19786",
     defaults={"max_position_embeddings": 131_072},
     features={"qk_norm": True},
-    heads={"Gemma3ForCausalLM": "causal_lm", "Gemma3TextModel": "none"},
+    heads={
+        "Gemma3ForCausalLM": "causal_lm",
+        "Gemma3TextModel": "none",
+        "Gemma3TextForSequenceClassification": "sequence_classification",
+    },
     read=read,
     write=write,
 )

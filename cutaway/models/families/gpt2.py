@@ -4,6 +4,7 @@ from typing import Any
 
 from cutaway.models.config import DecoderConfig
 from cutaway.models.families._family import Family, Keys, Rule
+from cutaway.models.families._heads import other_heads, with_head
 from cutaway.models.families._layouts import TURNED, Joined
 
 LAYER, ATTENTION = "layers.{i}", "layers.{i}.self_attn"
@@ -71,8 +72,11 @@ GPT2 = Family(
         Rule("h.{i}.mlp.c_proj.bias", f"{LAYER}.mlp.down_proj.bias"),
         Rule("ln_f.*", "norm.*"),
         Rule("lm_head.weight", "lm_head.weight"),
+        Rule("score.*", "head.out.*", when=with_head("sequence_classification")),
+        Rule("classifier.*", "head.out.*", when=with_head("token_classification")),
+        Rule("qa_outputs.*", "head.out.*", when=with_head("span_extraction")),
     ),
-    heads={"GPT2LMHeadModel": "causal_lm", "GPT2Model": "none"},
+    heads={"GPT2LMHeadModel": "causal_lm", **other_heads("GPT2")},
     ignored={
         "n_ctx": "n_positions is what is read",
         "attn_pdrop": "of training",
@@ -86,5 +90,6 @@ GPT2 = Family(
     read=read,
     write=write,
     prefix="transformer.",
+    outside=("lm_head.", "score.", "classifier.", "qa_outputs."),
     skipped={".attn.bias": "the causal mask", ".attn.masked_bias": "what it masks with"},
 )

@@ -4,6 +4,7 @@ from typing import Any
 
 from cutaway.models.config import DecoderConfig
 from cutaway.models.families._family import Family, Keys, Rule
+from cutaway.models.families._heads import other_heads, with_head
 from cutaway.models.families._layouts import BY_HEAD
 from cutaway.models.families._rope import read_rope, write_rope
 
@@ -65,17 +66,19 @@ GPT_NEOX = Family(
         Rule("layers.{i}.mlp.dense_4h_to_h.*", "layers.{i}.mlp.down_proj.*"),
         Rule("final_layer_norm.*", "norm.*"),
         Rule("embed_out.weight", "lm_head.weight"),
+        Rule("score.*", "head.out.*", when=with_head("sequence_classification")),
+        Rule("classifier.*", "head.out.*", when=with_head("token_classification")),
+        Rule("qa_outputs.*", "head.out.*", when=with_head("span_extraction")),
     ),
-    heads={"GPTNeoXForCausalLM": "causal_lm", "GPTNeoXModel": "none"},
+    heads={"GPTNeoXForCausalLM": "causal_lm", **other_heads("GPTNeoX")},
     ignored={
         "hidden_dropout": "of training",
-        "classifier_dropout": "of training",
         "is_decoder": "always one here",
     },
     read=read,
     write=write,
     prefix="gpt_neox.",
-    outside=("embed_out.",),
+    outside=("embed_out.", "score.", "classifier.", "qa_outputs."),
     skipped={
         ".attention.bias": "the causal mask",
         ".attention.masked_bias": "what it masks with",

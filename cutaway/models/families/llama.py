@@ -3,8 +3,9 @@
 from typing import Any
 
 from cutaway.models.config import DecoderConfig
-from cutaway.models.families._decoders import DEFAULTS, KEYS, RULES, SKIPPED, biases, head_dim
+from cutaway.models.families._decoders import DEFAULTS, KEYS, PREFIXES, RULES, SKIPPED, biases, head_dim
 from cutaway.models.families._family import Family, Keys
+from cutaway.models.families._heads import other_heads
 from cutaway.models.families._rope import read_rope, write_rope
 
 
@@ -26,10 +27,11 @@ LLAMA = Family(
     defaults=DEFAULTS | {"max_position_embeddings": 2048, "mlp_bias": False},
     features={"qk_norm": False},
     rules=RULES,
-    heads={"LlamaForCausalLM": "causal_lm", "LlamaModel": "none"},
+    heads={"LlamaForCausalLM": "causal_lm", **other_heads("Llama")},
     ignored={"is_llama_config": "a mark that some configs carry", "transformers.js_config": "of another program"},
     only={"rope_interleaved": (False, None)},
     read=read,
     write=write,
+    prefixes=PREFIXES,
     skipped=SKIPPED,
 )

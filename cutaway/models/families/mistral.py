@@ -5,6 +5,7 @@ from typing import Any
 from cutaway.models.config import DecoderConfig
 from cutaway.models.families._decoders import DEFAULTS, KEYS, RULES, SKIPPED, every_layer, head_dim, largest_window
 from cutaway.models.families._family import Family, Keys
+from cutaway.models.families._heads import other_heads
 from cutaway.models.families._rope import read_rope, write_rope
 
 
@@ -26,7 +27,7 @@ MISTRAL = Family(
     defaults=DEFAULTS | {"max_position_embeddings": 131_072, "num_key_value_heads": 8, "sliding_window": 4096},
     features={"qk_norm": False},
     rules=RULES,
-    heads={"MistralForCausalLM": "causal_lm", "MistralModel": "none"},
+    heads={"MistralForCausalLM": "causal_lm", **other_heads("Mistral")},
     only={"attention_bias": (False,)},
     read=read,
     write=write,

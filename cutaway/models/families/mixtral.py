@@ -3,6 +3,7 @@
 from cutaway.models.config import DecoderConfig
 from cutaway.models.families._decoders import DEFAULTS, KEYS, RULES, SKIPPED, expert_rules
 from cutaway.models.families._family import Family
+from cutaway.models.families._heads import other_heads
 from cutaway.models.families.mistral import read as read_mistral
 from cutaway.models.families.mistral import write as write_mistral
 
@@ -27,7 +28,7 @@ MIXTRAL = Family(
             "block_sparse_moe.gate", *(f"block_sparse_moe.experts.{{e}}.{name}" for name in ("w1", "w3", "w2"))
         ),
     ),
-    heads={"MixtralForCausalLM": "causal_lm", "MixtralModel": "none"},
+    heads={"MixtralForCausalLM": "causal_lm", **other_heads("Mixtral")},
     ignored={
         "router_aux_loss_coef": "of training",
         "router_jitter_noise": "of training",

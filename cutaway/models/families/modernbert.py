@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cutaway.models.encoder_config import EncoderConfig
-from cutaway.models.families._encoders import read_head, write_head
 from cutaway.models.families._family import ACTIVATION_NAMES, Family, Keys, Rule, activation
+from cutaway.models.families._heads import read_head
 from cutaway.models.families._layouts import Joined
 from cutaway.models.families._rope import read_parameters, scaling_parameters
 
@@ -20,7 +20,7 @@ KINDS = ("full_attention", "sliding_attention")
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    """Two kinds of rotary positions, the layers' windows, biases, and the head."""
+    """Two kinds of rotary positions, the layers' windows, biases, and what stands before a head's output."""
     layers = keys.whole("num_hidden_layers")
     dim = keys.whole("hidden_size") // max(1, keys.whole("num_attention_heads"))
     every = keys.take("global_attn_every_n_layers")
@@ -37,14 +37,13 @@ def read(keys: Keys) -> dict[str, Any]:
     found |= _read_rope(keys, dim)
     bias = keys.take("attention_bias")
     found |= {"attention_bias": bias, "output_bias": bias}
-    style = {
+    found |= {
         "head_activation": activation(keys, "classifier_activation"),
         "head_norm": True,
         "head_dense_bias": keys.take("classifier_bias"),
     }
-    decoder_bias = keys.take("decoder_bias")
-    found |= read_head(keys, HEADS, dict.fromkeys(HEADS.values(), style))
-    return found | ({"head_bias": decoder_bias} if found["head"] == "masked_lm" else {})
+    output_bias = keys.take("decoder_bias")
+    return found | ({"head_bias": output_bias} if read_head(keys, HEADS)["head"] == "masked_lm" else {})
 
 
 def _read_rope(keys: Keys, dim: int) -> dict[str, Any]:
@@ -83,7 +82,6 @@ def write(config: EncoderConfig) -> dict[str, Any]:
         "classifier_activation": spelled.get(config.head_activation, "gelu"),
         "classifier_bias": config.head_dense_bias,
         "decoder_bias": config.head_bias,
-        **write_head(config, HEADS),
     }
 
 
@@ -155,7 +153,6 @@ MODERNBERT = Family(
     ignored={
         "embedding_dropout": "of training",
         "mlp_dropout": "of training",
-        "classifier_dropout": "of training",
         "initializer_cutoff_factor": "of fresh weights",
         "layer_norm_eps": "norm_eps is what is read",
         "position_embedding_type": "positions are rotary, whatever it says",
@@ -165,6 +162,7 @@ MODERNBERT = Family(
         "sparse_prediction": "of training: which logits are computed, not how",
         "sparse_pred_ignore_index": "of training",
     },
+    only={"classifier_pooling": ("cls", "mean")},
     read=read,
     write=write,
     outside=("head.", "decoder.", "classifier."),

@@ -5,6 +5,7 @@ from typing import Any
 from cutaway.models.config import DecoderConfig
 from cutaway.models.families._decoders import DEFAULTS, KEYS, RULES, SKIPPED, every_layer, head_dim, largest_window
 from cutaway.models.families._family import Family, Keys, Rule
+from cutaway.models.families._heads import other_heads
 from cutaway.models.families._layouts import Joined
 from cutaway.models.families._rope import read_rope, write_rope
 
@@ -52,7 +53,7 @@ PHI3 = Family(
         ),
         *JOINED,
     ),
-    heads={"Phi3ForCausalLM": "causal_lm", "Phi3Model": "none"},
+    heads={"Phi3ForCausalLM": "causal_lm", **other_heads("Phi3", without=("span_extraction",))},
     ignored={"embd_pdrop": "of training", "resid_pdrop": "of training"},
     only={"attention_bias": (False,)},
     read=read,

@@ -3,8 +3,9 @@
 from typing import Any
 
 from cutaway.models.config import DecoderConfig
-from cutaway.models.families._decoders import DEFAULTS, KEYS, RULES, SKIPPED, biases
+from cutaway.models.families._decoders import DEFAULTS, KEYS, PREFIXES, RULES, SKIPPED, biases
 from cutaway.models.families._family import Family, Keys
+from cutaway.models.families._heads import other_heads
 from cutaway.models.families._qwen import read_qwen, write_qwen
 from cutaway.models.families.qwen2 import WINDOWS
 
@@ -27,8 +28,9 @@ QWEN3 = Family(
     defaults=DEFAULTS | WINDOWS | {"max_position_embeddings": 32_768, "num_key_value_heads": 32, "head_dim": 128},
     features={"qk_norm": True},
     rules=RULES,
-    heads={"Qwen3ForCausalLM": "causal_lm", "Qwen3Model": "none"},
+    heads={"Qwen3ForCausalLM": "causal_lm", **other_heads("Qwen3")},
     read=read,
     write=write,
+    prefixes=PREFIXES,
     skipped=SKIPPED,
 )

@@ -6,6 +6,7 @@ from cutaway.models.config import DecoderConfig
 from cutaway.models.families._decoders import (
     DEFAULTS,
     KEYS,
+    PREFIXES,
     RULES,
     SKIPPED,
     biases,
@@ -15,6 +16,7 @@ from cutaway.models.families._decoders import (
     largest_window,
 )
 from cutaway.models.families._family import Family, Keys
+from cutaway.models.families._heads import other_heads
 from cutaway.models.families._rope import read_rope, write_rope
 
 
@@ -77,7 +79,7 @@ QWEN3_MOE = Family(
     },
     features={"qk_norm": True},
     rules=(*RULES, *expert_rules("mlp.gate", *(f"mlp.experts.{{e}}.{name}_proj" for name in ("gate", "up", "down")))),
-    heads={"Qwen3MoeForCausalLM": "causal_lm", "Qwen3MoeModel": "none"},
+    heads={"Qwen3MoeForCausalLM": "causal_lm", **other_heads("Qwen3Moe")},
     ignored={
         "router_aux_loss_coef": "of training",
         "output_router_logits": "recorded through a tap in Cutaway",
@@ -85,5 +87,6 @@ QWEN3_MOE = Family(
     },
     read=read,
     write=write,
+    prefixes=PREFIXES,
     skipped=SKIPPED,
 )

@@ -3,8 +3,9 @@
 from typing import Any
 
 from cutaway.models.encoder_config import EncoderConfig
-from cutaway.models.families._encoders import bert_like, free, read_head, tied, with_head, write_head
+from cutaway.models.families._encoders import bert_like, free, tied
 from cutaway.models.families._family import Family, Keys, Rule
+from cutaway.models.families._heads import with_head
 from cutaway.models.families.bert import has_pooler
 
 STYLES = {
@@ -30,16 +31,14 @@ def roberta(model_type: str, source: str, name: str) -> Family:
     }
 
     def read(keys: Keys) -> dict[str, Any]:
-        """The padding's id, which gives the first position, the context, and what stands on top."""
+        """The padding's id, which gives the first position, and the context."""
         rows, padding = keys.whole("max_position_embeddings"), keys.whole("pad_token_id")
-        offset = {"position_offset": padding + 1, "context": rows - padding - 1}
-        return offset | read_head(keys, heads, STYLES)
+        return {"position_offset": padding + 1, "context": rows - padding - 1}
 
     def write(config: EncoderConfig) -> dict[str, Any]:
         """The reverse of `read`."""
         offset = config.position_offset
-        positions = {"pad_token_id": offset - 1, "max_position_embeddings": config.context + offset}
-        return positions | write_head(config, heads)
+        return {"pad_token_id": offset - 1, "max_position_embeddings": config.context + offset}
 
     return bert_like(
         model_type=model_type,
@@ -57,6 +56,7 @@ def roberta(model_type: str, source: str, name: str) -> Family:
             Rule("lm_head.decoder.bias", "lm_head.bias", when=free),
         ),
         heads=heads,
+        styles=STYLES,
         ignored={},
         read=read,
         write=write,

@@ -114,7 +114,6 @@ T5 = Family(
     ignored={
         "dropout_rate": "of training",
         "initializer_factor": "of fresh weights",
-        "classifier_dropout": "of training",
     },
     only={"is_decoder": (False,), "add_cross_attention": (False,)},
     read=read,

@@ -16,8 +16,8 @@ from torch import Tensor
 from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
 from cutaway.files import holds, inside, read_json, write_json
 from cutaway.models.assemble import DTYPES, Network, assemble, check_layers, write_tensors
-from cutaway.models.config import EncoderConfig, NetworkConfig
-from cutaway.models.embedding import bare, read_embedding, write_embedding
+from cutaway.models.config import DecoderConfig, EncoderConfig, NetworkConfig
+from cutaway.models.embedding import bare, beneath, read_embedding, write_embedding
 from cutaway.models.families import FAMILIES, Family, read_places, write_places
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -123,26 +123,27 @@ def open_huggingface(folder: Path, dtype: torch.dtype | None = None) -> tuple[Ne
     if not isinstance(values, dict):
         raise DamagedFile(f"{where} must hold a JSON object, but holds {type(values).__name__}")
     family = family_of(values, where)
-    config, head = family.to_config(values, where), _head(family, values, where)
+    stated, head = family.to_config(values, where), _head(family, values, where)
     shards = Shards(folder)
     stored = {family.spelled(name): name for name in shards.names()}
     if len(stored) < len(shards.names()):
         raise DamagedFile(f"the weights in {folder} hold a tensor twice, under an older name and a newer")
-    if isinstance(config, EncoderConfig):
-        config = read_embedding(folder, config)
-    config = family.settle(config, stored)
+    config = stated = family.settle(stated, stored)
     check_layers(config, len(stored), f"the weights in {folder}")
     wanted = dict(assemble(config, None).state_dict())
-    prefixed = any(name.startswith(family.prefix) for name in stored)
+    prefixed = any(name.startswith(family.prefix_of(config)) for name in stored)
     tied = getattr(config, "tied", False)
     # a tied output matrix may be in the file once more, and so may what the family says
-    free = family.places(replace(config, tied=False), wanted, prefixed=prefixed) if tied else []  # pyright: ignore[reportCallIssue]
-    if tied or head == "none":
+    free = family.places(replace(config, tied=False), wanted, prefixed=prefixed)  # pyright: ignore[reportCallIssue]
+    speaks = not tied and any(place.ours == ("lm_head.weight",) and stored.keys() >= {*place.theirs} for place in free)
+    if isinstance(stated, DecoderConfig | EncoderConfig) and not speaks:  # files of vectors may name the architecture
+        config = read_embedding(folder, stated)  # of a language model, but hold no output matrix
+    if tied or head == "none" or config is not stated:
         wanted.pop("lm_head.weight", None)
     places = family.places(config, wanted, prefixed=prefixed)
     theirs = {name for place in places for name in place.theirs}
     left = {name for name in stored.keys() - theirs if not family.skips(name)}
-    again = {place.theirs[0]: place.ours[0] for place in free if left.issuperset(place.theirs)}
+    again = {place.theirs[0]: place.ours[0] for place in free if tied and left.issuperset(place.theirs)}
     again |= {(family.prefix if prefixed else "") + name: ours for name, ours in family.copies.items()}
     copies = {name: ours for name, ours in again.items() if name in left}
     lacking, left = theirs - stored.keys(), left - copies.keys()
@@ -227,7 +228,8 @@ def write_huggingface(
     if origin is not None and family in (None, origin.family):
         chosen = FAMILIES[origin.family]
         prefixed = origin.prefixed
-        if chosen.settle(chosen.to_config(origin.config), ()) == chosen.settle(bare(config), ()):
+        stated = beneath(chosen.to_config(origin.config), config)
+        if chosen.settle(stated, ()) == chosen.settle(bare(config), ()):
             values = dict(origin.config)
         else:
             values = {**origin.config, **chosen.from_config(bare(config))}
@@ -243,7 +245,7 @@ def write_huggingface(
         state.pop("lm_head.weight", None)
     tensors = write_places(chosen.places(config, state, prefixed=prefixed), state, config)
     write_json(folder / CONFIG, values)
-    if isinstance(config, EncoderConfig) and config.head == "embedding":
+    if isinstance(config, DecoderConfig | EncoderConfig) and config.head == "embedding":
         write_embedding(folder, config)
     _write_shards(tensors, folder)
 
