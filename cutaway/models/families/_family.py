@@ -243,17 +243,20 @@ class Family:
             value = getattr(config, ours)
             written[theirs] = spelled[value] if ours == "activation" else value
         written |= self.write(config)
-        read = self.to_config(written, f"the {self.model_type} config")
+        read = self.comparable(self.to_config(written, f"the {self.model_type} config"))
+        meant = self.comparable(config)
         obstacles = [
-            f"{f.name} is {getattr(config, f.name)!r}, there it is {getattr(read, f.name)!r}"
+            f"{f.name} is {getattr(meant, f.name)!r}, there it is {getattr(read, f.name)!r}"
             for f in fields(config)
-            if f.name != "dropout"
-            and f.name not in self.by_tensors
-            and getattr(config, f.name) != getattr(read, f.name)
+            if f.name != "dropout" and f.name not in self.by_tensors and getattr(meant, f.name) != getattr(read, f.name)
         ]
         if obstacles:
             raise ConfigError(f"this network cannot be expressed as {self.model_type}: " + "; ".join(obstacles))
         return written
+
+    def comparable(self, config: NetworkConfig) -> NetworkConfig:
+        """The config with what computes the same spelled the same, where the architecture can only say it one way."""
+        return config
 
     # tensors
 
