@@ -24,7 +24,7 @@ CONTINUES = (
 )
 SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 MOST_GROWTH = 64.0
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
+BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 
 Spec = dict[str, Any]
 
@@ -165,6 +165,11 @@ def without_special(spec: Spec, special: set[str]) -> str:
             [f"\U0010ffff{piece}" if piece in special else piece, score] for piece, score in spec["model"]["vocab"]
         ]
         spec["model"] = dict(spec["model"], vocab=vocab)
+    if spec["model"].get("ignore_merges"):  # likewise, of a BPE that looks whole words up
+        named = {
+            f"\U0010ffff{piece}" if piece in special else piece: id for piece, id in spec["model"]["vocab"].items()
+        }
+        spec["model"] = dict(spec["model"], vocab=named)
     return json.dumps(spec, ensure_ascii=False)
 
 
@@ -223,7 +228,7 @@ def reader(spec: Spec) -> Callable[[str], bytes]:
         token = token.removeprefix(prefix) if token != prefix else token
         if byte_level and all(letter in values for letter in token):
             return bytes(values[letter] for letter in token)
-        if byte_tokens and (match := _BYTE_TOKEN.match(token)):
+        if byte_tokens and (match := BYTE_TOKEN.match(token)):
             return bytes([int(match[1], 16)])
         return (token.replace("▁", " ") if spaces else token).encode()
 

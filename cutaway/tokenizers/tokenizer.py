@@ -61,20 +61,30 @@ class Tokenizer:
         dtype: the smallest of uint16 and uint32 that holds every id.
         fingerprint: SHA-256 of tokenizer.json.
         spec: what tokenizer.json says.
+        chat_template: how messages become a text, in Jinja; None where the model has none.
     """
 
-    def __init__(self, text: str, *, roles: dict[str, str] | None = None, where: str = TOKENIZER_JSON) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        roles: dict[str, str] | None = None,
+        where: str = TOKENIZER_JSON,
+        chat_template: str | None = None,
+    ) -> None:
         """Make a tokenizer from the text of a tokenizer.json (see `load_tokenizer` and `train_tokenizer`).
 
         Args:
             text: the JSON.
             roles: which special token plays "end_of_text", "pad", "mask", "begin_of_text"; by default Cutaway's names.
             where: what to call the source in a message.
+            chat_template: the Jinja template that writes messages as a text, if the model has one.
 
         Raises:
             DamagedFile: not the JSON of a tokenizer.
         """
         self.text = text
+        self.chat_template = chat_template
         self.spec: Spec = parse(text, where)  # not to be changed
         self._marked = build_tokenizer(text, where)
         added = self._marked.get_added_tokens_decoder()
