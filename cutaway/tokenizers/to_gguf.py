@@ -5,6 +5,7 @@ Cutaway's own byte-level BPE has one: "llama-bpe", as its pattern is Llama 3's.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from cutaway.errors import ConfigError
@@ -153,7 +154,7 @@ def _scores(tokenizer: Tokenizer) -> dict[str, float]:
         if token not in apart and not BYTE_TOKEN.match(token)
     }
     order = [left + right for left, right in merges]
-    grouped = all(a == b or scores[a] > scores[b] for a, b in zip(order, order[1:], strict=False))
+    grouped = all(a == b or scores[a] > scores[b] for a, b in pairwise(order))
     if not grouped or {tuple(pair) for pair in merges_of(plain)} != set(merges):
         raise ConfigError(f"{NAMELESS} these merges: no scores of the tokens make SentencePiece merge as they do")
     return singles | scores
