@@ -28,6 +28,7 @@ from cutaway.models.formats.gguf_models import open_gguf, write_network
 from cutaway.models.formats.huggingface import CONFIG, Origin, open_huggingface, write_huggingface
 from cutaway.models.gru import Recurrent
 from cutaway.models.hub import fetch, is_repository
+from cutaway.models.quantised import open_quantised
 from cutaway.models.seq2seq import Seq2Seq
 from cutaway.models.tap import OFF, Tap
 from cutaway.text.audio import MelConfig, log_mel, mel_config, published, read_audio
@@ -306,12 +307,14 @@ def newest_intact(run: Path) -> Path:
     raise InputError(f"{run} holds no checkpoint yet; train for longer, or give a model folder or another run")
 
 
-def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model:
+def load_model(source: str | Path, *, dtype: torch.dtype | None = None, quantised: bool = False) -> Model:
     """Open a model folder, a run (its newest intact checkpoint), a Hugging Face folder or hub name, or a GGUF file.
 
     Args:
         source: the folder or the .gguf file; or owner/name, which is fetched from the hub or found in its cache.
         dtype: of the weights; None: as they are stored (float16 and quantised ones become float32).
+        quantised: of a GGUF file, keep its matrices as they are stored and dequantise them whenever they are used:
+            memory for time. It computes the same, but cannot be trained.
 
     Raises:
         InputError: no such folder, or it holds no model.
@@ -336,7 +339,9 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model
             raise InputError(f"{path} is a file, but no {GGUF_FILE}; give that, or the folder of a model")
         file = read_gguf(path)
         tokenizer = tokenizer_from_gguf(file.metadata, str(path))
-        return Model(open_gguf(file, dtype), tokenizer, str(source))
+        return Model((open_quantised if quantised else open_gguf)(file, dtype), tokenizer, str(source))
+    if quantised:
+        raise ConfigError(f"{source} is no GGUF file, so there is nothing quantised to keep; leave quantised out")
     folder = path
     if not (path / MODEL_JSON).is_file():
         if (path / CONFIG).is_file() and not (path / CHECKPOINTS).is_dir():
