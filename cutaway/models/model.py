@@ -9,6 +9,7 @@ Shapes: B batch, T tokens, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 MODEL_JSON, WEIGHTS = "model.json", "model.safetensors"
 FORMATS = ("cutaway", "huggingface", "gguf")
-GGUF_FILE = ".gguf"
+GGUF_FILE, TOKENIZER = ".gguf", "tokenizer."
 Source: TypeAlias = str | Sequence[int] | Tensor | Path | np.ndarray  # what an encoder–decoder is given to read
 LISTENING = ("preprocessor_config.json", "processor_config.json")  # the newer name comes second, and holds the same
 CHECKPOINTS = "checkpoints"  # inside a run folder: step-00001000, step-00002000 …
@@ -339,6 +340,8 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None, quantise
             raise InputError(f"{path} is a file, but no {GGUF_FILE}; give that, or the folder of a model")
         file = read_gguf(path)
         tokenizer = tokenizer_from_gguf(file.metadata, str(path))
+        # its lists of tokens are let go before the weights come
+        file = replace(file, metadata={key: v for key, v in file.metadata.items() if not key.startswith(TOKENIZER)})
         return Model((open_quantised if quantised else open_gguf)(file, dtype), tokenizer, str(source))
     if quantised:
         raise ConfigError(f"{source} is no GGUF file, so there is nothing quantised to keep; leave quantised out")

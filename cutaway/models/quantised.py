@@ -61,27 +61,27 @@ class Blocks:
         return self[...]
 
 
-class QuantisedLinear(nn.Module):
-    """In place of nn.Linear: x Wᵀ + b."""
+class QuantisedLinear(nn.Linear):
+    """x Wᵀ + b, to its readers an nn.Linear like any other."""
 
     def __init__(self, blocks: Blocks, bias: nn.Parameter | None) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # nn.Linear's own would make a matrix
+        self.out_features, self.in_features = blocks.shape
         self.blocks = blocks
-        self.bias: nn.Parameter | None
         self.register_parameter("bias", bias)
 
     @property
-    def weight(self) -> Float[Tensor, "N C"]:
+    def weight(self) -> Float[Tensor, "N C"]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """(N, C), dequantised now."""
         return self.blocks.numbers()
 
-    def forward(self, x: Float[Tensor, "*S C"]) -> Float[Tensor, "*S N"]:
+    def forward(self, input: Float[Tensor, "*S C"]) -> Float[Tensor, "*S N"]:
         """(…, C) -> (…, N)"""
         rows, width = self.blocks.shape
         step = max(1, PIECE // width)
         if rows <= step:
-            return F.linear(x, self.weight, self.bias)
-        made = torch.cat([F.linear(x, self.blocks[i : i + step]) for i in range(0, rows, step)], dim=-1)
+            return F.linear(input, self.weight, self.bias)
+        made = torch.cat([F.linear(input, self.blocks[i : i + step]) for i in range(0, rows, step)], dim=-1)
         return made if self.bias is None else made + self.bias
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
