@@ -147,8 +147,9 @@ def main() -> None:
         run = trained(room, 0.2 if options.quick else 1.0)
         smol = smollm2()
         for model, name in ((run, "run"), (smol, "smollm2")):
-            for kind in ("F32",) if options.quick else ("F32", "F16", "Q8_0", "Q4_0"):
+            for kind in ("F32",) if options.quick or name == "smollm2" else ("F32", "F16", "Q8_0", "Q4_0"):
                 found[f"{name} {kind}"] = compare(model, kind, room, prompts)
+                print(f"{name} {kind}: {found[f'{name} {kind}']}", flush=True)
         for name in ARCHITECTURES:
             found[f"random {name}"] = compare(random_one(name, run), "F32", room, prompts[:3], name)
     for name, shares in found.items():

@@ -18,7 +18,8 @@ def main() -> None:
     model = llama_cpp.Llama(
         job["file"],
         n_ctx=job["context"],
-        n_threads=2,
+        n_threads=1,  # threads that wait for each other crawl where others compute too; this is no race
+        n_threads_batch=1,
         type_k=F32,
         type_v=F32,
         flash_attn=False,
