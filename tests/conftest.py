@@ -25,6 +25,7 @@ CHECKED = [
     "cutaway.models.heads",
     "cutaway.models.layers",
     "cutaway.models.ngram",
+    "cutaway.models.quantised",
     "cutaway.models.rotary",
     "cutaway.models.seq2seq",
     "cutaway.models.sight",

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cutaway.errors import ConfigError
 from cutaway.models import load_model, save_model
 
 
@@ -14,12 +15,17 @@ def convert(
     model: Annotated[
         str, typer.Argument(help="A run, a model folder, a Hugging Face folder or hub name, a GGUF file.")
     ],
-    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make; for gguf it may be a file, x.gguf.")],
     to: Annotated[
-        str, typer.Option("--to", help="cutaway, or huggingface: opens in transformers, vLLM and others.")
+        str,
+        typer.Option("--to", help="cutaway; huggingface: opens in transformers, vLLM …; gguf: in llama.cpp, Ollama …"),
     ] = "huggingface",
     family: Annotated[
         str | None, typer.Option(help="Write it as this published family; default: the first that can express it.")
+    ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(help="For gguf, how to store matrices: F32, F16 (the default), BF16, Q8_0, Q6_K, Q5_0, Q4_K …"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -27,13 +33,19 @@ def convert(
 
     Example:
       cutaway convert run exported --to huggingface
+      cutaway convert run model.gguf --to gguf --quantize Q8_0
     """
     started = time.perf_counter()
+    if quantize is not None and to != "gguf":
+        raise ConfigError(f"--quantize {quantize} is for --to gguf; {to} keeps the weights as they are")
+    notes: list[str] = []
     loaded = load_model(model)
-    made = save_model(loaded, out, to, family=family)
-    size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
+    made = save_model(loaded, out, to, family=family, kind=quantize or "F16", note=notes.append)
+    size = sum(path.stat().st_size for path in [made, *made.rglob("*")] if path.is_file())
     seconds = round(time.perf_counter() - started, 2)
     if json:
-        print(json_format.dumps({"path": str(made), "format": to, "bytes": size, "seconds": seconds}))
+        print(json_format.dumps({"path": str(made), "format": to, "bytes": size, "seconds": seconds, "notes": notes}))
         return
+    for sentence in notes:
+        print(sentence[0].upper() + sentence[1:])
     print(f"Wrote {made}, {size / 1e6:,.1f} MB in {seconds} s")

@@ -171,7 +171,8 @@ class Decoder(nn.Module):
 
     def restore_ties(self) -> None:
         """Make the output matrix the embedding, where the config says so."""
-        if self.config.head == "causal_lm" and self.config.tied:
+        tied = self.config.head == "causal_lm" and self.config.tied
+        if tied and isinstance(self.embed_tokens, nn.Embedding):  # a table kept quantised ties itself
             self.lm_head.weight = self.embed_tokens.weight
 
     @torch.no_grad()
@@ -197,11 +198,12 @@ class Decoder(nn.Module):
     def restore(self) -> None:
         """Tie the output matrix and compute the tables anew, after tensors were assigned in place of the weights."""
         self.restore_ties()
+        like = next(self.norm.parameters())
         if self.config.position == "sinusoidal":
-            self.positions.restore(self.embed_tokens.weight)
+            self.positions.restore(like)
         for rotary in (self.rotary, self.rotary_local):
             if rotary is not None:
-                rotary.restore(self.embed_tokens.weight)
+                rotary.restore(like)
 
     def forward(
         self,
@@ -289,7 +291,7 @@ class Decoder(nn.Module):
 
     def new_cache(self, batch: int = 1, capacity: int | None = None) -> KVCache:
         """An empty cache for `batch` sequences of up to `capacity` tokens (the context by default)."""
-        weight = self.embed_tokens.weight
+        weight = next(self.norm.parameters())
         shape = (batch, self.config.kv_heads, capacity or self.config.context, self.config.head_dim)
         return KVCache(self.config.layers, shape, dtype=weight.dtype, device=weight.device)
 

@@ -8,7 +8,8 @@ Shapes: B batch, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
@@ -24,24 +25,27 @@ from cutaway.models.config import NetworkConfig, config_from_dict, config_to_dic
 from cutaway.models.decoder import Decoder
 from cutaway.models.encoder import Encoder
 from cutaway.models.formats.gguf import read_gguf
-from cutaway.models.formats.gguf_models import open_gguf
+from cutaway.models.formats.gguf_models import open_gguf, write_network
 from cutaway.models.formats.huggingface import CONFIG, Origin, open_huggingface, write_huggingface
 from cutaway.models.generation_config import GenerationConfig, read_generation, write_generation
 from cutaway.models.gru import Recurrent
 from cutaway.models.hub import fetch, is_repository
+from cutaway.models.quantised import open_quantised
 from cutaway.models.seq2seq import Seq2Seq
 from cutaway.models.tap import OFF, Tap
 from cutaway.text.audio import MelConfig, log_mel, mel_config, published, read_audio
 from cutaway.tokenizers import Tokenizer, load_tokenizer
 from cutaway.tokenizers.frame import frame
 from cutaway.tokenizers.from_gguf import tokenizer_from_gguf
+from cutaway.tokenizers.to_gguf import tokenizer_to_gguf
 
 if TYPE_CHECKING:
     from cutaway.generation import Generation
 
 NO_RECOMMENDATIONS = GenerationConfig()
 MODEL_JSON, WEIGHTS = "model.json", "model.safetensors"
-FORMATS = ("cutaway", "huggingface")
+FORMATS = ("cutaway", "huggingface", "gguf")
+GGUF_FILE, TOKENIZER = ".gguf", "tokenizer."
 Source: TypeAlias = str | Sequence[int] | Tensor | Path | np.ndarray  # what an encoder–decoder is given to read
 LISTENING = ("preprocessor_config.json", "processor_config.json")  # the newer name comes second, and holds the same
 CHECKPOINTS = "checkpoints"  # inside a run folder: step-00001000, step-00002000 …
@@ -243,22 +247,43 @@ def save_model(
     format: str = "cutaway",
     *,
     family: str | None = None,
+    kind: str = "F16",
+    note: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Write a model folder, whole or not at all.
 
     Args:
         model: what to write.
-        folder: where to.
-        format: "cutaway", or "huggingface" for other tools to open.
-        family: for "huggingface", the model_type to write it as; None: as it was read, or the first that can.
+        folder: where to; for "gguf" it may be a file, x.gguf.
+        format: "cutaway", or for other tools to open "huggingface" or "gguf".
+        family: for "huggingface", the model_type to write it as, and for "gguf" the general.architecture; None: as it
+            was read, or the first that can.
+        kind: for "gguf", how matrices are stored: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q4_K or Q6_K.
+        note: for "gguf", told of every choice that was made, in a sentence each.
+
+    Returns:
+        The folder, or the file.
 
     Raises:
         ConfigError: no published family can express the model; names the features that stand in the way.
+        NonFinite: for "gguf", a weight that the kind cannot hold.
         InputError: the disk is full or the place cannot be written.
     """
     if format not in FORMATS:
         raise ConfigError(unknown("format", str(format), FORMATS))
     folder = Path(folder)
+    if format == "gguf":
+        metadata = {"general.name": folder.stem} | tokenizer_to_gguf(model.tokenizer, model.config.vocab_size, note)
+
+        def write(path: Path) -> None:
+            write_network(model.network, path, kind, name=family, metadata=metadata, note=note)
+
+        if folder.suffix == GGUF_FILE:
+            write(folder)
+        else:
+            with atomic_folder(folder) as room:
+                write(room / f"{folder.name}-{kind}{GGUF_FILE}")
+        return folder
     with atomic_folder(folder) as room:
         if format == "cutaway":
             write_model(model, room)
@@ -300,12 +325,14 @@ def newest_intact(run: Path) -> Path:
     raise InputError(f"{run} holds no checkpoint yet; train for longer, or give a model folder or another run")
 
 
-def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model:
+def load_model(source: str | Path, *, dtype: torch.dtype | None = None, quantised: bool = False) -> Model:
     """Open a model folder, a run (its newest intact checkpoint), a Hugging Face folder or hub name, or a GGUF file.
 
     Args:
         source: the folder or the .gguf file; or owner/name, which is fetched from the hub or found in its cache.
         dtype: of the weights; None: as they are stored (float16 and quantised ones become float32).
+        quantised: of a GGUF file, keep its matrices as they are stored and dequantise them whenever they are used:
+            memory for time. It computes the same, but cannot be trained.
 
     Raises:
         InputError: no such folder, or it holds no model.
@@ -320,12 +347,21 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None) -> Model
                 "Hugging Face hub (owner/name)"
             )
         path = fetch(str(source))
+    if path.is_dir() and not any((path / name).exists() for name in (MODEL_JSON, CONFIG, CHECKPOINTS)):
+        found = sorted(path.glob(f"*{GGUF_FILE}"))
+        if len(found) > 1:
+            raise InputError(f"{path} holds {len(found)} GGUF files; give one of them, such as {found[0]}")
+        path = found[0] if found else path
     if path.is_file():
-        if path.suffix != ".gguf":
-            raise InputError(f"{path} is a file, but no .gguf; give that, or the folder of a model")
+        if path.suffix != GGUF_FILE:
+            raise InputError(f"{path} is a file, but no {GGUF_FILE}; give that, or the folder of a model")
         file = read_gguf(path)
         tokenizer = tokenizer_from_gguf(file.metadata, str(path))
-        return Model(open_gguf(file, dtype), tokenizer, str(source))
+        # its lists of tokens are let go before the weights come
+        file = replace(file, metadata={key: v for key, v in file.metadata.items() if not key.startswith(TOKENIZER)})
+        return Model((open_quantised if quantised else open_gguf)(file, dtype), tokenizer, str(source))
+    if quantised:
+        raise ConfigError(f"{source} is no GGUF file, so there is nothing quantised to keep; leave quantised out")
     folder = path
     if not (path / MODEL_JSON).is_file():
         if (path / CONFIG).is_file() and not (path / CHECKPOINTS).is_dir():

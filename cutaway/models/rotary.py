@@ -38,7 +38,8 @@ class Rotary(nn.Module):
         self.turned = turned or head_dim
         self.table: Tensor
         self.register_buffer("table", torch.empty(2, 0, 1, head_dim), persistent=False)
-        self.reset(self._first)
+        if not self.table.is_meta:  # a network of shapes alone computes it when it is given its weights
+            self.reset(self._first)
 
     @property
     def _first(self) -> int:

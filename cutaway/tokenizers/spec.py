@@ -24,7 +24,7 @@ CONTINUES = (
 )
 SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 MOST_GROWTH = 64.0
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
+BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 
 Spec = dict[str, Any]
 
@@ -266,7 +266,7 @@ def reader(spec: Spec) -> Callable[[str], bytes]:
         token = token.removeprefix(prefix) if token != prefix else token
         if byte_level and all(letter in values for letter in token):
             return bytes(values[letter] for letter in token)
-        if byte_tokens and (match := _BYTE_TOKEN.match(token)):
+        if byte_tokens and (match := BYTE_TOKEN.match(token)):
             return bytes([int(match[1], 16)])
         return (token.replace("▁", " ") if spaces else token).encode()
 

@@ -64,7 +64,6 @@ class Tokenizer:
         exact: whether `decode(encode(text)) == text` for every text; true of every kind that `train_tokenizer` makes.
         dtype: the smallest of uint16 and uint32 that holds every id.
         fingerprint: SHA-256 of tokenizer.json.
-        spec: what tokenizer.json says.
         target: the tokenizer of target texts, where an encoder–decoder has one for them alone (Marian); else None.
         chat_template: how a conversation is written as one text (see `cutaway.tokenizers.chat`), or None.
     """
@@ -91,24 +90,22 @@ class Tokenizer:
         self.text = text
         self.chat_template = chat_template
         self.target: Tokenizer | None = None
-        self.spec: Spec = parse(text, where)  # not to be changed
+        spec = parse(text, where)  # not kept, as it takes several times the memory of the text
         self._marked = build_tokenizer(text, where)
         added = self._marked.get_added_tokens_decoder()
         self.special: dict[str, int] = {token.content: id for id, token in sorted(added.items()) if token.special}
-        self._vocab: dict[str, int] = self._marked.get_vocab(with_added_tokens=True)
-        self.vocab_size = max(self._vocab.values(), default=-1) + 1
-        most = min(MOST_TOKENS, 4 * len(self._vocab) + SPARE)
+        vocab = self._marked.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocab.values(), default=-1) + 1
+        most = min(MOST_TOKENS, 4 * len(vocab) + SPARE)
         if not 0 < self.vocab_size <= most:
             size = f"the id {self.vocab_size - 1:,}" if self.vocab_size else "an empty vocabulary"
-            raise DamagedFile(f"{where} has {size}; the ids of {len(self._vocab):,} tokens must lie below {most:,}")
-        self._plain_text = without_special(self.spec, set(self.special))
-        self._plain = build_tokenizer(self._plain_text, where)
-        self._read = reader(self.spec)
+            raise DamagedFile(f"{where} has {size}; the ids of {len(vocab):,} tokens must lie below {most:,}")
+        self._read = reader(spec)
         known = {"end_of_text": END_OF_TEXT, "pad": PAD, "mask": MASK} if roles is None else roles
         for name in ROLES:
-            setattr(self, name, self._vocab.get(known.get(name, "")))
-        self.joins = is_byte_level(self.spec)
-        self.exact = is_exact(self.spec)
+            setattr(self, name, self._marked.token_to_id(known.get(name, "")))
+        self.joins = is_byte_level(spec)
+        self.exact = is_exact(spec)
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 65536 else np.uint32)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
 
@@ -116,6 +113,11 @@ class Tokenizer:
     end_of_text: int | None
     pad: int | None
     mask: int | None
+
+    @cached_property
+    def spec(self) -> Spec:
+        """What tokenizer.json says; not to be changed."""
+        return parse(self.text, TOKENIZER_JSON)
 
     @property
     def kind(self) -> str:
@@ -177,7 +179,7 @@ class Tokenizer:
     @cached_property
     def bulk(self) -> Bulk:
         """What encodes in bulk, and why: `.name` and `.reason`. Chosen when first asked for."""
-        return choose_bulk(self._plain_text, self._plain, [data.decode("utf-8", "ignore") for data in self._table])
+        return choose_bulk(self._plain_text(), self._plain, [data.decode("utf-8", "ignore") for data in self._table])
 
     # ids -> text
 
@@ -275,7 +277,20 @@ class Tokenizer:
             config["chat_template"] = [{"name": k, "template": v} for k, v in self.chat_template.items()]
         write_json(Path(folder) / TOKENIZER_CONFIG, config)
 
-    # inside
+    # inside: what is only needed by some is made when it is first asked for
+
+    def _plain_text(self) -> str:
+        return without_special(parse(self.text, TOKENIZER_JSON), set(self.special))
+
+    @cached_property
+    def _plain(self) -> tokenizers.Tokenizer:
+        """The library's tokenizer, blind to special tokens."""
+        return build_tokenizer(self._plain_text(), TOKENIZER_JSON)
+
+    @cached_property
+    def _vocab(self) -> dict[str, int]:
+        """Spelling in tokenizer.json -> id, special tokens too."""
+        return self._marked.get_vocab(with_added_tokens=True)
 
     def _save_vocabulary(self, folder: Path) -> None:
         write_atomic(folder / TOKENIZER_JSON, self.text)

@@ -13,7 +13,7 @@ from cutaway.models.formats.gguf import read_gguf
 from cutaway.models.formats.gguf_write import write_gguf
 from cutaway.models.formats.quantise import WRITABLE, quantise
 
-SAME_BITS = ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1"]  # those that the package can encode too
+SAME_BITS = ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0"]  # those that the package can encode too
 
 
 def blocks_of(tensor: torch.Tensor, kind: str) -> torch.Tensor:
@@ -37,7 +37,9 @@ def test_blocks_are_those_of_the_gguf_package_bit_for_bit(kind: str):
     assert blocks_of(tensor, kind).numpy().tobytes() == theirs.tobytes()
 
 
-@pytest.mark.parametrize(("kind", "bound"), [("Q8_0", 0.006), ("Q6_K", 0.018), ("Q4_K", 0.075), ("Q4_1", 0.085)])
+@pytest.mark.parametrize(
+    ("kind", "bound"), [("Q8_0", 0.006), ("Q6_K", 0.018), ("Q5_0", 0.045), ("Q4_K", 0.075), ("Q4_1", 0.085)]
+)
 def test_error_of_the_blocks_is_small(kind: str, bound: float):
     """Relative to the numbers' size, read by the gguf package; the better kinds stay below the bounds of the worse."""
     tensor = weights()[6:]
@@ -47,7 +49,7 @@ def test_error_of_the_blocks_is_small(kind: str, bound: float):
     assert bound / 3 < relative.mean() < bound
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q4_K", "Q6_K"])
 def test_zeros_stay_zeros_and_one_sign_keeps_it(kind: str):
     read = dequantise(blocks_of(weights(), kind), kind).view(700, 768)
     assert not read[1].any()
@@ -143,7 +145,7 @@ def test_a_failed_write_changes_nothing(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q4_K", "Q6_K"])
 @pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf, 1e38])
 def test_numbers_that_blocks_cannot_hold_are_refused(kind: str, number: float):
     tensor = torch.ones(4, 256)

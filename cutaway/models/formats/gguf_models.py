@@ -1,72 +1,29 @@
-"""Models in GGUF files: how llama.cpp spells architectures and names tensors.
+"""Networks in GGUF files, read and written by the architectures of `gguf_architectures`."""
 
-Shapes: H heads, D head dim, C channels.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cutaway.errors import ConfigError, DamagedFile, unknown
 from cutaway.models.assemble import Network, assemble, check_layers
 from cutaway.models.config import DecoderConfig
+from cutaway.models.families import Place, read_places, write_places
+from cutaway.models.formats.ggml import BY_NAME
 from cutaway.models.formats.gguf import GGUF
-from cutaway.settings import build
+from cutaway.models.formats.gguf_architectures import ARCHITECTURES, OUTPUT, Architecture
+from cutaway.models.formats.gguf_rope import FACTORS
+from cutaway.models.formats.gguf_write import write_gguf
+from cutaway.models.formats.quantise import WRITABLE
 
-KEYS = {  # behind the architecture's name -> field
-    "block_count": "layers",
-    "context_length": "context",
-    "embedding_length": "width",
-    "feed_forward_length": "mlp_width",
-    "attention.head_count": "heads",
-    "attention.head_count_kv": "kv_heads",
-    "attention.key_length": "head_dim",
-    "attention.layer_norm_rms_epsilon": "norm_eps",
-    "rope.freq_base": "rotary_base",
-    "rope.dimension_count": "rotary_dim",
-}
-NEEDED = ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
-# keys that change no number of a forward pass, or say again what another says
-IGNORED = ("vocab_size", "attention.value_length", "rope.scaling.finetuned")
-NAMES = {
-    "token_embd": "embed_tokens",
-    "output_norm": "norm",
-    "output": "lm_head",
-    "blk.{i}.attn_norm": "layers.{i}.input_layernorm",
-    "blk.{i}.attn_q": "layers.{i}.self_attn.q_proj",
-    "blk.{i}.attn_k": "layers.{i}.self_attn.k_proj",
-    "blk.{i}.attn_v": "layers.{i}.self_attn.v_proj",
-    "blk.{i}.attn_output": "layers.{i}.self_attn.o_proj",
-    "blk.{i}.attn_q_norm": "layers.{i}.self_attn.q_norm",
-    "blk.{i}.attn_k_norm": "layers.{i}.self_attn.k_norm",
-    "blk.{i}.ffn_norm": "layers.{i}.post_attention_layernorm",
-    "blk.{i}.ffn_gate": "layers.{i}.mlp.gate_proj",
-    "blk.{i}.ffn_up": "layers.{i}.mlp.up_proj",
-    "blk.{i}.ffn_down": "layers.{i}.mlp.down_proj",
-}
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """One of llama.cpp's.
-
-    Attributes:
-        features: fields of ours that it always has so.
-        pairs: whether the channels that rotary positions turn together lie beside each other, not half a head apart.
-    """
-
-    features: Mapping[str, Any] = field(default_factory=dict)
-    pairs: bool = False
-
-
-ARCHITECTURES = {
-    "llama": Architecture({"qk_norm": False}, pairs=True),
-    "qwen2": Architecture({"qk_norm": False, "attention_bias": True}),
-    "qwen3": Architecture({"qk_norm": True}),
-}
+EMBEDDING, MOST_FACTORS = "token_embd.weight", 2**16
+FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q4_K": 14, "Q6_K": 18, "BF16": 32}
+# what stands in where rows are no whole number of blocks, as in llama.cpp (src/llama-quant.cpp)
+FALLBACK = {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}
+KEPT = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight")  # small, and much depends on them
 
 
 def open_gguf(file: GGUF, dtype: torch.dtype | None = None) -> Network:
@@ -80,67 +37,201 @@ def open_gguf(file: GGUF, dtype: torch.dtype | None = None) -> Network:
         ConfigError: an architecture, key or value that is not supported, named.
         DamagedFile: tensors that are missing, left over or misshapen, named.
     """
-    name = file.metadata.get("general.architecture")
-    if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise ConfigError(unknown(f"general.architecture in {file.path}", str(name), ARCHITECTURES))
-    architecture = ARCHITECTURES[name]
-    config = _config(file, name, architecture)
-    check_layers(config, len(file.tensors), str(file.path))
+    architecture, config = describe(file)
     expected = assemble(config, None).state_dict()
-    homes = _homes(config)
-    wanted = {theirs for theirs, ours in homes.items() if ours in expected}
-    if config.tied:
-        wanted.discard("output.weight")
-    missing, left = sorted(wanted - file.tensors.keys()), sorted(file.tensors.keys() - wanted)
-    problems = [f"missing: {', '.join(missing[:8])}"] * bool(missing) + [f"left over: {', '.join(left[:8])}"] * bool(
-        left
-    )
-    if problems:
-        raise DamagedFile(f"the tensors of {file.path} do not fit its metadata; {'; '.join(problems)}")
-    state = {}
-    for theirs in wanted:
-        ours = homes[theirs]
-        if file.tensors[theirs].shape != expected[ours].shape:
-            shape, other = file.tensors[theirs].shape, tuple(expected[ours].shape)
-            raise DamagedFile(f"{theirs} in {file.path} has the shape {shape} instead of {other}")
-        tensor = file.tensors[theirs].load(dtype or torch.float32)
-        if architecture.pairs and ".attn_q." in theirs:
-            tensor = _apart(tensor, config.heads)
-        elif architecture.pairs and ".attn_k." in theirs:
-            tensor = _apart(tensor, config.kv_heads)
-        state[ours] = tensor
+    state: dict[str, Tensor] = {}
+    for place in places_in(file, architecture, config, expected):
+
+        def load(name: str) -> Tensor:
+            return file.tensors[name].load(dtype or torch.float32)
+
+        state |= fitted(place, load, config, expected, file)
         file.release()
     return assemble(config, state, where=str(file.path))
 
 
-def _config(file: GGUF, name: str, architecture: Architecture) -> DecoderConfig:
-    given = {key.removeprefix(f"{name}."): v for key, v in file.metadata.items() if key.startswith(f"{name}.")}
-    if missing := [key for key in NEEDED if key not in given]:
-        raise DamagedFile(f"{file.path} lacks the keys {', '.join(f'{name}.{key}' for key in missing)}")
-    if given.get("rope.scaling.type", "none") == "none":
-        given = {key: v for key, v in given.items() if key != "rope.scaling.type"}
-    if unsupported := [key for key in given if key not in KEYS and key not in IGNORED]:
-        shown = ", ".join(f"{name}.{key} = {given[key]!r}" for key in unsupported[:8])
-        raise ConfigError(f"{file.path} holds keys that Cutaway does not know, so it cannot compute them: {shown}")
-    fields = {ours: given[key] for key, ours in KEYS.items() if key in given}
-    embedding = file.tensors.get("token_embd.weight")
+def describe(file: GGUF) -> tuple[Architecture, DecoderConfig]:
+    """Which architecture a file holds, and our config of it.
+
+    Raises:
+        ConfigError: an architecture, key or value that is not supported, named.
+        DamagedFile: keys or tensors without which nothing can be computed are missing, named.
+    """
+    name = file.metadata.get("general.architecture")
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise ConfigError(unknown(f"general.architecture in {file.path}", str(name), ARCHITECTURES))
+    architecture, prefix = ARCHITECTURES[name], f"{name}."
+    values = {key.removeprefix(prefix): _plain(v) for key, v in file.metadata.items() if key.startswith(prefix)}
+    if missing := [key for key in architecture.needed if key not in values]:
+        raise DamagedFile(f"{file.path} lacks the keys {', '.join(prefix + key for key in missing)}")
+    embedding = file.tensors.get(EMBEDDING)
     if embedding is None or len(embedding.shape) != 2:
-        raise DamagedFile(f"{file.path} has no matrix token_embd.weight")
-    bias = "blk.0.attn_q.bias" in file.tensors
-    found = {"vocab_size": embedding.shape[0], "tied": "output.weight" not in file.tensors, "attention_bias": bias}
-    return build(DecoderConfig, {**fields, **found, **architecture.features}, where=str(file.path))
+        raise DamagedFile(f"{file.path} has no matrix {EMBEDDING}")
+    if (stated := values.get("vocab_size", embedding.shape[0])) != embedding.shape[0]:
+        raise DamagedFile(f"{file.path} states a vocabulary of {stated!r}, but {EMBEDDING} has {embedding.shape[0]}")
+    values["vocab_size"] = embedding.shape[0]
+    for factors in FACTORS:
+        if (tensor := file.tensors.get(factors)) is not None:
+            if len(tensor.shape) != 1 or tensor.shape[0] > MOST_FACTORS:
+                raise DamagedFile(f"{factors} in {file.path} has the shape {tensor.shape}, but is one row of numbers")
+            values[factors] = _plain(tensor.load().tolist())
+    config = architecture.settle(architecture.to_config(values, str(file.path)), file.tensors)
+    assert isinstance(config, DecoderConfig)
+    check_layers(config, len(file.tensors), str(file.path))
+    return architecture, config
 
 
-def _homes(config: DecoderConfig) -> dict[str, str]:
-    """Name in the file -> ours."""
-    return {
-        f"{theirs}.{part}".replace("{i}", str(i)): f"{ours}.{part}".replace("{i}", str(i))
-        for theirs, ours in NAMES.items()
-        for i in range(config.layers if "{i}" in theirs else 1)
-        for part in ("weight", "bias")
-    }
+def _plain(value: Any) -> Any:
+    """Numbers as they were before they were rounded to float32: 1e-6, not 9.99999997e-07."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and abs(value) < 1e38 and float(short := np.float32(value)) == value:
+        return float(str(short))
+    return value
 
 
-def _apart(rows: Tensor, heads: int) -> Tensor:
-    """Rows (H · D, …) whose pairs lie beside each other, as rows whose pairs lie half a head apart."""
-    return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+def places_in(
+    file: GGUF, architecture: Architecture, config: DecoderConfig, expected: Mapping[str, Tensor]
+) -> list[Place]:
+    """Where every tensor of a network is in a file.
+
+    Args:
+        file: from `read_gguf`.
+        architecture: its own.
+        config: of the network.
+        expected: the network's state dict, for names.
+
+    Raises:
+        DamagedFile: tensors that are missing or left over, named.
+    """
+    free = {name: tensor for name, tensor in expected.items() if not (config.tied and name == "lm_head.weight")}
+    places = architecture.places(config, free)
+    wanted = {name for place in places for name in place.theirs}
+    present = file.tensors.keys() - set(FACTORS)
+    missing, left = sorted(wanted - present), sorted(present - wanted)
+    problems = [f"missing: {', '.join(missing[:8])}"] * bool(missing)
+    problems += [f"left over: {', '.join(left[:8])}"] * bool(left)
+    if problems:
+        raise DamagedFile(f"the tensors of {file.path} do not fit its metadata; {'; '.join(problems)}")
+    return places
+
+
+def fitted(
+    place: Place, load: Callable[[str], Tensor], config: DecoderConfig, expected: Mapping[str, Tensor], file: GGUF
+) -> dict[str, Tensor]:
+    """Our tensors of one place, their shapes checked.
+
+    Raises:
+        DamagedFile: a shape that does not fit, named.
+    """
+    try:
+        state = read_places([place], load, config)
+    except (RuntimeError, ValueError):
+        state = {}
+    for name in place.ours:
+        if name not in state or state[name].shape != expected[name].shape:
+            found = ", ".join(f"{theirs} the shape {file.tensors[theirs].shape}" for theirs in place.theirs)
+            wanted = " and ".join(str(tuple(expected[ours].shape)) for ours in place.ours)
+            raise DamagedFile(f"in {file.path} has {found}, which does not make {wanted}")
+    return state
+
+
+def expressible(config: Any, name: str | None = None) -> tuple[Architecture, dict[str, Any]]:
+    """The architecture that can express a network, and its keys.
+
+    Args:
+        config: of the network.
+        name: of an architecture, or None for the first that can.
+
+    Raises:
+        ConfigError: none can; names the features that stand in the way of the nearest.
+    """
+    if name is not None and name not in ARCHITECTURES:
+        raise ConfigError(unknown("GGUF architecture", name, ARCHITECTURES))
+    if not isinstance(config, DecoderConfig):
+        raise ConfigError(f"a {config.kind} network cannot be written as GGUF; decoders can")
+    reasons = []
+    for candidate in [ARCHITECTURES[name]] if name else ARCHITECTURES.values():
+        try:
+            return candidate, candidate.from_config(config)
+        except ConfigError as error:
+            reasons.append(str(error))
+    raise ConfigError(min(reasons, key=len) + "; GGUF has no word for that, so save it in Cutaway's own format")
+
+
+def write_network(
+    network: Network,
+    path: Path,
+    kind: str = "F16",
+    *,
+    name: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Write a network as a GGUF file.
+
+    Matrices are stored as `kind`; norms, biases, routers and learned positions stay float32, and where a kind of four
+    bits is asked for, the matrix that makes the logits is Q6_K, all as llama.cpp has it.
+
+    Args:
+        network: what to write.
+        path: of the file.
+        kind: one of WRITABLE.
+        name: of the architecture to write it as; None: the first that can express it.
+        metadata: further keys, such as the tokenizer's.
+        note: told of every choice that was made.
+
+    Raises:
+        ConfigError: an unknown kind, or a network that GGUF cannot express; names the features that stand in the way.
+        NonFinite: a weight that the kind cannot hold.
+        InputError: the disk is full or the place cannot be written.
+    """
+    if kind not in WRITABLE:
+        raise ConfigError(unknown("kind to write", str(kind), WRITABLE))
+    architecture, values = expressible(network.config, name)
+    config = network.config
+    assert isinstance(config, DecoderConfig)
+    note(f"written as {architecture.model_type}, its matrices as {kind}")
+    state = {ours: tensor.detach().cpu() for ours, tensor in network.state_dict().items()}
+    if config.tied and not architecture.own_output:
+        state.pop("lm_head.weight", None)
+    tensors = write_places(architecture.places(config, state), state, config)
+    chosen = _kinds(tensors, kind, note)
+    if config.rotary_scaling is not None and config.rotary_scaling.kind == "longrope":
+        note("llama.cpp chooses between short and long factors by the context that it is started with, not by the text")
+    if architecture.model_type == "phi3" and any(config.windows):
+        note("llama.cpp leaves Phi-3's windows out; texts longer than one will differ")
+    for factors in FACTORS:
+        if factors in values:
+            tensors[factors], chosen[factors] = torch.tensor(values[factors]), "F32"
+    head = {"general.architecture": architecture.model_type, "general.file_type": FILE_TYPES[kind]}
+    head |= {"general.quantization_version": 2} if BY_NAME[kind].decode is not None else {}
+    prefix = f"{architecture.model_type}."
+    keys = {prefix + key: v for key, v in values.items() if v is not None and key not in (*FACTORS, "model_type")}
+    write_gguf(path, head | keys | dict(metadata or {}), {key: (tensors[key], chosen[key]) for key in tensors})
+
+
+def _kinds(tensors: Mapping[str, Tensor], kind: str, note: Callable[[str], None]) -> dict[str, str]:
+    """How each tensor is stored."""
+    output = OUTPUT if OUTPUT in tensors else EMBEDDING
+    chosen: dict[str, str] = {}
+    changed: dict[tuple[str, int], list[str]] = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim < 2 or name.endswith(KEPT):
+            chosen[name] = "F32"
+            continue
+        wanted = "Q6_K" if name == output and kind in ("Q4_0", "Q4_1", "Q4_K") else kind
+        fits = wanted
+        while tensor.shape[-1] % BY_NAME[fits].numbers:
+            fits = FALLBACK.get(fits, "F16")
+        chosen[name] = fits
+        if fits != wanted:
+            changed.setdefault((f"{wanted} as {fits}", tensor.shape[-1]), []).append(name)
+    if chosen.get(output) not in (kind, "F32") and not any(output in names for names in changed.values()):
+        note(f"{output} makes the logits and is stored as {chosen[output]}")
+    for (change, width), names in changed.items():
+        note(
+            f"{len(names)} matrices with rows of {width}, no whole number of blocks, are stored for {change}: "
+            f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+        )
+    return chosen

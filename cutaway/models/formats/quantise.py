@@ -99,6 +99,13 @@ def _q4_1(x: Tensor) -> Tensor:
     return torch.cat((_half(scale), _half(least), _packed(levels.view(-1, 2, 16))), dim=1)
 
 
+def _q5_0(x: Tensor) -> Tensor:
+    scale = x.gather(1, x.abs().argmax(dim=1, keepdim=True)) / -16
+    levels = (x * _inverse(scale) + 16.5).trunc().clamp(0, 31).to(torch.uint8)
+    fifth = (levels >> 4).view(-1, 4, 8) << torch.arange(8, dtype=torch.uint8)  # a bit of each number
+    return torch.cat((_half(scale), fifth.sum(dim=2).to(torch.uint8), _packed((levels & 15).view(-1, 2, 16))), dim=1)
+
+
 def _q6_k(x: Tensor) -> Tensor:
     groups = x.view(-1, 16, 16)
     scales = _signed_scales(groups)  # (N, 16)
@@ -187,6 +194,7 @@ WRITABLE: dict[str, Callable[[Tensor], Tensor] | None] = {
     "Q8_0": _q8_0,
     "Q4_0": _q4_0,
     "Q4_1": _q4_1,
+    "Q5_0": _q5_0,
     "Q4_K": _q4_k,
     "Q6_K": _q6_k,
 }
