@@ -88,7 +88,7 @@ class TokenStore:
         splits = {}
         for name, entry in info.splits.items():
             split = build(SplitInfo, entry, where=f"{folder / STORE_JSON}, split {name}")
-            splits[name] = TokenSplit(folder, name, split, info)
+            splits[name] = TokenSplit(folder, name, split, info, tokenizer)
         return cls(folder, tokenizer, splits)
 
     @classmethod
@@ -114,15 +114,18 @@ class TokenSplit:
         tokens: how many, end_of_text included.
         bytes: UTF-8 bytes of the text that the tokens spell.
         documents: how many.
+        end_of_text: the id after each of them.
+        tokenizer: what the ids mean.
     """
 
-    def __init__(self, folder: Path, name: str, info: SplitInfo, store: StoreInfo) -> None:
+    def __init__(self, folder: Path, name: str, info: SplitInfo, store: StoreInfo, tokenizer: Tokenizer) -> None:
         if not SPLIT_NAME.match(name) or store.dtype not in ("uint16", "uint32") or store.shard_tokens < 1:
             raise DamagedFile(f"{folder / STORE_JSON} does not describe a token store; prepare the texts again")
         self.name = name
         self.folder = folder
+        self.tokenizer = tokenizer
         self.tokens, self.bytes, self.documents = info.tokens, info.text_bytes, info.documents
-        self._end = store.end_of_text
+        self.end_of_text = store.end_of_text
         self._shard_tokens = store.shard_tokens
         dtype = np.dtype(store.dtype).newbyteorder("<")
         full = [store.shard_tokens] * (info.shards - 1) + [info.tokens - store.shard_tokens * (info.shards - 1)] * bool(
@@ -214,7 +217,7 @@ class TokenSplit:
         for begin in range(0, self.tokens, batch * context):
             count = min(batch * context, self.tokens - begin)
             rows = -(-count // context)
-            ids = np.full(rows * context, self._end, np.int64)
+            ids = np.full(rows * context, self.end_of_text, np.int64)
             targets = np.full(rows * context, IGNORE, np.int64)
             both = self.window(begin - 1, count + 1)
             ids[:count], targets[:count] = both[:-1], both[1:]
