@@ -35,7 +35,6 @@ from cutaway.tokenizers.spec import (
     reraise_unless_rust,
     without_special,
 )
-
 from cutaway.tokenizers.words import WordTable, word_table
 
 if TYPE_CHECKING:

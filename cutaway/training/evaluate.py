@@ -47,6 +47,9 @@ def evaluate(
                 return None
             measured = objective.measure(network, batch.tensors)
             sums = [a + b for a, b in zip(sums or [0.0] * len(measured), measured, strict=True)]
+        if not sums:  # there are fewer batches than processes; the sums of all must have one length
+            first = next(objective.in_order(split, context))
+            sums = [0.0] * len(objective.measure(network, first.tensors))
     finally:
         network.train(training)
     return objective.score(ranks.sum_exact(sums), split)

@@ -10,6 +10,7 @@ from cutaway.errors import ConfigError, unknown
 from cutaway.settings import build, to_dict
 from cutaway.training.objectives.base import Batch, Objective, Score
 from cutaway.training.objectives.causal import Causal
+from cutaway.training.objectives.labelled import Classification, Regression
 from cutaway.training.objectives.masked import Masked, MaskedLM, mask_tokens
 from cutaway.training.objectives.replaced import ReplacedPair, ReplacedTokens, replace_tokens, replaced_loss
 
@@ -17,9 +18,11 @@ __all__ = [
     "OBJECTIVES",
     "Batch",
     "Causal",
+    "Classification",
     "Masked",
     "MaskedLM",
     "Objective",
+    "Regression",
     "ReplacedPair",
     "ReplacedTokens",
     "Score",
@@ -30,7 +33,9 @@ __all__ = [
     "replaced_loss",
 ]
 
-OBJECTIVES: dict[str, type[Objective]] = {objective.name: objective for objective in (Causal, MaskedLM, ReplacedTokens)}
+OBJECTIVES: dict[str, type[Objective]] = {
+    objective.name: objective for objective in (Causal, MaskedLM, ReplacedTokens, Classification, Regression)
+}
 
 
 def objective_from(value: Any) -> Objective:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cutaway.errors import ConfigError, InputError
 from cutaway.models.assemble import Network
-from cutaway.tokenizers import TokenSplit, TokenStore, Tokenizer
+from cutaway.tokenizers import Tokenizer, TokenSplit, TokenStore
 from cutaway.tokenizers.order import keys, uniform
 from cutaway.training.losses import IGNORE
 from cutaway.training.ranks import Ranks
@@ -204,6 +204,43 @@ class Windows(Objective):
 
     def sources(self, split: TokenSplit, starts: Sequence[int], context: int) -> list[str]:
         return split.documents_at(starts, context)
+
+
+class Examples(Objective):
+    """An objective on examples, each a row of its own, padded to the longest of its batch."""
+
+    @abstractmethod
+    def pad(self, split: TokenSplit, numbers: np.ndarray, context: int) -> Piece:
+        """The tensors of the examples of these numbers."""
+
+    texts: ClassVar[bool] = True  # a whole text counts once; else every token of an answer
+
+    def batch(self, split: TokenSplit, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
+        world = ranks.world
+        numbers, tokens = split.draw(step, seed=config.seed, batch=config.batch, rank=ranks.rank, world=world)
+        nominal = config.batch if self.texts else tokens
+        return Batch(self.pad(split, numbers, config.context), numbers.tolist(), nominal, tokens)
+
+    def in_order(self, split: TokenSplit, context: int) -> Iterator[Batch]:
+        rows, _ = self.rows(split, context)
+        for first in range(0, split.examples, rows):
+            numbers = np.arange(first, min(first + rows, split.examples))
+            tokens = int(split.lengths(numbers).sum())
+            yield Batch(self.pad(split, numbers, context), numbers.tolist(), tokens, tokens)
+
+    def rows(self, split: TokenSplit, context: int) -> tuple[int, float]:
+        return max(1, ROWS // context), split.tokens / max(1, split.examples)
+
+    def sources(self, split: TokenSplit, starts: Sequence[int], context: int) -> list[str]:
+        return list(dict.fromkeys(split.source(number * split.group) for number in starts))
+
+
+def padded(texts: Sequence[np.ndarray], filler: int) -> Tensor:
+    """Ids of different lengths as (B, T) int64, T that of the longest, the rest filled up."""
+    out = np.full((len(texts), max(1, *map(len, texts))), filler, np.int64)
+    for row, ids in zip(out, texts, strict=True):
+        row[: len(ids)] = ids
+    return torch.from_numpy(out)
 
 
 def draws(row_keys: np.ndarray, count: int, length: int) -> Tensor:
