@@ -1,7 +1,7 @@
 """From tables and JSON lines to examples: pairs of texts, or texts with labels, as a token store.
 
-What somebody paired or labelled is taken as it is: nothing is cleaned, only rows that lack a part and examples that were
-there already are left out. An example's split follows from its text alone, so equal texts are never in two splits.
+What somebody paired or labelled is taken as it is: nothing is cleaned; only rows that lack a part, and examples that
+were there already, are left out. An example's split follows from its text alone: equal texts are never in two splits.
 """
 
 from __future__ import annotations

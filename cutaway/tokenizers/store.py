@@ -271,6 +271,11 @@ class TokenSplit:
         share = batch // world
         return numbers[rows][rank * share : (rank + 1) * share], int(lengths[rows].sum())
 
+    def document_lengths(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+        """The tokens of documents without end_of_text, (N,) int64."""
+        ends = np.append(self._documents[1:, 0], self.tokens)
+        return ends[numbers] - self._documents[numbers, 0] - 1
+
     def lengths(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
         """The tokens of examples, (N,) int64, end_of_text after each document included."""
         first, last = numbers * self.group, numbers * self.group + self.group - 1

@@ -13,6 +13,8 @@ from cutaway.training.objectives.causal import Causal
 from cutaway.training.objectives.labelled import Classification, Regression
 from cutaway.training.objectives.masked import Masked, MaskedLM, mask_tokens
 from cutaway.training.objectives.replaced import ReplacedPair, ReplacedTokens, replace_tokens, replaced_loss
+from cutaway.training.objectives.seq2seq import SequenceToSequence
+from cutaway.training.objectives.spans import SpanCorruption, corrupt_spans
 
 __all__ = [
     "OBJECTIVES",
@@ -26,6 +28,9 @@ __all__ = [
     "ReplacedPair",
     "ReplacedTokens",
     "Score",
+    "SequenceToSequence",
+    "SpanCorruption",
+    "corrupt_spans",
     "mask_tokens",
     "objective_from",
     "objective_to_dict",
@@ -34,7 +39,8 @@ __all__ = [
 ]
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    objective.name: objective for objective in (Causal, MaskedLM, ReplacedTokens, Classification, Regression)
+    objective.name: objective
+    for objective in (Causal, MaskedLM, ReplacedTokens, SpanCorruption, SequenceToSequence, Classification, Regression)
 }
 
 
