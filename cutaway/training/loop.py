@@ -42,6 +42,7 @@ from cutaway.training.config import TrainConfig, network_for
 from cutaway.training.evaluate import evaluate
 from cutaway.training.memory import keep_freed_memory
 from cutaway.training.metrics import Log, read_metrics
+from cutaway.training.objectives import Objective
 from cutaway.training.plan import DTYPES, batch_of, choose_dtype, matmul_rate, settle
 from cutaway.training.profile import tracing
 from cutaway.training.ranks import Ranks, joined
@@ -57,7 +58,6 @@ CHANGEABLE = (
     "steps", "minutes", "lr", "lr_rest", "clip", "eval_every", "save_every", "keep", "patience", "samples",
     "sample_tokens", "profile", "tensorboard", "threads", "data",
 )  # fmt: skip
-SHOWN = {"bits_per_byte": "bits/byte", "accuracy": "accuracy", "exact": "exact", "r": "r"}  # while it runs
 RECORDS = 2000  # lines of steps in metrics.jsonl, at the most about
 
 
@@ -68,6 +68,7 @@ class Run:
     Attributes:
         model: what was trained; after early stopping, as it was at its best.
         folder: the run folder.
+        objective: what it learned.
         metrics: the figures at the end: steps, loss, valid_loss, bits_per_byte, ngram_loss, better_than_ngram,
             tokens_per_second, seconds, and which of them there are depends on the config.
         notes: the automatic choices and their reasons.
@@ -75,6 +76,7 @@ class Run:
 
     model: Model = field(repr=False)
     folder: Path
+    objective: Objective
     metrics: dict[str, Any]
     notes: list[str] = field(default_factory=list, repr=False)
 
@@ -225,7 +227,7 @@ def _go(
         if checkpoint is not None:
             trainer.load(checkpoint)
         metrics = trainer.run(started)
-    return Run(model, out, metrics, [*record["notes"], *(n for n in notes if n not in record["notes"])])
+    return Run(model, out, objective, metrics, [*record["notes"], *(n for n in notes if n not in record["notes"])])
 
 
 def _baseline(
@@ -501,7 +503,9 @@ class Trainer:
         shown = {"loss": f"{figures['loss']:.3f}"} if "loss" in figures else {}
         if "valid_loss" in figures:
             shown |= {"valid": f"{figures['valid_loss']:.3f}"}
-            shown |= {said: f"{figures[name]:.3f}" for name, said in SHOWN.items() if name in figures}
+            shown |= {
+                name.replace("_", " "): f"{figures[name]:.3f}" for name in self.objective.shown if name in figures
+            }
         if "better_than_ngram" in figures:
             shown |= {"than counting": f"{100 * figures['better_than_ngram']:+.1f} %"}
         if "lr" in figures:

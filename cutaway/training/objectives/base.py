@@ -80,6 +80,8 @@ class Objective(ABC):
         data: what the store must hold: "texts" (any does), "pairs" or "labels".
         speaks: whether the trained network continues a prompt, so that samples can be shown.
         counted: whether an n-gram model's loss can be compared with it.
+        unit: of the loss, for people.
+        shown: names of the figures that say most.
         whole: whether every token passes through every parameter, so that 6 · parameters · tokens is the work done.
     """
 
@@ -88,6 +90,8 @@ class Objective(ABC):
     data: ClassVar[str] = "texts"
     speaks: ClassVar[bool] = False
     counted: ClassVar[bool] = False
+    unit: ClassVar[str] = "nats a token"
+    shown: ClassVar[tuple[str, ...]] = ("accuracy",)
     whole: ClassVar[bool] = True
 
     # the network
@@ -129,12 +133,13 @@ class Objective(ABC):
             InputError: it is not what the objective needs, or too little.
         """
         if self.data != "texts" and store.kind != self.data:
-            how = {"pairs": "--source COLUMN --target COLUMN", "labels": "--text COLUMN --label COLUMN"}[self.data]
-            raise InputError(
-                f"the objective {self.name!r} needs {self.data}, but {store.folder} holds {store.kind}; "
-                f"prepare them with: cutaway prepare FILE {how}"
-            )
+            raise InputError(f"{store.folder} holds {store.kind}; {self.how_to_prepare()}")
         self.batch(store["train"], config, Ranks(), 0)
+
+    def how_to_prepare(self) -> str:
+        """A sentence for who has other data."""
+        how = {"pairs": "--source COLUMN --target COLUMN", "labels": "--text COLUMN --label COLUMN"}.get(self.data, "")
+        return f"the objective {self.name!r} needs {self.data}; prepare them with: cutaway prepare FILE {how}"
 
     def notes(self, store: TokenStore, config: TrainConfig) -> list[str]:
         """What the user should know about how the data is used."""

@@ -30,6 +30,7 @@ class Causal(Windows):
     kinds: ClassVar[tuple[str, ...]] = ("decoder", "recurrent")
     speaks: ClassVar[bool] = True
     counted: ClassVar[bool] = True
+    shown: ClassVar[tuple[str, ...]] = ("bits_per_byte",)
 
     def batch(self, split: TokenSplit, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
         ids, targets, starts = split.batch(

@@ -67,6 +67,8 @@ class Classification(Labelled):
     """Which class is a text of?"""
 
     name: ClassVar[str] = "classify"
+    unit: ClassVar[str] = "nats a text"
+    shown: ClassVar[tuple[str, ...]] = ("accuracy", "majority", "macro_f1")
 
     def check(self, store: TokenStore, config: TrainConfig) -> None:
         super().check(store, config)
@@ -114,6 +116,8 @@ class Regression(Labelled):
     """Which number has a text? A classification with one label, as transformers' problem_type "regression" has it."""
 
     name: ClassVar[str] = "regress"
+    unit: ClassVar[str] = "squared error"
+    shown: ClassVar[tuple[str, ...]] = ("r", "r2")
 
     def check(self, store: TokenStore, config: TrainConfig) -> None:
         if store.kind == "labels":

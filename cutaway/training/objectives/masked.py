@@ -180,6 +180,7 @@ class MaskedLM(Hiding):
     """Guess the hidden tokens from those on both sides."""
 
     name: ClassVar[str] = "masked"
+    unit: ClassVar[str] = "nats a hidden token"
 
     def features(self, store: TokenStore, context: int) -> dict[str, Any]:
         return {"head": "masked_lm"}

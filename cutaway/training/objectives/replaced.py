@@ -126,6 +126,8 @@ class ReplacedTokens(Hiding):
     generator: float = 0.5  # heads and channels of the generator, as a share of the discriminator's
 
     name: ClassVar[str] = "replaced"
+    unit: ClassVar[str] = "nats, both networks'"
+    shown: ClassVar[tuple[str, ...]] = ("accuracy", "recall", "precision")
     whole: ClassVar[bool] = False
     tables: ClassVar[int] = 4
 

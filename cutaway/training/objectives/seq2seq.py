@@ -30,6 +30,7 @@ class Writing(Objective):
     """An objective whose pieces have a "source", its "source_mask" where there is padding, and "targets"."""
 
     kinds: ClassVar[tuple[str, ...]] = ("seq2seq",)
+    shown: ClassVar[tuple[str, ...]] = ("accuracy", "exact")
     whole: ClassVar[bool] = False
 
     def features(self, store: TokenStore, context: int) -> dict[str, Any]:
