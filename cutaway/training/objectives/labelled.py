@@ -51,7 +51,7 @@ class Labelled(Examples):
 
     def pad(self, split: TokenSplit, numbers: np.ndarray, context: int) -> Piece:
         tokenizer = split.tokenizer
-        texts = [frame(tokenizer, split.document(n).tolist(), longest=context)[0] for n in numbers]
+        texts = [frame(tokenizer, split.document(n).tolist(), longest=context)[0] for n in numbers.tolist()]
         lengths = torch.tensor([max(1, len(text)) for text in texts])  # an empty one is read as one token of padding
         ids = padded([np.array(text, np.int64) for text in texts], tokenizer.pad if tokenizer.pad is not None else 0)
         mask = torch.arange(ids.shape[1]) < lengths[:, None]

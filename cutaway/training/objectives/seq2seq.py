@@ -80,8 +80,8 @@ class SequenceToSequence(Writing, Examples):
 
     def pad(self, split: TokenSplit, numbers: np.ndarray, context: int) -> Piece:
         tokenizer, end = split.tokenizer, np.array([split.end_of_text])
-        sources = [frame(tokenizer, split.document(2 * n).tolist(), longest=context)[0] for n in numbers]
-        targets = [np.concatenate((split.document(2 * n + 1), end))[:context] for n in numbers]
+        sources = [frame(tokenizer, split.document(2 * n).tolist(), longest=context)[0] for n in numbers.tolist()]
+        targets = [np.concatenate((split.document(2 * n + 1), end))[:context] for n in numbers.tolist()]
         source = padded([np.array(ids, np.int64) for ids in sources], split.end_of_text)
         mask = torch.arange(source.shape[1]) < torch.tensor([max(1, len(ids)) for ids in sources])[:, None]
         return {"source": source, "source_mask": mask, "targets": padded(targets, IGNORE)}
