@@ -129,7 +129,9 @@ def prepare_examples(
             if progress:
                 progress(Progress("encoding", done, unit="examples"))
         figures = {name: dict(counts) for name, counts in splits.items() if counts}
-        _check(figures, labels, dropped, valid, test, f"{text!r} and {answer!r}")
+        if not figures:
+            raise InputError(_nothing(text, answer, dropped))
+        _check(figures, labels, valid, test)
         total = Counter()
         for counts in figures.values():
             total.update(counts)
@@ -179,26 +181,27 @@ def _divided(
 
 def _sample(sources: Sources, text: str, answer: str, *, pairs: bool, most: int) -> Iterator[str]:
     """Texts to train a tokenizer on, about so many characters."""
-    for example in _read(sources, text, answer, Counter()):
+    dropped: Counter[str] = Counter()
+    found = False
+    for example in _read(sources, text, answer, dropped):
+        found = True
         yield example.text
         if pairs:
             yield example.answer
         most -= len(example.text) + pairs * len(example.answer)
         if most <= 0:
             return
+    if not found:
+        raise InputError(_nothing(text, answer, dropped))
 
 
-def _check(
-    splits: dict[str, dict[str, int]],
-    labels: Counter[str],
-    dropped: Counter[str],
-    valid: float,
-    test: float,
-    columns: str,
-) -> None:
-    if not splits:
-        why = ", ".join(f"{count:,} rows: {reason}" for reason, count in dropped.most_common(3))
-        raise InputError(f"no row has both {columns} ({why}); name the columns that hold them")
+def _nothing(text: str, answer: str, dropped: Counter[str]) -> str:
+    why = ", ".join(f"{count:,} rows: {reason}" for reason, count in dropped.most_common(3))
+    return f"no row has both {text!r} and {answer!r} ({why}); name the columns that hold them"
+
+
+def _check(splits: dict[str, dict[str, int]], labels: Counter[str], valid: float, test: float) -> None:
+    """Raise InputError if a split that was asked for has nothing, or all labels are one."""
     asked = ["train", *["valid"] * (valid > 0), *["test"] * (test > 0)]
     if empty := [name for name in asked if name not in splits]:
         total = sum(counts["examples"] for counts in splits.values())
