@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from cutaway.models import Recurrent
+from cutaway.models import Recurrent, Seq2Seq
 from cutaway.tokenizers import TokenStore
 from cutaway.training.config import TrainConfig
 from cutaway.training.evaluate import batches
@@ -173,7 +173,8 @@ def _time_evaluation(config: TrainConfig, network: nn.Module, store: TokenStore,
             batch = timed(lambda: objective.measure(network, first.tensors)) * max(1.0, count)
         if config.samples:
             ids = torch.zeros(1, 1, dtype=torch.int64)
-            token = timed(lambda: network(ids))
+            source = {"source": ids} if isinstance(network, Seq2Seq) else {}
+            token = timed(lambda: network(ids, **source))
     return batch / world + token * len(config.samples) * config.sample_tokens
 
 

@@ -21,13 +21,11 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     rows = [f"{text.strip()}\t{text[::-1].strip()}\t{'xy'[i % 2]}\t{i % 5}" for i, text in enumerate(texts)]
     (folder / "rows.tsv").write_text("\n".join(["text\tback\tclass\tnumber", *rows]))
     found = {"masked": folder / "texts", "span": folder / "texts"}
-    for name, columns in (
-        ("seq2seq", {"target": "back"}),
-        ("classify", {"label": "class"}),
-        ("regress", {"label": "number"}),
-    ):
+    columns: dict[str, dict[str, Any]] = {"seq2seq": {"target": "back"}, "classify": {"label": "class"}}
+    columns["regress"] = {"label": "number"}
+    for name, asked in columns.items():
         made = prepare_examples(
-            str(folder / "rows.tsv"), folder / name, text="text", vocab_size=300, valid=0.2, **columns
+            str(folder / "rows.tsv"), folder / name, text="text", vocab_size=300, valid=0.2, **asked
         )
         found[name] = made.folder
     return found

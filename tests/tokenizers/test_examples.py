@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from cutaway.tokenizers import StoreWriter, TokenStore, prepare_examples, train_
 from cutaway.tokenizers.order import keys, uniform
 
 ROWS = [(f"text number {i} {'x' * (i % 7)}", f"answer {i}", ["no", "yes", "maybe"][i % 3], i % 5) for i in range(200)]
-HOW = {"tokenizer": "char", "vocab_size": 300, "valid": 0.1}
+HOW: dict[str, Any] = {"tokenizer": "char", "vocab_size": 300, "valid": 0.1}
 
 
 def table(folder: Path, form: str) -> str:
@@ -62,7 +63,7 @@ def test_equal_texts_share_a_split_and_equal_examples_are_one(tmp_path: Path):
     lines = ["text\tlabel"] + [f"text {i % 50}\t{'ab'[i % 4 > 1]}" for i in range(200)] + ["lone\t", "\ta"]
     (tmp_path / "rows.tsv").write_text("\n".join(lines))
     made = prepare_examples(
-        str(tmp_path / "rows.tsv"), tmp_path / "data", text="text", label="label", **HOW | {"valid": 0.3}
+        str(tmp_path / "rows.tsv"), tmp_path / "data", text="text", label="label", **{**HOW, "valid": 0.3}
     )
     assert made.dropped["the same example again"] == 100  # each text has both labels
     assert made.dropped["nothing in 'label'"] == 1

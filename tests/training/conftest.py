@@ -51,11 +51,9 @@ def learnable(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     rows = [f"{w}\t{w[::-1]}\t{'early' if w < 'c' else 'late'}\t{w.count('a') + 0.5}" for w in words]
     (folder / "words.tsv").write_text("\n".join(["word\tback\tclass\tnumber", *rows]))
     stores = dict.fromkeys(OBJECTIVES, corpus)
-    for name, columns in (
-        ("seq2seq", {"target": "back"}),
-        ("classify", {"label": "class"}),
-        ("regress", {"label": "number"}),
-    ):
+    columns: dict[str, dict[str, Any]] = {"seq2seq": {"target": "back"}, "classify": {"label": "class"}}
+    columns["regress"] = {"label": "number"}
+    for name, asked in columns.items():
         made = prepare_examples(
             str(folder / "words.tsv"),
             folder / name,
@@ -63,7 +61,7 @@ def learnable(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
             tokenizer="char",
             vocab_size=300,
             valid=0.1,
-            **columns,
+            **asked,
         )
         stores[name] = made.folder
     return stores

@@ -289,6 +289,14 @@ def test_as_it_is_typed(learnable: Stores, tmp_path: Path, capsys: pytest.Captur
         assert message in capsys.readouterr().err
 
 
+def test_an_encoder_decoder_shows_what_it_writes(tiny: Tiny, learnable: Stores):
+    config, _ = ready(tiny, learnable, "seq2seq", samples=["abcd"], sample_tokens=6, steps=None, minutes=0.01)
+    told: list[str] = []
+    run = train(replace(config, eval_every=2), on_sample=lambda step, prompt, text: told.append(prompt + ":" + text))
+    assert told
+    assert told[-1] == "abcd:" + run.model.generate("abcd", max_new_tokens=6, seed=config.seed).text
+
+
 def test_an_encoder_decoder_of_a_run_loads(tiny: Tiny, learnable: Stores):
     config, _ = ready(tiny, learnable, "span")
     run = train(config)

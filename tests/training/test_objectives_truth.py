@@ -109,7 +109,7 @@ def test_a_masked_model_recovers_a_markov_source(chain: Path):
         found = torch.zeros(*texts.shape, network.config.vocab_size)
         for place in range(T):
             ids = texts.clone()
-            ids[:, place] = mask
+            ids[:, place] = mask or 0
             found[:, place] = network(ids, places=torch.full((len(ids), 1), place))[:, 0].softmax(-1)
         found[..., letters_of(store)] -= true
         return float(found.abs().sum(-1).mean() / 2)
@@ -187,7 +187,7 @@ def test_a_discriminator_finds_replaced_letters_as_well_as_can_be(
             q = torch.empty(shown.shape, dtype=torch.float64)
             for place in range(T):
                 hidden = shown.clone()
-                hidden[:, place] = store.tokenizer.mask
+                hidden[:, place] = store.tokenizer.mask or 0
                 chance = generator(hidden, places=torch.full((len(ids), 1), place))[:, 0].double().softmax(-1)
                 q[:, place] = chance.gather(1, shown[:, place : place + 1])[:, 0]
             states = states_of(store, shown)
@@ -264,6 +264,9 @@ def test_an_encoder_decoder_learns_to_reverse(tmp_path: Path):
     score = evaluate(untrained, store["valid"], context=16, objective=run.objective)
     assert score is not None
     assert score.figures["exact"] == 0
+    # what it writes by itself is what the figure says
+    written = run.model.generate(["abcdefgh", "hhgaabcd"], temperature=0, max_new_tokens=12)
+    assert [one.text for one in written] == ["hgfedcba", "dcbaaghh"]
 
 
 @pytest.mark.slow

@@ -70,6 +70,7 @@ class SequenceToSequence(Writing, Examples):
     name: ClassVar[str] = "seq2seq"
     data: ClassVar[str] = "pairs"
     texts: ClassVar[bool] = False
+    speaks: ClassVar[bool] = True  # its prompts are sources
 
     def notes(self, store: TokenStore, config: TrainConfig) -> list[str]:
         train = store["train"]
