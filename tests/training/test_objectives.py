@@ -1,6 +1,8 @@
 """What all objectives keep: batches that depend on seed and step alone, exact sums, and runs that resume."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -227,6 +229,29 @@ def test_other_data_is_refused_with_the_way_to_prepare_it(tiny: Tiny, learnable:
         with pytest.raises(InputError, match=message):
             train(tiny(data=str(learnable[data]), objective=name))
     train(tiny(data=str(learnable["seq2seq"]), objective="causal", **SMALL))  # examples are texts too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in OBJECTIVES if n != "causal"])
+def test_compiled_training_agrees(tiny: Tiny, learnable: Stores, tmp_path: Path, name: str):
+    config, _ = ready(tiny, learnable, name, steps=6)
+    plain = train(config)
+    file = tmp_path / "fast.json"
+    file.write_text(json.dumps(train_config_to_dict(replace(config, compile="on"))))
+    # in a process of its own, where shapes are not checked: the compiler would trace the checks
+    command = [
+        sys.executable,
+        "-m",
+        "cutaway",
+        "train",
+        "--config",
+        str(file),
+        "--out",
+        str(tmp_path / "fast"),
+        "--json",
+    ]
+    compiled = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    assert compiled["loss"] == pytest.approx(plain.metrics["loss"], rel=1e-3)
 
 
 def test_both_networks_of_a_pair_are_saved(tiny: Tiny, learnable: Stores):

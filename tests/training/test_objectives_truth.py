@@ -176,7 +176,7 @@ def test_a_discriminator_finds_replaced_letters_as_well_as_can_be(
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     best, ours, theirs, truth = [], [], [], []
     for batch in objective.in_order(store["valid"], T):
-        if "mask" in batch.tensors:
+        if "mask" in batch.tensors or len(truth) == 5:
             break
         ids, places, numbers = (batch.tensors[name] for name in ("ids", "places", "draws"))
         with torch.no_grad():
