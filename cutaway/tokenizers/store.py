@@ -242,8 +242,8 @@ class TokenSplit:
 
     def draw(
         self, step: int, *, seed: int, batch: int, rank: int = 0, world: int = 1
-    ) -> tuple[Int64[np.ndarray, " B"], int]:
-        """The numbers of the examples of a step's batch, a pure function of (seed, step), and the tokens of all of it.
+    ) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, " N"]]:
+        """Which examples a step's batch has, a pure function of (seed, step).
 
         An epoch goes through the examples in an order of its own. Those of POOL batches are sorted by length before
         they are divided, so that little is padded, and the batches then come in any order.
@@ -254,6 +254,9 @@ class TokenSplit:
             batch: rows over all processes.
             rank: which process this is, which gets its share.
             world: how many processes there are; must divide `batch`.
+
+        Returns:
+            The numbers of this process's examples, (B,) int64; and the lengths of all rows of the batch, (N,) int64.
 
         Raises:
             InputError: the split is empty.
@@ -269,7 +272,7 @@ class TokenSplit:
         chosen = int(permute(np.array([place], np.uint64), POOL, key)[0])
         rows = np.argsort(lengths, kind="stable")[chosen * batch : (chosen + 1) * batch]
         share = batch // world
-        return numbers[rows][rank * share : (rank + 1) * share], int(lengths[rows].sum())
+        return numbers[rows][rank * share : (rank + 1) * share], lengths[rows]
 
     def document_lengths(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
         """The tokens of documents without end_of_text, (N,) int64."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 
+from cutaway.errors import ConfigError
 from cutaway.models import Model, load_model, save_model
 from cutaway.tokenizers import TokenStore, prepare_examples, train_tokenizer
 from cutaway.training import train, train_config
@@ -20,7 +21,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     TokenStore.from_texts({"train": texts, "valid": texts[:5]}, train_tokenizer(texts, "bpe", 300), folder / "texts")
     rows = [f"{text.strip()}\t{text[::-1].strip()}\t{'xy'[i % 2]}\t{i % 5}" for i, text in enumerate(texts)]
     (folder / "rows.tsv").write_text("\n".join(["text\tback\tclass\tnumber", *rows]))
-    found = {"masked": folder / "texts", "span": folder / "texts"}
+    found = dict.fromkeys(("masked", "replaced", "span"), folder / "texts")
     columns: dict[str, dict[str, Any]] = {"seq2seq": {"target": "back"}, "classify": {"label": "class"}}
     columns["regress"] = {"label": "number"}
     for name, asked in columns.items():
@@ -31,7 +32,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-def exported(stores: dict[str, Path], objective: str, folder: Path, loader: Any) -> tuple[Model, Any]:
+def exported(stores: dict[str, Path], objective: str, folder: Path, loader: Any, **features: Any) -> tuple[Model, Any]:
     """A trained model, and what transformers opens of it."""
     config = {
         "data": str(stores[objective]),
@@ -40,8 +41,8 @@ def exported(stores: dict[str, Path], objective: str, folder: Path, loader: Any)
         "steps": 8,
         "lr": 0.02,
     }
-    config |= {"network": {"layers": 2, "width": 32, "heads": 2}, "context": 32, "dtype": "fp32", "compile": "off"}
-    train(train_config({**config, "tensorboard": "off", "threads": 1}))
+    config |= {"network": {"layers": 2, "width": 32, "heads": 2, **features}, "context": 32, "compile": "off"}
+    train(train_config({**config, "dtype": "fp32", "tensorboard": "off", "threads": 1}))
     model = load_model(folder / "run")
     save_model(model, folder / "out", format="huggingface")
     return model, loader.from_pretrained(folder / "out").eval()
@@ -72,6 +73,19 @@ def test_encoders(stores: dict[str, Path], tmp_path: Path, objective: str, loade
         assert theirs.config.id2label == labels
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer("abca bdd c")["input_ids"] == ids[0].tolist()
+
+
+def test_a_discriminator_with_the_features_of_electra(stores: dict[str, Path], tmp_path: Path):
+    """ModernBERT has no such head; an encoder whose norms, biases and positions are BERT's opens as ELECTRA."""
+    biases = dict.fromkeys(("norm_bias", "attention_bias", "output_bias", "mlp_bias"), True)
+    like = {**biases, "norm_place": "sum", "position": "learned", "gated": False, "token_types": 2}
+    model, theirs = exported(stores, "replaced", tmp_path, transformers.ElectraForPreTraining, **like)
+    ids = model.ids("abca bdd c")
+    with torch.no_grad():
+        expected = theirs(ids, attention_mask=torch.ones_like(ids)).logits
+    assert gap(model.logits(ids), expected) < 1e-5
+    with pytest.raises(ConfigError, match="head is 'replaced_token'"):
+        save_model(model, tmp_path / "other", format="huggingface", family="modernbert")
 
 
 @pytest.mark.parametrize("objective", ["seq2seq", "span"])

@@ -222,7 +222,8 @@ class Examples(Objective):
 
     def batch(self, split: TokenSplit, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
         world = ranks.world
-        numbers, tokens = split.draw(step, seed=config.seed, batch=config.batch, rank=ranks.rank, world=world)
+        numbers, lengths = split.draw(step, seed=config.seed, batch=config.batch, rank=ranks.rank, world=world)
+        tokens = int(np.minimum(lengths, split.group * config.context).sum())  # longer ones are cut
         nominal = config.batch if self.texts else tokens
         return Batch(self.pad(split, numbers, config.context), numbers.tolist(), nominal, tokens)
 
