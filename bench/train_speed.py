@@ -21,6 +21,7 @@ from cutaway.models import DecoderConfig, Model, build_network
 from cutaway.tokenizers import StoreWriter, Tokenizer, train_tokenizer
 from cutaway.training import TrainConfig, train
 from cutaway.training.memory import keep_freed_memory
+from cutaway.training.objectives import Batch
 from cutaway.training.stepper import Stepper
 
 CONTEXT = 64
@@ -118,7 +119,8 @@ def share(compile_it: bool, steps: int) -> tuple[float, float, int]:
     for i in range(steps + 2):
         ids = torch.randint(0, 65, (16, 257))
         start = time.perf_counter()
-        stepper.step(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), lr_scale=0.1, seed=i)
+        tensors = {"ids": ids[:, :-1].contiguous(), "targets": ids[:, 1:].contiguous()}
+        stepper.step(Batch(tensors, [0] * 16, 16 * 256, 16 * 256), lr_scale=0.1, seed=i)
         times.append(time.perf_counter() - start)
         if i % 5 == 4:
             rates.append(matmul_rate())  # the machine's rate drifts: measure it all along

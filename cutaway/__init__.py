@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cutaway.models import save_model as save_model
     from cutaway.tokenizers import load_tokenizer as load_tokenizer
     from cutaway.tokenizers import prepare as prepare
+    from cutaway.tokenizers import prepare_examples as prepare_examples
     from cutaway.training import train as train
 
 _HOME = {
@@ -27,6 +28,7 @@ _HOME = {
     "look": "cutaway.interp",
     "Model": "cutaway.models",
     "prepare": "cutaway.tokenizers",
+    "prepare_examples": "cutaway.tokenizers",
     "record": "cutaway.interp",
     "replace": "cutaway.interp",
     "save_model": "cutaway.models",
@@ -41,6 +43,7 @@ __all__ = [
     "load_tokenizer",
     "look",
     "prepare",
+    "prepare_examples",
     "record",
     "replace",
     "save_model",

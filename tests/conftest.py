@@ -32,9 +32,11 @@ CHECKED = [
     "cutaway.text.audio",
     "cutaway.tokenizers.order",
     "cutaway.tokenizers.store",
+    "cutaway.tokenizers.words",
     "cutaway.training.losses",
     "cutaway.training.objectives.masked",
     "cutaway.training.objectives.replaced",
+    "cutaway.training.objectives.spans",
     "cutaway.training.optim",
 ]
 # an int may stand where a float is asked for, as for pyright

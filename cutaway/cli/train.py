@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,10 +23,11 @@ from cutaway.cli._frame import live_progress
 from cutaway.errors import ConfigError
 from cutaway.progress import OnProgress, Progress
 from cutaway.tokenizers.writer import STORE_JSON
-from cutaway.training import Run
+from cutaway.training import OBJECTIVES, Run
 from cutaway.training import resume as resume_run
 from cutaway.training import train as train_run
 from cutaway.training.config import parse_settings, read_settings, train_config
+from cutaway.training.objectives import Objective, objective_from
 
 LEVELS = "▁▂▃▄▅▆▇█"
 CURVE = 60  # characters that the loss curve is wide
@@ -38,6 +40,10 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="The run folder to make.")] = Path("run"),
     minutes: Annotated[float | None, typer.Option("--minutes", "-m", help="Plan the run to take so long.")] = None,
     steps: Annotated[int | None, typer.Option(help="Or take so many steps.")] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(help=f"What to learn: {', '.join(OBJECTIVES)}. Its own settings: --set objective.rate=0.3"),
+    ] = None,
     size: Annotated[int | None, typer.Option(help="The size dial: layers, of 64 channels each.")] = None,
     context: Annotated[int | None, typer.Option(help="Tokens that the model sees at once.")] = None,
     config: Annotated[
@@ -51,16 +57,21 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Continue this run, bit for bit as if it never stopped.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")] = False,
 ) -> None:
-    """Train a language model.
+    """Train a language model, or an encoder or encoder–decoder, by one of several objectives.
 
     Examples:
       cutaway train corpus --out run --minutes 2
       cutaway train novel.txt --steps 500 --set optimizer=adamw --set lr=0.001  # from raw text
+      cutaway train corpus --objective masked --minutes 5 --set objective.whole_words=true
       cutaway train --resume run                                                # go on with a run
     """
     dials = {"minutes": minutes, "steps": steps, "size": size, "context": context, "samples": sample}
     values = (read_settings(config) if config else {}) | {k: v for k, v in dials.items() if v is not None}
-    values |= parse_settings(settings or ())
+    given = parse_settings(settings or ())
+    if objective is not None:  # the settings of an objective make no other of it
+        own = given.get("objective", values.get("objective"))
+        given["objective"] = {**own, "name": objective} if isinstance(own, dict) else objective
+    values |= given
     quiet = json or os.environ.get("RANK", "0") != "0"
     if resume is not None:
         if len(data or ()) > 1:
@@ -69,11 +80,14 @@ def train(
         with _display(quiet=quiet) as show:
             run = resume_run(resume, progress=show.progress, on_sample=show.sample, on_note=show.note, **changes)
     else:
-        corpus = values.pop("data", None) if not data else _corpus(data, out, quiet=quiet)
+        learned = objective_from(values.get("objective", "causal"))
+        corpus = values.pop("data", None) if not data else _corpus(data, out, learned, quiet=quiet)
         if corpus is None:
             raise ConfigError("give the texts or the corpus to train on, such as: cutaway train corpus --out run")
-        values = {"samples": [""] if not quiet else [], **values, "data": corpus, "out": str(out)}
+        values = {**values, "data": corpus, "out": str(out)}
         chosen = train_config(values, where=str(config or ""))
+        if "samples" not in values and chosen.objective.counted and not quiet:
+            chosen = replace(chosen, samples=("",))
         with _display(quiet=quiet) as show:
             run = train_run(chosen, progress=show.progress, on_sample=show.sample, on_note=show.note)
     if json:
@@ -82,12 +96,14 @@ def train(
         _summary(run, Console())
 
 
-def _corpus(data: list[str], out: Path, *, quiet: bool) -> str:
+def _corpus(data: list[str], out: Path, objective: Objective, *, quiet: bool) -> str:
     """The corpus given, or one made of the texts given, inside the run folder."""
     if len(data) == 1 and (Path(data[0]) / STORE_JSON).is_file():
         return data[0]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("several processes need a prepared corpus; make one first with: cutaway prepare TEXTS")
+    if objective.data != "texts":
+        raise ConfigError(f"{data[0]} is no prepared corpus; {objective.how_to_prepare()}")
     from cutaway.tokenizers import prepare  # reads documents; not needed where they are prepared
 
     with live_progress(quiet=quiet) as progress:
@@ -100,14 +116,19 @@ def _summary(run: Run, console: Console) -> None:
     m = run.metrics
     words = [f"{m['parameters']:,} parameters, {m['steps']:,} steps in {m['seconds'] / 60:.1f} minutes"]
     if "valid_loss" in m:
-        words += [f"validation loss {m['valid_loss']:.3f} nats a token, {m['bits_per_byte']:.3f} bits a byte"]
+        figures = [f"{name.replace('_', ' ')} {m[name]:.3f}" for name in run.objective.shown]
+        words += [", ".join([f"validation loss {m['valid_loss']:.3f} {run.objective.unit}", *figures])]
     if "ngram_loss" in m:
         share = m["better_than_ngram"]
         verdict = f"{abs(share):.0%} {'better' if share > 0 else 'worse'} than counting"
         words += [f"n-gram loss {m['ngram_loss']:.3f}, ours {m['valid_loss']:.3f}: {verdict}"]
     for line in words:
         console.print(line, markup=False, highlight=False)
-    console.print(f'Wrote {run.folder}. Next: cutaway generate {run.folder} --prompt "…"', markup=False, soft_wrap=True)
+    if run.objective.speaks:
+        then = f'cutaway generate {run.folder} --prompt "…"'
+    else:
+        then = f"cutaway convert {run.folder} exported --to huggingface"
+    console.print(f"Wrote {run.folder}. Next: {then}", markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from cutaway.models.config import (
     config_from_dict,
     config_to_dict,
     decoder_of_size,
+    network_of_size,
 )
 from cutaway.models.decoder import Decoder
 from cutaway.models.embedding import embed
@@ -45,5 +46,6 @@ __all__ = [
     "embed",
     "load_model",
     "match_names",
+    "network_of_size",
     "save_model",
 ]

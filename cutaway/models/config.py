@@ -4,7 +4,7 @@ Saved as JSON next to the weights. A zero means "derive it", and is replaced by 
 saved config always states every number.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from cutaway.errors import ConfigError, unknown
@@ -189,22 +189,28 @@ def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
     return {"kind": config.kind, **to_dict(config)}
 
 
-def decoder_of_size(depth: int, vocab_size: int, *, context: int = 256, **features: Any) -> DecoderConfig:
-    """A decoder from one size dial: `depth` layers, 64 channels per layer, heads of 64 channels.
+def network_of_size(kind: str, depth: int, vocab_size: int, *, context: int = 256, **features: Any) -> NetworkConfig:
+    """A network from one size dial: `depth` layers, 64 channels per layer, heads of 64 channels.
 
     The fixed ratio of width to depth follows nanochat's dial (github.com/karpathy/nanochat); depth 6 is the 10 M
-    "baby GPT". `features` override any other field of DecoderConfig.
+    "baby GPT". `features` override any other field of the kind's config.
+
+    Raises:
+        ConfigError: an unknown kind or field, or no layers.
     """
+    if kind not in CONFIGS:
+        raise ConfigError(unknown("kind of network", kind, CONFIGS))
     if depth < 1:
         raise ConfigError(f"the size dial counts layers and must be at least 1, but {depth} was given")
-    sized = {"vocab_size": vocab_size, "context": context, "layers": depth, "width": 64 * depth, "heads": depth}
-    config = build(DecoderConfig, sized)
-    known = to_dict(config)
-    for key in features:
-        if key not in known:
-            raise ConfigError(unknown("DecoderConfig key", key, known))
-    derived = dict.fromkeys(("kv_heads", "head_dim", "mlp_width", "rotary_dim", "expert_width"), 0)
-    return build(DecoderConfig, {**to_dict(replace(config, **derived)), **derived, **features})
+    sizes = {"layers": depth, "width": 64 * depth, "heads": depth}
+    return build(CONFIGS[kind], {"vocab_size": vocab_size, "context": context, **sizes, **features})
+
+
+def decoder_of_size(depth: int, vocab_size: int, *, context: int = 256, **features: Any) -> DecoderConfig:
+    """A decoder from one size dial, as `network_of_size` makes it."""
+    network = network_of_size("decoder", depth, vocab_size, context=context, **features)
+    assert isinstance(network, DecoderConfig)
+    return network
 
 
 PRESETS: dict[str, NetworkConfig] = {

@@ -1,7 +1,7 @@
 """A BERT-style encoder, readable from embedding to logits: every token sees every other, before and after it.
 
 Shapes: B batch, T tokens, C channels, E channels of the embedding, H heads, D head dim, M channels inside the MLP,
-V vocabulary, L labels.
+V vocabulary, L labels, K places.
 
 Parameter names are those of the decoder where a thing is the same. Every `tap(name, x)` is a place that can be read or
 replaced, and at every place the parts add up:
@@ -182,6 +182,7 @@ class Encoder(nn.Module):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         token_types: Int[Tensor, "B T"] | None = None,
+        places: Int[Tensor, "B K"] | None = None,
         tap: Tap = OFF,
     ) -> Float[Tensor, "B *L"]:
         """What the head makes of the texts.
@@ -190,6 +191,8 @@ class Encoder(nn.Module):
             ids: (B, T) int64.
             mask: (B, T) bool, False where a token is padding, which no other token sees and which takes no position.
             token_types: (B, T) int64 kinds of the tokens, such as which of two sentences they are from; None: all 0.
+            places: (B, K) int64, where a head that answers at every position is asked; the output is then (B, K, …).
+                None: everywhere. Training on hidden tokens has no use for the other logits.
             tap: reads or replaces activations.
 
         Returns:
@@ -199,7 +202,13 @@ class Encoder(nn.Module):
         Raises:
             InputError: more tokens than the context holds, or token types that the model does not know.
         """
-        return self.read_out(self.stream(ids, mask=mask, token_types=token_types, tap=tap), mask=mask, tap=tap)
+        x = self.stream(ids, mask=mask, token_types=token_types, tap=tap)
+        if places is not None:
+            x, mask = (
+                x.gather(1, places[..., None].expand(-1, -1, x.shape[-1])),
+                None,
+            )  # only whole texts have a use for it
+        return self.read_out(x, mask=mask, tap=tap)
 
     def stream(
         self,

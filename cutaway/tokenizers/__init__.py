@@ -15,6 +15,7 @@ from cutaway.tokenizers.train import KINDS, train_tokenizer
 from cutaway.tokenizers.writer import StoreWriter
 
 if TYPE_CHECKING:
+    from cutaway.tokenizers.examples import prepare_examples as prepare_examples
     from cutaway.tokenizers.pipeline import prepare as prepare
 
 __all__ = [
@@ -31,13 +32,18 @@ __all__ = [
     "explain",
     "load_tokenizer",
     "prepare",
+    "prepare_examples",
     "train_tokenizer",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "prepare":  # it reads documents too; loaded when it is used
+    if name == "prepare":  # these read documents too; loaded when they are used
         from cutaway.tokenizers.pipeline import prepare
 
         return prepare
+    if name == "prepare_examples":
+        from cutaway.tokenizers.examples import prepare_examples
+
+        return prepare_examples
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

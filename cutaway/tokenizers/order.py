@@ -7,7 +7,7 @@ keys of its own.
 """
 
 import numpy as np
-from jaxtyping import Integer, UInt64
+from jaxtyping import Float64, Integer, UInt64
 
 ROUNDS = 6
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -24,6 +24,21 @@ def keys(seed: int, epochs: Integer[np.ndarray, " N"]) -> UInt64[np.ndarray, " N
     """One uint64 key per (seed, epoch)."""
     start = mix(np.array([(seed * _GOLDEN + 1) % 2**64], np.uint64))
     return mix(start ^ mix(epochs.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(2)))
+
+
+def uniform(keys: UInt64[np.ndarray, " N"], draws: int, length: int) -> Float64[np.ndarray, "D N T"]:
+    """Random numbers in [0, 1) of which each row depends on its key alone: (draws, N, length) float64.
+
+    They are SplitMix64's, which scrambles a counter, so any of them is had without those before it.
+
+    Args:
+        keys: uint64 (N,), one for each row.
+        draws: how many tables of numbers.
+        length: of a row.
+    """
+    count = np.arange(1, draws * length + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+    numbers = mix(keys[:, None] + count) >> np.uint64(11)  # the 53 bits that a float64 holds
+    return (numbers * 2.0**-53).reshape(len(keys), draws, length).transpose(1, 0, 2)
 
 
 def permute(index: UInt64[np.ndarray, " N"], size: int, key: UInt64[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:

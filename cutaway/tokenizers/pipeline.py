@@ -143,7 +143,7 @@ def prepare(
     check_fractions(valid, test)
     if workers is not None and workers < 1:
         raise ConfigError(f"workers must be at least 1, but {workers} was given; leave it out for one per core")
-    ready = _tokenizer(tokenizer)
+    ready = find_tokenizer(tokenizer)
     skipped: dict[str, str] = {}
     parts = find(sources, skipped=lambda what: skipped.update({what.source: what.reason}))
     total = sum(part.size for part in parts)
@@ -165,13 +165,13 @@ def prepare(
         ):
             run = _Run(folder, Path(room), recipe, _jobs(parts, total), pool, progress, seed, skipped)
             if ready is None:
-                ready = train_tokenizer(run.sample(_sample_size(vocab_size)), str(tokenizer), vocab_size)
+                ready = train_tokenizer(run.sample(sample_size(vocab_size)), str(tokenizer), vocab_size)
             ready.save(run.room)
             made = run.store(ready, valid, test, page=report)
     return Prepared(folder, made)
 
 
-def _tokenizer(given: str | Path | Tokenizer) -> Tokenizer | None:
+def find_tokenizer(given: str | Path | Tokenizer) -> Tokenizer | None:
     """The tokenizer given or loaded; None if it is a kind that is to be trained."""
     if isinstance(given, Tokenizer):
         return given
@@ -182,7 +182,7 @@ def _tokenizer(given: str | Path | Tokenizer) -> Tokenizer | None:
     return None
 
 
-def _sample_size(vocab_size: int) -> int:
+def sample_size(vocab_size: int) -> int:
     """How many characters show a tokenizer its rarest tokens often enough."""
     least, each, most = SAMPLE
     return min(max(least, each * vocab_size), most)

@@ -135,7 +135,6 @@ def make(model: dict[str, Any], pattern: str) -> str:
     The special tokens are not in the model's vocabulary, so no document can spell them.
     """
     first = len(model["vocab"])
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     cut = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     decoder: dict[str, Any] = letters
@@ -146,7 +145,7 @@ def make(model: dict[str, Any], pattern: str) -> str:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": first + n, "content": name} | flags for n, name in enumerate((END_OF_TEXT, PAD, MASK))],
+        "added_tokens": [special_token(first + n, name) for n, name in enumerate((END_OF_TEXT, PAD, MASK))],
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [cut, letters]},
         "post_processor": None,
@@ -172,6 +171,12 @@ def template(before: list[Named], after: list[Named], middle: list[Named] | None
             name: {"id": name, "ids": [id], "tokens": [name]} for name, id in [*before, *middle, *after]
         },
     }
+
+
+def special_token(id: int, name: str) -> dict[str, Any]:
+    """A special token as tokenizer.json lists it."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {"id": id, "content": name, **flags}
 
 
 def without_special(spec: Spec, special: set[str]) -> str:

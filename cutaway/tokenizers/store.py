@@ -7,10 +7,14 @@ A folder of raw little-endian numbers that are mapped into memory, never read wh
     train-00000.tokens …     ids; every document is followed by end_of_text; all shards but the last are full
     train.documents          two int64 per document: its first token, and where its line in train.sources begins
     train.sources            where each document came from, a JSON string a line
+    train.labels             in a store of labels: an int32 per document, its label's place in store.json
     manifest.json            SHA-256 and size of every file
 
 A split is a ring: after the last document comes the first. So every window is whole, every token is once a target, and
 the first token's context is the end of a text, as for every other document.
+
+Examples to learn from are documents too: in a store of pairs a source and the next document, its target; in a store of
+labels a text with a number beside it.
 
 Shapes: B batch, T tokens (the context).
 """
@@ -33,6 +37,7 @@ from cutaway.tokenizers.tokenizer import Tokenizer
 from cutaway.tokenizers.writer import FORMAT, SPLIT_NAME, STORE_JSON, SplitInfo, StoreInfo, StoreWriter, shard_name
 
 LONGEST_SOURCE = 2**20  # bytes of a line that says where a document came from
+POOL = 64  # batches of examples that are sorted by length together
 IGNORE = -100  # a target that counts for nothing, as in torch's cross_entropy
 
 
@@ -43,12 +48,15 @@ class TokenStore:
         folder: where it lies.
         tokenizer: what the ids mean.
         splits: name -> TokenSplit.
+        kind: "texts", "pairs" or "labels".
+        labels: the names of the labels, or the numbers.
     """
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, splits: dict[str, TokenSplit]) -> None:
+    def __init__(self, folder: Path, tokenizer: Tokenizer, splits: dict[str, TokenSplit], info: StoreInfo) -> None:
         self.folder = folder
         self.tokenizer = tokenizer
         self.splits = splits
+        self.kind, self.labels = info.kind, info.labels
 
     @classmethod
     def open(cls, folder: str | Path, *, verify: bool = True) -> TokenStore:
@@ -88,8 +96,8 @@ class TokenStore:
         splits = {}
         for name, entry in info.splits.items():
             split = build(SplitInfo, entry, where=f"{folder / STORE_JSON}, split {name}")
-            splits[name] = TokenSplit(folder, name, split, info)
-        return cls(folder, tokenizer, splits)
+            splits[name] = TokenSplit(folder, name, split, info, tokenizer)
+        return cls(folder, tokenizer, splits, info)
 
     @classmethod
     def from_texts(cls, texts: Mapping[str, Sequence[str]], tokenizer: Tokenizer, folder: str | Path) -> TokenStore:
@@ -114,17 +122,22 @@ class TokenSplit:
         tokens: how many, end_of_text included.
         bytes: UTF-8 bytes of the text that the tokens spell.
         documents: how many.
+        end_of_text: the id after each of them.
+        label_names: of all labels, in a store of them.
+        group: how many documents an example has: 2 in a store of pairs.
+        tokenizer: what the ids mean.
     """
 
-    def __init__(self, folder: Path, name: str, info: SplitInfo, store: StoreInfo) -> None:
+    def __init__(self, folder: Path, name: str, info: SplitInfo, store: StoreInfo, tokenizer: Tokenizer) -> None:
         if not SPLIT_NAME.match(name) or store.dtype not in ("uint16", "uint32") or store.shard_tokens < 1:
             raise DamagedFile(f"{folder / STORE_JSON} does not describe a token store; prepare the texts again")
         if info.documents < 0 or info.shards != max(0, -(-info.tokens // store.shard_tokens)):
             raise DamagedFile(f"{folder / STORE_JSON} tells of {info.tokens:,} tokens in {info.shards:,} shards")
         self.name = name
         self.folder = folder
+        self.tokenizer = tokenizer
         self.tokens, self.bytes, self.documents = info.tokens, info.text_bytes, info.documents
-        self._end = store.end_of_text
+        self.end_of_text = store.end_of_text
         self._shard_tokens = store.shard_tokens
         dtype = np.dtype(store.dtype).newbyteorder("<")
         full = [store.shard_tokens] * (info.shards - 1) + [info.tokens - store.shard_tokens * (info.shards - 1)] * bool(
@@ -134,6 +147,15 @@ class TokenSplit:
         # first token and source line of each document
         self._documents = _mapped(inside(folder, f"{name}.documents"), np.dtype("<i8"), 2 * info.documents)
         self._documents = self._documents.reshape(-1, 2)
+
+        self._labels, self.label_names = None, store.labels
+        if store.kind == "labels":
+            self._labels = _mapped(inside(folder, f"{name}.labels"), np.dtype("<i4"), info.documents)
+            if info.documents and not 0 <= int(self._labels.min()) <= int(self._labels.max()) < len(store.labels):
+                raise DamagedFile(f"{folder / f'{name}.labels'} has numbers of no label; prepare the texts again")
+        self.group = 2 if store.kind == "pairs" else 1
+        if info.documents % self.group:
+            raise DamagedFile(f"{folder / STORE_JSON}: the last source of {name} has no target; prepare them again")
 
     def __repr__(self) -> str:
         return f"TokenSplit({self.name}: {self.tokens:,} tokens, {self.documents:,} documents, {self.bytes:,} bytes)"
@@ -199,6 +221,77 @@ class TokenSplit:
         places = permute(index, windows, key) * np.uint64(context) + shift
         return (places % np.uint64(self.tokens)).astype(np.int64)
 
+    # examples
+
+    @property
+    def examples(self) -> int:
+        """How many there are: documents, or pairs of them."""
+        return self.documents // self.group
+
+    def document(self, number: int) -> Int64[np.ndarray, " N"]:
+        """The ids of a document without its end_of_text, (N,) int64."""
+        start = int(self._documents[number, 0])
+        return self.window(start, self._end_of(number) - start - 1)
+
+    def labels(self, numbers: Int64[np.ndarray, " B"]) -> Int64[np.ndarray, " B"]:
+        """The numbers of documents' labels, (B,) int64.
+
+        Raises:
+            ConfigError: the store has none.
+        """
+        if self._labels is None:
+            raise ConfigError(f"{self.folder} has no labels; prepare it with --label")
+        return self._labels[numbers].astype(np.int64)
+
+    def draw(
+        self, step: int, *, seed: int, batch: int, rank: int = 0, world: int = 1
+    ) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, " N"]]:
+        """Which examples a step's batch has, a pure function of (seed, step).
+
+        An epoch goes through the examples in an order of its own. Those of POOL batches are sorted by length before
+        they are divided, so that little is padded, and the batches then come in any order.
+
+        Args:
+            step: 0, 1, 2 …
+            seed: any integer.
+            batch: rows over all processes.
+            rank: which process this is, which gets its share.
+            world: how many processes there are; must divide `batch`.
+
+        Returns:
+            The numbers of this process's examples, (B,) int64; and the lengths of all rows of the batch, (N,) int64.
+
+        Raises:
+            InputError: the split is empty.
+        """
+        if not self.examples:
+            raise InputError(f"the split {self.name!r} of {self.folder} is empty; prepare more examples")
+        pool, place = divmod(step, POOL)
+        walk = np.arange(pool * POOL * batch, (pool + 1) * POOL * batch, dtype=np.uint64)
+        epoch, index = np.divmod(walk, np.uint64(self.examples))
+        numbers = permute(index, self.examples, keys(seed, epoch)).astype(np.int64)
+        lengths = self.lengths(numbers)
+        key = keys(seed, np.array([pool]))
+        chosen = int(permute(np.array([place], np.uint64), POOL, key)[0])
+        rows = np.argsort(lengths, kind="stable")[chosen * batch : (chosen + 1) * batch]
+        share = batch // world
+        return numbers[rows][rank * share : (rank + 1) * share], lengths[rows]
+
+    def document_lengths(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+        """The tokens of documents without end_of_text, (N,) int64."""
+        ends = np.append(self._documents[1:, 0], self.tokens)
+        return ends[numbers] - self._documents[numbers, 0] - 1
+
+    def lengths(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+        """The tokens of examples, (N,) int64, end_of_text after each document included."""
+        first, last = numbers * self.group, numbers * self.group + self.group - 1
+        ends = np.where(last + 1 < self.documents, self._documents[(last + 1) % self.documents, 0], self.tokens)
+        return ends - self._documents[first, 0]
+
+    def _end_of(self, document: int) -> int:
+        """Where the next document begins."""
+        return int(self._documents[document + 1, 0]) if document + 1 < self.documents else self.tokens
+
     def in_order(self, batch: int, context: int) -> Iterator[tuple[Int64[np.ndarray, "B T"], Int64[np.ndarray, "B T"]]]:
         """The whole split once, every token exactly once as a target: for the full loss and for bits per byte.
 
@@ -217,7 +310,7 @@ class TokenSplit:
         for begin in range(0, self.tokens, batch * context):
             count = min(batch * context, self.tokens - begin)
             rows = -(-count // context)
-            ids = np.full(rows * context, self._end, np.int64)
+            ids = np.full(rows * context, self.end_of_text, np.int64)
             targets = np.full(rows * context, IGNORE, np.int64)
             both = self.window(begin - 1, count + 1)
             ids[:count], targets[:count] = both[:-1], both[1:]

@@ -38,6 +38,7 @@ from cutaway.tokenizers.spec import (
     with_hidden_special,
     without_special,
 )
+from cutaway.tokenizers.words import WordTable, word_table
 
 if TYPE_CHECKING:
     from cutaway.tokenizers.explain import TokenExplanation
@@ -255,6 +256,11 @@ class Tokenizer:
             text = self._plain.normalizer.normalize_str(text) if self._plain.normalizer else text
             cutter = self._plain.pre_tokenizer
             return encoding, [word for word, _ in cutter.pre_tokenize_str(text)] if cutter else [text] * bool(text)
+
+    @cached_property
+    def words(self) -> WordTable:
+        """Which ids are special, and at which words begin and end."""
+        return word_table(self)
 
     def show(self, piece: str) -> str:
         """A piece as tokenizer.json spells it, to be read."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 
@@ -34,7 +36,12 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """store.json."""
+    """store.json.
+
+    Attributes:
+        kind: "texts": documents; "pairs": a document and the next are a source and its target; "labels": every document
+            has a label.
+    """
 
     format: int
     dtype: str  # "uint16" or "uint32"
@@ -42,6 +49,8 @@ class StoreInfo:
     end_of_text: int
     fingerprint: str  # of the tokenizer
     splits: dict[str, Any]  # name -> SplitInfo
+    kind: Literal["texts", "pairs", "labels"] = "texts"
+    labels: tuple[str, ...] = ()  # what the numbers in .labels stand for
 
 
 class StoreWriter:
@@ -50,12 +59,20 @@ class StoreWriter:
     As a context manager it closes at the end of the block, and leaves nothing behind after an exception.
     """
 
-    def __init__(self, folder: str | Path, tokenizer: Tokenizer, *, shard_tokens: int = SHARD_TOKENS) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        tokenizer: Tokenizer,
+        *,
+        kind: Literal["texts", "pairs", "labels"] = "texts",
+        shard_tokens: int = SHARD_TOKENS,
+    ) -> None:
         """Begin.
 
         Args:
             folder: where; a store that is there already is replaced at the end.
             tokenizer: what made the ids.
+            kind: as in StoreInfo.
             shard_tokens: the length of a shard.
 
         Raises:
@@ -68,6 +85,8 @@ class StoreWriter:
             raise ConfigError(f"shard_tokens must be at least 1, not {shard_tokens}")
         self.folder = Path(folder)
         self._tokenizer = tokenizer
+        self._kind: Literal["texts", "pairs", "labels"] = kind
+        self._labels: dict[str, int] = {}  # as they come
         self._end = np.array([tokenizer.end_of_text], tokenizer.dtype)
         self._shard_tokens = shard_tokens
         self._splits: dict[str, _SplitWriter] = {}
@@ -75,7 +94,7 @@ class StoreWriter:
         self._stack.enter_context(disk_errors(self.folder))
         self._room = self._stack.enter_context(atomic_folder(self.folder))
 
-    def add(self, split: str, ids: np.ndarray, *, source: str, text_bytes: int) -> None:
+    def add(self, split: str, ids: np.ndarray, *, source: str, text_bytes: int, label: str | None = None) -> None:
         """Append a document; end_of_text is added after it.
 
         Args:
@@ -83,9 +102,11 @@ class StoreWriter:
             ids: (T,) integers of the tokenizer.
             source: where the document came from.
             text_bytes: the length of its text in UTF-8.
+            label: of the document, in a store of labels.
 
         Raises:
-            ConfigError: the split's name will not do, or an id is outside the vocabulary.
+            ConfigError: the split's name will not do, an id is outside the vocabulary, or a label is missing or too
+                many.
             InputError: the disk is full.
         """
         writer = self._splits.get(split)
@@ -100,7 +121,11 @@ class StoreWriter:
                 f"{source}: ids must lie in 0 … {self._tokenizer.vocab_size - 1}, "
                 f"but {ids.min()} … {ids.max()} was given"
             )
+        if (label is not None) != (self._kind == "labels"):
+            raise ConfigError(f"{source}: a store of {self._kind} takes {'a' if label is None else 'no'} label")
         writer.add(ids.astype(self._end.dtype, copy=False), source, text_bytes)
+        if label is not None:
+            writer.labels.append(self._labels.setdefault(label, len(self._labels)))
 
     def attach(self, name: str, text: str) -> None:
         """Put one more text file into the folder, under the same checksums (a report, the settings)."""
@@ -114,6 +139,12 @@ class StoreWriter:
         """
         with self._stack:
             self._tokenizer.save(self._room)
+            labels = sort_labels(self._labels)
+            if self._kind == "labels":
+                place = {label: number for number, label in enumerate(labels)}
+                places = np.array([place[label] for label in self._labels], "<i4")
+                for writer in self._splits.values():
+                    writer.write_labels(places)
             info = StoreInfo(
                 format=FORMAT,
                 dtype=self._end.dtype.name,
@@ -121,6 +152,8 @@ class StoreWriter:
                 end_of_text=int(self._end[0]),
                 fingerprint=self._tokenizer.fingerprint,
                 splits={name: to_dict(writer.close()) for name, writer in self._splits.items()},
+                kind=self._kind,
+                labels=tuple(labels),
             )
             write_json(self._room / STORE_JSON, to_dict(info))
 
@@ -142,6 +175,7 @@ class _SplitWriter:
         self._documents = (room / f"{name}.documents").open("wb")
         self._sources = (room / f"{name}.sources").open("wb")
         self._shard: BinaryIO | None = None
+        self.labels = array("i")
         self._tokens = self._count = self._bytes = self._shards = 0
 
     def add(self, ids: np.ndarray, source: str, text_bytes: int) -> None:
@@ -165,6 +199,10 @@ class _SplitWriter:
                 self._shard.close()
                 self._shard = None
 
+    def write_labels(self, places: np.ndarray) -> None:
+        """Write the number of each document's label, which has its place in the order of labels."""
+        (self._room / f"{self._name}.labels").write_bytes(places[np.array(self.labels, np.int64)].tobytes())
+
     def stop(self) -> None:
         for file in (self._documents, self._sources, self._shard):
             if file is not None:
@@ -173,6 +211,14 @@ class _SplitWriter:
     def close(self) -> SplitInfo:
         self.stop()
         return SplitInfo(self._tokens, self._count, self._bytes, self._shards)
+
+
+def sort_labels(labels: Iterable[str]) -> list[str]:
+    """By value where all are numbers, else as words."""
+    try:
+        return sorted(labels, key=float)
+    except ValueError:
+        return sorted(labels)
 
 
 def shard_name(split: str, number: int) -> str:

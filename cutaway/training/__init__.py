@@ -4,10 +4,12 @@ from cutaway.training.config import TrainConfig, train_config
 from cutaway.training.evaluate import Score, evaluate
 from cutaway.training.loop import Run, resume, train
 from cutaway.training.losses import cross_entropy, mse
+from cutaway.training.objectives import OBJECTIVES
 from cutaway.training.optim import Optimizer, OptimizerConfig
 from cutaway.training.schedule import lr_scale
 
 __all__ = [
+    "OBJECTIVES",
     "Optimizer",
     "OptimizerConfig",
     "Run",

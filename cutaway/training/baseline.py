@@ -4,7 +4,7 @@ from typing import Any
 
 from cutaway.models.ngram import best_order
 from cutaway.tokenizers import TokenStore
-from cutaway.training.evaluate import ROWS
+from cutaway.training.objectives.base import ROWS
 
 MOST = 5_000_000  # training tokens that are counted: about ten seconds
 

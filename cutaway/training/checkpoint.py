@@ -6,6 +6,7 @@
       metrics.jsonl             a line per step, evaluation and sample
       checkpoints/
         step-00001000/          a model folder that `load_model` opens, and beside the model:
+          generator/              a network that was trained beside it, for objectives that have one
           optimizer.safetensors   the optimiser's state
           state.json              where the run was
           manifest.json           the checksum of every file, written last
@@ -17,6 +18,7 @@ No state of random generators is stored, since none exists between steps: data o
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ import torch
 from cutaway import __version__
 from cutaway.errors import ConfigError, DamagedFile, InputError
 from cutaway.files import atomic_folder, disk_errors, inside, read_json, verify, write_atomic, write_json
-from cutaway.models import Model, NetworkConfig
+from cutaway.models import Model, Network, NetworkConfig
 from cutaway.models.assemble import assemble, check_layers, complete, load_weights, read_tensors, write_tensors
 from cutaway.models.model import CHECKPOINTS, WEIGHTS, checkpoints, write_model
 from cutaway.settings import build, to_dict
@@ -126,7 +128,9 @@ def check_fit(folder: Path, config: NetworkConfig) -> None:
     complete(assemble(config, None), tensors, where)
 
 
-def save_checkpoint(run: Path, model: Model, optimizer: Optimizer, state: State, keep: int) -> Path:
+def save_checkpoint(
+    run: Path, model: Model, helpers: Mapping[str, Network], optimizer: Optimizer, state: State, keep: int
+) -> Path:
     """Add a checkpoint, whole or not at all; only then are old ones removed, but for the newest `keep` and the best.
 
     Raises:
@@ -135,6 +139,9 @@ def save_checkpoint(run: Path, model: Model, optimizer: Optimizer, state: State,
     folder = run / CHECKPOINTS / _name(state.step)
     with atomic_folder(folder) as room:
         write_model(model, room)
+        for name, helper in helpers.items():
+            (room / name).mkdir()
+            write_model(Model(helper, model.tokenizer), room / name)
         write_tensors(optimizer.state(), room / OPTIMIZER)
         write_json(room / STATE, to_dict(state))
     kept = {*checkpoints(run)[:keep], run / CHECKPOINTS / _name(state.best_step)}
@@ -151,13 +158,15 @@ def remove(run: Path, old: list[Path]) -> None:
             shutil.rmtree(gone)
 
 
-def load_checkpoint(folder: Path, model: Model, optimizer: Optimizer) -> State:
+def load_checkpoint(folder: Path, model: Model, helpers: Mapping[str, Network], optimizer: Optimizer) -> State:
     """Take up weights, optimiser and state from an intact checkpoint.
 
     Raises:
         DamagedFile: a file does not fit the run.
     """
     load_weights(model.network, inside(folder, WEIGHTS))
+    for name, helper in helpers.items():
+        load_weights(helper, inside(folder, f"{name}/{WEIGHTS}"))
     optimizer.load(read_tensors(inside(folder, OPTIMIZER)))
     return build(State, read_json(inside(folder, STATE)), where=str(folder / STATE))
 

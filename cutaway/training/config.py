@@ -16,15 +16,13 @@ from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
 from cutaway.files import read_json
 from cutaway.models.config import (
     PRESETS,
-    DecoderConfig,
-    EncoderConfig,
     NetworkConfig,
-    RecurrentConfig,
     config_from_dict,
     config_to_dict,
-    decoder_of_size,
+    network_of_size,
 )
 from cutaway.settings import build, to_dict
+from cutaway.training.objectives import objective_from, objective_to_dict
 from cutaway.training.optim import OptimizerConfig
 
 MOST_THREADS = 4096  # more than any machine has
@@ -40,7 +38,8 @@ class TrainConfig:
 
     data: str  # folder of a token store, as `cutaway prepare` makes it
     out: str  # the run folder to make
-    network: Any = None  # NetworkConfig, the name of a preset, or some of its fields; None: a decoder of `size`
+    objective: Any = "causal"  # what is learned: a name in OBJECTIVES, a table with "name" and settings, or itself
+    network: Any = None  # NetworkConfig, the name of a preset, or some of its fields; None: what fits, of `size`
     size: int = 4  # the size dial (layers; 64 channels each), read when `network` gives no layers
     context: int = 256  # tokens the model sees at once, and those of one training sequence
     batch: int = 16  # sequences per step, all processes and pieces together
@@ -96,6 +95,11 @@ class TrainConfig:
             raise ConfigError(f"label_smoothing must be in [0, 1), but {self.label_smoothing} was given")
         if self.steps is not None and self.minutes is not None:
             raise ConfigError("give steps or minutes, not both: minutes plans the number of steps")
+        object.__setattr__(self, "objective", objective_from(self.objective))
+        if self.samples and not self.objective.speaks:
+            raise ConfigError(
+                f"what the objective {self.objective.name!r} trains continues no prompts; leave samples out"
+            )
         if self.batch % self.accumulate:
             raise ConfigError(f"batch ({self.batch}) must be a multiple of accumulate ({self.accumulate})")
         _ = self.rules  # checks the optimiser's numbers
@@ -120,7 +124,7 @@ def train_config(values: Mapping[str, Any], *, where: str = "") -> TrainConfig:
     """
     values = dict(values)
     network = values.pop("network", None)
-    if not (network is None or isinstance(network, str | Mapping | DecoderConfig | RecurrentConfig)):
+    if not (network is None or isinstance(network, str | Mapping | NetworkConfig)):
         raise ConfigError(f"network must be a preset's name or a table of fields, but {network!r} was given")
     config = build(TrainConfig, values, where=where)
     return dataclasses.replace(config, network=network)
@@ -129,35 +133,41 @@ def train_config(values: Mapping[str, Any], *, where: str = "") -> TrainConfig:
 def train_config_to_dict(config: TrainConfig) -> dict[str, Any]:
     """Plain data; `train_config` and `network_for` lead back to an equal config."""
     network = config.network
-    network = config_to_dict(network) if isinstance(network, DecoderConfig | RecurrentConfig) else network
-    return {**to_dict(dataclasses.replace(config, network=None)), "network": network}
+    network = config_to_dict(network) if isinstance(network, NetworkConfig) else network
+    plain = to_dict(dataclasses.replace(config, network=None))
+    return {**plain, "objective": objective_to_dict(config.objective), "network": network}
 
 
-def network_for(config: TrainConfig, vocab_size: int) -> NetworkConfig:
+def network_for(config: TrainConfig, vocab_size: int, features: Mapping[str, Any] | None = None) -> NetworkConfig:
     """The network that the config asks for, with the vocabulary of its data.
 
+    Args:
+        config: of the run.
+        vocab_size: of the tokenizer.
+        features: fields that follow from the objective, for what the user has not decided.
+
     Raises:
-        ConfigError: an unknown preset or field, or a vocabulary smaller than the data's.
+        ConfigError: an unknown preset or field, a network that cannot learn the objective, or a vocabulary smaller than
+            the data's.
     """
-    network = config.network
+    network, objective = config.network, config.objective
     if isinstance(network, str):
         if network not in PRESETS:
             raise ConfigError(unknown("preset", network, PRESETS))
         network = dataclasses.replace(PRESETS[network], vocab_size=vocab_size, context=config.context)
     elif network is None or isinstance(network, Mapping):
         fields = {"vocab_size": vocab_size, "context": config.context, **(network or {})}
-        kind = fields.pop("kind", "decoder")
-        if kind == "decoder":
+        kind = fields.pop("kind", objective.kinds[0])
+        if kind == "recurrent":
+            network = config_from_dict({"kind": kind, **fields}, where="network")
+        else:
+            if kind == objective.kinds[0]:
+                fields = {**(features or {}), **fields}
             depth = fields.get("layers", config.size)
             if not isinstance(depth, int):
                 raise ConfigError(f"network.layers must be int, but {depth!r} was given")
-            network = decoder_of_size(depth, **fields)
-        else:
-            network = config_from_dict({"kind": kind, **fields}, where="network")
-    if isinstance(network, EncoderConfig):
-        raise ConfigError("an encoder sees the tokens that follow, so it cannot be trained to predict the next one")
-    if isinstance(network, DecoderConfig) and network.head != "causal_lm":
-        raise ConfigError(f"a decoder whose head is {network.head} cannot be trained to predict the next token")
+            network = network_of_size(kind, depth, **fields)
+    objective.fit(network)
     if network.vocab_size < vocab_size:
         raise ConfigError(
             f"the network's vocab_size ({network.vocab_size}) is smaller than the tokenizer's ({vocab_size}); "

@@ -1,73 +1,61 @@
-"""How good is it now? The validation loss, in nats per token and in bits per byte.
+"""How good is it now? The validation loss and the figures that the objective finds natural."""
 
-Shapes: B batch, T tokens, V vocabulary.
-"""
-
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import islice
 
 import torch
+from torch import nn
 
-from cutaway.models import Network
 from cutaway.tokenizers import TokenSplit
-from cutaway.training.losses import IGNORE, cross_entropy
+from cutaway.training.objectives import Causal, Objective, Score
 from cutaway.training.ranks import Ranks
-
-ROWS = 4096  # tokens per forward pass; more is no faster and its logits take a lot of memory
-
-
-@dataclass(frozen=True)
-class Score:
-    """A validation loss.
-
-    Attributes:
-        loss: mean nats per token.
-        bits_per_byte: the same per byte of text, which does not depend on the tokenizer.
-        tokens: how many were predicted.
-    """
-
-    loss: float
-    bits_per_byte: float
-    tokens: int
 
 
 @torch.no_grad()
 def evaluate(
-    network: Network,
+    network: nn.Module,
     split: TokenSplit,
     *,
     context: int,
     tokens: int = 0,
+    objective: Objective = Causal(),  # noqa: B008  # frozen
     ranks: Ranks | None = None,
     stop: Callable[[], bool] = bool,
 ) -> Score | None:
-    """The loss on a split in windows of `context` tokens, each token predicted once, without dropout.
+    """The loss on a split and other figures, without dropout, the same for any number of processes.
 
     Args:
-        network: (B, T) ids -> (B, T, V) logits.
-        split: what to predict.
-        context: T.
+        network: what the objective trains.
+        split: what to predict; in windows of `context` tokens, or example by example.
+        context: tokens that the network sees at once.
         tokens: about how many to count, from the beginning; 0 counts all.
+        objective: what is scored.
         ranks: processes that share the work.
         stop: asked between batches; if true, None is returned.
+
+    Raises:
+        InputError: the split is empty.
     """
     ranks = ranks or Ranks()
     training = network.training
     network.eval()
-    rows = max(1, ROWS // context)
-    most = None if tokens == 0 else max(1, tokens // (rows * context))
-    total, counted = 0.0, 0
+    sums: list[float] = []
     try:
-        for ids, targets in islice(split.in_order(rows, context), ranks.rank, most, ranks.world):
+        most = batches(objective, split, context, tokens)
+        for batch in islice(objective.in_order(split, context), ranks.rank, most, ranks.world):
             if stop():
                 return None
-            target = torch.from_numpy(targets)
-            total += float(cross_entropy(network(torch.from_numpy(ids)), target, reduction="sum"))
-            counted += int((target != IGNORE).sum())
+            measured = objective.measure(network, batch.tensors)
+            sums = [a + b for a, b in zip(sums or [0.0] * len(measured), measured, strict=True)]
+        if not sums:  # there are fewer batches than processes; the sums of all must have one length
+            first = next(objective.in_order(split, context))
+            sums = [0.0] * len(objective.measure(network, first.tensors))
     finally:
         network.train(training)
-    total, counted = ranks.sum_exact([total, counted])
-    loss = total / counted
-    return Score(loss, loss / math.log(2) * split.tokens / max(1, split.bytes), int(counted))
+    return objective.score(ranks.sum_exact(sums), split)
+
+
+def batches(objective: Objective, split: TokenSplit, context: int, tokens: int) -> int | None:
+    """How many batches have about so many tokens; None: all."""
+    rows, size = objective.rows(split, context)
+    return None if tokens == 0 else max(1, int(tokens / (rows * size)))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from cutaway.errors import ConfigError, InputError, Interrupted, NonFinite, unknown
 from cutaway.files import MANIFEST, holds, sha256, write_json
@@ -43,6 +44,7 @@ from cutaway.training.config import TrainConfig, network_for
 from cutaway.training.evaluate import evaluate
 from cutaway.training.memory import keep_freed_memory
 from cutaway.training.metrics import Log, read_metrics
+from cutaway.training.objectives import Objective
 from cutaway.training.plan import DTYPES, batch_of, choose_dtype, matmul_rate, settle
 from cutaway.training.profile import tracing
 from cutaway.training.ranks import Ranks, joined
@@ -68,6 +70,7 @@ class Run:
     Attributes:
         model: what was trained; after early stopping, as it was at its best.
         folder: the run folder.
+        objective: what it learned.
         metrics: the figures at the end: steps, loss, valid_loss, bits_per_byte, ngram_loss, better_than_ngram,
             tokens_per_second, seconds, and which of them there are depends on the config.
         notes: the automatic choices and their reasons.
@@ -75,6 +78,7 @@ class Run:
 
     model: Model = field(repr=False)
     folder: Path
+    objective: Objective
     metrics: dict[str, Any]
     notes: list[str] = field(default_factory=list, repr=False)
 
@@ -188,14 +192,18 @@ def _go(
                 f"{config.data} is not the data that {out} was started with (its checksum differs); "
                 "give the right folder with --data, or start a new run"
             )
-        store["train"].batch(0, seed=config.seed, batch=1, context=config.context)  # is there enough for one window?
-        config = replace(config, data=data["folder"], network=network_for(config, store.tokenizer.vocab_size))
+        objective = config.objective
+        objective.check(store, config)
+        tokenizer = objective.tokenizer(store.tokenizer)
+        chosen = network_for(config, tokenizer.vocab_size, objective.features(store, config.context))
+        config = replace(config, data=data["folder"], network=chosen)
         checkpoint, warnings = find_checkpoint(out) if resumed else (None, [])
         if checkpoint is not None:
             check_fit(checkpoint, config.network)
         torch.default_generator.manual_seed(config.seed)
         network = build_network(config.network)
-        model = Model(network, store.tokenizer, source=str(out))
+        learner = objective.learner(network, store)
+        model = Model(network, tokenizer, source=str(out))
 
         config, reasons = choose_dtype(config)
         done = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
@@ -205,8 +213,8 @@ def _go(
         if not resumed or changes:
             if config.steps is None and progress is not None:
                 progress(Progress("planning", 0))
-            plan = settle(config, network, store, ranks, started=started, done=done)
-            reasons += plan.notes
+            plan = settle(config, learner, store, ranks, started=started, done=done)
+            reasons += plan.notes + objective.notes(store, config)
             if ranks.first:
                 out.mkdir(parents=True, exist_ok=True)
                 record = {"threads": threads, "processes": ranks.world, "data": data}
@@ -219,18 +227,18 @@ def _go(
         if ranks.first:
             tidy(out, done)
         ranks.wait()
-        trainer = Trainer(config, model, store, ranks, out, baseline, progress, on_sample, note)
+        trainer = Trainer(config, model, learner, store, ranks, out, baseline, progress, on_sample, note)
         if checkpoint is not None:
             trainer.load(checkpoint)
         metrics = trainer.run(started)
-    return Run(model, out, metrics, [*record["notes"], *(n for n in notes if n not in record["notes"])])
+    return Run(model, out, objective, metrics, [*record["notes"], *(n for n in notes if n not in record["notes"])])
 
 
 def _baseline(
     config: TrainConfig, store: TokenStore, out: Path, ranks: Ranks, progress: OnProgress | None
 ) -> dict[str, Any] | None:
     """What counting achieves: read from the run folder, or found and stored there (only by the first process)."""
-    if not (config.baseline and ranks.first and "valid" in store.splits):
+    if not (config.baseline and config.objective.counted and ranks.first and "valid" in store.splits):
         return None
     if holds(out, BASELINE):
         return read_record(out, BASELINE, loss=float, order=int)
@@ -266,6 +274,7 @@ class Trainer:
     Args:
         config: with every choice made.
         model: the network in float32, and its tokenizer.
+        learner: what the objective trains: the network, or what holds it and a helper.
         store: the data.
         ranks: the processes.
         out: the run folder.
@@ -279,6 +288,7 @@ class Trainer:
         self,
         config: TrainConfig,
         model: Model,
+        learner: nn.Module,
         store: TokenStore,
         ranks: Ranks,
         out: Path,
@@ -290,20 +300,22 @@ class Trainer:
         self.config, self.model, self.store, self.ranks, self.out = config, model, store, ranks, out
         self.baseline, self.progress, self.on_sample, self.note = baseline, progress, on_sample, note
         self.steps = config.steps or 0
-        self.stepper = Stepper(config, model.network, ranks)
+        self.objective, self.learner = config.objective, learner
+        self.helpers = self.objective.helpers(learner)
+        self.stepper = Stepper(config, learner, ranks)
         self.state = State()
         self.saved = -1  # the step of the last checkpoint
         self.stop: Stop = Stop()
         self.stopping = False
-        self.parameters = sum(p.numel() for p in model.network.parameters())
+        self.parameters = sum(p.numel() for p in learner.parameters())
         self.peak = matmul_rate(DTYPES[config.dtype])
-        self.step_seconds = 0.0  # a moving average, for the time left
+        self.step_seconds = self.step_tokens = 0.0  # moving averages, for the speed and the time left
         self.figures: dict[str, Any] = {}  # the newest of every metric
         self.record_every = -(-self.steps // RECORDS)
 
     def load(self, checkpoint: Path) -> None:
         """Continue from a checkpoint."""
-        self.state = load_checkpoint(checkpoint, self.model, self.stepper.optimizer)
+        self.state = load_checkpoint(checkpoint, self.model, self.helpers, self.stepper.optimizer)
         self.saved = self.state.step
         for record in read_metrics(self.out):
             self.figures |= {k: v for k, v in record.items() if k not in ("prompt", "sample")}
@@ -316,7 +328,7 @@ class Trainer:
             metrics: dict[str, Any] = ended["metrics"]
             if ended["planned"] == self.steps and metrics.get("steps") == self.saved:
                 self.note(f"finished already at step {self.saved:,}; give more steps or minutes to go on")
-                self.model.network.eval()
+                self.learner.eval()
                 return metrics
         if self.ranks.first:
             result.unlink(missing_ok=True)
@@ -359,7 +371,7 @@ class Trainer:
     def _step(self) -> None:
         """One step and its record."""
         state, config, start = self.state, self.config, time.perf_counter()
-        ids, targets, starts = batch_of(self.store, config, self.ranks, state.step)
+        batch = batch_of(self.store, config, self.ranks, state.step)
         scale = lr_scale(
             state.step,
             self.steps,
@@ -369,24 +381,26 @@ class Trainer:
             final=config.final_lr,
         )
         seed = (config.seed * 1_000_003 + state.step) * 1009 + self.ranks.rank
-        taken = self.stepper.step(ids, targets, lr_scale=scale, seed=seed, stop=bool(self.stop))
+        taken = self.stepper.step(batch, lr_scale=scale, seed=seed, stop=bool(self.stop))
         if not taken.finite:
-            self._fail(taken, starts)
+            self._fail(taken, batch.starts)
         self.stopping = taken.stop > 0
         state.step += 1
         seconds = time.perf_counter() - start
         self.step_seconds = seconds if not self.step_seconds else 0.9 * self.step_seconds + 0.1 * seconds
         state.seconds = self.before + time.perf_counter() - self.clock
-        speed = config.batch * config.context / self.step_seconds
+        self.step_tokens = batch.tokens if not self.step_tokens else 0.9 * self.step_tokens + 0.1 * batch.tokens
+        speed = self.step_tokens / self.step_seconds
         record = {
             "step": state.step,
             "loss": taken.loss,
             "lr": config.rules.lr * scale,
             "grad_norm": taken.norm,
             "tokens_per_second": round(speed, 1),
-            "share_of_peak": round(6 * self.parameters * speed / self.peak, 4),
             "seconds": round(state.seconds, 3),
         }
+        if self.objective.whole:
+            record["share_of_peak"] = round(6 * self.parameters * speed / self.peak, 4)
         self.figures |= record
         if self.ranks.first and (state.step % self.record_every == 0 or state.step == self.steps):
             self.log.add(record)
@@ -402,10 +416,11 @@ class Trainer:
         state, config = self.state, self.config
         stop = partial(bool, self.stop) if self.ranks.world == 1 else bool
         score = evaluate(
-            self.model.network,
+            self.learner,
             self.store["valid"],
             context=config.context,
             tokens=config.eval_tokens,
+            objective=self.objective,
             ranks=self.ranks,
             stop=stop,
         )
@@ -417,7 +432,7 @@ class Trainer:
             state.best_loss, state.best_step, state.stale = score.loss, state.step, 0
         else:
             state.stale += 1
-        record = {"valid_loss": score.loss, "bits_per_byte": score.bits_per_byte, "valid_tokens": score.tokens}
+        record = {"valid_loss": score.loss, **score.figures, "valid_tokens": score.tokens}
         if self.baseline is not None:
             ngram = self.baseline["loss"]
             record |= {"ngram_loss": ngram, "better_than_ngram": round(better_by(score.loss, ngram), 4)}
@@ -441,7 +456,7 @@ class Trainer:
         """Add a checkpoint."""
         self.saved = self.state.step
         if self.ranks.first:
-            save_checkpoint(self.out, self.model, self.stepper.optimizer, self.state, self.config.keep)
+            save_checkpoint(self.out, self.model, self.helpers, self.stepper.optimizer, self.state, self.config.keep)
         self.ranks.wait()
 
     def _fail(self, taken: Taken, starts: list[int]) -> None:
@@ -452,7 +467,7 @@ class Trainer:
         """
         state, config = self.state, self.config
         found = checkpoints(self.out)
-        documents = self.store["train"].documents_at(starts, config.context)
+        documents = self.objective.sources(self.store["train"], starts, config.context)
         record = {"step": state.step, "loss": str(taken.loss), "grad_norm": str(taken.norm), "seed": config.seed}
         record |= {"starts": starts, "context": config.context, "documents": documents}
         write_json(self.out / (FAILED if self.ranks.first else f"rank{self.ranks.rank}-{FAILED}"), record)
@@ -476,8 +491,8 @@ class Trainer:
             if self.ranks.first:
                 remove(self.out, [later for later in checkpoints(self.out) if later.name > best.name])
             self.ranks.wait()
-            load_checkpoint(best, self.model, self.stepper.optimizer)
-        self.model.network.eval()
+            load_checkpoint(best, self.model, self.helpers, self.stepper.optimizer)
+        self.learner.eval()
         metrics = {**self.figures, "steps": state.best_step if reason == "stopped early" else state.step}
         metrics.pop("step", None)
         metrics |= {"parameters": self.parameters, "best_valid_loss": state.best_loss, "ended": reason}
@@ -492,12 +507,16 @@ class Trainer:
         figures, left = self.figures, (self.steps - self.state.step) * self.step_seconds
         shown = {"loss": f"{figures['loss']:.3f}"} if "loss" in figures else {}
         if "valid_loss" in figures:
-            shown |= {"valid": f"{figures['valid_loss']:.3f}", "bits/byte": f"{figures['bits_per_byte']:.3f}"}
+            shown |= {"valid": f"{figures['valid_loss']:.3f}"}
+            shown |= {
+                name.replace("_", " "): f"{figures[name]:.3f}" for name in self.objective.shown if name in figures
+            }
         if "better_than_ngram" in figures:
             shown |= {"than counting": f"{100 * figures['better_than_ngram']:+.1f} %"}
         if "lr" in figures:
             shown |= {"lr": f"{figures['lr']:.2g}", "grad norm": f"{figures['grad_norm']:.2f}"}
             shown |= {"tokens/s": f"{figures['tokens_per_second']:,.0f}"}
+        if "share_of_peak" in figures:
             shown |= {"of peak": f"{100 * figures['share_of_peak']:.0f} %"}
         shown |= {"left": f"{int(left) // 60}:{int(left) % 60:02d}"}
         self.progress(Progress("training", self.state.step, self.steps, "steps", shown))

@@ -165,7 +165,7 @@ class OptimizerConfig:
 DEFAULT_LR = {"sgd": 0.1, "momentum": 0.05, "adam": 1e-3, "adamw": 1e-3, "muon": 0.03}
 
 
-NO_MATRICES = ("embed", "lm_head", "relative_bias", "conv")  # tables and the output, which Muon leaves to AdamW
+NO_MATRICES = ("embed", "lm_head", "out", "relative_bias", "conv")  # tables and outputs, which Muon leaves to AdamW
 RULES: dict[str, Callable[[OptimizerConfig, Stack, float], Rule]] = {
     "sgd": lambda c, stack, decay: Rule(stack, lr=c.lr, weight_decay=decay),
     "momentum": lambda c, stack, decay: Momentum(stack, lr=c.lr, weight_decay=decay, momentum=c.momentum),

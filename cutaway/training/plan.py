@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from cutaway.models import Network, Recurrent
+from cutaway.models import Recurrent, Seq2Seq
 from cutaway.tokenizers import TokenStore
 from cutaway.training.config import TrainConfig
-from cutaway.training.evaluate import ROWS
-from cutaway.training.losses import cross_entropy
+from cutaway.training.evaluate import batches
+from cutaway.training.objectives import Batch
 from cutaway.training.ranks import Ranks
 from cutaway.training.stepper import Stepper
 
@@ -62,7 +62,7 @@ def choose_dtype(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
 
 def settle(
     config: TrainConfig,
-    network: Network,
+    network: nn.Module,
     store: TokenStore,
     ranks: Ranks,
     *,
@@ -82,7 +82,7 @@ def settle(
         elsewhere: seconds of a save or the like that each evaluation brings with it.
     """
     notes: list[str] = []
-    tokens = config.batch * config.context
+    tokens = batch_of(store, config, ranks, 0).tokens
     parameters = sum(p.numel() for p in network.parameters())
     steps, step_seconds = config.steps, None
     valid = store.splits.get("valid")
@@ -104,7 +104,7 @@ def settle(
     every = None
     if budget is not None:
         step_seconds = step_seconds or time_step(config, network, store, ranks, seconds=RESERVE * budget)
-        each = _time_evaluation(config, network, scored, ranks.world) + elsewhere
+        each = _time_evaluation(config, network, store, ranks.world) + elsewhere
         left = budget * (1 - RESERVE) - (time.perf_counter() - started)
         if config.eval_every is None:
             count = max(1, min(EVALUATIONS, int(EVALUATION_SHARE * left / max(each, 1e-9))))
@@ -130,7 +130,7 @@ def settle(
 
 
 def time_step(
-    config: TrainConfig, network: Network, store: TokenStore, ranks: Ranks, *, seconds: float, warm: int = 2
+    config: TrainConfig, network: nn.Module, store: TokenStore, ranks: Ranks, *, seconds: float, warm: int = 2
 ) -> float:
     """Seconds per training step, measured on a throwaway copy: `warm` steps first, then some for `seconds`."""
     stepper = Stepper(config, copy.deepcopy(network), ranks)
@@ -144,20 +144,17 @@ def time_step(
 
 
 def _step(stepper: Stepper, config: TrainConfig, store: TokenStore, ranks: Ranks, number: int) -> None:
-    ids, targets, _ = batch_of(store, config, ranks, number)
-    stepper.step(ids, targets, lr_scale=1e-3, seed=number)
+    stepper.step(batch_of(store, config, ranks, number), lr_scale=1e-3, seed=number)
 
 
-def batch_of(store: TokenStore, config: TrainConfig, ranks: Ranks, step: int) -> tuple[Tensor, Tensor, list[int]]:
-    """This process's ids (B, T), targets (B, T) and window starts of a step, a function of (seed, step)."""
-    ids, targets, starts = store["train"].batch(
-        step, seed=config.seed, batch=config.batch, context=config.context, rank=ranks.rank, world=ranks.world
-    )
-    return torch.from_numpy(ids), torch.from_numpy(targets), starts.tolist()
+def batch_of(store: TokenStore, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
+    """This process's rows of the batch of a step, a function of (seed, step)."""
+    return config.objective.batch(store["train"], config, ranks, step)
 
 
-def _time_evaluation(config: TrainConfig, network: Network, scored: int, world: int) -> float:
+def _time_evaluation(config: TrainConfig, network: nn.Module, store: TokenStore, world: int) -> float:
     """Seconds of one evaluation and its samples, from one batch and one token."""
+    objective, batch, token = config.objective, 0.0, 0.0
 
     def timed(job: Callable[[], object]) -> float:
         job()
@@ -166,15 +163,23 @@ def _time_evaluation(config: TrainConfig, network: Network, scored: int, world: 
         return time.perf_counter() - start
 
     with torch.no_grad():
-        rows = max(1, min(ROWS, scored) // config.context)
-        ids = torch.zeros(rows, config.context, dtype=torch.int64)
-        batch = timed(lambda: cross_entropy(network(ids), ids, reduction="sum")) if scored else 0.0
-        token = timed(lambda: network(ids[:1, :1])) if config.samples else 0.0
-    return batch * scored / (rows * config.context * world) + token * len(config.samples) * config.sample_tokens
+        if "valid" in store.splits:
+            valid = store["valid"]
+            first = next(objective.in_order(valid, config.context))
+            rows, size = objective.rows(valid, config.context)
+            count = min(
+                batches(objective, valid, config.context, config.eval_tokens) or 1e9, valid.tokens / (rows * size)
+            )
+            batch = timed(lambda: objective.measure(network, first.tensors)) * max(1.0, count)
+        if config.samples:
+            ids = torch.zeros(1, 1, dtype=torch.int64)
+            source = {"source": ids} if isinstance(network, Seq2Seq) else {}
+            token = timed(lambda: network(ids, **source))
+    return batch / world + token * len(config.samples) * config.sample_tokens
 
 
 def _choose_compile(
-    config: TrainConfig, network: Network, store: TokenStore, ranks: Ranks, seconds: float
+    config: TrainConfig, network: nn.Module, store: TokenStore, ranks: Ranks, seconds: float
 ) -> tuple[TrainConfig, str, float | None]:
     """Compile if the time it takes is won back within the run; also the seconds per step, if measured."""
     if seconds < COMPILE_FROM or ranks.world > 1 or isinstance(network, Recurrent):

@@ -1,10 +1,8 @@
-"""One training step: a batch in, new weights out.
+"""One training step: a batch in, new weights out; what is learned is the objective's business.
 
 The network holds float32 weights: they are what is saved, evaluated and sampled. For bf16 a copy of it, the worker,
 does the forward and backward pass in bfloat16; the optimiser reads its gradients, moves the float32 weights and copies
 them to the worker. So no update is lost to rounding, and no operation needs autocasting.
-
-Shapes: B batch, T tokens.
 """
 
 import copy
@@ -13,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from cutaway.models import Network
 from cutaway.training.config import TrainConfig
-from cutaway.training.losses import IGNORE, cross_entropy
+from cutaway.training.objectives import Batch
 from cutaway.training.optim import Optimizer
 from cutaway.training.ranks import Ranks
 
@@ -27,7 +24,7 @@ class Taken:
     """What a step was like.
 
     Attributes:
-        loss: mean over the positions of the batch that count, before the step.
+        loss: mean over what counts in the batch, before the step.
         norm: of the gradient, before clipping.
         stop: how many processes want to stop.
     """
@@ -47,35 +44,33 @@ class Stepper:
 
     Args:
         config: with dtype and compile decided.
-        network: in float32; its weights are changed.
+        network: what its objective trains, in float32; its weights are changed.
         ranks: the processes that share the batch.
     """
 
-    def __init__(self, config: TrainConfig, network: Network, ranks: Ranks | None = None) -> None:
+    def __init__(self, config: TrainConfig, network: nn.Module, ranks: Ranks | None = None) -> None:
         self.config, self.network, self.ranks = config, network, ranks or Ranks()
         self.worker = copy.deepcopy(network).to(torch.bfloat16) if config.dtype == "bf16" else network
         self.optimizer = Optimizer(config.rules, network, self.worker)
         self.forward: Any = torch.compile(self.worker) if config.compile == "on" else self.worker
 
-    def step(self, ids: Tensor, targets: Tensor, *, lr_scale: float, seed: int, stop: bool = False) -> Taken:
+    def step(self, batch: Batch, *, lr_scale: float, seed: int, stop: bool = False) -> Taken:
         """Take one step.
 
         Args:
-            ids: (B, T), this process's rows of the batch.
-            targets: (B, T), the next tokens; IGNORE does not count.
+            batch: this process's rows.
             lr_scale: share of the peak learning rate.
             seed: of the dropout of this step.
             stop: whether this process wants to stop, for the others to hear.
         """
         torch.default_generator.manual_seed(seed)
         self.worker.train()
-        nominal = ids.numel() * self.ranks.world
-        loss, counted = self._backward(ids, targets, nominal)
+        loss, counted = self._backward(batch)
         optimizer = self.optimizer
         loss, counted, stop_count = self.ranks.sum(optimizer.grads, [loss, counted, stop])
-        if counted and counted != nominal:
-            optimizer.scale_grads(nominal / counted)
-            loss *= nominal / counted
+        if counted and counted != batch.nominal:
+            optimizer.scale_grads(batch.nominal / counted)
+            loss *= batch.nominal / counted
         taken = Taken(loss, optimizer.grad_norm(), round(stop_count))
         if taken.finite:
             if 0 < self.config.clip < taken.norm:
@@ -83,15 +78,13 @@ class Stepper:
             optimizer.step(lr_scale)
         return taken
 
-    def _backward(self, ids: Tensor, targets: Tensor, nominal: int) -> tuple[float, int]:
+    def _backward(self, batch: Batch) -> tuple[float, int]:
         """Add the gradient of (sum of losses / nominal) to the optimiser's; returns that loss and how many counted."""
-        config, total = self.config, 0.0
-        pieces = min(config.accumulate, len(ids))
-        for i, t in zip(ids.chunk(pieces), targets.chunk(pieces), strict=True):
-            loss = cross_entropy(
-                self.forward(i), t, label_smoothing=config.label_smoothing, z_loss=config.z_loss, reduction="sum"
-            )
-            loss = loss / nominal
+        total, counted = 0.0, 0
+        for piece in batch.pieces(self.config.accumulate):
+            loss, count = self.config.objective.loss(self.forward, piece, self.config)
+            loss = loss / batch.nominal
             loss.backward()
             total += loss.item()
-        return total, int((targets != IGNORE).sum())
+            counted += count
+        return total, counted

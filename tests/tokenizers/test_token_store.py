@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def documents(count: int, seed: int = 0) -> list[np.ndarray]:
     return [draw.integers(0, 256, draw.integers(0, 60)).astype(np.uint16) for _ in range(count)]
 
 
-def write(folder: Path, tokenizer: Tokenizer, docs: list[np.ndarray], **options: int) -> TokenStore:
+def write(folder: Path, tokenizer: Tokenizer, docs: list[np.ndarray], **options: Any) -> TokenStore:
     with StoreWriter(folder, tokenizer, **options) as writer:
         for number, ids in enumerate(docs):
             writer.add("train", ids, source=f"texts/ä {number}.txt", text_bytes=len(ids))

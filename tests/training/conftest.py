@@ -11,8 +11,8 @@ import pytest
 import torch
 from training_runs import Processes
 
-from cutaway.tokenizers import TokenStore, train_tokenizer
-from cutaway.training import TrainConfig, loop, train_config
+from cutaway.tokenizers import TokenStore, prepare_examples, train_tokenizer
+from cutaway.training import OBJECTIVES, TrainConfig, loop, train_config
 
 NETWORK = {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}
 TINY: dict[str, Any] = {
@@ -41,6 +41,30 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "corpus"
     TokenStore.from_texts({"train": texts[:36], "valid": texts[36:]}, tokenizer, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def learnable(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A store for each objective: words to be reversed, classed by their first letter, and counted letters."""
+    draw, folder = random.Random(0), tmp_path_factory.mktemp("examples")
+    words = ["".join(draw.choice("abcd") for _ in range(draw.randint(2, 9))) for _ in range(300)]
+    rows = [f"{w}\t{w[::-1]}\t{'early' if w < 'c' else 'late'}\t{w.count('a') + 0.5}" for w in words]
+    (folder / "words.tsv").write_text("\n".join(["word\tback\tclass\tnumber", *rows]))
+    stores = dict.fromkeys(OBJECTIVES, corpus)
+    columns: dict[str, dict[str, Any]] = {"seq2seq": {"target": "back"}, "classify": {"label": "class"}}
+    columns["regress"] = {"label": "number"}
+    for name, asked in columns.items():
+        made = prepare_examples(
+            str(folder / "words.tsv"),
+            folder / name,
+            text="word",
+            tokenizer="char",
+            vocab_size=300,
+            valid=0.1,
+            **asked,
+        )
+        stores[name] = made.folder
+    return stores
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from cutaway.models import load_model
 from cutaway.models.model import checkpoints
 from cutaway.tokenizers import TokenStore, train_tokenizer
 from cutaway.training import TrainConfig, resume, train
+from cutaway.training.objectives import Batch
 from cutaway.training.signals import catching
 from cutaway.training.stepper import Stepper, Taken
 
@@ -64,10 +65,10 @@ def test_a_learning_rate_that_is_far_too_high(tiny: Tiny):
 
 def test_weights_are_unchanged_by_a_step_that_fails(tiny: Tiny, monkeypatch: pytest.MonkeyPatch):
     network = torch.nn.Linear(2, 2)
-    stepper = Stepper(tiny(), network)  # pyright: ignore[reportArgumentType]
+    stepper = Stepper(tiny(), network)
     before = network.weight.detach().clone()
     monkeypatch.setattr(Stepper, "_backward", lambda *_: (math.inf, 2))
-    taken = stepper.step(torch.zeros(1, 2), torch.zeros(1, 2), lr_scale=1.0, seed=0)
+    taken = stepper.step(Batch({}, [0], 2, 2), lr_scale=1.0, seed=0)
     assert not taken.finite
     assert torch.equal(before, network.weight)
     assert Taken(1.0, 1.0).finite

@@ -111,9 +111,9 @@ def test_a_batch_in_pieces_gives_the_gradient_of_the_whole(tiny: Tiny, corpus: P
         torch.manual_seed(0)
         network = build_network(network_for(config, store.tokenizer.vocab_size))
         stepper = Stepper(config, network)
-        ids, targets, _ = plan.batch_of(store, config, Ranks(), 0)
-        targets[0, :5] = -100
-        taken = stepper.step(ids, targets, lr_scale=1.0, seed=0)
+        batch = plan.batch_of(store, config, Ranks(), 0)
+        batch.tensors["targets"][0, :5] = -100
+        taken = stepper.step(batch, lr_scale=1.0, seed=0)
         losses.append(taken.loss)
         grads.append(taken.norm)
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
@@ -128,8 +128,8 @@ def test_clipping_bounds_the_gradient(tiny: Tiny, corpus: Path):
         torch.manual_seed(0)
         network = build_network(network_for(config, store.tokenizer.vocab_size))
         before = [p.detach().clone() for p in network.parameters()]
-        ids, targets, _ = plan.batch_of(store, config, Ranks(), 0)
-        taken = Stepper(config, network).step(ids, targets, lr_scale=1.0, seed=0)
+        batch = plan.batch_of(store, config, Ranks(), 0)
+        taken = Stepper(config, network).step(batch, lr_scale=1.0, seed=0)
         difference = [(a - b).square().sum() for a, b in zip(before, network.parameters(), strict=True)]
         moved.append((torch.stack(difference).sum().sqrt().item(), taken.norm))
     assert moved[0][0] == pytest.approx(moved[0][1], rel=1e-4)  # lr 1: the step is the gradient
@@ -164,7 +164,7 @@ def test_early_stopping_keeps_the_best(tmp_path: Path):
 
 def test_checkpoints_kept_are_the_newest_and_the_best(tiny: Tiny, monkeypatch: pytest.MonkeyPatch):
     values = iter([3.0, 1.0, 2.0, 2.5, 2.6, 2.7])
-    monkeypatch.setattr(loop, "evaluate", lambda *a, **k: Score(next(values), 1.0, 1))
+    monkeypatch.setattr(loop, "evaluate", lambda *a, **k: Score(next(values), 1))
     run = train(tiny(steps=12, eval_every=2, save_every=2, keep=2))
     assert [p.name for p in checkpoints(run.folder)] == ["step-00000012", "step-00000010", "step-00000004"]
 

@@ -4,7 +4,7 @@
 with a Reader and one line in READERS.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +62,7 @@ def read(
     sources: Sources,
     *,
     column: str | None = None,
+    also: Sequence[str] = (),
     skipped: OnSkipped | None = None,
     limits: Limits = Limits(),  # noqa: B008  # frozen
 ) -> Iterator[Document]:
@@ -70,6 +71,7 @@ def read(
     Args:
         sources: a path or several; "python:" stands for the standard library's sources and help of this Python.
         column: the column or field of tables and JSON that holds the text; without it, `columns.choose` finds it.
+        also: further columns, to be kept in each Document's meta under their names; a row without a value has none.
         skipped: called for everything that is left out or read with a loss. Failures in files that you name are errors,
             failures in files found in a folder or an archive come here.
         limits: what compressed files may unfold to.
@@ -90,7 +92,7 @@ def read(
 
     count = 0
     for part in find(sources, skipped=note, limits=limits):
-        for document in read_part(part, column=column, skipped=note, limits=limits):
+        for document in read_part(part, column=column, also=also, skipped=note, limits=limits):
             count += 1
             yield document
     if not count:
@@ -122,6 +124,7 @@ def read_part(
     part: Part,
     *,
     column: str | None = None,
+    also: Sequence[str] = (),
     skipped: OnSkipped | None = None,
     limits: Limits = Limits(),  # noqa: B008  # frozen
 ) -> Iterator[Document]:
@@ -129,10 +132,11 @@ def read_part(
     try:
         with os_errors(part.name):
             if part.suffix == ".zip":
-                yield from _archive(part, column, limits, skipped)
+                yield from _archive(part, column, tuple(also), limits, skipped)
             else:
                 with opened(part, limits) as stream:
-                    yield from _documents(Input(part.name, stream, part, column, limits, skipped), part.suffix)
+                    source = Input(part.name, stream, part, column, limits, skipped, tuple(also))
+                    yield from _documents(source, part.suffix)
     except CutawayError as error:
         if part.asked or isinstance(error, MissingExtra):
             raise
@@ -140,7 +144,9 @@ def read_part(
             skipped(skipped_for(part.name, error))
 
 
-def _archive(part: Part, column: str | None, limits: Limits, skipped: OnSkipped | None) -> Iterator[Document]:
+def _archive(
+    part: Part, column: str | None, also: tuple[str, ...], limits: Limits, skipped: OnSkipped | None
+) -> Iterator[Document]:
     """The documents of a zip's members; one that cannot be read is reported, and the others go on."""
     for name, stream, problem in members(part, limits):
         suffix = suffixes(name)[0]
@@ -148,7 +154,7 @@ def _archive(part: Part, column: str | None, limits: Limits, skipped: OnSkipped 
             if stream is None:
                 raise InputError(problem)
             member = replace(part, name=name, start=0, stop=None)
-            source = Input(name, stream, member, column, limits, skipped)
+            source = Input(name, stream, member, column, limits, skipped, also)
             yield from _documents(source, suffix if suffix in READERS else "")
         except MissingExtra:
             raise
@@ -169,7 +175,7 @@ def _documents(source: Input, suffix: str) -> Iterator[Document]:
     reader = READERS[suffix]
     if not reader.binary:
         stream = as_utf8(source.stream)
-        source = Input(source.name, stream, source.part, source.column, source.limits, source.on_skipped)
+        source = replace(source, stream=stream)
         if problem := not_text(stream.peek(1)[:8192]):
             raise InputError(f"{source.name} is not text: it is {problem}")
     yield from reader.read(source)

@@ -93,6 +93,7 @@ class Input:
         stream: the bytes; text in UTF-16 or UTF-32 arrives as UTF-8.
         part: what was opened.
         column: the column the user asked for.
+        also: further columns to keep in Document.meta, under their names.
         limits: see Limits.
         on_skipped: who wants to know.
     """
@@ -103,6 +104,7 @@ class Input:
     column: str | None
     limits: Limits
     on_skipped: OnSkipped | None
+    also: tuple[str, ...] = ()
 
     def whole(self) -> bytes:
         """All bytes, for formats that cannot be streamed.

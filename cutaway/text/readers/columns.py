@@ -41,7 +41,20 @@ def choose(names: Collection[str], samples: Mapping[str, Sequence[str]], asked: 
     return max(samples, key=lambda name: sum(map(len, samples[name])) / max(1, len(samples[name])))
 
 
-def about(names: Sequence[str], text: str) -> dict[str, str]:
-    """The columns that go into Document.meta: column -> key."""
+def about(names: Sequence[str], text: str, also: Sequence[str] = (), where: str = "") -> dict[str, str]:
+    """The columns that go into Document.meta: column -> key.
+
+    Args:
+        names: every column.
+        text: the one with the text.
+        also: those the user asked for beside it, which keep their names.
+        where: the file, for messages.
+
+    Raises:
+        ConfigError: a column asked for does not exist.
+    """
+    for name in also:
+        if name not in names:
+            raise ConfigError(unknown(f"column in {where}", name, names))
     keys = {name: META_NAMES.get(name.strip().lower(), "") for name in names if name != text}
-    return {name: key for name, key in keys.items() if key}
+    return {name: key for name, key in keys.items() if key} | {name: name for name in also}

@@ -15,6 +15,7 @@ from cutaway.text.readers.plain import blocks
 from cutaway.text.readers.plain import split as split_lines
 from cutaway.text.readers.streams import opened
 
+_NOTHING = (None, "", [], {})  # 0 and false are something
 _BAD = (ValueError, RecursionError)  # json raises the latter for brackets nested thousands deep
 
 
@@ -65,8 +66,8 @@ def documents(records: Iterable[tuple[int, Any]], source: Input, prefix: str) ->
         if isinstance(value, dict):
             text = value.get(column)
             if not keys or value.keys() - keys.keys():
-                keys = dict.fromkeys(value, "") | about(list(value), column)
-            meta = {key: str(value[name]) for name, key in keys.items() if key and value.get(name)}
+                keys = dict.fromkeys(value, "") | about([*value, *source.also], column, source.also)
+            meta = {key: str(value[name]) for name, key in keys.items() if key and value.get(name) not in _NOTHING}
         if isinstance(text, str) and text.strip():
             yield Document(encodable(text), f"{prefix}:{number}", meta)
         else:
@@ -131,7 +132,8 @@ def read_json(source: Input) -> Iterator[Document]:
         lists = [v for v in inner if v and all(isinstance(item, dict | str) for item in v)]
         column = "" if lists else find_field([value], source.column, source.name)
         if column and isinstance(value[column], str):
-            meta = {key: str(value[name]) for name, key in about(list(value), column).items() if value[name]}
+            others = about(list(value), column, source.also, source.name)
+            meta = {key: str(value[name]) for name, key in others.items() if value[name] not in _NOTHING}
             yield Document(encodable(value[column]), source.name, meta)
         elif lists:
             yield from documents(enumerate(max(lists, key=len), 1), source, source.name)

@@ -28,7 +28,8 @@ def read_parquet(source: Input) -> Iterator[Document]:
     file = _open(io.BytesIO(source.whole()) if packed else source.part.path, source.name)
     try:
         column = _choose(file, source.column or source.part.column or None, source.name)
-        others = about([name for name in file.schema_arrow.names if _is_text(file, name)], column)
+        texts = [name for name in file.schema_arrow.names if _is_text(file, name) or name in source.also]
+        others = about(texts, column, source.also, source.name)
         groups = range(file.num_row_groups)[source.part.start : source.part.stop]
         row = sum(file.metadata.row_group(group).num_rows for group in range(source.part.start))
         size, allowed, empty = 0, source.limits.allowed(source.part.size), 0
@@ -42,7 +43,7 @@ def read_parquet(source: Input) -> Iterator[Document]:
                 if not text or not text.strip():
                     empty += 1
                     continue
-                meta = {key: values[index] for key, values in metas.items() if values[index]}
+                meta = {key: str(values[index]) for key, values in metas.items() if values[index] not in (None, "")}
                 size += len(text)
                 if size > allowed:
                     raise InputError(_too_much(source.name, allowed))

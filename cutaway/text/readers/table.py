@@ -72,7 +72,10 @@ def read_table(source: Input, *, delimiters: str) -> Iterator[Document]:
         names = [str(number + 1) for number in range(len(head))]
     samples = {name: [row[i] for _, row in sample if i < len(row)] for i, name in enumerate(names)}
     column = choose(names, samples, asked, source.name)
-    where, others = names.index(column), [(names.index(name), key) for name, key in about(names, column).items()]
+    where, others = (
+        names.index(column),
+        [(names.index(n), key) for n, key in about(names, column, source.also, source.name).items()],
+    )
     empty = 0
     for line, row in chain(sample, lines):
         if where >= len(row) or not row[where].strip():
