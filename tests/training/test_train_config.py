@@ -72,7 +72,7 @@ def test_networks():
         made(network="gru-clasic")
     with pytest.raises(ConfigError, match="did you mean width"):
         made(network={"widht": 3})
-    with pytest.raises(ConfigError, match="a network whose head is 'causal_lm', but network.head is 'none'"):
+    with pytest.raises(ConfigError, match=r"a network whose head is .causal_lm., but network.head is .none."):
         made(network={"head": "none"})
 
 
