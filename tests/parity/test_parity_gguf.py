@@ -257,6 +257,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "windows of Mistral": ({"windows": (4, 4)}, "llama", "windows"),
     "two windows": ({"windows": (4, 5)}, "phi3", "windows"),
     "an activation": ({"activation": "relu"}, "llama", "activation"),
+    "another head": ({"head": "none"}, "llama", "head is 'none', there it is 'causal_lm'"),
     "a capped output": ({"logit_cap": 4.0}, "llama", "logit_cap"),
     "a scale": ({"attention_scale": 1.0}, "llama", "attention_scale"),
     "an output bias": ({"qk_norm": True, "output_bias": True}, "qwen3", "output_bias"),

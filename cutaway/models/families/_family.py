@@ -171,7 +171,7 @@ class Family:
         defaults: what leaving a key out means.
         features: fields of ours that it always has so.
         rules: names and layouts of tensors.
-        heads: name of a class of architecture -> what stands on top.
+        heads: name of a class of architecture -> what stands on top; none: its configs name no class, and there is one.
         styles: head -> fields of ours that are always so under it; an activation of None is that of the layers.
         ignored: keys that change no number of a forward pass -> why.
         only: keys that are supported at these values alone.
@@ -224,7 +224,7 @@ class Family:
             if value is not None:
                 found[ours] = value
         try:
-            if self._has_head:
+            if self._names_head:
                 found |= read_head(keys, self.heads)
                 style = self.styles.get(found["head"], {})
                 found |= {ours: found["activation"] if value is None else value for ours, value in style.items()}
@@ -253,7 +253,7 @@ class Family:
         for theirs, ours in self.keys.items():
             value = getattr(config, ours)
             written[theirs] = spelled[value] if ours == "activation" else value
-        if self._has_head:
+        if self._names_head:
             written |= write_head(config, self.heads)
         written |= self.write(config)
         read = self.comparable(self.to_config(written, f"the {self.model_type} config"))
@@ -268,8 +268,9 @@ class Family:
         return written
 
     @property
-    def _has_head(self) -> bool:
-        return any(f.name == "head" for f in fields(self.config))
+    def _names_head(self) -> bool:
+        """Whether its configs name a class of architecture, and with it a head of ours."""
+        return bool(self.heads) and any(f.name == "head" for f in fields(self.config))
 
     def comparable(self, config: NetworkConfig) -> NetworkConfig:
         """The config with what computes the same spelled the same, where the architecture can only say it one way."""
