@@ -7,7 +7,7 @@ where llama.cpp can: also the cache of keys and values, which is float16 by defa
 import json
 import sys
 
-import llama_cpp
+import llama_cpp  # pyright: ignore[reportMissingImports]
 import numpy as np
 
 F32 = 0  # ggml's number for the type

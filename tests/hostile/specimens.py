@@ -18,8 +18,8 @@ from cutaway import save_model
 from cutaway.errors import ConfigError
 from cutaway.models import DecoderConfig, EncoderConfig, Model, RecurrentConfig, build_network
 from cutaway.models.families import FAMILIES, Family
-from cutaway.models.formats.gguf_models import ARCHITECTURES, _homes
-from cutaway.models.formats.gguf_write import write_gguf
+from cutaway.models.formats.gguf_architectures import ARCHITECTURES
+from cutaway.models.formats.gguf_models import write_network
 from cutaway.models.formats.huggingface import Origin
 from cutaway.models.ngram import NGram
 from cutaway.tokenizers import Tokenizer, TokenStore, train_tokenizer
@@ -95,33 +95,26 @@ def save_published(folder: Path, family: Family, head: str, text: Tokenizer) -> 
 
 def save_gguf(path: Path, architecture: str, kind: str, text: Tokenizer) -> Path:
     """A GGUF file of an architecture, its matrices stored as `kind`."""
-    features = dict(ARCHITECTURES[architecture].features)
-    config = DecoderConfig(text.vocab_size, 32, 2, 32, 4, 2, 8, 32, **{"tied": False, **features})
-    torch.manual_seed(0)
-    state = build_network(config).state_dict()
-    tensors = {
-        theirs: (state[ours].contiguous(), kind if state[ours].ndim == 2 else "F32")
-        for theirs, ours in _homes(config).items()
-        if ours in state
+    stated: dict[str, Any] = {
+        "block_count": 2,
+        "context_length": 32,
+        "embedding_length": 32,
+        "feed_forward_length": 32,
+        "attention.head_count": 4,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+        "attention.layer_norm_epsilon": 1e-6,
     }
+    stated = {key: stated[key] for key in ARCHITECTURES[architecture].needed} | {"vocab_size": text.vocab_size}
+    if architecture == "qwen3moe":
+        stated |= {"expert_count": 2, "expert_used_count": 1, "expert_feed_forward_length": 32}
+    if architecture == "llama":  # factors for pairs, as a tensor
+        stated |= {"rope_freqs.weight": [1.0, 2.0, 3.0, 4.0]}
+    config = ARCHITECTURES[architecture].to_config(stated)
+    torch.manual_seed(0)
     vocab = text.spec["model"]["vocab"]
     tokens = sorted(vocab, key=vocab.get) + list(text.special)
-    numbers = {
-        "block_count": config.layers,
-        "context_length": config.context,
-        "embedding_length": config.width,
-        "feed_forward_length": config.mlp_width,
-        "attention.head_count": config.heads,
-        "attention.head_count_kv": config.kv_heads,
-        "attention.key_length": config.head_dim,
-        "attention.layer_norm_rms_epsilon": config.norm_eps,
-        "rope.freq_base": config.rotary_base,
-        "rope.dimension_count": config.rotary_dim,
-    }
     metadata: dict[str, Any] = {
-        "general.architecture": architecture,
         "general.name": "small",
-        **{f"{architecture}.{key}": value for key, value in numbers.items()},
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": list(WORDS)[len(architecture) % len(WORDS)],
         "tokenizer.ggml.tokens": tokens,
@@ -130,7 +123,7 @@ def save_gguf(path: Path, architecture: str, kind: str, text: Tokenizer) -> Path
         "tokenizer.ggml.eos_token_id": text.end_of_text,
         "tokenizer.chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}",
     }
-    write_gguf(path, metadata, tensors)
+    write_network(build_network(config), path, kind, name=architecture, metadata=metadata)
     return path
 
 

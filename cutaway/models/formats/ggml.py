@@ -7,12 +7,16 @@ Shapes: N blocks; a block's numbers lie together.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-CHUNK = 4096  # blocks at a time, so that the steps between stay in the processor's cache
+# numbers at a time: the steps between stay in the processor's cache, and torch gives each of them to one thread, as it
+# does below this bound; threads that wait for each other after every step crawl where other programs compute too
+CHUNK = 32_767
+PARALLEL = 64  # chunks from which on they are shared among threads
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,19 @@ def dequantise(data: Tensor, kind: str, dtype: torch.dtype = torch.float32) -> T
         return aligned.view(how.dtype).to(dtype)
     blocks = data.view(-1, how.bytes)
     numbers = torch.empty(blocks.shape[0], how.numbers, dtype=dtype)
-    for start in range(0, blocks.shape[0], CHUNK):
-        numbers[start : start + CHUNK] = how.decode(blocks[start : start + CHUNK])
+    decode, step = how.decode, CHUNK // how.numbers
+
+    def fill(start: int) -> None:
+        numbers[start : start + step] = decode(blocks[start : start + step])
+
+    starts = range(0, blocks.shape[0], step)
+    if len(starts) < PARALLEL:
+        for start in starts:
+            fill(start)
+    else:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for _ in pool.map(fill, starts):
+                pass
     return numbers.view(-1)
 
 
