@@ -24,4 +24,6 @@ def with_special(tokenizer: Tokenizer, names: Sequence[str]) -> Tokenizer:
     spec = dict(tokenizer.spec, added_tokens=[*(tokenizer.spec.get("added_tokens") or []), *added])
     known = {id: name for name, id in tokenizer.special.items()}
     roles = {role: known[id] for role in ROLES if (id := getattr(tokenizer, role)) in known}
-    return Tokenizer(json.dumps(spec, ensure_ascii=False, indent=1) + "\n", roles=roles)
+    return Tokenizer(
+        json.dumps(spec, ensure_ascii=False, indent=1) + "\n", roles=roles, chat_template=tokenizer.chat_template
+    )

@@ -155,7 +155,10 @@ class StoreWriter:
                 kind=self._kind,
                 labels=tuple(labels),
             )
-            write_json(self._room / STORE_JSON, to_dict(info))
+            record = to_dict(info)
+            if self._kind == "texts":  # as it was before there were others
+                del record["kind"], record["labels"]
+            write_json(self._room / STORE_JSON, record)
 
     def __enter__(self) -> Self:
         return self

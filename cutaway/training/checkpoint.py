@@ -166,7 +166,7 @@ def load_checkpoint(folder: Path, model: Model, helpers: Mapping[str, Network], 
     """
     load_weights(model.network, inside(folder, WEIGHTS))
     for name, helper in helpers.items():
-        load_weights(helper, inside(folder, f"{name}/{WEIGHTS}"))
+        load_weights(helper, inside(folder / name, WEIGHTS))
     optimizer.load(read_tensors(inside(folder, OPTIMIZER)))
     return build(State, read_json(inside(folder, STATE)), where=str(folder / STATE))
 

@@ -241,6 +241,15 @@ class Examples(Objective):
         return list(dict.fromkeys(split.source(number * split.group) for number in starts))
 
 
+def need_head(name: str, network: Any, head: str) -> None:
+    """Raise ConfigError unless the network has the head that an objective trains."""
+    if network.head != head:
+        raise ConfigError(
+            f"the objective {name!r} trains a network whose head is {head!r}, but network.head is {network.head!r}; "
+            "leave it out"
+        )
+
+
 def padded(texts: Sequence[np.ndarray], filler: int) -> Tensor:
     """Ids of different lengths as (B, T) int64, T that of the longest, the rest filled up."""
     out = np.full((len(texts), max(1, *map(len, texts))), filler, np.int64)
@@ -252,12 +261,3 @@ def padded(texts: Sequence[np.ndarray], filler: int) -> Tensor:
 def draws(row_keys: np.ndarray, count: int, length: int) -> Tensor:
     """(count, B, T) float64 in [0, 1); each row's follow from its key."""
     return torch.from_numpy(np.ascontiguousarray(uniform(row_keys, count, length)))
-
-
-def need_head(name: str, network: Any, head: str) -> None:
-    """Raise ConfigError unless the network has the head that an objective trains."""
-    if network.head != head:
-        raise ConfigError(
-            f"the objective {name!r} trains a network whose head is {head!r}, but network.head is {network.head!r}; "
-            "leave it out"
-        )
