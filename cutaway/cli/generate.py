@@ -4,6 +4,7 @@ import dataclasses
 import json as json_format
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +19,7 @@ from cutaway.models import load_model
 def generate(
     model: Annotated[str, typer.Argument(help="A run folder or a model folder.")],
     prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", "-p", help="What to continue; - reads it from stdin (repeat).")
+        list[str] | None, typer.Option("--prompt", "-p", help="What to continue, or a sound file; - is stdin (repeat).")
     ] = None,
     max_new_tokens: Annotated[
         int | None,
@@ -35,7 +36,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object (a list for several prompts).")] = False,
 ) -> None:
-    """Continue a prompt.
+    """Continue a prompt; of an encoder–decoder, answer it.
 
     Examples:
       cutaway generate run --prompt "def main(" --temperature 0.7
@@ -54,12 +55,16 @@ def generate(
     loaded = load_model(model)
     for note in loaded.generation.notes:
         print(f"note: {harmless(note)}", file=sys.stderr)
+    listens = loaded.mel is not None
+    sources: list[Any] = [Path(name) for name in prompts] if listens else prompts
     if json:
-        shown = [dataclasses.asdict(made) for made in generate_text(loaded, prompts, seed=seed, **options)]
+        made = [generate_text(loaded, source, seed=seed + i, **options) for i, source in enumerate(sources)]
+        shown = [dataclasses.asdict(one) for one in made]
         print(json_format.dumps(shown if len(shown) > 1 else shown[0], ensure_ascii=False))
         return
-    for number, text in enumerate(prompts):
-        _show(text, stream(loaded, text, seed=seed + number, **options))
+    apart = "\n" if loaded.config.kind == "seq2seq" else ""  # a target does not continue its source
+    for number, source in enumerate(sources):
+        _show(f"{source}{apart}", stream(loaded, source, seed=seed + number, **options))
 
 
 def _from_stdin() -> str:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cutaway.errors import ConfigError, DamagedFile, unknown
+from cutaway.tokenizers.sentencepiece import merges_of
+from cutaway.tokenizers.spec import template
 from cutaway.tokenizers.tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # kinds of token
@@ -111,35 +113,16 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "the GGUF file
     }
     first = metadata.get("tokenizer.ggml.add_bos_token", model == "llama" or _cut(metadata, where) in BEGINS)
     last = metadata.get("tokenizer.ggml.add_eos_token", False)
-    around = (roles.get("begin_of_text") if first is True else None, roles.get("end_of_text") if last is True else None)
-    template = metadata.get("tokenizer.chat_template")
+    asked = {"begin_of_text": first is True, "end_of_text": last is True}
+    before, after = ([(roles[r], tokens.index(roles[r]))] if r in roles and asked[r] else [] for r in asked)
+    around = template(before, after, [*after, *before]) if before or after else None
+    chat = metadata.get("tokenizer.chat_template")
     return Tokenizer(
-        json.dumps(spec | {"post_processor": _around(*around, tokens)}, ensure_ascii=False),
+        json.dumps(spec | {"post_processor": around}, ensure_ascii=False),
         roles=roles,
         where=where,
-        chat_template=template if isinstance(template, str) else None,
+        chat_template=chat if isinstance(chat, str) else None,
     )
-
-
-def _around(first: str | None, last: str | None, tokens: list[str]) -> dict[str, Any] | None:
-    """The post-processor that puts these tokens around a text."""
-    named = [name for name in (first, last) if name is not None]
-    if not named:
-        return None
-
-    def place(text: str) -> list[dict[str, Any]]:
-        pieces: list[dict[str, Any]] = [{"Sequence": {"id": text, "type_id": 0}}]
-        if first is not None:
-            pieces.insert(0, {"SpecialToken": {"id": first, "type_id": 0}})
-        return pieces + ([{"SpecialToken": {"id": last, "type_id": 0}}] if last is not None else [])
-
-    known = {name: {"id": name, "ids": [tokens.index(name)], "tokens": [name]} for name in named}
-    return {
-        "type": "TemplateProcessing",
-        "single": place("A"),
-        "pair": place("A") + place("B"),
-        "special_tokens": known,
-    }
 
 
 def _cut(metadata: Mapping[str, Any], where: str) -> str:
@@ -203,18 +186,13 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: list[str], kinds: list[A
         "pre_tokenizer": None,
         "decoder": {"type": "Sequence", "decoders": decoders},
         "model": _bpe(
-            tokens, merges_of(normal), unk_token=unknowns[0] if unknowns else None, fuse_unk=True, byte_fallback=True
+            tokens,
+            merges_of(normal, where),
+            unk_token=unknowns[0] if unknowns else None,
+            fuse_unk=True,
+            byte_fallback=True,
         ),
     }
-
-
-def merges_of(scores: Mapping[str, float]) -> list[list[str]]:
-    """Every way to make a token of two others, those of the best score first."""
-    found: list[tuple[str, str]] = []
-    for token in sorted(scores, key=lambda token: -scores[token]):  # a stable order: equal scores stay as they come
-        halves = ((token[:i], token[i:]) for i in range(1, len(token)))
-        found += [(left, right) for left, right in halves if left in scores and right in scores]
-    return [list(pair) for pair in found]
 
 
 KINDS = {"gpt2": _gpt2, "llama": _sentencepiece}

@@ -15,7 +15,7 @@ SentencePiece's way: it drops what follows a known beginning within five bytes, 
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,14 +108,7 @@ def bpe_spec(
         DamagedFile: lists that do not fit each other, a piece twice, or no such unknown piece.
     """
     _check(pieces, scores, types, unk, where)
-    score = {piece: s for piece, s, kind in zip(pieces, scores, types, strict=True) if kind in (NORMAL, UNUSED)}
-    merges: list[tuple[float, int, str]] = []
-    for piece, value in score.items():
-        cuts = range(1, len(piece))
-        merges += [(-value, cut, piece) for cut in cuts if piece[:cut] in score and piece[cut:] in score]
-        if len(merges) > MOST_MERGES + 16 * len(pieces):
-            raise DamagedFile(f"{where} has pieces that fall into others in far more ways than those of any language")
-    merges.sort()
+    mergeable = {piece: s for piece, s, kind in zip(pieces, scores, types, strict=True) if kind in (NORMAL, UNUSED)}
     frozen = any(kind == USER_DEFINED for kind in types)
     model = {
         "type": "BPE",
@@ -127,9 +120,25 @@ def bpe_spec(
         "byte_fallback": rules.byte_fallback,
         "ignore_merges": frozen,  # a user-defined piece, which the pre-tokenizer cuts out, is made by no merge
         "vocab": {piece: id for id, piece in enumerate(pieces)},
-        "merges": [[piece[:cut], piece[cut:]] for _, cut, piece in merges],
+        "merges": merges_of(mergeable, where),
     }
     return _spec(model, pieces, types, rules)
+
+
+def merges_of(scores: Mapping[str, float], where: str) -> list[list[str]]:
+    """Every way to make a piece of two others, those of the best score first.
+
+    Raises:
+        DamagedFile: there are far too many.
+    """
+    merges: list[tuple[float, int, str]] = []
+    for piece, value in scores.items():
+        cuts = range(1, len(piece))
+        merges += [(-value, cut, piece) for cut in cuts if piece[:cut] in scores and piece[cut:] in scores]
+        if len(merges) > MOST_MERGES + 16 * len(scores):
+            raise DamagedFile(f"{where} has pieces that fall into others in far more ways than those of any language")
+    merges.sort()
+    return [[piece[:cut], piece[cut:]] for _, cut, piece in merges]
 
 
 def _check(pieces: Sequence[str], scores: Sequence[float], types: Sequence[int], unk: int, where: str) -> None:

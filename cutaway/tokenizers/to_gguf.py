@@ -20,8 +20,8 @@ from cutaway.tokenizers.from_gguf import (
     UNUSED,
     USER_DEFINED,
     WORDS,
-    merges_of,
 )
+from cutaway.tokenizers.sentencepiece import merges_of
 from cutaway.tokenizers.spec import BYTE_TOKEN, build_tokenizer, is_byte_level, parts
 from cutaway.tokenizers.tokenizer import Tokenizer
 
@@ -155,7 +155,7 @@ def _scores(tokenizer: Tokenizer) -> dict[str, float]:
     }
     order = [left + right for left, right in merges]
     grouped = all(a == b or scores[a] > scores[b] for a, b in pairwise(order))
-    if not grouped or {tuple(pair) for pair in merges_of(plain)} != set(merges):
+    if not grouped or {tuple(pair) for pair in merges_of(plain, str(tokenizer))} != set(merges):
         raise ConfigError(f"{NAMELESS} these merges: no scores of the tokens make SentencePiece merge as they do")
     return singles | scores
 

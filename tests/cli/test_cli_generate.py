@@ -7,12 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from cutaway.cli import main
 from cutaway.generation import generate
-from cutaway.models import Decoder, DecoderConfig, Model, load_model, save_model
+from cutaway.models import (
+    Decoder,
+    DecoderConfig,
+    Model,
+    build_network,
+    config_from_dict,
+    load_model,
+    save_model,
+)
 from cutaway.tokenizers import train_tokenizer
 
 
@@ -102,3 +112,26 @@ def test_a_terminal_gets_colour_and_no_commands_from_the_model(folder: str, tmp_
     os.close(ours)
     assert shown.startswith(b"\x1b[2ma\tb\\x1b[2J\x1b[0m")  # dim, the prompt with its escape spelled out, no longer dim
     assert shown.count(b"\x1b") == 2
+
+
+def test_an_encoder_decoder_answers_a_text_or_a_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tokenizer = train_tokenizer(["the cat sat on the mat"], "char", 300)
+    size = {"vocab_size": tokenizer.vocab_size, "context": 40, "layers": 1, "width": 16, "heads": 2}
+    sound = tmp_path / "tone.wav"
+    soundfile.write(sound, np.sin(np.arange(8_000) / 9).astype(np.float32), 16_000)
+    heard = {"source": "audio", "mel_bins": 20, "source_context": 1500}
+    for fields, prompt, source in (({}, "a cat", "a cat"), (heard, str(sound), sound)):
+        torch.manual_seed(0)
+        model = Model(build_network(config_from_dict({"kind": "seq2seq", **size, **fields})), tokenizer)
+        with torch.no_grad():
+            for parameter in model.network.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+        folder = str(save_model(model, tmp_path / str(len(fields))))
+        expected = generate(load_model(folder), source, max_new_tokens=9, temperature=0)
+        command = ["generate", folder, "-p", prompt, "-n", "9", "--temperature", "0"]
+        assert main(command) == 0
+        assert capsys.readouterr().out == f"{prompt}\n{expected.text}\n"
+        assert main([*command, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["ids"] == expected.ids
+    assert main(["generate", folder, "-p", "no such file.wav"]) == 2
+    assert "no such file.wav does not exist" in capsys.readouterr().err
