@@ -108,7 +108,9 @@ class Sinusoids(nn.Module):
         self.context, self.width, self.compute = context, width, compute
         self.first = min(context, 2048, max(1, 2**20 // width))
         self.table: Tensor
-        self.register_buffer("table", compute(self.first, width).float(), persistent=False)
+        self.register_buffer("table", torch.empty(0, width), persistent=False)
+        if not self.table.is_meta:  # a network of shapes alone computes it when it is given its weights
+            self.table = compute(self.first, width).float()
 
     def restore(self, like: Tensor) -> None:
         """Compute the table in the dtype and on the device of another tensor."""
