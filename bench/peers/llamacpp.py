@@ -1,4 +1,4 @@
-"""llama.cpp's side of `bench/gguf.py`: reads a job as JSON from stdin, prints what it made as JSON.
+"""llama.cpp's side of `bench/export.py`: reads a job as JSON from stdin, prints what it made as JSON.
 
 The job: {"file": a .gguf, "texts": […], "prompts": [[ids] …], "count": tokens to make, "context": …}. All in float32
 where llama.cpp can: also the cache of keys and values, which is float16 by default.

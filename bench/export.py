@@ -177,7 +177,7 @@ def main() -> None:
         figures["same_greedy_tokens_rounded"] = _bench.figure(
             [found[name]["greedy"] for name in few], ">= 0.5", cutaway=", ".join(few), **words
         )
-    _bench.report("gguf", figures, packages=["torch", "gguf"], quick=options.quick, shares=found)
+    _bench.report("export", figures, packages=["torch", "gguf"], quick=options.quick, shares=found)
 
 
 if __name__ == "__main__":
