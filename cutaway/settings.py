@@ -1,6 +1,7 @@
 """Small frozen configs from plain data: unknown keys get near matches, wrong types get named, nothing is dropped."""
 
 import dataclasses
+import math
 import sys
 import types
 import typing
@@ -49,6 +50,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 def _fit(value: Any, hint: Any, name: str) -> Any:
     """`value` as the type `hint`, or ConfigError naming what was given and expected."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number, but {value!r} was given")
     if origin in (typing.Union, types.UnionType):
         for choice in args:
             try:
@@ -74,7 +77,7 @@ def _fit(value: Any, hint: Any, name: str) -> Any:
         if isinstance(value, Mapping):
             return build(hint, value, where=name)
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not abs(value) <= sys.float_info.max:  # an int may be larger than any float; and of no use is what is NaN
+        if abs(value) > sys.float_info.max:  # an int may be larger than any float
             raise ConfigError(f"{name} must be a finite number, but {value!r} was given")
         return float(value)
     elif hint is int and isinstance(value, int) and not isinstance(value, bool):

@@ -29,7 +29,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "output_logits": (),
     "output_scores": (),
     "disable_compile": (),
-    "trust_remote_code": (),  # there is no code
     "num_beams": (1,),
     "num_beam_groups": (1,),
     "num_return_sequences": (1,),

@@ -247,7 +247,7 @@ def make_all(root: Path) -> dict[str, list[Path]]:
     run_root = root / "run"
     loop.matmul_rate = lambda dtype: 1e11  # pyright: ignore[reportAttributeAccessIssue]  # it only serves a figure
     network = {"layers": 1, "width": 8, "heads": 2}
-    plan = TrainConfig(str(store), str(run_root / "r"), network, context=8, batch=2, steps=2, dtype="fp32")
+    plan = TrainConfig(str(store), str(run_root / "r"), network=network, context=8, batch=2, steps=2, dtype="fp32")
     train(replace(plan, compile="off", tensorboard="off", eval_tokens=16, threads=1, eval_every=1, save_every=1))
     add("run", run_root / "r")
     folder = add("ngram", root / "ngram" / "n")

@@ -231,7 +231,7 @@ def test_the_command_tells_what_is_not_used(made: Path, tmp_path: Path, capsys: 
     [
         ({"temperature": "hot"}, ConfigError, "temperature in .*generation_config.json must be float"),
         ({"temperature": -1}, ConfigError, "temperature in .* must be at least 0"),
-        ({"temperature": 1e400}, ConfigError, "temperature in .* must be at least 0, but is inf"),
+        ({"temperature": 1e400}, ConfigError, "temperature in .* must be a finite number, but inf"),
         ({"eos_token_id": "</s>"}, ConfigError, "eos_token_id in"),
         ({"eos_token_id": [-7]}, ConfigError, "the token -7"),
         ({"suppress_tokens": [[1]]}, ConfigError, "suppress_tokens in"),

@@ -57,7 +57,7 @@ def test_one_worker_is_this_process() -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_errors_arrive_as_what_they_are(count: int) -> None:
     with Workers(count, work) as pool:
-        with pytest.raises(ConfigError, match="wrong: 中\ud800"):
+        with pytest.raises(ConfigError, match=r"wrong: 中\\ud800"):
             list(pool.map([{"do": "wrong", "text": "中\ud800"}]))
         with pytest.raises((RuntimeError, ZeroDivisionError), match=r"division|ZeroDivisionError"):
             list(pool.map([{"do": "bug"}]))
