@@ -48,7 +48,7 @@ class TrainConfig:
     minutes: float | None = None  # plan the steps to end, evaluation included, after this time
     optimizer: Literal["muon", "adamw", "adam", "momentum", "sgd"] = "muon"
     lr: float | None = None  # peak learning rate; None: the optimiser's usual one
-    lr_rest: float = 0.01  # of what Muon leaves to AdamW (embeddings, norms, biases, the output matrix)
+    lr_rest: float | None = None  # of what Muon leaves to AdamW (embeddings, outputs, norms); None: the objective's
     schedule: Literal["wsd", "cosine", "constant"] = "wsd"  # warm-up, stable, decay; or half a cosine; or flat
     warmup: int | None = None  # steps of linear warm-up; None: 1 % of the steps, 10 to 200
     cooldown: float = 0.5  # share of the steps in which "wsd" decays
@@ -108,7 +108,12 @@ class TrainConfig:
     def rules(self) -> OptimizerConfig:
         """What moves the weights."""
         return OptimizerConfig(
-            self.optimizer, self.lr or 0.0, self.lr_rest, self.momentum, self.betas, self.weight_decay
+            self.optimizer,
+            self.lr or 0.0,
+            self.objective.lr_rest if self.lr_rest is None else self.lr_rest,
+            self.momentum,
+            self.betas,
+            self.weight_decay,
         )
 
 

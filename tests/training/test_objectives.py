@@ -182,6 +182,12 @@ def test_as_plain_data_and_back(name: str):
     assert objective_from(objective_to_dict(config.objective)) == config.objective
 
 
+def test_the_usual_rate_of_embeddings_is_the_objectives(tiny: Tiny):
+    assert tiny().rules.lr_rest == 0.01
+    assert tiny(objective="masked").rules.lr_rest == 0.002
+    assert tiny(objective="masked", lr_rest=0.5).rules.lr_rest == 0.5
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

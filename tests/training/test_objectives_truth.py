@@ -98,7 +98,7 @@ def states_of(store: TokenStore, ids: Tensor) -> Tensor:
 def test_a_masked_model_recovers_a_markov_source(chain: Path):
     """A hidden letter's chances are those between its neighbours, and the loss is their entropy."""
     table, T = transitions(), 12
-    run = learn(chain, {"name": "masked", **ONE, "rate": 0.25}, steps=300)
+    run = learn(chain, {"name": "masked", **ONE, "rate": 0.25}, steps=300, lr_rest=0.01)
     network, store = run.model.network.eval(), TokenStore.open(chain)
     valid, mask = store["valid"], store.tokenizer.mask
     texts = torch.from_numpy(valid.window(0, 300 * T).reshape(300, T))
@@ -164,7 +164,7 @@ def test_a_discriminator_finds_replaced_letters_as_well_as_can_be(
     table, T = transitions(), 12
     objective = objective_from({"name": "replaced", **ONE})
     network = {"layers": 2, "width": 32, "heads": 2}
-    run = learn(chain, objective, steps=steps, network=network, lr=0.015, out=str(tmp_path / "run"))
+    run = learn(chain, objective, steps=steps, network=network, lr=0.015, lr_rest=0.01, out=str(tmp_path / "run"))
     store = TokenStore.open(chain)
     generator = load_model(checkpoints(run.folder)[0] / "generator").network.eval()
     discriminator = run.model.network.eval()

@@ -80,6 +80,7 @@ class Objective(ABC):
         data: what the store must hold: "texts" (any does), "pairs" or "labels".
         speaks: whether the trained network continues a prompt, so that samples can be shown.
         counted: whether an n-gram model's loss can be compared with it.
+        lr_rest: usual learning rate of embeddings, outputs and norms beside Muon.
         unit: of the loss, for people.
         shown: names of the figures that say most.
         whole: whether every token passes through every parameter, so that 6 · parameters · tokens is the work done.
@@ -90,6 +91,7 @@ class Objective(ABC):
     data: ClassVar[str] = "texts"
     speaks: ClassVar[bool] = False
     counted: ClassVar[bool] = False
+    lr_rest: ClassVar[float] = 0.01
     unit: ClassVar[str] = "nats a token"
     shown: ClassVar[tuple[str, ...]] = ("accuracy",)
     whole: ClassVar[bool] = True

@@ -118,6 +118,7 @@ class Hiding(Windows):
     whole_words: bool = False  # all tokens of a word or none
 
     kinds: ClassVar[tuple[str, ...]] = ("encoder",)
+    lr_rest: ClassVar[float] = 0.002  # few tokens are asked about, so a shared embedding's gradient is noisy
 
     def __post_init__(self) -> None:
         check_shares(self.rate, self.hidden, self.random)
