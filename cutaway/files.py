@@ -17,6 +17,7 @@ from cutaway.errors import DamagedFile, InputError
 MANIFEST = "manifest.json"
 LARGEST_JSON = 32 * 2**20  # bytes; the largest published index of shards has some 9 MB
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
+HALVES = re.compile(r"\\u[dD][89a-fA-F]")  # how those begin that go in pairs
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 

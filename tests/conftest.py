@@ -28,6 +28,7 @@ CHECKED = [
     "cutaway.models.quantised",
     "cutaway.models.rotary",
     "cutaway.models.seq2seq",
+    "cutaway.models.seq2seq_layers",
     "cutaway.models.sight",
     "cutaway.text.audio",
     "cutaway.tokenizers.order",

@@ -105,6 +105,7 @@ class Tokenizer:
         known = {"end_of_text": END_OF_TEXT, "pad": PAD, "mask": MASK} if roles is None else roles
         for name in ROLES:
             setattr(self, name, self._marked.token_to_id(known.get(name, "")))
+        self._kind = _kind(spec)
         self.joins = is_byte_level(spec)
         self.exact = is_exact(spec)
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 65536 else np.uint32)
@@ -123,13 +124,7 @@ class Tokenizer:
     @property
     def kind(self) -> str:
         """Which of the KINDS it is."""
-        model = self.spec["model"]
-        if model["type"] != "BPE" or model["merges"]:
-            return {"BPE": "bpe", "Unigram": "unigram", "WordPiece": "wordpiece"}.get(model["type"], "word")
-        patterns = [
-            p.get("pattern", {}).get("Regex") for p in parts(self.spec, "pre_tokenizer") if p["type"] == "Split"
-        ]
-        return "char" if patterns == [ONE_CHARACTER] else "word"
+        return self._kind
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.kind}, {self.vocab_size:,} tokens, {self.fingerprint[:8]})"
@@ -370,6 +365,14 @@ class TextStream:
         """The text that the ids not yet shown add to those before them, whose company decides about spaces."""
         before = self._tokenizer.decode(self._ids[: self._shown])
         return self._tokenizer.decode(self._ids)[len(before) :]
+
+
+def _kind(spec: Spec) -> str:
+    model = spec["model"]
+    if model["type"] != "BPE" or model["merges"]:
+        return {"BPE": "bpe", "Unigram": "unigram", "WordPiece": "wordpiece"}.get(model["type"], "word")
+    patterns = [p.get("pattern", {}).get("Regex") for p in parts(spec, "pre_tokenizer") if p["type"] == "Split"]
+    return "char" if patterns == [ONE_CHARACTER] else "word"
 
 
 def printable(data: bytes) -> str:

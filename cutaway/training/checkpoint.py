@@ -90,6 +90,7 @@ def read_config(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
     config = train_config(record.pop("config"), where=str(folder / CONFIG))
     data, notes = record.get("data"), record.get("notes")
     whole = isinstance(data, dict) and isinstance(notes, list) and all(isinstance(note, str) for note in notes)
+    whole &= "auto" not in (config.dtype, config.compile) and config.steps is not None  # every choice was made
     counts = [record.get(name, 1) for name in ("threads", "processes")]
     if not whole or not all(type(count) is int and 1 <= count <= MOST_THREADS for count in counts):
         raise DamagedFile(f"{folder / CONFIG} lacks what a run writes into it; restore it or start the run anew")

@@ -16,7 +16,7 @@ import torch
 
 from cutaway import save_model
 from cutaway.errors import ConfigError
-from cutaway.models import DecoderConfig, EncoderConfig, Model, RecurrentConfig, build_network
+from cutaway.models import DecoderConfig, EncoderConfig, Model, RecurrentConfig, Seq2SeqConfig, build_network
 from cutaway.models.families import FAMILIES, Family
 from cutaway.models.formats.gguf_architectures import ARCHITECTURES
 from cutaway.models.formats.gguf_models import write_network
@@ -220,6 +220,7 @@ def make_all(root: Path) -> dict[str, list[Path]]:
         "decoder": DecoderConfig(text.vocab_size, 32, 2, 8, 2, experts=2, experts_used=1, windows=(0, 4)),
         "sinusoidal": DecoderConfig(text.vocab_size, 32, 1, 8, 2, position="sinusoidal", tied=False),
         "encoder": EncoderConfig(text.vocab_size, 32, 2, 8, 2),
+        "seq2seq": Seq2SeqConfig(text.vocab_size, 32, 24, 1, 2, 8, 2),
         "gru": RecurrentConfig(text.vocab_size, 32, 1, 8, 8, tied=True),
         "lstm": RecurrentConfig(text.vocab_size, 32, 2, 8, 8, cell="lstm"),
     }

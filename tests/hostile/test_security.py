@@ -33,7 +33,9 @@ from cutaway.models.formats.huggingface import INDEX, PICKLED
 from cutaway.models.hub import WANTED, fetch
 from cutaway.models.ngram import NGram
 from cutaway.text.readers import Limits, read
-from cutaway.tokenizers import Tokenizer, TokenStore
+from cutaway.tokenizers import Tokenizer, TokenStore, train_tokenizer
+from cutaway.training.checkpoint import CONFIG as RUN_CONFIG
+from cutaway.training.checkpoint import read_config
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = sorted((ROOT / "cutaway").rglob("*.py"))
@@ -370,6 +372,23 @@ def test_t5_messages_are_one_short_line_that_a_terminal_can_show(copy: Copy):
     assert said.isprintable()
     assert r"\x1b[2J\n\x00xxx" in said
     assert len(said) < 4000
+
+
+def test_t5_a_tokenizer_tells_what_it_is_without_reading_its_file_again():
+    """What is said in a message may not need the memory of a file that just failed."""
+    made = train_tokenizer([TEXT], "char", 300)
+    assert repr(made).startswith("Tokenizer(char, ")
+    assert "spec" not in vars(made)
+
+
+def test_t5_a_run_in_which_choices_are_open_is_refused(copy: Copy):
+    for name, value in (("dtype", "auto"), ("compile", "auto"), ("steps", None)):
+        folder = copy("run/r")
+        record = json.loads((folder / RUN_CONFIG).read_text())
+        record["config"][name] = value
+        (folder / RUN_CONFIG).write_text(json.dumps(record))
+        with pytest.raises(DamagedFile, match="lacks what a run writes into it"):
+            read_config(folder)
 
 
 # T6: decoded sizes

@@ -12,7 +12,7 @@ from cutaway import load_model, record, replace, save_model
 from cutaway.errors import ConfigError, DamagedFile, InputError
 from cutaway.interp import ledger, surprisal
 from cutaway.models import DecoderConfig, Model, Seq2Seq, Seq2SeqConfig, build_network
-from cutaway.models.seq2seq import relative_buckets
+from cutaway.models.seq2seq_layers import relative_buckets
 from cutaway.text.audio import MelConfig, log_mel
 from cutaway.tokenizers import Tokenizer, train_tokenizer
 
