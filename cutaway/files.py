@@ -16,8 +16,8 @@ from cutaway.errors import DamagedFile, InputError
 
 MANIFEST = "manifest.json"
 LARGEST_JSON = 32 * 2**20  # bytes; the largest published index of shards has some 9 MB
-HALF = re.compile(r"\\u[dD][89a-fA-F]")
-HALVES = re.compile(r"\\u[dD][89a-fA-F]")  # how those begin that go in pairs
+ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # two of them are one character
+HALF = re.compile("[\ud800-\udfff]")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
@@ -124,11 +124,25 @@ def parse_json(data: bytes | str, where: str) -> Any:
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
         value = json.loads(text, object_pairs_hook=_once)
-        if HALF.search(text):  # an escape may be half a character, which no text can hold
-            json.dumps(value, ensure_ascii=False).encode()
+        if ESCAPED_HALF.search(text):  # an escape may be half a character, which no text can hold
+            _check_whole(value)
     except (ValueError, RecursionError) as error:  # of these are UnicodeError and JSONDecodeError
         raise DamagedFile(f"{where} is not valid JSON ({error}); restore it or make it again") from error
     return value
+
+
+def _check_whole(value: Any) -> None:
+    """Refuse a text that holds half a character, wherever it stands."""
+    stack = [value]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, str) and HALF.search(part):
+            raise ValueError("half a character stands in it")
+        if isinstance(part, dict):
+            stack.extend(part)
+            stack.extend(part.values())
+        elif isinstance(part, list):
+            stack.extend(part)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

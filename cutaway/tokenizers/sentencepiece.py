@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cutaway.errors import DamagedFile
-from cutaway.tokenizers.spec import Spec
+from cutaway.tokenizers.spec import LONGEST_PIECE, Spec
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # types of pieces, in GGUF too
 SPACE = "▁"
-LONGEST_PIECE = 1024  # characters; published ones have at most some 100
 MOST_MERGES = 2**17  # that a small model may have; 16 per piece come on top
 PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}  # how an added token is found
 

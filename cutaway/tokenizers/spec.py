@@ -26,6 +26,8 @@ SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 MOST_GROWTH = 64.0
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 
+LONGEST_PIECE = 1024  # characters; published ones have at most some 100
+
 Spec = dict[str, Any]
 
 
@@ -51,6 +53,7 @@ def parse(text: str, where: str) -> Spec:
     for section in SECTIONS:
         if odd := [part for part in parts(spec, section) if not isinstance(part.get("type"), str)]:
             raise DamagedFile(f"a step of the {section} in {where} has no type, but {', '.join(odd[0]) or 'nothing'}")
+    _check_pieces(spec, where)
     for part in parts(spec, "normalizer"):
         if part.get("type") == "Precompiled":
             _check_charsmap(part.get("precompiled_charsmap"), where)
@@ -58,6 +61,16 @@ def parse(text: str, where: str) -> Spec:
         if (growth := _growth(spec, section)) > MOST_GROWTH:
             raise DamagedFile(f"the {section} in {where} can make a text {growth:,.0f} times longer, not what one does")
     return spec
+
+
+def _check_pieces(spec: Spec, where: str) -> None:
+    """Refuse pieces without end where the library keeps them letter by letter, in hundreds of bytes each."""
+    vocab, added = spec["model"]["vocab"], spec.get("added_tokens")
+    kept = [entry[0] for entry in vocab if isinstance(entry, list) and entry] if isinstance(vocab, list) else []
+    kept += [token.get("content") for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    longest = max((len(piece) for piece in kept if isinstance(piece, str)), default=0)
+    if longest > LONGEST_PIECE:
+        raise DamagedFile(f"{where} has a piece of {longest:,} characters; the longest may have {LONGEST_PIECE:,}")
 
 
 def _check_charsmap(value: Any, where: str) -> None:

@@ -33,7 +33,7 @@ from cutaway.models.formats.huggingface import INDEX, PICKLED
 from cutaway.models.hub import WANTED, fetch
 from cutaway.models.ngram import NGram
 from cutaway.text.readers import Limits, read
-from cutaway.tokenizers import Tokenizer, TokenStore, train_tokenizer
+from cutaway.tokenizers import Tokenizer, TokenStore, load_tokenizer, train_tokenizer
 from cutaway.training.checkpoint import CONFIG as RUN_CONFIG
 from cutaway.training.checkpoint import read_config
 
@@ -379,6 +379,28 @@ def test_t5_a_tokenizer_tells_what_it_is_without_reading_its_file_again():
     made = train_tokenizer([TEXT], "char", 300)
     assert repr(made).startswith("Tokenizer(char, ")
     assert "spec" not in vars(made)
+
+
+def test_t5_a_piece_without_end_is_refused(copy: Copy):
+    """The library keeps such pieces letter by letter: 100 kB of one take a hundred megabytes."""
+    for place, put in (
+        ("tokenizer/unigram", lambda spec: spec["model"]["vocab"][5].__setitem__(0, "a" * 100_000)),
+        ("tokenizer/bpe", lambda spec: spec["added_tokens"][0].__setitem__("content", "a" * 100_000)),
+    ):
+        folder = copy(place)
+        spec = json.loads((folder / "tokenizer.json").read_text())
+        put(spec)
+        (folder / "tokenizer.json").write_text(json.dumps(spec))
+        with pytest.raises(DamagedFile, match=r"a piece of 100,000 characters; the longest may have 1,024"):
+            load_tokenizer(folder)
+
+
+def test_t5_half_a_character_is_refused_wherever_it_stands():
+    whole = '{"a": ["\\ud83d\\ude00", {"b": 1}]}'
+    assert parse_json(whole, "x") == {"a": ["😀", {"b": 1}]}
+    for half in ('{"\\ud83d": 1}', '[{"a": ["\\ude00"]}]', '"\\udfff"'):
+        with pytest.raises(DamagedFile, match="half a character"):
+            parse_json(half, "x")
 
 
 def test_t5_a_run_in_which_choices_are_open_is_refused(copy: Copy):
