@@ -247,7 +247,7 @@ class Family:
             ConfigError: this family cannot express it; names the features that stand in the way.
         """
         if not isinstance(config, self.config):
-            raise ConfigError(f"a {config.kind} network cannot be a {self.model_type}")
+            raise ConfigError(f"a network of the kind {config.kind} cannot be a {self.model_type}")
         written: dict[str, Any] = {"model_type": self.model_type}
         spelled = {ours: theirs for theirs, ours in reversed(ACTIVATION_NAMES.items())}
         for theirs, ours in self.keys.items():

@@ -149,7 +149,7 @@ def expressible(config: Any, name: str | None = None) -> tuple[Architecture, dic
     if name is not None and name not in ARCHITECTURES:
         raise ConfigError(unknown("GGUF architecture", name, ARCHITECTURES))
     if not isinstance(config, DecoderConfig):
-        raise ConfigError(f"a {config.kind} network cannot be written as GGUF; decoders can")
+        raise ConfigError(f"a network of the kind {config.kind} cannot be written as GGUF; decoders can")
     reasons = []
     for candidate in [ARCHITECTURES[name]] if name else ARCHITECTURES.values():
         try:

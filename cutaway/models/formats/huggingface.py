@@ -205,7 +205,7 @@ def expressible(config: NetworkConfig, family: str | None = None) -> tuple[Famil
             except ConfigError as error:
                 reasons.append(str(error))
     if not reasons:
-        raise ConfigError(f"no published family is a {config.kind} network; save it in Cutaway's own format")
+        raise ConfigError(f"no published family is of the kind {config.kind}; save it in Cutaway's own format")
     raise ConfigError(min(reasons, key=len) + "; save it in Cutaway's own format, or train without these features")
 
 
@@ -237,7 +237,8 @@ def write_huggingface(
         chosen, values = expressible(config, family)
         dtype = str(next(network.parameters()).dtype).removeprefix("torch.")
         # said, as families have defaults for them
-        ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+        roles = ("bos", "eos", "pad", *(("cls", "sep") if isinstance(config, EncoderConfig) else ()))
+        ids = {f"{role}_token_id": None for role in roles}
         said = {"architectures": [next(iter(chosen.heads))], "torch_dtype": dtype, **ids, **extra}
         values = said | values  # a family may need the padding's id, or name the architecture of a head
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
