@@ -21,7 +21,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     TokenStore.from_texts({"train": texts, "valid": texts[:5]}, train_tokenizer(texts, "bpe", 300), folder / "texts")
     rows = [f"{text.strip()}\t{text[::-1].strip()}\t{'xy'[i % 2]}\t{i % 5}" for i, text in enumerate(texts)]
     (folder / "rows.tsv").write_text("\n".join(["text\tback\tclass\tnumber", *rows]))
-    found = dict.fromkeys(("masked", "replaced", "span"), folder / "texts")
+    found: dict[str, Path] = dict.fromkeys(["masked", "replaced", "span"], folder / "texts")
     columns: dict[str, dict[str, Any]] = {"seq2seq": {"target": "back"}, "classify": {"label": "class"}}
     columns["regress"] = {"label": "number"}
     for name, asked in columns.items():
