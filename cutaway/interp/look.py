@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cutaway.errors import InputError
-from cutaway.interp.attention import PATTERNS, attention
-from cutaway.interp.ledger import Ledger
-from cutaway.interp.lens import logit_lens
+from cutaway.interp.attention.patterns import PATTERNS, attention
+from cutaway.interp.ledger.ledger import Ledger
+from cutaway.interp.ledger.unfold import ledger
+from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.record import Text, record
 from cutaway.interp.results import Attention, Lens, Receipt, Result, TokenScores
-from cutaway.interp.surprisal import surprisal
-from cutaway.interp.unfold import ledger
+from cutaway.interp.text.surprisal import surprisal
 from cutaway.models import Decoder, Model, RecurrentConfig
 
 NO_STREAM = (
@@ -70,7 +70,7 @@ class Look(Result):
 
     def to_html(self) -> str:
         """One page that holds everything and asks for nothing: no other file, no network."""
-        from cutaway.interp.page import page
+        from cutaway.interp.pictures.page import page
 
         results = (self.surprisal, self.attention, self.lens, self.ledger)
         parts = {result.picture: result.page_data() for result in results if result}

@@ -30,7 +30,7 @@ from cutaway.models.config_parts import POOLED
 from cutaway.models.model import Source
 
 if TYPE_CHECKING:
-    from cutaway.interp.ledger import Ledger
+    from cutaway.interp.ledger.ledger import Ledger
 
 Text: TypeAlias = str | Sequence[int] | Tensor
 Edits: TypeAlias = Mapping[str, Callable[[Tensor], Tensor]]  # activation name -> from what is there to what to use
@@ -94,7 +94,7 @@ class Recording(Mapping[str, Tensor]):
         Raises:
             InputError: anything but "logits" is asked for, or as in `cutaway.interp.ledger`.
         """
-        from cutaway.interp.unfold import ledger  # it builds on recordings
+        from cutaway.interp.ledger.unfold import ledger  # it builds on recordings
 
         if what != "logits":
             raise InputError(unknown("ledger", what, ["logits"]))

@@ -57,12 +57,12 @@ class Result(ABC):
 
     def to_html(self) -> str:
         """One page that holds everything and asks for nothing: no other file, no network."""
-        from cutaway.interp.page import page  # it needs to know nothing of results, but reads files
+        from cutaway.interp.pictures.page import page  # it needs to know nothing of results, but reads files
 
         return page({self.picture: self.page_data()})
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from cutaway.interp.terminal import PICTURES  # it draws what this module defines
+        from cutaway.interp.pictures.terminal import PICTURES  # it draws what this module defines
 
         yield from PICTURES[self.picture](self, options.max_width, console.color_system is not None)
 
@@ -147,7 +147,7 @@ class Attention(Result):
         return {"tokens": self.tokens, "shown": self.shown, "habits": self.habits(), "patterns": self.patterns.tolist()}
 
     def page_data(self) -> dict[str, Any]:
-        from cutaway.interp.page import packed
+        from cutaway.interp.pictures.page import packed
 
         made: dict[str, Any] = {"tokens": self.tokens, "shown": self.shown, "habits": self.habits()}
         return made | packed(self.patterns)

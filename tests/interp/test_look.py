@@ -102,7 +102,7 @@ def test_the_page_holds_the_numbers(seen: Look):
 
 
 def test_a_long_text_keeps_the_last_tokens_of_attention(model: Model, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("cutaway.interp.page.ATTENTION_BYTES", 2 * 12 * 40)
+    monkeypatch.setattr("cutaway.interp.pictures.page.ATTENTION_BYTES", 2 * 12 * 40)
     held = attention(model, TEXT).page_data()
     kept = len(TEXT) - held["first"]
     assert 0 < kept < len(TEXT)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 
 from cutaway.errors import InputError
-from cutaway.interp import unfold_decoder, unfold_recurrent
-from cutaway.interp.ledger import Ledger
+from cutaway.interp.ledger import unfold_decoder, unfold_recurrent
+from cutaway.interp.ledger.ledger import Ledger
 from cutaway.interp.record import Recording, Text, recording_of
 from cutaway.models import Decoder, Model
 

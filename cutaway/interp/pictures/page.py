@@ -62,7 +62,7 @@ def packed(patterns: Tensor) -> dict[str, Any]:
 
 
 def _asset(name: str) -> str:
-    return resources.files("cutaway.interp").joinpath(name).read_text("utf-8")
+    return resources.files("cutaway.interp.pictures").joinpath(name).read_text("utf-8")
 
 
 def _hash(text: str) -> str:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from cutaway.interp.ledger import Ledger, Openers, Term
+from cutaway.interp.ledger.ledger import Ledger, Openers, Term
 from cutaway.interp.record import Recording
 from cutaway.models import Decoder
 from cutaway.models.experts import Experts

@@ -14,7 +14,7 @@ from rich.text import Text
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
-from cutaway.interp.ledger import Ledger, Term
+from cutaway.interp.ledger.ledger import Ledger, Term
 from cutaway.interp.results import Attention, Lens, TokenScores
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Where heads look, what moves through them, and what their matrices do."""

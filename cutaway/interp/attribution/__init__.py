@@ -1,0 +1,1 @@
+"""Which parts of the input a number is owed to."""

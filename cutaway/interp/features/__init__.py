@@ -1,0 +1,1 @@
+"""Activations as sums of few learned directions: sparse autoencoders, transcoders, attribution graphs."""

@@ -1,0 +1,1 @@
+"""The ledger: any number, opened into the terms that sum to it."""

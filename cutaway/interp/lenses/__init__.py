@@ -1,0 +1,1 @@
+"""What the model would say at each layer."""

@@ -1,0 +1,1 @@
+"""What happens when activations are replaced by those of another run."""

@@ -1,0 +1,1 @@
+"""Results as pictures: in a terminal, and on a page that opens offline."""
