@@ -5,17 +5,18 @@ Shapes: T tokens, V vocabulary.
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from cutaway.errors import InputError
 from cutaway.interp.attention.patterns import PATTERNS, attention
+from cutaway.interp.inputs import Text, inputs_of
 from cutaway.interp.ledger.ledger import Ledger
 from cutaway.interp.ledger.unfold import ledger
 from cutaway.interp.lenses.logit import logit_lens
-from cutaway.interp.record import Text, record
-from cutaway.interp.results import Attention, Lens, Receipt, Result, TokenScores
+from cutaway.interp.receipt import Clock
+from cutaway.interp.record import record
+from cutaway.interp.results import Attention, Lens, Result, TokenScores
 from cutaway.interp.text.surprisal import surprisal
 from cutaway.models import Decoder, Model, RecurrentConfig
 
@@ -53,7 +54,6 @@ class Look(Result):
     lens: Lens | None
     missing: str
     ledger: Ledger = field(repr=False)
-    receipt: Receipt
 
     @property
     def tokens(self) -> list[str]:
@@ -62,6 +62,7 @@ class Look(Result):
 
     def to_json(self) -> dict[str, Any]:
         return self._head() | {
+            "receipt": self.receipt.to_json(),
             "scores": self.surprisal.to_json(),
             "attention": self.attention and self.attention.to_json(),
             "lens": self.lens and self.lens.to_json(),
@@ -72,10 +73,11 @@ class Look(Result):
         """One page that holds everything and asks for nothing: no other file, no network."""
         from cutaway.interp.pictures.page import page
 
-        results = (self.surprisal, self.attention, self.lens, self.ledger)
-        parts = {result.picture: result.page_data() for result in results if result}
+        results = (self.surprisal, self.ledger, self.attention, self.lens)
+        parts = [(result.picture, result.page_data()) for result in results if result]
         title = self.text if len(self.text) <= 60 else self.text[:59] + "…"
-        return page({"look": self._head()} | parts, title=" ".join(title.split()))
+        receipt = self.receipt.to_json() | {"error": self.ledger.error}
+        return page([("look", self._head()), *parts, ("receipt", receipt)], title=" ".join(title.split()))
 
     def _head(self) -> dict[str, Any]:
         return {
@@ -84,7 +86,6 @@ class Look(Result):
             "position": self.position,
             "likeliest": self.likeliest,
             "missing": self.missing,
-            "receipt": self.receipt.to_json(),
         }
 
 
@@ -118,9 +119,9 @@ def look(
         ConfigError: an encoder.
         NonFinite: the model computes a NaN or an infinity.
     """
-    start = time.perf_counter()
+    clock = Clock(model, "look", text, token=token, minus=minus, position=position, layer=layer, head=head)
     model.speaker("look")
-    ids = model.ids(text)[:1]
+    ids = inputs_of(model, text).ids[:1]
     decoder = isinstance(model.network, Decoder)
     if not decoder and (layer is not None or head is not None):
         raise InputError("a recurrent model has no attention, so there is no layer or head to choose; leave them out")
@@ -130,11 +131,6 @@ def look(
     position %= ids.shape[1]
     plain = model.logits(ids)
     chances, likeliest = plain[0, position].softmax(-1).topk(min(5, plain.shape[-1]))
-    receipt = replace(
-        recording.receipt,
-        difference=float((recording.logits - plain).abs().max()),
-        milliseconds=1000 * (time.perf_counter() - start),
-    )
     return Look(
         text=text if isinstance(text, str) else model.tokenizer.decode(ids[0].tolist()),
         about=_about(model),
@@ -145,7 +141,9 @@ def look(
         lens=logit_lens(recording) if decoder else None,
         missing="" if decoder else NO_STREAM,
         ledger=opened,
-        receipt=receipt,
+        receipt=clock.receipt(
+            difference=float((recording.logits - plain).abs().max()), gap=opened.error, bytes=recording.receipt.bytes
+        ),
     )
 
 

@@ -1,13 +1,12 @@
-"""Record what a network computes, or replace it.
+"""Record what a network computes, with gradients if they are wanted, or replace it.
 
-Shapes: B batch, T tokens, C channels, H query heads, K key/value heads, D head dim, M channels inside the MLP,
-V vocabulary.
+Shapes: B batch, T tokens, S source tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -15,26 +14,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.errors import InputError, NonFinite, unknown
-from cutaway.interp.results import Receipt
-from cutaway.models import (
-    ActiveTap,
-    DecoderConfig,
-    EncoderConfig,
-    Model,
-    NetworkConfig,
-    RecurrentConfig,
-    Seq2SeqConfig,
-    match_names,
-)
-from cutaway.models.config_parts import POOLED
+from cutaway.interp.inputs import Inputs, Side, Text, forward, inputs_of
+from cutaway.interp.memory import predicted_bytes
+from cutaway.interp.receipt import Clock, Receipt
+from cutaway.interp.spill import Spill
+from cutaway.interp.target import Target, target_of
+from cutaway.models import ActiveTap, Model, match_names
 from cutaway.models.model import Source
 
 if TYPE_CHECKING:
     from cutaway.interp.ledger.ledger import Ledger
 
-Text: TypeAlias = str | Sequence[int] | Tensor
-Edits: TypeAlias = Mapping[str, Callable[[Tensor], Tensor]]  # activation name -> from what is there to what to use
-LIMIT = 4 * 2**30  # bytes that a recording may take unless told otherwise
+Edit: TypeAlias = Callable[[Tensor], Tensor]  # from what is there to what to use
+Edits: TypeAlias = Mapping[str, Edit]  # by activation name
+LIMIT = 4 * 2**30  # bytes that a recording may take in memory unless told otherwise
 
 
 class Recording(Mapping[str, Tensor]):
@@ -42,30 +35,51 @@ class Recording(Mapping[str, Tensor]):
 
     Attributes:
         model: what was recorded.
-        ids: (B, T) int64.
+        inputs: what it read: ids, and where there are any mask and source.
         logits: (B, T, V) float32 of this run; with another head what that makes.
         receipt: what the recording can be checked by.
         edits: what was replaced, by name.
-        source: what an encoder–decoder has read, (B, S) int64 or (B, M, F) spectrograms; None of other networks.
+        gradients: of the target with respect to each activation, of the same shape; None where they were not wanted.
+        target: what the gradients are of.
     """
 
     def __init__(
         self,
         model: Model,
-        ids: Int[Tensor, "B T"],
+        inputs: Inputs,
         logits: Float[Tensor, "B ..."],
-        values: dict[str, Tensor],
+        values: Mapping[str, Tensor],
         receipt: Receipt,
         edits: Edits,
-        source: Tensor | None = None,
+        gradients: Mapping[str, Tensor] | None = None,
+        target: Target | None = None,
     ) -> None:
-        self.model, self.ids, self.logits, self.receipt, self.edits = model, ids, logits, receipt, edits
-        self.source, self._values = source, values
+        self.model, self.inputs, self.logits, self.receipt, self.edits = model, inputs, logits, receipt, edits
+        self.gradients, self.target, self._values = gradients, target, values
+
+    @property
+    def ids(self) -> Int[Tensor, "B T"]:
+        """What was read; of an encoder–decoder the target."""
+        return self.inputs.ids
+
+    @property
+    def source(self) -> Tensor | None:
+        """What an encoder–decoder has read, (B, S) int64 or (B, M, F) spectrograms; None of other networks."""
+        return self.inputs.source
 
     @property
     def tokens(self) -> list[str]:
         """The tokens of the first text, to be read."""
         return [self.model.tokenizer.token(i) for i in self.ids[0].tolist()]
+
+    @property
+    def source_tokens(self) -> list[str]:
+        """What an encoder–decoder has read, of the first text, to be read: tokens, or the numbers of frames."""
+        if self.source is None:
+            return []
+        if self.source.ndim == 3:
+            return [f"frame {i}" for i in range((self.source.shape[-1] + 1) // 2)]
+        return [self.model.tokenizer.token(i) for i in self.source[0].tolist()]
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._values:
@@ -89,7 +103,7 @@ class Recording(Mapping[str, Tensor]):
         token: str | int | None = None,
         minus: str | int | None = None,
     ) -> Ledger:
-        """Open one logit of this run, with its edits, into the terms that sum to it; see `cutaway.interp.ledger`.
+        """Open one number of this run, with its edits, into the terms that sum to it; see `cutaway.interp.ledger`.
 
         Raises:
             InputError: anything but "logits" is asked for, or as in `cutaway.interp.ledger`.
@@ -101,93 +115,29 @@ class Recording(Mapping[str, Tensor]):
         return ledger(self, position=position, token=token, minus=minus)
 
 
-def recording_of(source: Recording | Model, text: Text, names: Iterable[str]) -> Recording:
+def recording_of(
+    model: Recording | Model,
+    text: Text,
+    names: Iterable[str],
+    *,
+    source: Source | Sequence[str] | None = None,
+    first: bool = False,
+) -> Recording:
     """A recording of `names`: this one if it holds them, else the same run (with its edits) recorded once more.
 
     Args:
-        source: a recording, or a model to run.
-        text: what the model reads; of a recording, what it has read or the first row of that.
+        model: a recording, or a model to run.
+        text: what the model reads; of a recording it is not asked for.
         names: activation names or patterns.
+        source: what an encoder–decoder reads.
+        first: of several texts, whether only the first one is wanted where a model has to run.
     """
-    model = source.model if isinstance(source, Recording) else source
-    chosen = match_names(names, model.network.tap_names())
-    if isinstance(source, Recording):
-        if all(name in source for name in chosen):
-            return source
-        return _run(model, source.ids, chosen, source.edits, LIMIT, source.source)
-    return _run(model, text, chosen, {}, LIMIT)
-
-
-def predicted_bytes(
-    config: NetworkConfig, names: Iterable[str], batch: int, tokens: int, itemsize: int = 4, *, source: int = 0
-) -> int:
-    """What recording these names will take, from the shapes alone.
-
-    `source` counts the tokens or frames that an encoder–decoder reads.
-    """
-    total = 0
-    for name in names:
-        if isinstance(config, Seq2SeqConfig):
-            total += _of_seq2seq(config, name, tokens, config.source_length(source))
-        else:
-            total += _length(config, name, tokens) * _width(config, name, tokens)
-    return batch * total * itemsize
-
-
-def _of_seq2seq(config: Seq2SeqConfig, name: str, tokens: int, source: int) -> int:
-    """Numbers of one text at a place of an encoder–decoder."""
-    encodes, place = name.startswith("encoder."), name.removeprefix("encoder.")
-    place = place.split(".", 2)[-1] if place.startswith("layers.") else place
-    queries = source if encodes else tokens
-    keys = source if place.startswith("cross_attn.") else queries
-    heads = config.encoder_heads if encodes else config.heads
-    inner = heads * (config.encoder_head_dim if encodes else config.head_dim)
-    part, _, last = place.rpartition(".")
-    if part in ("attn", "cross_attn"):
-        each = {
-            "scores": heads * keys * queries,
-            "pattern": heads * keys * queries,
-            "k": inner * keys,
-            "v": inner * keys,
-        }
-        return each.get(last, inner * queries)
-    if part == "mlp":
-        return queries * (config.encoder_mlp_width if encodes else config.mlp_width)
-    return queries * (config.vocab_size if place == "logits" else config.width)
-
-
-def _length(config: NetworkConfig, name: str, tokens: int) -> int:
-    """Tokens at a place: all, or one where a head has one vector for a whole text."""
-    whole = isinstance(config, DecoderConfig | EncoderConfig) and config.head in POOLED
-    return 1 if whole and name.startswith(("head.", "logits", "embedding")) else tokens
-
-
-def _width(config: DecoderConfig | EncoderConfig | RecurrentConfig, name: str, tokens: int) -> int:
-    """Numbers per token at a place."""
-    place = name.partition(".")[2].partition(".")[2] if name.startswith("layers.") else name
-    if isinstance(config, RecurrentConfig):
-        own = {"embed": config.width, "logits": config.vocab_size}
-        return own.get(place, config.hidden)
-    if place == "logits":
-        words = dict.fromkeys(("masked_lm", "causal_lm"), config.vocab_size)
-        return ({"span_extraction": 2, "replaced_token": 1} | words).get(config.head, len(config.labels))
-    if isinstance(config, EncoderConfig):
-        inner = config.embed_width if config.head == "masked_lm" else config.width
-        own = {"embed": config.embed_width, "head.pre": inner, "head.post": inner}
-        if place in own:
-            return own[place]
-    kv_heads = config.heads if isinstance(config, EncoderConfig) else config.kv_heads
-    return {
-        "attn.q": config.heads * config.head_dim,
-        "attn.k": kv_heads * config.head_dim,
-        "attn.v": kv_heads * config.head_dim,
-        "attn.z": config.heads * config.head_dim,
-        "attn.scores": config.heads * tokens,
-        "attn.pattern": config.heads * tokens,
-        "mlp.router": 0 if isinstance(config, EncoderConfig) else config.experts,
-        "mlp.pre": config.mlp_width,
-        "mlp.post": config.mlp_width,
-    }.get(place, config.width)
+    run = model.model if isinstance(model, Recording) else model
+    chosen = match_names(names, run.network.tap_names())
+    if isinstance(model, Recording):
+        return model if all(name in model for name in chosen) else _run(run, model.inputs, chosen, model.edits)
+    inputs = inputs_of(run, text, source)
+    return _run(run, inputs.rows(0, 1) if first else inputs, chosen, {})
 
 
 def record(
@@ -195,43 +145,61 @@ def record(
     text: Text,
     names: str | Iterable[str] = "*",
     *,
+    source: Source | Sequence[str] | None = None,
+    gradients: bool | Target = False,
+    pad: Side = "right",
     limit: int = LIMIT,
-    source: Source | None = None,
+    spill: str | Path | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Recording:
     """Run the model once and keep the activations that `names` select. Changes no logit by a single bit.
 
     Args:
         model: what to run.
-        text: text, ids, or (B, T) ids.
+        text: text, ids, (B, T) ids, or several texts, which are padded to the longest.
         names: activation names or patterns such as "layers.*.attn.pattern"; "*" is all of them.
-        limit: largest recording in bytes.
         source: what an encoder–decoder reads; the text is its target.
+        gradients: of what gradients are wanted; True: of the likeliest answer's logit at the last position. Kernels
+            then form what is recorded on their own path, which may move logits by rounding; the receipt says how far.
+        pad: on which side shorter texts are padded.
+        limit: bytes in memory. A larger recording becomes memory-mapped files.
+        spill: a new folder for these files, to be kept; None: a temporary one, which goes with the recording.
+        on_note: told how much memory the recording takes, before the run.
 
     Raises:
         ConfigError: a name that selects nothing; near matches are named.
-        InputError: empty text, more tokens than the context, or a recording above the limit; says what to shrink.
+        InputError: empty text, more tokens than the context, no room on the disk for what is above the limit, or
+            gradients above the limit, which must be in memory; says what to shrink.
+        NonFinite: the model computes a NaN or an infinity; names the activation in which it first appears.
     """
-    return _run(model, text, names, {}, limit, source)
+    inputs = inputs_of(model, text, source, pad=pad)
+    return _run(model, inputs, names, {}, gradients, limit, spill, on_note, Clock(model, "record", text, names=names))
 
 
 def replace(
     model: Model,
     text: Text,
-    edits: Mapping[str, Callable[[Tensor], Tensor] | Tensor],
+    edits: Mapping[str, Edit | Tensor],
     names: str | Iterable[str] = (),
     *,
+    source: Source | Sequence[str] | None = None,
+    gradients: bool | Target = False,
+    pad: Side = "right",
     limit: int = LIMIT,
-    source: Source | None = None,
+    spill: str | Path | None = None,
 ) -> Recording:
     """Run the model with activations replaced.
 
     Args:
         model: what to run.
-        text: text, ids, or (B, T) ids.
+        text: as in `record`.
         edits: name or pattern -> a function from the activation there to the one to use instead, or a tensor to use.
         names: what to record, after the edits; by default what was edited.
-        limit: largest recording in bytes.
         source: what an encoder–decoder reads; the text is its target.
+        gradients: as in `record`, of the edited run.
+        pad: on which side shorter texts are padded.
+        limit: bytes in memory, as in `record`.
+        spill: as in `record`.
 
     Returns:
         The edited run; `receipt.difference` is how far its logits are from the plain run's.
@@ -240,58 +208,115 @@ def replace(
         ConfigError: a name that selects nothing, or an edit that changes a shape.
         InputError: as in `record`.
     """
+    chosen = edits_of(model, edits)
+    inputs = inputs_of(model, text, source, pad=pad)
+    return _run(model, inputs, names or list(chosen), chosen, gradients, limit, spill)
+
+
+def edits_of(model: Model, edits: Mapping[str, Edit | Tensor]) -> dict[str, Edit]:
+    """Edits by activation name, patterns resolved and tensors made functions.
+
+    Raises:
+        ConfigError: a name that selects nothing.
+    """
     known = model.network.tap_names()
-    chosen: dict[str, Callable[[Tensor], Tensor]] = {}
+    chosen: dict[str, Edit] = {}
     for pattern, edit in edits.items():
         for name in match_names(pattern, known):
             chosen[name] = _constant(edit) if isinstance(edit, Tensor) else edit
-    return _run(model, text, names or list(chosen), chosen, limit, source)
+    return chosen
 
 
-def _constant(value: Tensor) -> Callable[[Tensor], Tensor]:
+def _constant(value: Tensor) -> Edit:
     return lambda x: value.to(x).expand_as(x)
 
 
-@torch.no_grad()
 def _run(
     model: Model,
-    text: Text,
+    inputs: Inputs,
     names: str | Iterable[str],
     edits: Edits,
-    limit: int,
-    source: Source | None = None,
+    gradients: bool | Target = False,
+    limit: int = LIMIT,
+    spill: str | Path | None = None,
+    on_note: Callable[[str], None] | None = None,
+    clock: Clock | None = None,
 ) -> Recording:
-    ids = model.ids(text)
-    given = {} if source is None else {"source": model.source_ids(source)}
+    clock = clock or Clock(model, "replace", inputs)
     chosen = match_names(names, model.network.tap_names())
     weight = next(model.network.parameters())
-    read = given["source"].shape[-1] if given else 0
-    predicted = predicted_bytes(model.config, chosen, ids.shape[0], ids.shape[1], weight.element_size(), source=read)
-    if predicted > limit:
+    read = 0 if inputs.source is None else inputs.source.shape[-1]
+    rows, tokens = inputs.ids.shape
+    predicted = predicted_bytes(model.config, chosen, rows, tokens, weight.element_size(), source=read)
+    said = f"{len(chosen)} activations of {rows} × {tokens} tokens take {predicted / 2**20:,.1f} MB"
+    if gradients is not False and 2 * predicted > limit:
         raise InputError(
-            f"recording {len(chosen)} activations of {ids.shape[1]} tokens takes {predicted / 2**20:,.0f} MB, above "
-            f"the limit of {limit / 2**20:,.0f} MB; shorten the text, name fewer activations, or raise the limit"
+            f"{said}, and their gradients as much, above the limit of {limit / 2**20:,.0f} MB; gradients must be in "
+            "memory: shorten the text, name fewer activations, or raise the limit"
         )
-    values: dict[str, Tensor] = {}
-    training = model.network.training
-    model.network.eval()
-    try:
-        start = time.perf_counter()
-        logits = model.network(ids, **given, tap=ActiveTap(chosen, edits, values.__setitem__))
-        milliseconds = 1000 * (time.perf_counter() - start)
-        if not logits.isfinite().all():
-            raise NonFinite(_first_broken(model, ids, given, edits))
-        difference = float((logits - model.network(ids, **given)).abs().max()) if edits else 0.0
-    finally:
-        model.network.train(training)
+    above = predicted > limit
+    if on_note is not None:
+        on_note(said + (", above the limit: they go to memory-mapped files" if above else ""))
+    files = Spill(None if spill is None else Path(spill), predicted) if above or spill is not None else None
+    kept: dict[str, Tensor] = {}
+    sink = kept.__setitem__ if files is None else files.add
+    slopes = target = None
+    if gradients is not False:
+        logits, seen, slopes, target = _with_gradients(model, inputs, chosen, edits, gradients)
+        for name in chosen:
+            sink(name, seen[name])
+    else:
+        with torch.no_grad():
+            logits = forward(model, inputs, ActiveTap(chosen, edits, sink))
+    if not logits.isfinite().all():
+        raise NonFinite(_first_broken(model, inputs, edits))
+    difference = 0.0
+    if edits or gradients is not False:
+        with torch.no_grad():
+            difference = float((logits - forward(model, inputs)).abs().max())
+    values: Mapping[str, Tensor] = kept if files is None else files
+    if files is not None:
+        files.close(inputs.ids, model.source)
     size = sum(value.numel() * value.element_size() for value in values.values())
-    receipt = Receipt(difference, milliseconds, size, str(weight.dtype).removeprefix("torch."), model.source)
-    kept = {name: values[name] for name in chosen}
-    return Recording(model, ids, logits.float(), kept, receipt, edits, given.get("source"))
+    receipt = clock.receipt(difference=difference, bytes=size)
+    values = values if files is not None else {name: values[name] for name in chosen}
+    return Recording(model, inputs, logits.float(), values, receipt, edits, slopes, target)
 
 
-def _first_broken(model: Model, ids: Tensor, given: Mapping[str, Tensor], edits: Edits) -> str:
-    """The sentence that names the first activation which is not finite."""
+def _with_gradients(
+    model: Model, inputs: Inputs, chosen: list[str], edits: Edits, wanted: bool | Target
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor], Target]:
+    """Output, activations and their gradients."""
+    target = target_of(model, inputs) if isinstance(wanted, bool) else wanted
+    kept: dict[str, Tensor] = {}
+    # gradients need a beginning; weights may be kept quantised, and have none
+    with torch.enable_grad():
+        tap = ActiveTap(chosen, started(model, edits), kept.__setitem__, formed=True)
+        output = forward(model, inputs, tap)
+        values = list(kept.values())
+        slopes = torch.autograd.grad(target(output, inputs).sum(), values, allow_unused=True)
+    filled = (torch.zeros_like(v) if slope is None else slope for v, slope in zip(values, slopes, strict=True))
+    gradients = dict(zip(kept, filled, strict=True))
+    detached = {name: value.detach() for name, value in kept.items()}
+    return output.detach(), detached, {name: gradients[name] for name in chosen}, target
+
+
+def started(model: Model, edits: Edits) -> dict[str, Edit]:
+    """Edits, with which gradients begin at the embeddings."""
+
+    def begin(edit: Edit | None) -> Edit:
+        def start(x: Tensor) -> Tensor:
+            x = x if edit is None else edit(x)
+            return x if x.requires_grad else x.detach().requires_grad_()
+
+        return start
+
+    names = [name for name in model.network.tap_names() if name.split(".")[-1] == "embed"]
+    return {**edits, **{name: begin(edits.get(name)) for name in names}}
+
+
+def first_broken(model: Model, inputs: Inputs, edits: Edits) -> str | None:
+    """The first activation that is not finite; None if all are."""
     broken: list[str] = []
 
     def look(name: str, value: Tensor) -> None:
@@ -300,6 +325,11 @@ def _first_broken(model: Model, ids: Tensor, given: Mapping[str, Tensor], edits:
         if not fine.all():
             broken.append(name)
 
-    model.network(ids, **given, tap=ActiveTap(model.network.tap_names(), edits, look))
+    with torch.no_grad():
+        forward(model, inputs, ActiveTap(model.network.tap_names(), edits, look))
+    return broken[0] if broken else None
+
+
+def _first_broken(model: Model, inputs: Inputs, edits: Edits) -> str:
     cause = "the edits" if edits else "its weights: train again from the last good checkpoint"
-    return f"{broken[0]} holds a NaN or an infinity, and so do the logits; look at {cause}"
+    return f"{first_broken(model, inputs, edits)} holds a NaN or an infinity, and so do the logits; look at {cause}"

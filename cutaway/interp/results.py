@@ -1,13 +1,15 @@
 """What analyses return: numbers with their names, which print as pictures, and become JSON or a page.
 
-Shapes: T tokens, L layers, H heads.
+Shapes: T tokens, L layers, H heads, R rows, C columns.
 """
 
 from __future__ import annotations
 
+import html
 import math
-from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from abc import ABC
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -15,41 +17,23 @@ from jaxtyping import Float
 from rich.console import Console, ConsoleOptions, RenderResult
 from torch import Tensor
 
+from cutaway.interp.receipt import Receipt, plain
+
 
 @dataclass(frozen=True)
-class Receipt:
-    """What a result can be checked by.
+class Result(ABC):
+    """The faces that every result has.
 
     Attributes:
-        difference: largest difference of the logits from a plain run; 0.0 where nothing was replaced, which the
-            contract tests hold every network to.
-        milliseconds: of the recorded run.
-        bytes: of what was recorded.
-        dtype: of the computation.
-        source: the model.
-        seed: of what was drawn; None where nothing is.
+        receipt: what it can be checked by.
     """
 
-    difference: float
-    milliseconds: float
-    bytes: int
-    dtype: str
-    source: str
-    seed: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
-
-
-class Result(ABC):
-    """The faces that every result has."""
-
     picture: ClassVar[str]  # which picture of the terminal and of the page draws it
+    receipt: Receipt = field(kw_only=True)
 
-    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
+        return plain(self)
 
     def page_data(self) -> dict[str, Any]:
         """What the page's script draws; as `to_json`, smaller where that is large."""
@@ -59,7 +43,12 @@ class Result(ABC):
         """One page that holds everything and asks for nothing: no other file, no network."""
         from cutaway.interp.pictures.page import page  # it needs to know nothing of results, but reads files
 
-        return page({self.picture: self.page_data()})
+        return page([(self.picture, self.page_data())])
+
+    def _repr_html_(self) -> str:
+        """The page inside a notebook."""
+        style = "width:100%;height:34em;border:1px solid #8884"
+        return f'<iframe sandbox="allow-scripts" style="{style}" srcdoc="{html.escape(self.to_html())}"></iframe>'
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from cutaway.interp.pictures.terminal import PICTURES  # it draws what this module defines
@@ -74,9 +63,10 @@ class TokenScores(Result):
     Attributes:
         what: what the number is.
         unit: of the numbers.
-        tokens: to be read.
-        ids: in the vocabulary.
+        tokens: to be read; of a coarser grain words or sentences.
+        ids: in the vocabulary; of a coarser grain of their first tokens.
         scores: one per token; None where there is none.
+        signed: whether the numbers stand on both sides of zero.
     """
 
     picture = "scores"
@@ -85,6 +75,7 @@ class TokenScores(Result):
     tokens: list[str]
     ids: list[int]
     scores: list[float | None]
+    signed: bool = False
 
     @property
     def mean(self) -> float | None:
@@ -93,7 +84,7 @@ class TokenScores(Result):
         return math.fsum(known) / len(known) if known else None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"mean": self.mean}
+        return plain(self) | {"mean": self.mean}
 
 
 @dataclass(frozen=True)
@@ -144,7 +135,8 @@ class Attention(Result):
         return [[(named[int(s.argmax())], float(s.max())) for s in layer] for layer in shares]
 
     def to_json(self) -> dict[str, Any]:
-        return {"tokens": self.tokens, "shown": self.shown, "habits": self.habits(), "patterns": self.patterns.tolist()}
+        made = {"tokens": self.tokens, "shown": self.shown, "habits": self.habits()}
+        return made | {"patterns": self.patterns.tolist(), "receipt": self.receipt.to_json()}
 
     def page_data(self) -> dict[str, Any]:
         from cutaway.interp.pictures.page import packed
@@ -176,5 +168,181 @@ class Lens(Result):
     layers: list[str]
     cells: list[list[LensCell]]
 
+
+@dataclass(frozen=True)
+class Matrix(Result):
+    """A number for each row and column.
+
+    Attributes:
+        what: what the numbers are.
+        unit: of the numbers.
+        rows: names of the rows, to be read, such as layers or tokens.
+        columns: names of the columns.
+        values: (R, C) float; a NaN is a place without a number.
+        row_axis, column_axis: what rows and columns are: "layer", "head", "position" …
+        signed: whether the numbers stand on both sides of zero.
+    """
+
+    picture = "matrix"
+    what: str
+    unit: str
+    rows: list[str]
+    columns: list[str]
+    values: Float[Tensor, "R C"]
+    row_axis: str = ""
+    column_axis: str = ""
+    signed: bool = True
+
+    def top(self, count: int = 10) -> list[tuple[str, str, float]]:
+        """The largest numbers by absolute value: (row, column, value)."""
+        flat = self.values.flatten()
+        size = flat.abs().nan_to_num(-1.0)
+        chosen = size.topk(min(count, int((size >= 0).sum()))).indices.tolist()
+        width = self.values.shape[1]
+        return [(self.rows[i // width], self.columns[i % width], float(flat[i])) for i in chosen]
+
+
+@dataclass(frozen=True)
+class Curve(Result):
+    """Lines over a common axis.
+
+    Attributes:
+        what: what is shown.
+        x, y: what the axes are, with units.
+        at: where on the x axis.
+        lines: name -> a number for each place; None where there is none.
+    """
+
+    picture = "curve"
+    what: str
+    x: str
+    y: str
+    at: list[float]
+    lines: dict[str, list[float | None]]
+
+
+Cell = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Table(Result):
+    """Rows of words and numbers.
+
+    Attributes:
+        what: what is shown.
+        columns: their heads.
+        rows: a cell for each column.
+    """
+
+    picture = "table"
+    what: str
+    columns: list[str]
+    rows: list[list[Cell]]
+
+    def column(self, name: str) -> list[Cell]:
+        """The cells of one column."""
+        return [row[self.columns.index(name)] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Node:
+    """Of a graph: a name that is its own, a label to be read, how much it counts, and how deep it stands."""
+
+    name: str
+    label: str
+    value: float
+    depth: float = 0.0
+
+
+@dataclass(frozen=True)
+class Edge:
+    """From one node to another, with a weight."""
+
+    source: str
+    target: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Graph(Result):
+    """Nodes and weighted edges.
+
+    Attributes:
+        what: what is shown.
+        unit: of values and weights.
+        nodes: of growing depth.
+        edges: between them.
+    """
+
+    picture = "graph"
+    what: str
+    unit: str
+    nodes: list[Node]
+    edges: list[Edge]
+
+    def strongest(self, count: int = 20) -> list[Edge]:
+        """The edges of the largest weights by absolute value."""
+        return sorted(self.edges, key=lambda edge: -abs(edge.weight))[:count]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Of a tree: what it says, its share of its parent, its share of the whole, and what follows."""
+
+    label: str
+    share: float
+    total: float
+    branches: tuple[Branch, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tree(Result):
+    """A tree whose branches have shares.
+
+    Attributes:
+        what: what is shown.
+        root: where it begins.
+    """
+
+    picture = "tree"
+    what: str
+    root: Branch
+
+
+@dataclass(frozen=True)
+class Panel(Result):
+    """Several results that belong together.
+
+    Attributes:
+        title: of all.
+        notes: sentences on what they show: the verdict, the control, the warning.
+        parts: name -> result.
+        figures: the numbers that matter, by name.
+    """
+
+    picture = "panel"
+    title: str
+    parts: dict[str, Result]
+    notes: Sequence[str] = ()
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Result:
+        """One of the parts."""
+        return self.parts[name]
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        parts = {name: {"picture": part.picture} | part.to_json() for name, part in self.parts.items()}
+        return {
+            "title": self.title,
+            "notes": list(self.notes),
+            "figures": plain(self.figures),
+            "parts": parts,
+            "receipt": self.receipt.to_json(),
+        }
+
+    def to_html(self) -> str:
+        from cutaway.interp.pictures.page import page
+
+        parts = [(part.picture, part.page_data() | {"name": name}) for name, part in self.parts.items()]
+        head = {"title": self.title, "notes": list(self.notes), "figures": plain(self.figures)}
+        return page([("panel", head), *parts, ("receipt", self.receipt.to_json())], title=self.title)

@@ -350,7 +350,7 @@ def test_the_ledger_sums_to_the_logit_at_every_level(speaker: Model, dtype: torc
 
 def test_names_that_do_not_exist_are_met_with_near_ones(model: Model):
     with pytest.raises(ConfigError, match="did you mean embed"):
-        record(model, TEXT, "embedd")
+        record(model, TEXT, "embedd", **given(model))
     with pytest.raises(ConfigError, match="unknown activation"):
         replace(model, TEXT, {"layers.9.nothing": torch.zeros(1)}, **given(model))
 

@@ -1,5 +1,6 @@
 """Surprisal, the lens and attention against what they are defined by; what they refuse."""
 
+import dataclasses
 import math
 
 import pytest
@@ -44,12 +45,12 @@ def test_the_sharpest_head_is_the_one_that_looks_back(model: Model):
     patterns = torch.zeros_like(found.patterns)
     patterns[..., 0] = 1
     patterns[2, 1] = torch.eye(len(TEXT)).roll(-1, 1)  # each token looks at the one before
-    assert type(found)(found.tokens, patterns).sharpest() == (2, 1)
+    assert dataclasses.replace(found, patterns=patterns).sharpest() == (2, 1)
 
 
-def test_too_large_a_recording_is_refused_before_the_run(model: Model):
-    with pytest.raises(InputError, match=r"takes .* MB, above the limit"):
-        record(model, TEXT, limit=1000)
+def test_too_large_gradients_are_refused_before_the_run(model: Model):
+    with pytest.raises(InputError, match=r"take .* MB, and their gradients as much, above the limit"):
+        record(model, TEXT, limit=1000, gradients=True)
     with pytest.raises(InputError, match="the text is empty"):
         record(model, "")
 
@@ -71,7 +72,7 @@ def test_habits_name_where_a_head_looks(model: Model):
     patterns[0, 1, :, 0] = 1
     patterns[0, 2] = torch.eye(T).roll(-1, 1)
     patterns[0, 3] = torch.ones(T, T).tril() / torch.arange(1, T + 1)[:, None]
-    ((itself, first, previous, others),) = type(found)(found.tokens, patterns).habits()
+    ((itself, first, previous, others),) = dataclasses.replace(found, patterns=patterns).habits()
     assert (itself, first, previous) == (("itself", 1.0), ("first", 1.0), ("previous", 1.0))
     assert others[0] == "others"
     for layer, habits in enumerate(found.habits()):

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from cutaway.generation.sampling import Sampling, distribution
-from cutaway.interp import Attention
+from cutaway.interp import Attention, Receipt
 from cutaway.models import DecoderConfig, build_network
 from cutaway.models.fused import causal_attention, rms_norm
 from cutaway.models.ngram import NGram
@@ -34,7 +34,7 @@ def test_wrong_shapes_and_dtypes_are_caught():
 
 def test_wrong_arrays_are_caught():
     with pytest.raises(TypeCheckError):
-        Attention(["a", "b"], torch.ones(2, 2))  # no layers and heads
+        Attention(["a", "b"], torch.ones(2, 2), receipt=Receipt(0.0, 1.0, 0, "float32", ""))  # no layers and heads
     with pytest.raises(TypeCheckError):
         permute(np.arange(4), 4, np.zeros(4, np.uint64))  # signed
     with pytest.raises(TypeCheckError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cutaway.errors import CutawayError, InputError, unknown
-from cutaway.interp.results import Receipt, Result
+from cutaway.interp.results import Result
 
 SHOWN = 12  # terms shown one by one where there are many
 # error allowed, relative to the largest term if that is above 1
@@ -51,7 +51,7 @@ class Ledger(Result):
         what: the number, to be read.
         terms: in the order of computation.
         total: the number as the model computed it.
-        receipt: of the run; its dtype decides how large an error rounding may cause.
+        receipt: its dtype decides how large an error rounding may cause.
 
     Raises:
         LedgerError: on construction, if the terms miss the total by more than rounding explains.
@@ -61,7 +61,6 @@ class Ledger(Result):
     what: str
     terms: tuple[Term, ...]
     total: float
-    receipt: Receipt
     openers: Openers = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:

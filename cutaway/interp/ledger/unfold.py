@@ -11,9 +11,10 @@ from __future__ import annotations
 import torch
 
 from cutaway.errors import InputError
+from cutaway.interp.inputs import Text, inputs_of
 from cutaway.interp.ledger import unfold_decoder, unfold_recurrent
 from cutaway.interp.ledger.ledger import Ledger
-from cutaway.interp.record import Recording, Text, recording_of
+from cutaway.interp.record import Recording, recording_of
 from cutaway.models import Decoder, Model
 
 
@@ -45,7 +46,7 @@ def ledger(
     """
     model = source.model if isinstance(source, Recording) else source
     network = model.speaker("a ledger")
-    ids = (source.ids if isinstance(source, Recording) else model.ids(text))[:1]
+    ids = (source.ids if isinstance(source, Recording) else inputs_of(model, text).ids)[:1]
     length = ids.shape[1]
     if not -length <= position < length:
         raise InputError(f"position {position} is outside the text of {length} tokens (-{length} … {length - 1})")
@@ -66,7 +67,7 @@ def ledger(
         what += f" minus that of “{model.tokenizer.token(other)}”"
     what += f" after “{recording.tokens[position]}” (position {position})"
     terms, openers = kind.unfold(network, recording, position, direction, float(total))  # pyright: ignore[reportArgumentType]  # kind fits network
-    return Ledger(what, tuple(terms), float(total), recording.receipt, openers)
+    return Ledger(what, tuple(terms), float(total), openers, receipt=recording.receipt)
 
 
 def _token(model: Model, token: str | int) -> int:

@@ -166,10 +166,10 @@ def _sources(
     terms = [Term(f"source.{s}", float(amounts[s]), recording.tokens[s]) for s in range(position + 1)]
     if f"layers.{layer}.attn.z" in recording.edits:
         terms.append(Term("edit", total - float(amounts.sum()), "edited"))
-    return Ledger(f"layer {layer} head {head}, by the token it read", tuple(terms), total, recording.receipt)
+    return Ledger(f"layer {layer} head {head}, by the token it read", tuple(terms), total, receipt=recording.receipt)
 
 
 def _neurons(recording: Recording, layer: int, amounts: Float64[Tensor, " M"]) -> Ledger:
     """An MLP's term by the neuron that wrote it, (M,)."""
     terms = tuple(Term(f"neuron.{i}", value) for i, value in enumerate(amounts.tolist()))
-    return Ledger(f"layer {layer} mlp, by neuron", terms, float(torch.sum(amounts)), recording.receipt)
+    return Ledger(f"layer {layer} mlp, by neuron", terms, float(torch.sum(amounts)), receipt=recording.receipt)

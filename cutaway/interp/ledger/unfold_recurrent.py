@@ -75,5 +75,5 @@ def _steps(
         f"{layer.replace('layers.', 'layer ')} unit {unit}, by the step that wrote it",
         tuple(terms),
         total,
-        recording.receipt,
+        receipt=recording.receipt,
     )

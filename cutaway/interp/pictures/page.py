@@ -8,6 +8,7 @@ import html
 import json
 import math
 import re
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -17,19 +18,21 @@ from torch import Tensor
 ATTENTION_BYTES = 8 * 2**20  # of patterns that a page holds; of a longer text it shows the last tokens
 
 
-def page(parts: dict[str, Any], *, title: str = "") -> str:
+def page(parts: Sequence[tuple[str, Any]], *, title: str = "") -> str:
     """The page of some results.
 
     A content security policy in it forbids every request, and every script but its own.
 
     Args:
-        parts: picture -> the data that page.js draws it from.
+        parts: which picture, and the data that the scripts draw it from, from top to bottom.
         title: of the window.
     """
     from cutaway import __version__
 
     # "<" never appears inside the data, so no text can end the element that holds it
-    data = json.dumps(parts | {"version": __version__}, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    data = json.dumps({"parts": parts, "version": __version__}, ensure_ascii=False, allow_nan=False).replace(
+        "<", "\\u003c"
+    )
     style, script = _asset("page.css"), _asset("page.js")
     filled = {
         "title": html.escape(title or "A look inside"),

@@ -14,11 +14,11 @@ RECEIPT = Receipt(0.0, 1.0, 0, "float32", "a test")
 
 
 def test_a_ledger_that_does_not_add_up_cannot_be_made():
-    Ledger("number", (Term("a", 1.0), Term("b", 2.0)), 3.00009, RECEIPT)
+    Ledger("number", (Term("a", 1.0), Term("b", 2.0)), 3.00009, receipt=RECEIPT)
     with pytest.raises(LedgerError, match=r"the terms of the number miss it by 0\.01"):
-        Ledger("number", (Term("a", 1.0), Term("b", 2.0)), 3.01, RECEIPT)
+        Ledger("number", (Term("a", 1.0), Term("b", 2.0)), 3.01, receipt=RECEIPT)
     with pytest.raises(LedgerError):
-        Ledger("number", (Term("a", math.nan),), 1.0, RECEIPT)
+        Ledger("number", (Term("a", math.nan),), 1.0, receipt=RECEIPT)
 
 
 def test_a_part_that_the_ledger_does_not_know_is_noticed(model: Model):

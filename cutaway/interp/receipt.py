@@ -1,0 +1,101 @@
+"""What a result can be checked by."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+
+from cutaway.models import Model
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a result can be checked by.
+
+    Attributes:
+        difference: largest difference of the logits from a plain run; 0.0 where nothing was replaced, which the
+            contract tests hold every network to.
+        milliseconds: of the whole analysis.
+        bytes: of what was recorded.
+        dtype: of the computation.
+        source: the model.
+        seed: of what was drawn; None where nothing is.
+        gap: how far the parts are from adding up to the whole, in the unit of the result; None where nothing adds up.
+        code: the Python that makes the result.
+    """
+
+    difference: float
+    milliseconds: float
+    bytes: int
+    dtype: str
+    source: str
+    seed: int | None = None
+    gap: float | None = None
+    code: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return plain(self)
+
+
+class Clock:
+    """Starts with an analysis, and ends in its receipt.
+
+    clock = Clock(model, "occlusion", text, token=token, grain=grain)
+    …
+    TokenScores(…, receipt=clock.receipt(gap=gap))
+
+    Args:
+        model: what is analysed.
+        function: the public name in `cutaway.interp`.
+        text: its second argument; None where it takes no text.
+        options: its options; those that are None are left out of the code.
+    """
+
+    def __init__(self, model: Model, function: str, text: Any = None, **options: Any) -> None:
+        weight = next(model.network.parameters())
+        self.dtype, self.source = str(weight.dtype).removeprefix("torch."), model.source
+        given = ["model", *([] if text is None else [_spelled(text)])]
+        given += [f"{name}={_spelled(value)}" for name, value in options.items() if value is not None]
+        self.code = (
+            f"import cutaway\nfrom cutaway.interp import {function}\n\n"
+            f"model = cutaway.load_model({model.source!r})\nresult = {function}({', '.join(given)})\n"
+        )
+        self.started = time.perf_counter()
+
+    def receipt(
+        self, *, difference: float = 0.0, gap: float | None = None, bytes: int = 0, seed: int | None = None
+    ) -> Receipt:
+        """The receipt, as of now."""
+        milliseconds = 1000 * (time.perf_counter() - self.started)
+        return Receipt(difference, milliseconds, bytes, self.dtype, self.source, seed, gap, self.code)
+
+
+def _spelled(value: Any) -> str:
+    """A value as Python; what has no spelling by its name."""
+    if isinstance(value, Tensor):
+        return repr(value.tolist()) if not value.is_floating_point() and value.numel() <= 4096 else "…"
+    if isinstance(value, str | int | float | bool | list | tuple | dict | set | range | type(None)):
+        return repr(value)
+    ids = getattr(value, "ids", None)  # of Inputs and Recordings
+    return _spelled(ids) if isinstance(ids, Tensor) else getattr(value, "__name__", "…")
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tensors and tuples as what JSON holds; numbers that are not finite as None."""
+    if isinstance(value, Tensor):
+        return plain(value.tolist())
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.repr or f.compare}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
