@@ -92,14 +92,18 @@ class Attention(Result):
     """Where each head of each layer looks.
 
     Attributes:
-        tokens: to be read; rows are queries, columns are keys.
-        patterns: (L, H, T, T) float32, each row sums to 1.
+        tokens: to be read; rows are queries.
+        patterns: (L, H, T, S) float32, each row sums to 1.
+        keys: what the columns are, of attention to a source; None: the tokens themselves.
+        causal: whether each token sees only itself and what is before it.
         chosen: the (layer, head) to show large; None takes the sharpest.
     """
 
     picture = "attention"
     tokens: list[str]
-    patterns: Float[Tensor, "L H T T"]
+    patterns: Float[Tensor, "L H T S"]
+    keys: list[str] | None = None
+    causal: bool = True
     chosen: tuple[int, int] | None = None
 
     @property
@@ -108,41 +112,51 @@ class Attention(Result):
         return self.chosen or self.sharpest()
 
     def sharpest(self) -> tuple[int, int]:
-        """The (layer, head) that looks most pointedly at other tokens than the first and itself."""
+        """The (layer, head) that looks most pointedly; within one text at other tokens than the first and itself."""
         T = len(self.tokens)
-        if T < 3:
-            return 0, 0
-        weights = self.patterns[:, :, 2:, 1:].clone()
-        weights.masked_fill_(torch.eye(T, device=weights.device)[2:, 1:].bool(), 0)
+        weights = self.patterns
+        if self.keys is None:
+            if T < 3:
+                return 0, 0
+            weights = weights[:, :, 2:, 1:].clone()
+            weights.masked_fill_(torch.eye(T, device=weights.device)[2:, 1:].bool(), 0)
         best = int(weights.amax(-1).mean(-1).argmax())
         return best // self.patterns.shape[1], best % self.patterns.shape[1]
 
     def habits(self) -> list[list[tuple[str, float]]]:
         """Per layer and head, where it looks most on average: (place, share).
 
-        The places are "previous" (the token before), "first", "itself" and "others". The first two rows are left out
-        where there are more: in them the places coincide.
+        The places are "previous" (the token before), "first", "itself" and "others", of attention to a source "first",
+        "last" and "others". Of causal attention the first two rows are left out where there are more: in them the
+        places coincide.
         """
-        T = len(self.tokens)
-        rows = torch.arange(2 if T > 2 else 0, T)
-        places = torch.full((len(rows), T), 3)
-        places[:, 0] = 1
-        places[rows >= 1, (rows - 1)[rows >= 1]] = 0
-        places[torch.arange(len(rows)), rows] = 2
-        named = ("previous", "first", "itself", "others")
-        weights = self.patterns[:, :, rows.to(self.patterns.device)].cpu()  # (L, H, rows, T)
-        shares = torch.stack([(weights * (places == k)).sum(-1).mean(-1) for k in range(4)], dim=-1)  # (L, H, 4)
+        T, S = self.patterns.shape[2:]
+        if self.keys is not None:
+            named = ("first", "last", "others")
+            places = torch.full((T, S), 2)
+            places[:, -1], places[:, 0] = 1, 0
+            weights = self.patterns.cpu()
+        else:
+            named = ("previous", "first", "itself", "others")
+            rows = torch.arange(2 if T > 2 and self.causal else 0, T)
+            places = torch.full((len(rows), T), 3)
+            places[:, 0] = 1
+            places[rows >= 1, (rows - 1)[rows >= 1]] = 0
+            places[torch.arange(len(rows)), rows] = 2
+            weights = self.patterns[:, :, rows.to(self.patterns.device)].cpu()  # (L, H, rows, T)
+        shares = torch.stack([(weights * (places == k)).sum(-1).mean(-1) for k in range(len(named))], dim=-1)
         return [[(named[int(s.argmax())], float(s.max())) for s in layer] for layer in shares]
 
     def to_json(self) -> dict[str, Any]:
-        made = {"tokens": self.tokens, "shown": self.shown, "habits": self.habits()}
+        made = {"tokens": self.tokens, "keys": self.keys, "shown": self.shown, "habits": self.habits()}
         return made | {"patterns": self.patterns.tolist(), "receipt": self.receipt.to_json()}
 
     def page_data(self) -> dict[str, Any]:
         from cutaway.interp.pictures.page import packed
 
-        made: dict[str, Any] = {"tokens": self.tokens, "shown": self.shown, "habits": self.habits()}
-        return made | packed(self.patterns)
+        made: dict[str, Any] = {"tokens": self.tokens, "keys": self.keys, "receipt": self.receipt.to_json()}
+        made |= {"shown": self.shown, "habits": self.habits()}
+        return made | packed(self.patterns, causal=self.causal)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SCRIPTS = ("base", "look", "scores", "attention", "lens", "ledger", "matrix", "curve", "table", "graph", "main")
 ATTENTION_BYTES = 8 * 2**20  # of patterns that a page holds; of a longer text it shows the last tokens
 
 
@@ -33,7 +34,7 @@ def page(parts: Sequence[tuple[str, Any]], *, title: str = "") -> str:
     data = json.dumps({"parts": parts, "version": __version__}, ensure_ascii=False, allow_nan=False).replace(
         "<", "\\u003c"
     )
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = _asset("page.css"), "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
     filled = {
         "title": html.escape(title or "A look inside"),
         "style": style,
@@ -45,27 +46,33 @@ def page(parts: Sequence[tuple[str, Any]], *, title: str = "") -> str:
     return re.sub(r"\{\{([a-z-]+)\}\}", lambda match: filled[match[1]], _asset("page.html"))
 
 
-def packed(patterns: Tensor) -> dict[str, Any]:
-    """Attention patterns, (L, H, T, T), for the page: steps of 1/65535 from 0 to 1, rows cut at the diagonal.
+def packed(patterns: Tensor, *, causal: bool = True) -> dict[str, Any]:
+    """Attention patterns, (L, H, T, S), for the page: steps of 1/65535 from 0 to 1.
 
-    Layer by layer, head by head, row by row; two bytes each, little endian, in base64.
+    Layer by layer, head by head, row by row, of causal ones cut at the diagonal; two bytes each, little endian, in
+    base64. Of a long text only the last rows, and of self-attention the last columns, are kept.
     """
-    layers, heads, length, _ = patterns.shape
-    room = ATTENTION_BYTES // (2 * layers * heads)  # numbers of one triangle, about n²/2
-    kept = min(length, max(1, math.isqrt(2 * room) - 1))
-    rows, columns = torch.tril_indices(kept, kept)
-    numbers = patterns[:, :, length - kept :, length - kept :].cpu()[:, :, rows, columns]
+    layers, heads, length, width = patterns.shape
+    room = ATTENTION_BYTES // (2 * layers * heads)  # numbers of one head
+    if causal:  # about n²/2
+        kept = min(length, max(1, math.isqrt(2 * room) - 1))
+        rows, columns = torch.tril_indices(kept, kept)
+        numbers = patterns[:, :, length - kept :, width - kept :].cpu()[:, :, rows, columns]
+    else:
+        kept = min(length, max(1, room // width))
+        numbers = patterns[:, :, length - kept :].cpu()
     steps = (numbers.double() * 65535).round().contiguous().numpy().astype("<u2")
     return {
         "layers": layers,
         "heads": heads,
         "first": length - kept,
+        "causal": causal,
         "steps": base64.b64encode(steps.tobytes()).decode(),
     }
 
 
 def _asset(name: str) -> str:
-    return resources.files("cutaway.interp.pictures").joinpath(name).read_text("utf-8")
+    return resources.files("cutaway.interp.pictures").joinpath("assets", name).read_text("utf-8")
 
 
 def _hash(text: str) -> str:
