@@ -6,33 +6,44 @@ that they take.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.text import Text
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
 from cutaway.interp.ledger.ledger import Ledger, Term
-from cutaway.interp.results import Attention, Lens, TokenScores
+from cutaway.interp.pictures.marks import (
+    BITS,
+    BLUES,
+    NEGATIVE,
+    ORANGES,
+    POSITIVE,
+    SHADES,
+    SHARE_NAMES,
+    SHARES,
+    fit,
+    heading,
+    legend,
+    number,
+    percent,
+    show,
+    step_of,
+)
+from cutaway.interp.pictures.terminal_graphs import graph, panel, tree
+from cutaway.interp.pictures.terminal_numbers import curve, matrix, plate, table
+from cutaway.interp.results import Attention, Lens, Panel, TokenScores
 
 if TYPE_CHECKING:
     from cutaway.interp.look import Look
 
-# Plates from dark to light with the ink that can be read on them, so they serve dark and light terminals alike.
-ORANGES = ("#ffffff on #2b241c", "#ffffff on #5f3c13", "#ffffff on #95590f", "#000000 on #d9810f", "#000000 on #ffb74d")
-BLUES = ("#ffffff on #1a2733", "#ffffff on #204a70", "#ffffff on #2e72a8", "#000000 on #63aae0", "#000000 on #b8e0fd")
-POSITIVE, NEGATIVE = "#e08214", "#4393c3"
-BITS = (1, 3, 6, 10)  # bounds of the steps of surprise
-SHARES = (0.02, 0.1, 0.3, 0.6)  # bounds of the steps of attention and probability
-SHARE_NAMES = ("<2%", "2–10%", "10–30%", "30–60%", ">60%")
-SHADES = " ░▒▓█"  # the same steps without colour
 MOST_TOKENS, MOST_ROWS = 240, 32
 RAIL = 6  # characters of a token above its column
 TILE = 8  # sides of a head's thumbnail, in half characters
 MOST_TILES = 8  # layers that get thumbnails
-HABITS = {"previous": "P", "first": "F", "itself": "S", "others": "O"}
+HABITS = {"previous": "P", "first": "F", "itself": "S", "last": "L", "others": "O"}
 
 
 def look(made: Look, width: int, colour: bool) -> Iterator[Text]:
@@ -63,59 +74,73 @@ def look(made: Look, width: int, colour: bool) -> Iterator[Text]:
 
 def token_scores(scores: TokenScores, width: int, colour: bool) -> Iterator[Text]:
     """Tokens, and under each its number."""
-    mean = "" if scores.mean is None else f", {scores.mean:.2f} on average"
-    yield _title(scores.what.capitalize(), f"{scores.unit} at each token{mean}")
+    bits = scores.unit == "bits" and not scores.signed
+    most = max((abs(score) for score in scores.scores if score is not None), default=0.0) or 1.0
+    mean = "" if scores.mean is None else f", {number(round(scores.mean, 3))} on average"
+    yield heading(scores.what, f"{scores.unit} at each token{mean}")
     first = max(0, len(scores.tokens) - MOST_TOKENS)
     if first:
         yield Text(f"the last {MOST_TOKENS} of {len(scores.tokens)} tokens", "dim")
     above, below = Text(), Text()
     for token, score in list(zip(scores.tokens, scores.scores, strict=True))[first:]:
-        shown = fit(show(token), min(max(cell_len(show(token)), 4), width - 2))
-        style = ORANGES[_step(score, BITS)] if colour and score is not None else ""
+        figure = "–" if score is None else f"{score:+.2f}".replace("-", "−") if scores.signed else f"{score:.1f}"
+        shown = fit(show(token), min(max(cell_len(show(token)), len(figure) + scores.signed, 4), width - 2))
+        style = ""
+        if colour and score is not None:
+            style = ORANGES[step_of(score, BITS)] if bits else plate(score / most)
         if above.cell_len + cell_len(shown) + 1 > width:
             yield from (above, below)
             above, below = Text(), Text()
         above.append(shown, style).append(" ")
-        below.append(fit("–" if score is None else f"{score:.1f}", cell_len(shown)) + " ", "dim")
+        below.append(fit(figure, cell_len(shown)) + " ", "dim")
         if token.endswith("\\n"):
             yield from (above, below)
             above, below = Text(), Text()
     if above:
         yield from (above, below)
-    if colour:
-        yield _legend(scores.unit, ("<1", "1–3", "3–6", "6–10", ">10"), ORANGES, colour)
+    if colour and bits:
+        yield legend(scores.unit, ("<1", "1–3", "3–6", "6–10", ">10"), ORANGES, colour)
 
 
 def attention(made: Attention, width: int, colour: bool) -> Iterator[Text]:
     """One head large: rows look at columns. Then every head small, with where it looks most."""
     layer, head = made.shown
     tokens = [show(token) for token in made.tokens]
+    keys = tokens if made.keys is None else [show(key) for key in made.keys]
     side = min(12, max(map(cell_len, tokens)))
-    count = min(len(tokens), (width - side - 1) // 2, MOST_ROWS)
-    first = len(tokens) - count
-    which = f"layer {layer}, head {head}: each row's token looks back at the columns"
-    yield _title("Attention", which + (f" (last {count} of {len(tokens)} tokens)" if first else ""))
-    yield from _rail([_shorten(token) for token in tokens[first:]], side + 1)
-    pattern = made.patterns[layer, head, first:, first:].tolist()
+    room = max(1, (width - side - 1) // 2)
+    count, across = min(len(tokens), MOST_ROWS), min(len(keys), room)
+    if made.keys is None:
+        count = across = min(count, across)
+    first, left = len(tokens) - count, len(keys) - across
+    which = f"layer {layer}, head {head}: each row's token looks {'back ' * made.causal}at the columns"
+    yield heading("Attention", which + (f" (last {count} of {len(tokens)} tokens)" if first else ""))
+    yield from _rail([_shorten(key) for key in keys[left:]], side + 1)
+    pattern = made.patterns[layer, head, first:, left:].tolist()
     for row, token in enumerate(tokens[first:]):
         line = Text(fit(token, side, right=True) + " ")
-        for share in pattern[row][: row + 1]:
-            step = _step(share, SHARES)
+        for share in pattern[row][: row + 1 if made.causal else None]:
+            step = step_of(share, SHARES)
             line.append("  " if colour else (SHADES[step] * 2 if step else "· "), BLUES[step] if colour else "")
         yield line
-    yield _legend("share", SHARE_NAMES, BLUES, colour)
+    yield legend("share", SHARE_NAMES, BLUES, colour)
     yield Text("every head, and in % its habit: P the token before, F the first, S itself, O all others", "dim")
-    tiles = colour and made.patterns.shape[0] <= MOST_TILES and 9 + made.patterns.shape[1] * (TILE + 2) <= width
-    for number, habits in enumerate(made.habits()):
+    tiles = (
+        colour
+        and made.causal
+        and made.patterns.shape[0] <= MOST_TILES
+        and 9 + made.patterns.shape[1] * (TILE + 2) <= width
+    )
+    for place, habits in enumerate(made.habits()):
         if tiles:
-            yield from _tiles(made.patterns[number])
-        line = Text(fit(f"layer {number}", 9))
-        for index, (place, share) in enumerate(habits):
+            yield from _tiles(made.patterns[place])
+        line = Text(fit(f"layer {place}", 9))
+        for index, (where, share) in enumerate(habits):
             if line.cell_len % width + 5 > width:
                 line.append("\n" + " " * 9)
-            style = BLUES[_step(share, SHARES)] if colour and place != "others" and not tiles else "dim"
-            style = "bold underline" if (number, index) == made.shown else style
-            line.append(f"{HABITS[place]}{min(99, round(100 * share)):02d}", style)
+            style = BLUES[step_of(share, SHARES)] if colour and where != "others" and not tiles else "dim"
+            style = "bold underline" if (place, index) == made.shown else style
+            line.append(f"{HABITS[where]}{min(99, round(100 * share)):02d}", style)
             line.append(" " * (TILE - 1 if tiles else 1))
         line.rstrip()
         yield line
@@ -162,7 +187,7 @@ def lens(made: Lens, width: int, colour: bool) -> Iterator[Text]:
     side, cell = 10, 11
     count = max(1, min(len(made.tokens), (width - side) // (cell + 1)))
     cut = f" (last {count} of {len(made.tokens)} tokens)" if count < len(made.tokens) else ""
-    yield _title("Logit lens", f"what each layer would say next, and how surely in %; the last row is the model{cut}")
+    yield heading("Logit lens", f"what each layer would say next, and how surely in %; the last row is the model{cut}")
     line = Text(" " * side)
     for token in made.tokens[-count:]:
         line.append(fit(show(token), cell), "bold").append(" ")
@@ -171,15 +196,15 @@ def lens(made: Lens, width: int, colour: bool) -> Iterator[Text]:
         line = Text(fit(name, side))
         for token, share in (found.top[0] for found in row[-count:]):
             text = fit(show(token), cell - 4) + f"{min(99, round(100 * share)):>3d} "
-            line.append(text, BLUES[_step(share, SHARES)] if colour else "").append(" ")
+            line.append(text, BLUES[step_of(share, SHARES)] if colour else "").append(" ")
         yield line
     if colour:
-        yield _legend("probability", SHARE_NAMES, BLUES, colour)
+        yield legend("probability", SHARE_NAMES, BLUES, colour)
 
 
 def ledger(made: Ledger, width: int, colour: bool) -> Iterator[Text]:
     """The largest terms as bars around one zero; the largest that opens, opened; then whether it all adds up."""
-    yield _title("Ledger", f"the {made.what}, as the sum of what each part wrote")
+    yield heading("Ledger", f"the {made.what}, as the sum of what each part wrote")
     yield from _bars(made, 12, width)
     opened = next((term for term in made.top() if term.opens), None)
     if opened:
@@ -221,47 +246,24 @@ def _bars(made: Ledger, count: int, width: int) -> Iterator[Text]:
     yield Text(fit(line + "  (logits)", width).rstrip(), "bold")
 
 
+def panels(made: Panel, width: int, colour: bool) -> Iterator[Text]:
+    """Several results, one after the other."""
+    yield from panel(made, width, colour)
+    for name, part in made.parts.items():
+        yield from (Text(), Text(name, "bold underline"))
+        yield from PICTURES[part.picture](part, width, colour)
+
+
 PICTURES: dict[str, Callable[[Any, int, bool], Iterator[Text]]] = {
     "attention": attention,
+    "curve": curve,
+    "graph": graph,
     "ledger": ledger,
     "lens": lens,
     "look": look,
+    "matrix": matrix,
+    "panel": panels,
     "scores": token_scores,
+    "table": table,
+    "tree": tree,
 }
-
-
-def show(token: str) -> str:
-    """A token with its outer spaces visible."""
-    inner = token.strip(" ")
-    if not inner:
-        return "·" * len(token) if len(token) <= 4 else f"·×{len(token)}"
-    before = len(token) - len(token.lstrip(" "))
-    return "·" * before + inner + "·" * (len(token) - before - len(inner))
-
-
-def fit(text: str, width: int, *, right: bool = False) -> str:
-    """Text in exactly `width` cells: padded, or cut with an ellipsis."""
-    if cell_len(text) > width:
-        text = set_cell_size(text, width - 1).rstrip() + "…"
-    pad = " " * (width - cell_len(text))
-    return pad + text if right else text + pad
-
-
-def percent(share: float) -> str:
-    """A share in whole percent; what rounds to nothing is below 1."""
-    return f"{100 * share:.0f}%" if share >= 0.01 else "<1%"
-
-
-def _step(value: float, bounds: Iterable[float]) -> int:
-    return sum(value >= bound for bound in bounds)
-
-
-def _title(name: str, about: str) -> Text:
-    return Text.assemble((name, "bold"), (f"  {about}", "dim"))
-
-
-def _legend(what: str, steps: Iterable[str], styles: tuple[str, ...], colour: bool) -> Text:
-    made = Text(f"{what}  ", "dim")
-    for step, style, shade in zip(steps, styles, SHADES, strict=True):
-        made.append(f" {step} " if colour else f"{shade * 2} {step}  ", style if colour else "dim")
-    return made

@@ -57,7 +57,7 @@ pictures.attention = (attention) => {
   const what = attention.keys ? "each token of the target (row) takes from each of the source (column)" : causal
     ? "each token (row) takes from each earlier one (column, named on the diagonal)" : "each token (row) takes from each other (column)";
   root.append(section(
-    attention.name ?? "Attention",
+    title(attention.name ?? "") || "Attention",
     `How much ${what}. The rows sum to 100 %. Choose a head on the small pictures.`,
     el("div", { className: "heads" }, large.room, el("div", { className: "thumbs" }, table)),
     first ? el("p", { className: "note" }, `The last ${names.length} of ${attention.tokens.length} tokens.`) : null,

@@ -1,6 +1,6 @@
 // --- lines over an axis ---------------------------------------------------------------------------------
 
-const SVG = "http://www.w3.org/2000/svg";
+const SVG = document.getElementById("svg").namespaceURI;
 const LINES = ["--plus", "--minus", "--third", "--fourth", "--fifth", "--muted"];
 
 function svg(tag, attributes = {}, ...children) {
@@ -8,6 +8,11 @@ function svg(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   made.append(...children);
   return made;
+}
+
+function coloured(element, what, number) {
+  element.style[what] = `var(${LINES[number % LINES.length]})`;
+  return element;
 }
 
 // About five round numbers between two.
@@ -43,9 +48,9 @@ pictures.curve = (curve) => {
       if (value === null) return (pen = "M");
       path += `${pen}${x(curve.at[i]).toFixed(1)} ${y(value).toFixed(1)}`;
       pen = "L";
-      if (curve.at.length <= 40) picture.append(svg("circle", { cx: x(curve.at[i]), cy: y(value), r: 2.6, style: `fill:var(${LINES[n % LINES.length]})` }));
+      if (curve.at.length <= 40) picture.append(coloured(svg("circle", { cx: x(curve.at[i]), cy: y(value), r: 2.6 }), "fill", n));
     });
-    picture.append(svg("path", { d: path, style: `stroke:var(${LINES[n % LINES.length]})`, ...(n >= LINES.length ? { "stroke-dasharray": "5 4" } : {}) }));
+    picture.append(coloured(svg("path", { d: path, ...(n >= LINES.length ? { "stroke-dasharray": "5 4" } : {}) }), "stroke", n));
   });
   const rule = svg("line", { class: "cursor", y1: top, y2: height - bottom, visibility: "hidden" });
   picture.append(rule);
@@ -72,5 +77,5 @@ pictures.curve = (curve) => {
     show(Math.min(curve.at.length - 1, Math.max(0, (at ?? (step > 0 ? -1 : curve.at.length)) + step)));
   });
   const key = el("p", { className: "legend" }, ...names.map((name, n) => swatch(LINES[n % LINES.length].slice(2), name)));
-  root.append(section(curve.name ?? title(curve.what), `${curve.name ? `${title(curve.what)}. ` : ""}${title(curve.y)} over ${curve.x}.`, picture, readout, key));
+  root.append(section(title(curve.name ?? "") || title(curve.what), `${curve.name ? `${title(curve.what)}. ` : ""}${title(curve.y)} over ${curve.x}.`, picture, readout, key));
 };

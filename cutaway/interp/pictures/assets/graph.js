@@ -37,7 +37,7 @@ pictures.graph = (graph) => {
     picture.append(made);
   }
   const more = graph.edges.length > edges.length ? ` The ${MOST_EDGES} strongest of ${count(graph.edges.length)} edges.` : "";
-  root.append(section(graph.name ?? title(graph.what), `From below to above; the wider an edge, the larger its weight.${more}`,
+  root.append(section(title(graph.name ?? "") || title(graph.what), `From below to above; the wider an edge, the larger its weight.${more}`,
     el("div", { className: "scroll" }, picture), el("p", { className: "legend" }, graph.unit, swatch("plus", "raises"), swatch("minus", "lowers"))));
 };
 
@@ -51,5 +51,5 @@ pictures.tree = (tree) => {
     const inner = el("details", { open: depth < 3 }, el("summary", { className: "branch" }, ...line), el("ul", { className: "terms opened" }, ...node.branches.map((next) => branch(next, depth + 1))));
     return el("li", {}, inner);
   };
-  root.append(section(tree.name ?? title(tree.what), "Each branch with its share of the one before it, and of the whole.", el("ul", { className: "terms" }, branch(tree.root, 0))));
+  root.append(section(title(tree.name ?? "") || title(tree.what), "Each branch with its share of the one before it, and of the whole.", el("ul", { className: "terms" }, branch(tree.root, 0))));
 };

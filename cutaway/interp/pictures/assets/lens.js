@@ -33,7 +33,7 @@ pictures.lens = (lens) => {
   roving(cells.map(([cell]) => cell), columns.length, 0);
   const scroll = el("div", { className: "scroll" }, table);
   root.append(section(
-    lens.name ?? "Logit lens",
+    title(lens.name ?? "") || "Logit lens",
     "What each layer would say next, if the model ended there: its likeliest token after each token of the text. The last row is the model's own output.",
     scroll,
     legend("blues", "probability", [["0", 0], ["25 %", 0.25], ["50 %", 0.5], ["75 %", 0.75], ["100 %", 1]],

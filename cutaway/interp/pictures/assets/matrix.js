@@ -13,9 +13,10 @@ pictures.matrix = (matrix) => {
   const table = el("table", { className: "plain" }, el("tr", {}, el("th", {}, matrix.row_axis || "row"), el("th", {}, matrix.column_axis || "column"), el("th", { className: "right" }, unit)));
   for (const [x, i, j] of order.slice(0, 8)) table.append(el("tr", {}, el("td", {}, token(rows[i])), el("td", {}, token(columns[j])), el("td", { className: "right" }, both ? signed(x, places(most) + 1) : number(x))));
   root.append(section(
-    matrix.name ?? title(matrix.what),
-    `${matrix.name ? `${title(matrix.what)}. ` : ""}Rows are ${matrix.row_axis ? `${matrix.row_axis}s` : "named at the left"}, columns ${matrix.column_axis ? `${matrix.column_axis}s` : "named above"}; beside them the largest.`,
-    el("div", { className: "heads" }, large.room, table),
+    title(matrix.name ?? "") || title(matrix.what),
+    `${matrix.name ? `${title(matrix.what)}. ` : ""}Rows are ${matrix.row_axis ? `${matrix.row_axis}s` : "named at the left"}, columns ${matrix.column_axis ? `${matrix.column_axis}s` : "named above"}; below them the largest.`,
+    large.room,
     both ? signedLegend(unit, most) : legend("oranges", unit, [0, 0.0625, 0.25, 0.5625, 1].map((t) => [(t * most).toPrecision(2), Math.sqrt(t)])),
+    table,
   ));
 };

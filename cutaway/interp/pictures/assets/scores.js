@@ -31,7 +31,7 @@ pictures.scores = (scores) => {
     ? "Under each token its surprisal in bits: how unexpected it was. Each bit halves the probability that the model had given it."
     : `Under each its ${scores.what}, in ${scores.unit}.`;
   root.append(section(
-    scores.name ?? (looked ? "The text as the model sees it" : title(scores.what)), about, chips,
+    title(scores.name ?? "") || (looked ? "The text as the model sees it" : title(scores.what)), about, chips,
     scores.signed ? signedLegend(scores.unit, most) : legend("oranges", scores.unit, bits ? [["0", 0], ["3", 0.25], ["6", 0.5], ["9", 0.75], ["≥ 12", 1]] : steps(most), mean, chosen),
   ));
 };

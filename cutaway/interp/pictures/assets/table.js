@@ -27,7 +27,7 @@ pictures.table = (table) => {
   });
   fill();
   root.append(section(
-    table.name ?? title(table.what), table.name ? title(table.what) : null,
+    title(table.name ?? "") || title(table.what), table.name ? title(table.what) : null,
     el("div", { className: "scroll" }, el("table", { className: "plain" }, el("thead", {}, el("tr", {}, ...heads)), body)),
     rows.length > MOST_LINES ? el("p", { className: "note" }, `${MOST_LINES} of ${count(rows.length)} rows; sort to see others.`) : null,
   ));
