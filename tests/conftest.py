@@ -2,17 +2,16 @@
 
 from jaxtyping import install_import_hook
 
-# models.model is left out: what it is given is the user's, and its own sentences for wrong input are tested
+# models.model, interp.inputs and interp.target are left out: what they are given is the user's, and their own sentences
+# for wrong input are tested
 CHECKED = [
     "cutaway.generation.sampling",
     "cutaway.interp.attention.patterns",
     "cutaway.interp.ledger.ledger",
-    "cutaway.interp.inputs",
     "cutaway.interp.lenses.logit",
     "cutaway.interp.look",
     "cutaway.interp.record",
     "cutaway.interp.results",
-    "cutaway.interp.target",
     "cutaway.interp.text.surprisal",
     "cutaway.interp.ledger.unfold",
     "cutaway.interp.ledger.unfold_decoder",
