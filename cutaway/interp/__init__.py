@@ -1,6 +1,8 @@
 """Look inside: record and replace, the ledger, surprisal, attention, the logit lens, and a page of all of them."""
 
 from cutaway.interp.attention.patterns import attention
+from cutaway.interp.check import check
+from cutaway.interp.claims import Claim, Claims
 from cutaway.interp.inputs import Inputs, inputs_of
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
 from cutaway.interp.ledger.unfold import ledger
@@ -32,6 +34,8 @@ from cutaway.interp.text.surprisal import surprisal
 __all__ = [
     "Attention",
     "Branch",
+    "Claim",
+    "Claims",
     "Clock",
     "Curve",
     "Edge",
@@ -54,6 +58,7 @@ __all__ = [
     "TokenScores",
     "Tree",
     "attention",
+    "check",
     "inputs_of",
     "ledger",
     "logit_lens",

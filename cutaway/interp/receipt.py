@@ -60,8 +60,8 @@ class Clock:
     def __init__(self, model: Model, function: str, text: Any = None, **options: Any) -> None:
         weight = next(model.network.parameters())
         self.dtype, self.source = str(weight.dtype).removeprefix("torch."), model.source
-        given = ["model", *([] if text is None else [_spelled(text)])]
-        given += [f"{name}={_spelled(value)}" for name, value in options.items() if value is not None]
+        given = ["model", *([] if text is None else [_spelled(text, "text")])]
+        given += [f"{name}={_spelled(value, name)}" for name, value in options.items() if value is not None]
         self.code = (
             f"import cutaway\nfrom cutaway.interp import {function}\n\n"
             f"model = cutaway.load_model({model.source!r})\nresult = {function}({', '.join(given)})\n"
@@ -76,14 +76,14 @@ class Clock:
         return Receipt(difference, milliseconds, bytes, self.dtype, self.source, seed, gap, self.code)
 
 
-def _spelled(value: Any) -> str:
-    """A value as Python; what has no spelling by its name."""
+def _spelled(value: Any, name: str) -> str:
+    """A value as Python; of what has no spelling the name of a variable that holds it."""
     if isinstance(value, Tensor):
-        return repr(value.tolist()) if not value.is_floating_point() and value.numel() <= 4096 else "…"
+        return repr(value.tolist()) if not value.is_floating_point() and value.numel() <= 4096 else name
     if isinstance(value, str | int | float | bool | list | tuple | dict | set | range | type(None)):
         return repr(value)
     ids = getattr(value, "ids", None)  # of Inputs and Recordings
-    return _spelled(ids) if isinstance(ids, Tensor) else getattr(value, "__name__", "…")
+    return _spelled(ids, name) if isinstance(ids, Tensor) else getattr(value, "__name__", name)
 
 
 def plain(value: Any) -> Any:

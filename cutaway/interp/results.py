@@ -8,9 +8,9 @@ from __future__ import annotations
 import html
 import math
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,9 @@ from torch import Tensor
 
 from cutaway.interp.receipt import Receipt, plain
 
+if TYPE_CHECKING:
+    from cutaway.interp.claims import Claims
+
 
 @dataclass(frozen=True)
 class Result(ABC):
@@ -26,10 +29,12 @@ class Result(ABC):
 
     Attributes:
         receipt: what it can be checked by.
+        claims: of a view that is a correlation, what it suggests about causes, made when `check` asks for it.
     """
 
     picture: ClassVar[str]  # which picture of the terminal and of the page draws it
     receipt: Receipt = field(kw_only=True)
+    claims: Callable[[], Claims] | None = field(kw_only=True, default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""

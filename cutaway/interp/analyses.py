@@ -1,0 +1,102 @@
+"""Every analysis of a text by its name, for those that choose one at run time: the command line, a server, a page."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from cutaway.errors import ConfigError, unknown
+from cutaway.interp.attention.patterns import attention
+from cutaway.interp.ledger.unfold import ledger
+from cutaway.interp.lenses.logit import logit_lens
+from cutaway.interp.look import look
+from cutaway.interp.results import Result
+from cutaway.interp.text.surprisal import surprisal
+from cutaway.models import Model
+
+# each is called as f(model, text, **options)
+ANALYSES: dict[str, Callable[..., Result]] = {
+    "look": look,
+    "attention": attention,
+    "ledger": ledger,
+    "logit_lens": logit_lens,
+    "surprisal": surprisal,
+}
+
+
+def analyse(name: str, model: Model, text: Any, options: Mapping[str, Any] | None = None) -> Result:
+    """Run an analysis by its name.
+
+    Args:
+        name: of ANALYSES.
+        model: what is looked into.
+        text: what it reads.
+        options: keyword arguments of the analysis.
+
+    Raises:
+        ConfigError: an unknown analysis or option, or an option of a kind that it cannot be; near matches are named.
+    """
+    if name not in ANALYSES:
+        raise ConfigError(unknown("analysis", name, ANALYSES))
+    known = options_of(name)
+    for option, value in (options or {}).items():
+        if option not in known:
+            raise ConfigError(unknown(f"option of {name}", option, known))
+        if not _fits(value, known[option]):
+            raise ConfigError(f"{option} of {name} must be {_said(known[option])}, but {value!r} was given")
+    return ANALYSES[name](model, text, **(options or {}))
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """The options of an analysis that can be given as plain data, each with its type."""
+    function = ANALYSES[name]
+    hints = get_type_hints(function)
+    parameters = list(inspect.signature(function).parameters.values())[2:]
+    return {p.name: hints[p.name] for p in parameters if p.name != "progress" and "Callable" not in str(hints[p.name])}
+
+
+def parsed(name: str, option: str, text: str) -> Any:
+    """What a text given for an option means: JSON where the option can be that, else the text itself.
+
+    >>> parsed("logit_lens", "top", "3"), parsed("ledger", "token", " the")
+    (3, ' the')
+    """
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    known = options_of(name) if name in ANALYSES else {}
+    return value if option not in known or _fits(value, known[option]) else text
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether plain data is of a type; what is not plain is left to the analysis."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if origin is Literal:
+        return value in get_args(hint)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (str, bool, type(None)):
+        return isinstance(value, hint)
+    if origin is not None and isinstance(origin, type):
+        return isinstance(value, list) if origin is not dict else isinstance(value, dict)
+    return hint is Any
+
+
+def _said(hint: Any) -> str:
+    """A type in words."""
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "nothing"}
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        parts = [_said(part) for part in get_args(hint) if part is not type(None)]
+        return " or ".join(dict.fromkeys(parts))
+    if origin is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    return names.get(hint, "a list" if origin is not dict else "a mapping")

@@ -1,0 +1,96 @@
+"""What holds for every analysis on every kind of network: it answers with all its faces, or says why it cannot."""
+
+import io
+import json
+import re
+
+import pytest
+import torch
+from rich.cells import cell_len
+from rich.console import Console
+from test_contracts_models import SHAPES, SOURCE, TEXT, given, made
+
+from cutaway.errors import ConfigError, InputError
+from cutaway.interp import Receipt, Result
+from cutaway.interp.analyses import ANALYSES, analyse, options_of, parsed
+from cutaway.models import Model
+from cutaway.tokenizers import Tokenizer, train_tokenizer
+
+KINDS = ["llama", "gpt2", "gemma", "experts", "decoder of texts", "modernbert", "bert", "t5", "bart", "whisper", "gru", "lstm"]  # fmt: skip
+SHORT = {"steps": 2, "samples": 2, "runs": 1, "permutations": 2}  # of options that only cost time
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer([(TEXT + SOURCE) * 3], "char", 300)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Model:
+    return made(request.param, tokenizer)
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_an_analysis_answers_or_says_why_not(model: Model, name: str):
+    before = {key: value.clone() for key, value in model.network.state_dict().items()}
+    options = {key: value for key, value in SHORT.items() if key in options_of(name)}
+    try:
+        result = ANALYSES[name](model, TEXT[:14], **options, **given(model))
+    except ConfigError as error:
+        assert len(str(error)) > 40, error  # a sentence
+        assert "\n" not in str(error)
+        return
+    except TypeError as error:  # an analysis of one text takes no source, where it refuses those who need one
+        assert "source" in str(error)
+        with pytest.raises(ConfigError):
+            ANALYSES[name](model, TEXT[:14], **options)
+        return
+    assert isinstance(result, Result)
+    receipt = result.receipt
+    assert isinstance(receipt, Receipt)
+    assert receipt.milliseconds > 0
+    assert receipt.dtype == "float32"
+    assert f"from cutaway.interp import {name}" in receipt.code or name == "ledger"
+    compile(receipt.code, "receipt", "exec")
+    json.dumps(result.to_json(), allow_nan=False)
+    assert "<main" in result.to_html()
+    for width in (50, 100):
+        console = Console(file=io.StringIO(), width=width, force_terminal=True)
+        console.print(result)
+        assert isinstance(console.file, io.StringIO)
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue()).splitlines()
+        assert lines
+        assert all(cell_len(line) <= width for line in lines)
+    after = model.network.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert not model.network.training
+    assert all(parameter.grad is None for parameter in model.network.parameters())
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_bad_input_is_met_with_a_sentence(name: str, tokenizer: Tokenizer):
+    model = made("llama", tokenizer)
+    for text, message in (("", "empty"), ("a" * 40, "shorten|context|at once|tokens")):
+        with pytest.raises((InputError, ConfigError), match=message):
+            ANALYSES[name](model, text)
+    with pytest.raises(ConfigError, match=f"unknown option of {name} 'no_such'"):
+        analyse(name, model, TEXT, {"no_such": 1})
+    for option in ("layer", "head", "position"):
+        if option in options_of(name):
+            with pytest.raises((InputError, ConfigError), match="99"):
+                ANALYSES[name](model, TEXT, **{option: 99})
+    if "token" in options_of(name):
+        with pytest.raises(InputError, match="not one token"):
+            ANALYSES[name](model, TEXT, token="the cat")
+
+
+def test_an_analysis_is_chosen_by_its_name(tokenizer: Tokenizer):
+    model = made("llama", tokenizer)
+    assert analyse("logit_lens", model, TEXT, {"top": 2}).to_json()["layers"][0] == "embedding"
+    with pytest.raises(ConfigError, match="unknown analysis 'logit-lens'; did you mean logit_lens"):
+        analyse("logit-lens", model, TEXT)
+    with pytest.raises(ConfigError, match="top of logit_lens must be a whole number, but 'many' was given"):
+        analyse("logit_lens", model, TEXT, {"top": "many"})
+    assert parsed("ledger", "token", "5") == 5
+    assert parsed("ledger", "token", '"5"') == "5"
+    assert set(SHAPES) >= set(KINDS)
