@@ -1,0 +1,13 @@
+"""Looking inside: what it costs, and against TransformerLens, captum and sae-lens on equal models and equal work.
+
+Each peer runs in an environment of its own. A random model of GPT-2 small's shape, float32, 128 tokens, unless said.
+"""
+
+import _bench
+import _interp_record
+
+options = _bench.options(__doc__)
+figures = {}
+for measure in (_interp_record.recording, _interp_record.memory):
+    figures |= measure(options.quick, 1 if options.quick else options.runs)
+_bench.report("interp", figures, packages=["torch"], quick=options.quick)
