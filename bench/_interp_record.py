@@ -1,10 +1,12 @@
 """What looking costs: recording off, recording everything, and whether the memory is as predicted."""
 
 import ast
+import importlib.util
 import inspect
 import json
 import subprocess
 import sys
+import tempfile
 import time
 import types
 from importlib.metadata import files
@@ -68,15 +70,21 @@ class _Untapped(ast.NodeTransformer):
 def without_taps(model: Model) -> Decoder:
     """The same network, weights and all, made from the sources with every tap taken out."""
     made: dict[str, types.ModuleType] = {}
-    for module in (attention, layers, decoder):
-        tree = ast.fix_missing_locations(_Untapped().visit(ast.parse(inspect.getsource(module))))
-        for node in ast.walk(tree):  # they import each other
-            if isinstance(node, ast.ImportFrom) and node.module in made:
-                node.module = made[node.module].__name__
-        bare = types.ModuleType(f"bare_{module.__name__.replace('.', '_')}")
-        sys.modules[bare.__name__] = bare
-        exec(compile(tree, bare.__name__, "exec"), bare.__dict__)
-        made[module.__name__] = bare
+    with tempfile.TemporaryDirectory() as room:
+        for module in (attention, layers, decoder):
+            tree = ast.fix_missing_locations(_Untapped().visit(ast.parse(inspect.getsource(module))))
+            for node in ast.walk(tree):  # they import each other
+                if isinstance(node, ast.ImportFrom) and node.module in made:
+                    node.module = made[node.module].__name__
+            name = f"bare_{module.__name__.rpartition('.')[2]}"
+            path = Path(room, f"{name}.py")
+            path.write_text(ast.unparse(tree), "utf-8")
+            spec = importlib.util.spec_from_file_location(name, path)
+            assert spec is not None
+            assert spec.loader is not None
+            bare = sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(bare)
+            made[module.__name__] = bare
     network = made[decoder.__name__].Decoder(model.config).eval()
     network.load_state_dict(model.network.state_dict())
     network.restore_ties()

@@ -6,7 +6,7 @@ import time
 from statistics import median
 
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformer_lens import HookedTransformer, HookedTransformerConfig  # pyright: ignore[reportMissingImports]
 
 asked = json.loads(sys.argv[1])
 torch.manual_seed(0)

@@ -18,7 +18,7 @@ import torch
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.generation.advice import Plan, plan, sampling
 from cutaway.generation.sampling import pick
-from cutaway.models import Model, Seq2Seq
+from cutaway.models import OFF, Model, Seq2Seq, Tap
 from cutaway.models.generation_config import usable
 from cutaway.models.model import Source
 
@@ -108,6 +108,7 @@ def stream(
     stop: str | Sequence[str] | None = None,
     target: str | Sequence[int] = (),
     seed: int = 0,
+    tap: Tap = OFF,
 ) -> Iterator[Token]:
     """Continue a prompt, token by token; texts never hold half a character.
 
@@ -129,6 +130,7 @@ def stream(
         stop: end before any of these strings; they may span tokens.
         target: text or ids that an encoder–decoder's target begins with, behind its first token.
         seed: the same seed and prompt give the same tokens.
+        tap: reads or replaces activations, of the prompt and then of each new token.
 
     Raises:
         ConfigError: an option of the wrong type or out of range.
@@ -164,7 +166,7 @@ def stream(
     if isinstance(model.network, Seq2Seq) and model.network.config.ends:
         count = min(count, model.network.config.context - len(seen))
     made = plan(model, how, count, begins=source is not None and len(seen) == 1)
-    return _tokens(model, seen, count, made, stops, generator, source)
+    return _tokens(model, seen, count, made, stops, generator, source, tap)
 
 
 def _check_whole(name: str, value: int, least: int) -> None:
@@ -188,9 +190,9 @@ def _start(model: Model, prompt: Source) -> list[int]:
     return [begin]
 
 
-def _remember(network: Any, source: torch.Tensor | None, capacity: int) -> Any:
+def _remember(network: Any, source: torch.Tensor | None, capacity: int, tap: Tap) -> Any:
     """An empty cache; an encoder–decoder's reads the source."""
-    return network.new_cache(1) if source is None else network.new_cache(source, capacity=capacity)
+    return network.new_cache(1) if source is None else network.new_cache(source, capacity=capacity, tap=tap)
 
 
 @torch.inference_mode()
@@ -202,6 +204,7 @@ def _tokens(
     stops: _StopStrings,
     generator: torch.Generator,
     source: torch.Tensor | None = None,
+    tap: Tap = OFF,
 ) -> Iterator[Token]:
     network = model.network if source is not None else model.speaker("generating")
     device = model.device
@@ -212,12 +215,12 @@ def _tokens(
     network.eval()
     try:
         new = seen[-context:] if context else seen
-        cache = _remember(network, source, len(seen) + max_new_tokens)
+        cache = _remember(network, source, len(seen) + max_new_tokens, tap)
         for left in reversed(range(max_new_tokens)):
             if context and cache.length + len(new) > context:  # full: forget the earlier half
-                new, cache = seen[-(context // 2 or 1) :], _remember(network, None, context)
+                new, cache = seen[-(context // 2 or 1) :], _remember(network, None, context, tap)
             ids = torch.tensor([new], device=device)  # (1, T), later (1, 1)
-            logits = network(ids, cache=cache)[0, -1].float().cpu()  # (V,)
+            logits = network(ids, cache=cache, tap=tap)[0, -1].float().cpu()  # (V,)
             number = max_new_tokens - 1 - left
             chosen = how.forced.get(number)
             if chosen is None:

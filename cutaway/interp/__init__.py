@@ -3,6 +3,7 @@
 from cutaway.interp.attention.patterns import attention
 from cutaway.interp.check import check
 from cutaway.interp.claims import Claim, Claims
+from cutaway.interp.during import GenerationRecording, record_generation, training_tap
 from cutaway.interp.inputs import Inputs, inputs_of
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
 from cutaway.interp.ledger.unfold import ledger
@@ -39,6 +40,7 @@ __all__ = [
     "Clock",
     "Curve",
     "Edge",
+    "GenerationRecording",
     "Graph",
     "Inputs",
     "Ledger",
@@ -66,7 +68,9 @@ __all__ = [
     "open_spill",
     "predicted_bytes",
     "record",
+    "record_generation",
     "replace",
     "surprisal",
     "target_of",
+    "training_tap",
 ]

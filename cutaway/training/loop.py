@@ -19,7 +19,7 @@ from torch import nn
 
 from cutaway.errors import ConfigError, InputError, Interrupted, NonFinite, unknown
 from cutaway.files import MANIFEST, holds, sha256, write_json
-from cutaway.models import Model, build_network
+from cutaway.models import OFF, Model, Tap, build_network
 from cutaway.models.model import CHECKPOINTS, checkpoints
 from cutaway.progress import OnProgress, Progress
 from cutaway.tokenizers import TokenStore
@@ -54,6 +54,7 @@ from cutaway.training.stepper import Stepper, Taken
 
 OnSample = Callable[[int, str, str], None]  # step, prompt, continuation
 OnNote = Callable[[str], None]
+Taps = Callable[[int, nn.Module], Tap]  # the number of a step, from 0, and the network -> what reads or replaces in it
 
 # What may be changed when a run is resumed. Everything else would make it another run.
 CHANGEABLE = (
@@ -94,6 +95,7 @@ def train(
     progress: OnProgress | None = None,
     on_sample: OnSample | None = None,
     on_note: OnNote | None = None,
+    taps: Taps | None = None,
 ) -> Run:
     """Train a network from the beginning.
 
@@ -104,6 +106,8 @@ def train(
         progress: called after every step.
         on_sample: called with (step, prompt, continuation) for every prompt in `config.samples` at every evaluation.
         on_note: called with each automatic choice and its reason, and with warnings.
+        taps: asked before every step for a tap that reads or replaces activations in its forward passes; gradients
+            pass. `cutaway.interp.training_tap` makes one.
 
     Raises:
         InputError: no such data, too little of it, the folder holds a run already, or the disk is full.
@@ -117,7 +121,7 @@ def train(
         raise InputError(f"{out} holds a run already; continue it with --resume {out}, or choose another folder")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; choose another place for the run folder")
-    return _go(config, {}, False, progress, on_sample, on_note)
+    return _go(config, {}, False, progress, on_sample, on_note, taps)
 
 
 def resume(
@@ -126,6 +130,7 @@ def resume(
     progress: OnProgress | None = None,
     on_sample: OnSample | None = None,
     on_note: OnNote | None = None,
+    taps: Taps | None = None,
     **changes: Any,
 ) -> Run:
     """Continue a run from its newest intact checkpoint, bit for bit as if it had never stopped.
@@ -135,6 +140,7 @@ def resume(
         progress: see `train`.
         on_sample: see `train`.
         on_note: see `train`.
+        taps: see `train`.
         changes: fields of TrainConfig to change from here on, those in CHANGEABLE. With `steps` or `minutes` a
             finished run goes on; the schedule is then that of the longer run.
 
@@ -148,7 +154,7 @@ def resume(
         if name not in CHANGEABLE:
             raise ConfigError(unknown("setting that a resumed run can change:", name, CHANGEABLE))
     config, record = read_config(Path(folder))
-    return _go(replace(config, out=str(folder)), record, True, progress, on_sample, on_note, changes)
+    return _go(replace(config, out=str(folder)), record, True, progress, on_sample, on_note, taps, changes)
 
 
 def _go(
@@ -158,6 +164,7 @@ def _go(
     progress: OnProgress | None,
     on_sample: OnSample | None,
     on_note: OnNote | None,
+    taps: Taps | None,
     changes: dict[str, Any] | None = None,
 ) -> Run:
     """Begin or continue a run, and carry it to its end."""
@@ -227,7 +234,11 @@ def _go(
         if ranks.first:
             tidy(out, done)
         ranks.wait()
-        trainer = Trainer(config, model, learner, store, ranks, out, baseline, progress, on_sample, note)
+        if taps is not None and learner is not model.network:
+            raise ConfigError(
+                f"taps look into one network, but the objective {objective.name} trains two together; leave taps out"
+            )
+        trainer = Trainer(config, model, learner, store, ranks, out, baseline, progress, on_sample, note, taps)
         if checkpoint is not None:
             trainer.load(checkpoint)
         metrics = trainer.run(started)
@@ -282,6 +293,7 @@ class Trainer:
         progress: called after every step.
         on_sample: called with every sample.
         note: called with what the user should know.
+        taps: looks into the steps.
     """
 
     def __init__(
@@ -296,7 +308,9 @@ class Trainer:
         progress: OnProgress | None,
         on_sample: OnSample | None,
         note: OnNote,
+        taps: Taps | None = None,
     ) -> None:
+        self.taps = taps
         self.config, self.model, self.store, self.ranks, self.out = config, model, store, ranks, out
         self.baseline, self.progress, self.on_sample, self.note = baseline, progress, on_sample, note
         self.steps = config.steps or 0
@@ -381,7 +395,8 @@ class Trainer:
             final=config.final_lr,
         )
         seed = (config.seed * 1_000_003 + state.step) * 1009 + self.ranks.rank
-        taken = self.stepper.step(batch, lr_scale=scale, seed=seed, stop=bool(self.stop))
+        tap = OFF if self.taps is None else self.taps(state.step, self.learner)
+        taken = self.stepper.step(batch, lr_scale=scale, seed=seed, stop=bool(self.stop), tap=tap)
         if not taken.finite:
             self._fail(taken, batch.starts)
         self.stopping = taken.stop > 0

@@ -8,11 +8,13 @@ them to the worker. So no update is lost to rounding, and no operation needs aut
 import copy
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from cutaway.models import OFF, Tap
 from cutaway.training.config import TrainConfig
 from cutaway.training.objectives import Batch
 from cutaway.training.optim import Optimizer
@@ -54,7 +56,7 @@ class Stepper:
         self.optimizer = Optimizer(config.rules, network, self.worker)
         self.forward: Any = torch.compile(self.worker) if config.compile == "on" else self.worker
 
-    def step(self, batch: Batch, *, lr_scale: float, seed: int, stop: bool = False) -> Taken:
+    def step(self, batch: Batch, *, lr_scale: float, seed: int, stop: bool = False, tap: Tap = OFF) -> Taken:
         """Take one step.
 
         Args:
@@ -62,10 +64,11 @@ class Stepper:
             lr_scale: share of the peak learning rate.
             seed: of the dropout of this step.
             stop: whether this process wants to stop, for the others to hear.
+            tap: reads or replaces in the forward passes, which then are not compiled.
         """
         torch.default_generator.manual_seed(seed)
         self.worker.train()
-        loss, counted = self._backward(batch)
+        loss, counted = self._backward(batch, tap)
         optimizer = self.optimizer
         loss, counted, stop_count = self.ranks.sum(optimizer.grads, [loss, counted, stop])
         if counted and counted != batch.nominal:
@@ -78,11 +81,12 @@ class Stepper:
             optimizer.step(lr_scale)
         return taken
 
-    def _backward(self, batch: Batch) -> tuple[float, int]:
+    def _backward(self, batch: Batch, tap: Tap) -> tuple[float, int]:
         """Add the gradient of (sum of losses / nominal) to the optimiser's; returns that loss and how many counted."""
+        forward = self.forward if tap is OFF else partial(self.worker, tap=tap)
         total, counted = 0.0, 0
         for piece in batch.pieces(self.config.accumulate):
-            loss, count = self.config.objective.loss(self.forward, piece, self.config)
+            loss, count = self.config.objective.loss(forward, piece, self.config)
             loss = loss / batch.nominal
             loss.backward()
             total += loss.item()
