@@ -101,23 +101,25 @@ class Block(nn.Module):
         if config.norm_place != "after":
             self.input_layernorm = make_norm(config)
         self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = make_norm(config)
-        if config.norm_place == "both":
-            self.pre_feedforward_layernorm = make_norm(config)
-        if config.norm_place != "before":
-            self.post_feedforward_layernorm = make_norm(config)
-        self.mlp = Experts(config) if config.has_experts(layer) else MLP(config)
+        if config.mlp or config.norm_place != "before":
+            self.post_attention_layernorm = make_norm(config)
+        if config.mlp:
+            if config.norm_place == "both":
+                self.pre_feedforward_layernorm = make_norm(config)
+            if config.norm_place != "before":
+                self.post_feedforward_layernorm = make_norm(config)
+            self.mlp = Experts(config) if config.has_experts(layer) else MLP(config)
         self.config = config
 
     @property
     def norms(self) -> tuple[nn.Module | None, nn.Module | None, nn.Module | None, nn.Module | None]:
         """What the attention reads and writes through, and what the MLP reads and writes through."""
-        if self.config.norm_place == "before":
-            return self.input_layernorm, None, self.post_attention_layernorm, None
-        if self.config.norm_place == "after":
-            return None, self.post_attention_layernorm, None, self.post_feedforward_layernorm
-        into_mlp, out_of_mlp = self.pre_feedforward_layernorm, self.post_feedforward_layernorm
-        return self.input_layernorm, self.post_attention_layernorm, into_mlp, out_of_mlp
+        place, mlp = self.config.norm_place, self.config.mlp
+        if place == "before":
+            return self.input_layernorm, None, self.post_attention_layernorm if mlp else None, None
+        into_attention = self.input_layernorm if place == "both" else None
+        into_mlp = self.pre_feedforward_layernorm if place == "both" and mlp else None
+        return into_attention, self.post_attention_layernorm, into_mlp, self.post_feedforward_layernorm if mlp else None
 
     def forward(
         self, x: Float[Tensor, "B T C"], rotary: Rotary | None, sight: Sight, cache: KVCache | None, tap: Tap
@@ -130,6 +132,8 @@ class Block(nn.Module):
         if out_of_attention is not None:
             written = out_of_attention(written)
         x = tap("resid_mid", x + self._drop(tap("attn_out", written)))
+        if not self.config.mlp:
+            return tap("resid_post", x)
         read = before if self.config.parallel else x
         written = self.mlp(into_mlp(read) if into_mlp is not None else read, tap.at("mlp"))
         if out_of_mlp is not None:
@@ -198,7 +202,7 @@ class Decoder(nn.Module):
     def restore(self) -> None:
         """Tie the output matrix and compute the tables anew, after tensors were assigned in place of the weights."""
         self.restore_ties()
-        like = next(self.norm.parameters())
+        like = next(self.parameters())
         if self.config.position == "sinusoidal":
             self.positions.restore(like)
         for rotary in (self.rotary, self.rotary_local):
@@ -291,7 +295,7 @@ class Decoder(nn.Module):
 
     def new_cache(self, batch: int = 1, capacity: int | None = None) -> KVCache:
         """An empty cache for `batch` sequences of up to `capacity` tokens (the context by default)."""
-        weight = next(self.norm.parameters())
+        weight = next(self.parameters())
         shape = (batch, self.config.kv_heads, capacity or self.config.context, self.config.head_dim)
         return KVCache(self.config.layers, shape, dtype=weight.dtype, device=weight.device)
 
@@ -301,7 +305,8 @@ class Decoder(nn.Module):
         names = ["embed"]
         for i in range(self.config.layers):
             mlp = ["mlp.router"] if self.config.has_experts(i) else ["mlp.pre", "mlp.post"]
-            inside = ["resid_pre", *attention, "attn_out", "resid_mid", *mlp, "mlp_out", "resid_post"]
+            mlp = [*mlp, "mlp_out"] if self.config.mlp else []
+            inside = ["resid_pre", *attention, "attn_out", "resid_mid", *mlp, "resid_post"]
             names += [f"layers.{i}.{name}" for name in inside]
         if self.head is not None:
             output = "embedding" if self.config.head == "embedding" else "logits"
