@@ -14,9 +14,10 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.interp.inputs import Inputs, Text, inputs_of
+from cutaway.interp.patching.rerun import SAME
 from cutaway.interp.patching.site import token_axis
 from cutaway.interp.record import Recording, record, recording_of
-from cutaway.models import Model, Recurrent
+from cutaway.models import Encoder, Model, Recurrent
 from cutaway.models.model import Source
 
 Align = Literal["refuse", "token", "pad"]
@@ -32,13 +33,15 @@ class Pair:
         corrupt: where they are put in.
         partners: (position in the corrupt, position in the clean text) of tokens that stand for each other; None: each
             token for that of its place.
-        since: the first token from which on the runs may differ.
+        since: the first token in which the texts differ.
+        elsewhere: whether the two read different sources.
     """
 
     clean: Recording
     corrupt: Recording
     partners: tuple[tuple[int, int], ...] | None = None
     since: int = 0
+    elsewhere: bool = False
 
     @property
     def model(self) -> Model:
@@ -79,6 +82,21 @@ class Pair:
                 )
                 found[name] = value
         return found
+
+    def since_of(self, name: str) -> int:
+        """The first token at which the activation may be another one in the clean run than in the corrupt one."""
+        if name.startswith("encoder."):
+            return 0 if self.elsewhere or self.edited else SAME
+        if self.elsewhere or self.edited:
+            return 0
+        if isinstance(self.model.network, Encoder):  # each token sees every other
+            return self.since if self.since == self.corrupt.ids.shape[1] else 0
+        return self.since
+
+    @property
+    def edited(self) -> bool:
+        """Whether activations of either run were replaced."""
+        return bool(self.clean.edits or self.corrupt.edits)
 
     def _check_source(self, name: str, clean: Recording) -> None:
         mine, theirs = clean.inputs.source, self.corrupt.inputs.source
@@ -129,7 +147,10 @@ def pairs_of(
         own = source if corrupt_source is None else corrupt_source
         second = corrupt if isinstance(corrupt, Recording) else _run(model, inputs_of(model, corrupt, own))
         return [_pair(first, second, align)]
-    cleans, corrupts = _rows(model, clean, source), _rows(model, corrupt, source if corrupt_source is None else corrupt_source)
+    cleans, corrupts = (
+        _rows(model, clean, source),
+        _rows(model, corrupt, source if corrupt_source is None else corrupt_source),
+    )
     if len(cleans) != len(corrupts):
         raise InputError(f"{len(cleans)} clean texts with {len(corrupts)} corrupt ones were given; give one for each")
     pairs = []
@@ -147,7 +168,9 @@ def _rows(model: Model, text: Text, source: Source | Sequence[str] | None) -> li
         inputs = inputs_of(model, text, source)
         return [inputs.rows(i, i + 1) for i in range(len(inputs))]
     texts = cast("Sequence[str]", text)
-    sources = source if isinstance(source, list | tuple) and source and isinstance(source[0], str) else [source] * len(texts)
+    sources = (
+        source if isinstance(source, list | tuple) and source and isinstance(source[0], str) else [source] * len(texts)
+    )
     if len(sources) != len(texts):
         raise InputError(f"{len(texts)} texts with {len(sources)} sources were given; give one source for each text")
     return [inputs_of(model, one, read) for one, read in zip(texts, sources, strict=True)]
@@ -172,14 +195,15 @@ def _pair(clean: Recording, corrupt: Recording, align: Align) -> Pair:
     elsewhere = clean.source is not None and corrupt.source is not None and not _same(clean.source, corrupt.source)
     same = min(len(mine), len(theirs))
     before = next((i for i in range(same) if mine[i] != theirs[i]), same)
-    since = 0 if clean.edits or corrupt.edits or elsewhere else before
     real = clean.inputs.mask is not None or corrupt.inputs.mask is not None
     if len(mine) == len(theirs) and not real:
-        return Pair(clean, corrupt, None, since)
+        return Pair(clean, corrupt, None, before, elsewhere)
     if real and len(mine) == len(theirs):
-        masks = [r.inputs.mask if r.inputs.mask is not None else torch.ones_like(r.ids).bool() for r in (corrupt, clean)]
+        masks = [
+            r.inputs.mask if r.inputs.mask is not None else torch.ones_like(r.ids).bool() for r in (corrupt, clean)
+        ]
         both = (masks[0] & masks[1])[0].nonzero().flatten().tolist()
-        return Pair(clean, corrupt, tuple((i, i) for i in both), 0)
+        return Pair(clean, corrupt, tuple((i, i) for i in both), 0, elsewhere)
     if align == "refuse":
         raise InputError(
             f"the clean text has {len(mine)} tokens and the corrupt one {len(theirs)}, so no token stands for another; "
@@ -189,8 +213,10 @@ def _pair(clean: Recording, corrupt: Recording, align: Align) -> Pair:
     partners = [(i, i) for i in range(before)]
     partners += [(len(theirs) - behind + i, len(mine) - behind + i) for i in range(behind)]
     if not partners:
-        raise InputError("the two texts have neither a common beginning nor a common end, so no token stands for another")
-    return Pair(clean, corrupt, tuple(partners), since)
+        raise InputError(
+            "the two texts have neither a common beginning nor a common end, so no token stands for another"
+        )
+    return Pair(clean, corrupt, tuple(partners), before, elsewhere)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

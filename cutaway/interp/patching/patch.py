@@ -154,8 +154,8 @@ def run_patches(
     """
     totals = torch.zeros(len(patches), dtype=torch.float64)
     for pair, rerun, given in zip(made.pairs, made.reruns, values, strict=True):
-        since = pair.since if clean else 0
-        puts: list[Patch] = [[Put(site, given[site.name], since) for site in patch] for patch in patches]
+        since = {name: pair.since_of(name) if clean else 0 for name in given}
+        puts: list[Patch] = [[Put(site, given[site.name], since[site.name]) for site in patch] for patch in patches]
         totals += rerun(puts, batch=batch, progress=progress)
     return totals / len(made.pairs)
 
@@ -274,7 +274,9 @@ def patched_with(
     if not texts:
         raise ConfigError(f"values={values!r} come from other texts: give texts=, several of the kind the model reads")
     if any(name.endswith(EXACT) for name in names):
-        raise ConfigError("scores and patterns of texts of unequal lengths have no mean and no sample; give zero or clean")
+        raise ConfigError(
+            "scores and patterns of texts of unequal lengths have no mean and no sample; give zero or clean"
+        )
     reads = [pair.corrupt for pair in made.pairs]
     if values == "mean":
         means = [means_over(model, texts, names, read) for read in reads]

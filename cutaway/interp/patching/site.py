@@ -194,5 +194,3 @@ def heads_at(model: Model, name: str) -> int:
     if name.startswith("encoder."):
         return config.encoder_heads
     return getattr(config, "kv_heads", config.heads) if name.endswith((".k", ".v")) else config.heads
-
-
