@@ -125,7 +125,8 @@ def look(
     decoder = isinstance(model.network, Decoder)
     if not decoder and (layer is not None or head is not None):
         raise InputError("a recurrent model has no attention, so there is no layer or head to choose; leave them out")
-    names = ["layers.*.resid_*", PATTERNS, "layers.*.attn.[vz]", "layers.*_out", "layers.*.mlp.[pr]o*"]
+    names = ["layers.*.resid_*", PATTERNS, "layers.*.attn.[vz]", "layers.*_out"]
+    names += ["layers.*.mlp.[pr]o*"] * getattr(model.config, "mlp", True)
     recording = record(model, ids, ["embed", *names, "final_norm", "logits"] if decoder else "*")
     opened = ledger(recording, position=position, token=token, minus=minus)
     position %= ids.shape[1]

@@ -66,6 +66,27 @@ class KVCache:
         self.real = None if self.real is None else self.real[rows]
 
 
+class Prefix(KVCache):
+    """The keys and values of one text's first tokens, seen by every row of a batch that goes on behind them.
+
+    Args:
+        keys: of every layer, (1, H, P, D).
+        values: likewise.
+    """
+
+    def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
+        self.keys, self.values = keys, values
+        self.length, self.capacity, self.real = keys[0].shape[2], keys[0].shape[2], None
+
+    def extend(
+        self, layer: int, key: Float[Tensor, "B H T D"], value: Float[Tensor, "B H T D"]
+    ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D"]]:
+        """These keys and values behind the known ones; nothing is kept."""
+        known = ((self.keys[layer], key), (self.values[layer], value))
+        first, second = (torch.cat((before.expand(len(new), -1, -1, -1), new), dim=2) for before, new in known)
+        return first, second
+
+
 class CrossCache:
     """What an encoder–decoder remembers: the keys and values of its target so far, and those of the source.
 

@@ -29,8 +29,9 @@ class DecoderConfig:
     heads: int = 6  # H, query heads
     kv_heads: int = 0  # key/value heads; 0: as many as query heads (fewer: grouped-query attention)
     head_dim: int = 0  # D; 0: width // heads
+    mlp: bool = True  # whether layers have one; without, a layer is attention alone
     mlp_width: int = 0  # 0: 4 x width, or 8/3 x width in steps of 32 when gated, which costs the same
-    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    norm: Literal["rmsnorm", "layernorm", "none"] = "rmsnorm"
     norm_eps: float = 1e-6
     norm_plus_one: bool = False  # norms scale by 1 + weight
     norm_place: Literal["before", "after", "both"] = "before"  # of attention and MLP: on what they read, or write
@@ -97,7 +98,8 @@ class DecoderConfig:
             )
         if self.position == "rotary":
             check_rotary(self.rotary_base, self.rotary_dim // 2, self.context, self.rotary_scaling)
-        if not self.mlp_width:
+        self._check_parts()
+        if self.mlp and not self.mlp_width:
             fill(self, "mlp_width", -(-8 * self.width // 96) * 32 if self.gated else 4 * self.width)
         for name in ("head_dim", "mlp_width", "experts", "expert_width", "longest"):
             if getattr(self, name) < 0:
@@ -118,6 +120,17 @@ class DecoderConfig:
         check_labels(self)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be in [0, 1), but {self.dropout} was given")
+
+    def _check_parts(self) -> None:
+        """Refuse features of an MLP, or of norms, where there are none."""
+        of_mlp = ("mlp_width", "mlp_bias", "parallel", "experts")
+        of_norm = ("norm_plus_one", *["norm_place"] * (self.norm_place != "before"))
+        for missing, names in (
+            ("mlp=False", of_mlp * (not self.mlp)),
+            ("norm='none'", of_norm * (self.norm == "none")),
+        ):
+            if given := [name for name in names if getattr(self, name)]:
+                raise ConfigError(f"{missing} leaves nothing for {', '.join(given)} to describe; leave it out")
 
     @property
     def head_bias(self) -> bool:

@@ -124,8 +124,8 @@ def _decoder(c: DecoderConfig, T: int) -> Counts:
     matrices = 3 if c.gated else 2
     attention, mlp = C * joined + H * D * C, C * M * matrices
     sparse = sum(map(c.has_experts, range(L)))  # layers with experts
-    dense, expert = L - sparse, C * c.expert_width * matrices
-    norms = (4 if c.norm_place == "both" else 2) * L + 1
+    dense, expert = (L - sparse) * c.mlp, C * c.expert_width * matrices
+    norms = (2 if c.norm_place == "both" else 1) * (1 + c.mlp) * L + 1
     normed = (H + K) * D if c.qk_norm_joint else 2 * D
     out, speaks = 2 if c.head == "span_extraction" else len(c.labels), c.head == "causal_lm"
     parameters = {
@@ -137,7 +137,7 @@ def _decoder(c: DecoderConfig, T: int) -> Counts:
         "mlp": dense * mlp,
         "experts": sparse * (c.experts * expert + c.experts * C),
         "mlp biases": dense * c.mlp_bias * (M * (2 if c.gated else 1) + C),
-        "norms": norms * C * (2 if c.norm == "layernorm" else 1),
+        "norms": norms * C * {"layernorm": 2, "rmsnorm": 1, "none": 0}[c.norm],
         "head": C * out + out * c.head_bias,
         "output": speaks * (0 if c.tied else V * C),
     }
@@ -153,7 +153,8 @@ def _decoder(c: DecoderConfig, T: int) -> Counts:
     # the squared ReLU and the smooth activations keep what went in beside what came out, the plain ReLU does not
     kept = (2 if c.gated else 0) + (1 if c.activation == "relu" else 2)
     activations = {
-        "norms": norms * (2 * C + (2 if c.norm == "layernorm" else 1)),
+        # what goes in, what comes out, and the scale; without norms the stream is what is read
+        "norms": norms * {"layernorm": 2 * C + 2, "rmsnorm": 2 * C + 1, "none": C}[c.norm],
         "queries, keys and values": L * (((H + K) * (D + 1) if c.qk_norm else joined) + 3 * H * D),
         "attention patterns": L * H * keys,  # each token's keys, on average: half the future is never computed
         "attention outputs": L * H * D,

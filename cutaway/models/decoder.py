@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cutaway.errors import InputError
 from cutaway.models.attention import explicit_attention
-from cutaway.models.cache import KVCache
+from cutaway.models.cache import KVCache, Prefix
 from cutaway.models.config import DecoderConfig
 from cutaway.models.config_parts import POOLED
 from cutaway.models.experts import Experts
@@ -46,9 +46,21 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(kv_inner if wide else self.head_dim, config.norm_eps, config.norm_plus_one)
 
     def forward(
-        self, x: Float[Tensor, "B T C"], rotary: Rotary | None, sight: Sight, cache: KVCache | None, tap: Tap
-    ) -> Float[Tensor, "B T C"]:
-        """(B, T, C) -> (B, T, C)"""
+        self,
+        x: Float[Tensor, "B T C"],
+        rotary: Rotary | None,
+        sight: Sight,
+        cache: KVCache | None,
+        tap: Tap,
+        z: Float[Tensor, "B H T D"] | None = None,
+    ) -> Float[Tensor, "B *Q C"]:
+        """(B, T, C) -> (B, T, C), or of the queries that are wanted alone; z, where it is known, is not computed."""
+        if z is None:
+            z = self._attend(x, rotary, sight, cache, tap)
+        z = tap("z", z)  # (B, H, T, D)
+        return self.o_proj(z.transpose(1, 2).reshape(len(x), z.shape[2], self.heads * self.head_dim))
+
+    def _attend(self, x: Tensor, rotary: Rotary | None, sight: Sight, cache: KVCache | None, tap: Tap) -> Tensor:
         B, T, _ = x.shape
         H, K, D = self.heads, self.kv_heads, self.head_dim
         # queries, keys and values come from one product, and are normed and turned together: few, large operations
@@ -67,8 +79,7 @@ class Attention(nn.Module):
         q, k, v = tap("q", q), tap("k", k), tap("v", v)  # (B, H, T, D), (B, K, T, D) twice
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B, K, S, D)
-        z = tap("z", self._mix(q, k, v, sight, tap))  # (B, H, T, D)
-        return self.o_proj(z.transpose(1, 2).reshape(B, T, H * D))
+        return self._mix(q[:, :, sight.wanted] if sight.wanted else q, k, v, sight, tap)
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight, tap: Tap) -> Tensor:
         """Each query's mean of the values, weighted by its pattern: (B, H, T, D)."""
@@ -101,35 +112,55 @@ class Block(nn.Module):
         if config.norm_place != "after":
             self.input_layernorm = make_norm(config)
         self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = make_norm(config)
-        if config.norm_place == "both":
-            self.pre_feedforward_layernorm = make_norm(config)
-        if config.norm_place != "before":
-            self.post_feedforward_layernorm = make_norm(config)
-        self.mlp = Experts(config) if config.has_experts(layer) else MLP(config)
+        if config.mlp or config.norm_place != "before":
+            self.post_attention_layernorm = make_norm(config)
+        if config.mlp:
+            if config.norm_place == "both":
+                self.pre_feedforward_layernorm = make_norm(config)
+            if config.norm_place != "before":
+                self.post_feedforward_layernorm = make_norm(config)
+            self.mlp = Experts(config) if config.has_experts(layer) else MLP(config)
         self.config = config
 
     @property
     def norms(self) -> tuple[nn.Module | None, nn.Module | None, nn.Module | None, nn.Module | None]:
         """What the attention reads and writes through, and what the MLP reads and writes through."""
-        if self.config.norm_place == "before":
-            return self.input_layernorm, None, self.post_attention_layernorm, None
-        if self.config.norm_place == "after":
-            return None, self.post_attention_layernorm, None, self.post_feedforward_layernorm
-        into_mlp, out_of_mlp = self.pre_feedforward_layernorm, self.post_feedforward_layernorm
-        return self.input_layernorm, self.post_attention_layernorm, into_mlp, out_of_mlp
+        place, mlp = self.config.norm_place, self.config.mlp
+        if place == "before":
+            return self.input_layernorm, None, self.post_attention_layernorm if mlp else None, None
+        into_attention = self.input_layernorm if place == "both" else None
+        into_mlp = self.pre_feedforward_layernorm if place == "both" and mlp else None
+        return into_attention, self.post_attention_layernorm, into_mlp, self.post_feedforward_layernorm if mlp else None
 
     def forward(
-        self, x: Float[Tensor, "B T C"], rotary: Rotary | None, sight: Sight, cache: KVCache | None, tap: Tap
-    ) -> Float[Tensor, "B T C"]:
-        """(B, T, C) -> (B, T, C)"""
+        self,
+        x: Float[Tensor, "B T C"],
+        rotary: Rotary | None,
+        sight: Sight,
+        cache: KVCache | None,
+        tap: Tap,
+        z: Float[Tensor, "B H T D"] | None = None,
+    ) -> Float[Tensor, "B *Q C"]:
+        """(B, T, C) -> (B, T, C), or of the queries that are wanted alone.
+
+        Args:
+            x: residual stream.
+            rotary: what turns queries and keys.
+            sight: which keys a query sees, and which queries are wanted.
+            cache: keys and values of earlier tokens.
+            tap: reads or replaces.
+            z: what the attention has mixed, where it is known; then it is not computed.
+        """
         into_attention, out_of_attention, into_mlp, out_of_mlp = self.norms
-        before = x = tap("resid_pre", x)
-        read = into_attention(x) if into_attention is not None else x
-        written = self.self_attn(read, rotary, sight, cache, tap.at("attn"))
+        x = tap("resid_pre", x)
+        read = into_attention(x) if into_attention is not None and z is None else x
+        written = self.self_attn(read, rotary, sight, cache, tap.at("attn"), z)
+        before = x = x[:, sight.wanted] if sight.wanted else x
         if out_of_attention is not None:
             written = out_of_attention(written)
         x = tap("resid_mid", x + self._drop(tap("attn_out", written)))
+        if not self.config.mlp:
+            return tap("resid_post", x)
         read = before if self.config.parallel else x
         written = self.mlp(into_mlp(read) if into_mlp is not None else read, tap.at("mlp"))
         if out_of_mlp is not None:
@@ -198,7 +229,7 @@ class Decoder(nn.Module):
     def restore(self) -> None:
         """Tie the output matrix and compute the tables anew, after tensors were assigned in place of the weights."""
         self.restore_ties()
-        like = next(self.norm.parameters())
+        like = next(self.parameters())
         if self.config.position == "sinusoidal":
             self.positions.restore(like)
         for rotary in (self.rotary, self.rotary_local):
@@ -277,11 +308,56 @@ class Decoder(nn.Module):
         x = tap("embed", x)
         if self.config.dropout:
             x = F.dropout(x, self.config.dropout, self.training)
-        for i, layer in enumerate(self.layers):
-            local = self.rotary_local is not None and self.config.window(i)
-            x = layer(x, self.rotary_local if local else self.rotary, sight, cache, tap.at(f"layers.{i}"))
+        x = self._through(0, self.config.layers, x, sight, cache, tap)
         if cache is not None:
             cache.advance(T)
+        return x
+
+    def resume(
+        self,
+        layer: int,
+        x: Float[Tensor, "B T C"],
+        *,
+        stop: int | None = None,
+        mask: Bool[Tensor, "B T"] | None = None,
+        before: Prefix | None = None,
+        z: Float[Tensor, "B H T D"] | None = None,
+        wanted: int | None = None,
+        tap: Tap = OFF,
+    ) -> Float[Tensor, "B Q C"]:
+        """The residual stream after the last layer, from that before any layer: what is known need not be computed.
+
+        Args:
+            layer: the first to compute; `config.layers` computes none.
+            x: (B, T, C) the residual stream before it.
+            stop: the first layer that is not computed; None: all are.
+            mask: as in `forward`.
+            before: keys and values of the tokens before these, where x is of the later ones of a text.
+            z: (B, H, T, D) what the first layer's attention has mixed, where that is known; then it is not computed.
+            wanted: the one position, of T, whose stream after the last layer is asked for; None: all (Q is T).
+            tap: reads or replaces activations.
+        """
+        start, stop = 0 if before is None else before.length, self.config.layers if stop is None else stop
+        sight = Sight(start, x.shape[1], x.device, mask)
+        if wanted is None or stop <= layer:
+            x = self._through(layer, stop, x, sight, before, tap, z)
+            return x if wanted is None else x[:, wanted : wanted + 1]
+        last = sight.only(wanted)
+        if layer < stop - 1:
+            return self._through(
+                stop - 1, stop, self._through(layer, stop - 1, x, sight, before, tap, z), last, before, tap
+            )
+        z = None if z is None else z[:, :, wanted : wanted + 1]
+        return self._through(layer, stop, x, last, before, tap, z)
+
+    def _through(
+        self, layer: int, stop: int, x: Tensor, sight: Sight, cache: KVCache | None, tap: Tap, z: Tensor | None = None
+    ) -> Tensor:
+        """The stream after some of the layers; z is of the first of them."""
+        for i in range(layer, stop):
+            local = self.rotary_local is not None and self.config.window(i)
+            turns = self.rotary_local if local else self.rotary
+            x, z = self.blocks[i](x, turns, sight, cache, tap.at(f"layers.{i}"), z), None
         return x
 
     @property
@@ -291,7 +367,7 @@ class Decoder(nn.Module):
 
     def new_cache(self, batch: int = 1, capacity: int | None = None) -> KVCache:
         """An empty cache for `batch` sequences of up to `capacity` tokens (the context by default)."""
-        weight = next(self.norm.parameters())
+        weight = next(self.parameters())
         shape = (batch, self.config.kv_heads, capacity or self.config.context, self.config.head_dim)
         return KVCache(self.config.layers, shape, dtype=weight.dtype, device=weight.device)
 
@@ -301,7 +377,8 @@ class Decoder(nn.Module):
         names = ["embed"]
         for i in range(self.config.layers):
             mlp = ["mlp.router"] if self.config.has_experts(i) else ["mlp.pre", "mlp.post"]
-            inside = ["resid_pre", *attention, "attn_out", "resid_mid", *mlp, "mlp_out", "resid_post"]
+            mlp = [*mlp, "mlp_out"] if self.config.mlp else []
+            inside = ["resid_pre", *attention, "attn_out", "resid_mid", *mlp, "resid_post"]
             names += [f"layers.{i}.{name}" for name in inside]
         if self.head is not None:
             output = "embedding" if self.config.head == "embedding" else "logits"

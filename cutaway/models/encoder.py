@@ -225,10 +225,33 @@ class Encoder(nn.Module):
                 f"{T} tokens were given, but this model sees {config.context} at once; shorten the text or split it"
             )
         sight = Sight(0, T, ids.device, mask, causal=False)
-        x = self._embed(ids, mask, token_types, tap)
-        for i, layer in enumerate(self.layers):
-            local = self.rotary_local is not None and config.window(i)
-            x = layer(x, self.rotary_local if local else self.rotary, sight, tap.at(f"layers.{i}"))
+        return self._through(0, config.layers, self._embed(ids, mask, token_types, tap), sight, tap)
+
+    def resume(
+        self,
+        layer: int,
+        x: Float[Tensor, "B T C"],
+        *,
+        stop: int | None = None,
+        mask: Bool[Tensor, "B T"] | None = None,
+        tap: Tap = OFF,
+    ) -> Float[Tensor, "B T C"]:
+        """The residual stream after the last layer, from that before any layer (B, T, C).
+
+        Args:
+            layer: the first to compute; `config.layers` computes none.
+            x: (B, T, C) the residual stream before it.
+            stop: the first layer that is not computed; None: all are.
+            mask: as in `forward`.
+            tap: reads or replaces activations.
+        """
+        sight = Sight(0, x.shape[1], x.device, mask, causal=False)
+        return self._through(layer, self.config.layers if stop is None else stop, x, sight, tap)
+
+    def _through(self, layer: int, stop: int, x: Tensor, sight: Sight, tap: Tap) -> Tensor:
+        for i in range(layer, stop):
+            local = self.rotary_local is not None and self.config.window(i)
+            x = self.blocks[i](x, self.rotary_local if local else self.rotary, sight, tap.at(f"layers.{i}"))
         return x
 
     def read_out(

@@ -212,14 +212,30 @@ class Recurrent(nn.Module):
         Returns:
             (B, T, V) in the dtype of the weights.
         """
-        x = tap("embed", self.embed_tokens(ids))
-        state = cache if cache is not None else self.new_cache(ids.shape[0])
-        for i, layer in enumerate(self.layers):
+        x = self.resume(0, tap("embed", self.embed_tokens(ids)), cache=cache, tap=tap)
+        return self.read_out(F.dropout(x, self.config.dropout, self.training), tap)
+
+    def resume(
+        self, layer: int, x: Float[Tensor, "B T I"], *, cache: RecurrentState | None = None, tap: Tap = OFF
+    ) -> Float[Tensor, "B T N"]:
+        """The last layer's hidden states, from what any layer reads: the embedding, or the states of the one before.
+
+        Args:
+            layer: the first to compute; `config.layers` computes none.
+            x: (B, T, inputs) what it reads.
+            cache: from `new_cache`; has taken these tokens in too afterwards.
+            tap: reads or replaces activations.
+        """
+        state = cache if cache is not None else self.new_cache(len(x))
+        for i in range(layer, len(self.layers)):
             x = F.dropout(x, self.config.dropout, self.training)
-            x, hidden, cell = layer(x, state.hidden[i], state.cells[i], tap.at(f"layers.{i}"))
+            x, hidden, cell = self.layers[i](x, state.hidden[i], state.cells[i], tap.at(f"layers.{i}"))
             state.hidden[i], state.cells[i] = hidden, cell
-        state.length += ids.shape[1]
-        x = F.dropout(x, self.config.dropout, self.training)
+        state.length += x.shape[1]
+        return x
+
+    def read_out(self, x: Float[Tensor, "B T N"], tap: Tap = OFF) -> Float[Tensor, "B T V"]:
+        """The last layer's hidden states (B, T, N) as logits (B, T, V)."""
         return tap("logits", self.lm_head(x))
 
     def new_cache(self, batch: int = 1, capacity: int | None = None) -> RecurrentState:

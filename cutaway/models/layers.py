@@ -78,7 +78,9 @@ class MLP(nn.Module):
 
 
 def make_norm(config: DecoderConfig | Seq2SeqConfig) -> nn.Module:
-    """The norm that the config asks for, over the residual stream."""
+    """The norm that the config asks for, over the residual stream; where it asks for none, what changes nothing."""
+    if config.norm == "none":
+        return nn.Identity()
     if config.norm == "layernorm":
         return nn.LayerNorm(config.width, eps=config.norm_eps)
     return RMSNorm(config.width, config.norm_eps, config.norm_plus_one)

@@ -135,6 +135,36 @@ class Seq2Seq(nn.Module):
             cache.own.advance(T)
         return x
 
+    def resume(
+        self,
+        layer: int,
+        x: Float[Tensor, "B T C"],
+        *,
+        states: Float[Tensor, "B S C"],
+        mask: Bool[Tensor, "B T"] | None = None,
+        source_mask: Bool[Tensor, "B S"] | None = None,
+        tap: Tap = OFF,
+    ) -> Float[Tensor, "B T C"]:
+        """The decoder's residual stream after the last layer, from that before any layer of it (B, T, C).
+
+        Args:
+            layer: the first to compute; `config.layers` computes none.
+            x: (B, T, C) the residual stream before it.
+            states: what the decoder reads of the source, as `encode` or `encode_on` give it.
+            mask: as in `forward`.
+            source_mask: as in `forward`.
+            tap: reads or replaces activations.
+        """
+        sight = Sight(0, x.shape[1], x.device, mask)
+        return self.decoder.resume(layer, x, sight, tap, sources=self._sources(states, source_mask))
+
+    def encode_on(
+        self, layer: int, x: Float[Tensor, "B S C"], *, mask: Bool[Tensor, "B S"] | None = None, tap: Tap = OFF
+    ) -> Float[Tensor, "B S C"]:
+        """What the decoder reads of a source, from the encoder's residual stream before any layer of it (B, S, C)."""
+        sight, tap = Sight(0, x.shape[1], x.device, mask, causal=False), tap.at("encoder")
+        return self.encoder.finish(self.encoder.resume(layer, x, sight, tap), tap)
+
     def encode(
         self,
         source: Shaped[Tensor, "B S"] | Float[Tensor, "B M F"] | None,

@@ -210,10 +210,22 @@ class Stack(nn.Module):
             x = self.embed_norm(x)
         if self.config.dropout:
             x = F.dropout(x, self.config.dropout, self.training)
+        return self.resume(0, x, sight, tap, cache, sources)
+
+    def resume(
+        self,
+        layer: int,
+        x: Float[Tensor, "B T C"],
+        sight: Sight,
+        tap: Tap,
+        cache: KVCache | None = None,
+        sources: Sequence[Source] = (),
+    ) -> Float[Tensor, "B T C"]:
+        """The last layer's residual stream (B, T, C), from that before any layer (B, T, C)."""
         mask, bias = sight.mask(), self._bias(sight)
-        for i, block in enumerate(self.blocks):
+        for i in range(layer, len(self.layers)):
             extend = None if cache is None else partial(cache.extend, i)
-            x = block(x, mask, bias, tap.at(f"layers.{i}"), extend, sources[i] if sources else None)
+            x = self.blocks[i](x, mask, bias, tap.at(f"layers.{i}"), extend, sources[i] if sources else None)
         return x
 
     def listen(self, spectrogram: Float[Tensor, "B M F"]) -> Float[Tensor, "B S C"]:

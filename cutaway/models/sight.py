@@ -3,6 +3,8 @@
 Shapes: B batch, T new tokens, S tokens attended to (cached and new).
 """
 
+from copy import copy
+
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -32,11 +34,18 @@ class Sight:
         self.device, self.real, self.causal = device, real, causal
         # of the new tokens, (B, T): padding takes none. None: start … start + T - 1
         self.positions = None if real is None else (real.cumsum(1) - 1).clamp(min=0)[:, start:]
+        self.wanted: slice | None = None  # of the new tokens, the queries that are asked for; None: all
         self._masks: dict[int, Tensor | None] = {}
+
+    def only(self, query: int) -> "Sight":
+        """The same of one query, by its place among the new tokens: keys and values stay those of all."""
+        made = copy(self)
+        made.wanted, made._masks = slice(query, query + 1), {}
+        return made
 
     def plain(self, window: int) -> bool:
         """Whether only the order of the tokens hides anything, so that kernels for that may be used."""
-        return self.real is None and not 0 < window < self.seen
+        return self.real is None and not 0 < window < self.seen and self.wanted is None
 
     def mask(self, window: int = 0) -> Bool[Tensor, "*B T S"] | None:
         """(T, S) or (B, 1, T, S) bool, True where a query sees a key; None where every query sees every key.
@@ -45,7 +54,8 @@ class Sight:
             window: tokens that a query sees, itself included, before it (and as many after it if not causal); 0: all.
         """
         if window not in self._masks:
-            self._masks[window] = self._make(window)
+            made = self._make(window)
+            self._masks[window] = made if made is None or self.wanted is None else made[..., self.wanted, :]
         return self._masks[window]
 
     def distances(self) -> Int[Tensor, "T S"]:

@@ -14,6 +14,8 @@ VARIANTS = {
     "biases": {"attention_bias": True, "output_bias": True, "mlp_bias": True, "activation": "gelu"},
     "sinusoidal, free output": {"position": "sinusoidal", "tied": False, "activation": "relu2", "gated": False},
     "no positions": {"position": "none", "activation": "relu"},
+    "attention only": {"mlp": False, "norm": "none"},
+    "attention only, normed": {"mlp": False, "norm_place": "both", "norm": "layernorm", "qk_norm": False},
     "one layer": {"layers": 1, "mlp_width": 20},
 }
 
@@ -124,6 +126,8 @@ def test_too_many_tokens_are_refused_with_both_numbers():
         ({"head_dim": 7}, "must be even"),
         ({"layers": 0}, "layers must be at least 1"),
         ({"dropout": 1.0}, "dropout must be in"),
+        ({"mlp": False, "mlp_width": 8, "parallel": True}, "mlp=False leaves nothing for mlp_width, parallel"),
+        ({"norm": "none", "norm_place": "both"}, "norm='none' leaves nothing for norm_place"),
     ],
 )
 def test_numbers_that_do_not_fit_are_named(fields: dict, message: str):

@@ -113,3 +113,17 @@ def test_an_index_that_lies_is_refused(folder: Path):
     path.write_text(json.dumps(index))
     with pytest.raises(DamagedFile, match=r"not\.there"):
         open_huggingface(folder)
+
+
+@pytest.mark.parametrize(
+    ("features", "named"), [({"mlp": False}, "mlp is False"), ({"norm": "none"}, "norm is 'none'")]
+)
+@pytest.mark.parametrize("format", ["huggingface", "gguf"])
+def test_what_no_family_says_is_refused(features: dict, named: str, format: str, tmp_path: Path):
+    tokenizer = train_tokenizer(["the cat sat on the mat"], "bpe", 300)
+    config = DecoderConfig(tokenizer.vocab_size, context=16, layers=2, width=16, heads=2, tied=False, **features)
+    model = Model(build_network(config), tokenizer)
+    with pytest.raises(ConfigError, match=named):
+        save_model(model, tmp_path / "m", format)
+    again = load_model(save_model(model, tmp_path / "m"))
+    assert torch.equal(again.logits("the cat"), model.logits("the cat"))

@@ -55,7 +55,8 @@ def ledger(
     other = None if minus is None else _token(model, minus)
 
     kind = unfold_decoder if isinstance(network, Decoder) else unfold_recurrent
-    recording = recording_of(source, ids, [*kind.NAMES, "logits"])
+    names = [name for name in kind.NAMES if ".mlp" not in name or getattr(model.config, "mlp", True)]
+    recording = recording_of(source, ids, [*names, "logits"])
     logits = recording["logits"][0, position].double()  # (V,)
     chosen = int(logits.argmax()) if chosen is None else chosen
     total = logits[chosen]

@@ -86,6 +86,9 @@ def unfold(
             add(f"{layer}.attn.{name}", value)
         written = edited(f"{layer}.attn_out", written)
         stream = edited(f"{layer}.resid_mid", stream + written)
+        if not config.mlp:
+            stream = edited(f"{layer}.resid_post", stream)
+            continue
         if isinstance(block.mlp, Experts):
             # what each expert wrote is not recorded: the layer's term is what was used, edits and all
             add(f"{layer}.mlp", at[f"{layer}.mlp_out"] @ read)
@@ -146,6 +149,8 @@ def _through(
     norm: nn.Module, final: Float64[Tensor, " C"], direction: Float64[Tensor, " C"]
 ) -> tuple[Float64[Tensor, " C"], Float64[Tensor, ""]]:
     """What reads the residual stream (C,), once the norm's scale is held at what it was; and the norm's bias, read."""
+    if isinstance(norm, nn.Identity):
+        return direction, direction.new_zeros(())
     assert isinstance(norm, RMSNorm | nn.LayerNorm)
     if isinstance(norm, nn.LayerNorm):
         read = direction * norm.weight.double()
