@@ -5,7 +5,14 @@ from jaxtyping import install_import_hook
 # models.model is left out: what it is given is the user's, and its own sentences for wrong input are tested
 CHECKED = [
     "cutaway.generation.sampling",
+    "cutaway.interp.attention.circuits",
+    "cutaway.interp.attention.composition",
+    "cutaway.interp.attention.detectors",
+    "cutaway.interp.attention.flow",
+    "cutaway.interp.attention.parts",
     "cutaway.interp.attention.patterns",
+    "cutaway.interp.attention.repeats",
+    "cutaway.interp.attention.weighted",
     "cutaway.interp.ledger.ledger",
     "cutaway.interp.inputs",
     "cutaway.interp.lenses.logit",

@@ -1,6 +1,18 @@
 """Look inside: record and replace, the ledger, surprisal, attention, the logit lens, and a page of all of them."""
 
-from cutaway.interp.attention.patterns import attention
+from cutaway.interp.attention import (
+    attention,
+    attention_flow,
+    composition_scores,
+    copying_scores,
+    head_detectors,
+    head_scores,
+    ov_circuit,
+    qk_circuit,
+    repeated_tokens,
+    rollout,
+    value_weighted,
+)
 from cutaway.interp.inputs import Inputs, inputs_of
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
 from cutaway.interp.ledger.unfold import ledger
@@ -54,14 +66,24 @@ __all__ = [
     "TokenScores",
     "Tree",
     "attention",
+    "attention_flow",
+    "composition_scores",
+    "copying_scores",
+    "head_detectors",
+    "head_scores",
     "inputs_of",
     "ledger",
     "logit_lens",
     "look",
     "open_spill",
+    "ov_circuit",
     "predicted_bytes",
+    "qk_circuit",
     "record",
+    "repeated_tokens",
     "replace",
+    "rollout",
     "surprisal",
     "target_of",
+    "value_weighted",
 ]

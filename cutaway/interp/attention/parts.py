@@ -122,8 +122,15 @@ class Heads:
         return weight.view(-1, H, D).transpose(0, 1)
 
     def alone(self, ids: Int[Tensor, " N"], side: Literal["query", "key"] = "query") -> Float[Tensor, "N C"]:
-        """The stream of tokens before the first layer, without positions, float64."""
+        """The stream of tokens before the first layer, without positions, float64.
+
+        Raises:
+            ConfigError: what is read is sound, which has no tokens.
+        """
         network = self.network
+        reads_source = self.part == "encoder" or (self.part == "cross" and side == "key")
+        if isinstance(network, Seq2Seq) and network.config.source == "audio" and reads_source:
+            raise ConfigError("a model that listens reads sound there, which has no tokens; look at its decoder")
         x = network.embed_tokens(ids)
         if isinstance(network, Encoder):
             if network.config.token_types:
@@ -132,8 +139,7 @@ class Heads:
             return (network.embed_proj(x) if network.config.embed_width != network.config.width else x).double()
         x = x * network.config.embed_scale
         if isinstance(network, Seq2Seq) and network.config.embed_norm:
-            encodes = self.part == "encoder" or (self.part == "cross" and side == "key")
-            x = (network.encoder if encodes else network.decoder).embed_norm(x)
+            x = (network.encoder if reads_source else network.decoder).embed_norm(x)
         return x.double()
 
     def unembedding(self) -> Float[Tensor, "V C"]:
@@ -145,7 +151,7 @@ class Heads:
         network, config = self.network, self.network.config
         if isinstance(network, Seq2Seq):
             if self.part == "encoder":
-                raise ConfigError("what the encoder of an encoder–decoder writes is not read as tokens by any matrix")
+                raise ConfigError("what the encoder writes is not read as tokens by any matrix; copying_scores(through=\"stream\") asks about it")
             norm = network.decoder.norm if config.norm_place == "before" else None
             return fold(network.lm_head.weight.detach().double() * network.config.output_scale, norm)
         if network.config.head not in ("causal_lm", "masked_lm"):
@@ -153,7 +159,7 @@ class Heads:
         if isinstance(network, Encoder) and network.config.head_activation != "none":
             raise ConfigError(
                 "this encoder's head puts a dense layer between the stream and its tokens, so no matrix reads one from "
-                'the other; take through="stream"'
+                'the other; copying_scores(model, through="stream") asks about the stream instead'
             )
         norm = network.norm if isinstance(network, Decoder) or config.norm_place == "before" else None
         return fold(network.lm_head.weight.detach().double(), norm)
