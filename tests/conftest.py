@@ -6,7 +6,14 @@ from jaxtyping import install_import_hook
 # for wrong input are tested
 CHECKED = [
     "cutaway.generation.sampling",
+    "cutaway.interp.attention.circuits",
+    "cutaway.interp.attention.composition",
+    "cutaway.interp.attention.detectors",
+    "cutaway.interp.attention.flow",
+    "cutaway.interp.attention.parts",
     "cutaway.interp.attention.patterns",
+    "cutaway.interp.attention.repeats",
+    "cutaway.interp.attention.weighted",
     "cutaway.interp.ledger.ledger",
     "cutaway.interp.lenses.logit",
     "cutaway.interp.look",

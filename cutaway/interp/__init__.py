@@ -4,6 +4,19 @@ from cutaway.interp.attention.patterns import attention
 from cutaway.interp.check import check
 from cutaway.interp.claims import Claim, Claims
 from cutaway.interp.during import GenerationRecording, record_generation, training_tap
+from cutaway.interp.attention import (
+    attention,
+    attention_flow,
+    composition_scores,
+    copying_scores,
+    head_detectors,
+    head_scores,
+    ov_circuit,
+    qk_circuit,
+    repeated_tokens,
+    rollout,
+    value_weighted,
+)
 from cutaway.interp.inputs import Inputs, inputs_of
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
 from cutaway.interp.ledger.unfold import ledger
@@ -61,16 +74,26 @@ __all__ = [
     "Tree",
     "attention",
     "check",
+    "attention_flow",
+    "composition_scores",
+    "copying_scores",
+    "head_detectors",
+    "head_scores",
     "inputs_of",
     "ledger",
     "logit_lens",
     "look",
     "open_spill",
+    "ov_circuit",
     "predicted_bytes",
+    "qk_circuit",
     "record",
     "record_generation",
+    "repeated_tokens",
     "replace",
+    "rollout",
     "surprisal",
     "target_of",
     "training_tap",
+    "value_weighted",
 ]

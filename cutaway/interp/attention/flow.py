@@ -1,0 +1,286 @@
+"""How much of each token reaches a later layer if patterns are taken as pipes: rollout and flow.
+
+Both (Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers") look at one graph. Its nodes are tokens, once
+for each layer; a token's share of what it reads is the mean (or largest) pattern of a layer's heads, beside its own
+residual. Rollout multiplies the layers; flow asks how much fits through all paths at once. Neither looks at values,
+MLPs or norms: they are about what could be mixed, not about what was used.
+
+Shapes: L layers, H heads, T tokens, S source tokens, N nodes of a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from cutaway.errors import ConfigError, InputError, unknown
+from cutaway.interp.attention.parts import Heads, heads_of
+from cutaway.interp.inputs import Text
+from cutaway.interp.receipt import Clock
+from cutaway.interp.record import Recording, recording_of
+from cutaway.interp.results import Matrix
+from cutaway.models import Model
+from cutaway.models.model import Source
+from cutaway.progress import OnProgress, Progress
+
+HEADS = {"mean": lambda p: p.mean(0), "max": lambda p: p.amax(0), "min": lambda p: p.amin(0)}
+
+
+@dataclass(frozen=True)
+class Rollout(Matrix):
+    """Which tokens a token has read of, through all layers.
+
+    Attributes:
+        by_layer: (L, T, N) float64, the same after each layer; the last is `values`.
+    """
+
+    by_layer: Float64[Tensor, "L T N"] = field(default_factory=lambda: torch.zeros(0, 0, 0).double(), repr=False)
+
+    def to_json(self) -> dict[str, object]:
+        return {name: value for name, value in super().to_json().items() if name != "by_layer"}
+
+
+def rollout(
+    model: Recording | Model,
+    text: Text = "",
+    *,
+    source: Source | None = None,
+    part: str | None = None,
+    residual: float = 0.5,
+    heads: str = "mean",
+) -> Rollout:
+    """Which tokens each token has read of, if all layers are multiplied.
+
+    Args:
+        model: a model with a text, or a recording.
+        text: of several texts the first.
+        source: what an encoder–decoder reads; the text is its target.
+        part: "decoder", "encoder" or "cross", as in `attention`. With "cross" the columns are the source's tokens, read
+            through the whole encoder, and then the target's.
+        residual: the share of a token that stays as it is in each attention.
+        heads: what a layer's heads are taken together by: "mean", "max" or "min"; rows are then made to sum to 1.
+
+    Returns:
+        Rows are the tokens after the last layer, columns those before the first; each row sums to 1, and the receipt's
+        gap says how nearly.
+
+    Raises:
+        ConfigError: a model without attention or that part, an unknown way to take heads together, or a residual
+            outside 0 … 1.
+        InputError: empty text, or more tokens than the context.
+    """
+    run = model.model if isinstance(model, Recording) else model
+    given = model if isinstance(model, Recording) else text
+    clock = Clock(run, "rollout", given, source=source, part=part, residual=residual, heads=heads)
+    which, recording = _recorded(model, run, text, source, part)
+    steps, first = _steps(which, recording, residual, heads)
+    mixed = torch.eye(steps[0].shape[-1], dtype=torch.float64)
+    by_layer = []
+    for step in steps:
+        mixed = step @ mixed
+        by_layer.append(mixed[first:])
+    values = by_layer[-1]
+    rows, columns = _names(which, recording)
+    receipt = clock.receipt(
+        difference=recording.receipt.difference,
+        bytes=recording.receipt.bytes,
+        gap=float((values.sum(-1) - 1).abs().max()),
+    )
+    return Rollout(
+        "attention rollout",
+        "share",
+        rows,
+        columns,
+        values,
+        "token",
+        "read token",
+        signed=False,
+        by_layer=torch.stack(by_layer),
+        receipt=receipt,
+    )
+
+
+def attention_flow(
+    model: Recording | Model,
+    text: Text = "",
+    *,
+    source: Source | None = None,
+    part: str | None = None,
+    position: int | None = -1,
+    residual: float = 0.5,
+    heads: str = "mean",
+    progress: OnProgress | None = None,
+) -> Matrix:
+    """How much can flow from each token to a token of the last layer, if every pattern's weight is the width of a pipe.
+
+    Each column is a maximum flow of its own, so that rows do not sum to 1: tokens of many paths have more.
+
+    Args:
+        model: a model with a text, or a recording.
+        text: of several texts the first.
+        source: what an encoder–decoder reads; the text is its target.
+        part: as in `rollout`.
+        position: to which token; -1 is the last; None: to each, which takes as many times as long as there are tokens.
+        residual: as in `rollout`.
+        heads: as in `rollout`.
+        progress: told after each flow.
+
+    Returns:
+        Rows are the tokens asked for, columns those before the first layer; the unit is what one token passes on.
+
+    Raises:
+        ConfigError: as in `rollout`.
+        InputError: as in `rollout`, or a position outside the text.
+    """
+    run = model.model if isinstance(model, Recording) else model
+    options = {"source": source, "part": part, "position": position, "residual": residual, "heads": heads}
+    clock = Clock(run, "attention_flow", model if isinstance(model, Recording) else text, **options)
+    which, recording = _recorded(model, run, text, source, part)
+    steps, first = _steps(which, recording, residual, heads)
+    rows, columns = _names(which, recording)
+    if position is not None and not -len(rows) <= position < len(rows):
+        raise InputError(
+            f"position {position} is outside the text of {len(rows)} tokens (-{len(rows)} … {len(rows) - 1})"
+        )
+    asked = range(len(rows)) if position is None else [position % len(rows)]
+    weights = [step.tolist() for step in steps]
+    values = torch.zeros(len(asked), len(columns), dtype=torch.float64)
+    for i, row in enumerate(asked):
+        for column in range(len(columns)):
+            values[i, column] = maximum_flow(weights, first + row, column)
+            if progress is not None:
+                progress(Progress("flow", i * len(columns) + column + 1, values.numel(), "flows"))
+    receipt = clock.receipt(difference=recording.receipt.difference, bytes=recording.receipt.bytes)
+    named = [rows[row] for row in asked]
+    return Matrix(
+        "attention flow", "flow", named, columns, values, "token", "read token", signed=False, receipt=receipt
+    )
+
+
+def maximum_flow(steps: Sequence[Sequence[Sequence[float]]], start: int, end: int) -> float:
+    """The largest flow from a node of the last layer to one of the first.
+
+    Dinic's way (1970): find how far each node is from the end, fill all shortest paths, and again, where a filled pipe
+    may be taken backwards, until none is left. Each path empties one pipe exactly, so it ends with floating point too.
+
+    Args:
+        steps: for each layer, the width of the pipe from each of its nodes (rows) to each node of the layer before.
+        start: a node after the last step.
+        end: a node before the first.
+    """
+    to: list[int] = []  # pipe 2k goes one way, 2k + 1 back
+    width: list[float] = []
+    size = len(steps[0])
+    pipes: list[list[int]] = [[] for _ in range(size * (len(steps) + 1))]
+    for layer, step in enumerate(steps):
+        for row, shares in enumerate(step):
+            for column, share in enumerate(shares):
+                if share > 0:
+                    one, other = (layer + 1) * size + row, layer * size + column
+                    pipes[one].append(len(to))
+                    pipes[other].append(len(to) + 1)
+                    to += [other, one]
+                    width += [share, 0.0]
+    start += len(steps) * size
+    total = 0.0
+    while (far := _distances(pipes, to, width, start, end)) is not None:
+        tried = [0] * len(pipes)
+        while (path := _path(pipes, to, width, far, tried, start, end)) is not None:
+            least = min(width[pipe] for pipe in path)
+            for pipe in path:
+                width[pipe] -= least
+                width[pipe ^ 1] += least
+            total += least
+    return total
+
+
+def _distances(pipes: list[list[int]], to: list[int], width: list[float], start: int, end: int) -> list[int] | None:
+    """Pipes from the start to each node, -1 where there is no way; None where there is none to the end."""
+    far = [-1] * len(pipes)
+    far[start] = 0
+    queue = [start]
+    for node in queue:
+        for pipe in pipes[node]:
+            if width[pipe] > 0 and far[to[pipe]] < 0:
+                far[to[pipe]] = far[node] + 1
+                queue.append(to[pipe])
+    return far if far[end] >= 0 else None
+
+
+def _path(
+    pipes: list[list[int]], to: list[int], width: list[float], far: list[int], tried: list[int], start: int, end: int
+) -> list[int] | None:
+    """The pipes of a shortest way that is still open; `tried` counts for each node those that led nowhere."""
+    path: list[int] = []
+    node = start
+    while node != end:
+        if tried[node] == len(pipes[node]):
+            if not path:
+                return None
+            node = to[path.pop() ^ 1]
+            tried[node] += 1
+            continue
+        pipe = pipes[node][tried[node]]
+        if width[pipe] > 0 and far[to[pipe]] == far[node] + 1:
+            path.append(pipe)
+            node = to[pipe]
+        else:
+            tried[node] += 1
+    return path
+
+
+def _recorded(
+    model: Recording | Model, run: Model, text: Text, source: Source | None, part: str | None
+) -> tuple[Heads, Recording]:
+    which = heads_of(run, part)
+    parts = [which] if which.part != "cross" else [heads_of(run, each) for each in ("encoder", "decoder", "cross")]
+    names = [each.name("*", "pattern") for each in parts]
+    return which, recording_of(model, text, names, source=source, first=True)
+
+
+def _names(which: Heads, recording: Recording) -> tuple[list[str], list[str]]:
+    rows = which.queries(recording)
+    return rows, [*recording.source_tokens, *rows] if which.part == "cross" else rows
+
+
+def _steps(which: Heads, recording: Recording, residual: float, heads: str) -> tuple[list[Tensor], int]:
+    """Each attention as shares of what its nodes read, (N, N) float64, rows sum to 1; and the node of the first row.
+
+    Between source and target the nodes are the tokens of both, and each attention leaves those of the other as they
+    are.
+    """
+    if heads not in HEADS:
+        raise ConfigError(unknown("way to take heads together", str(heads), HEADS))
+    if not 0 <= residual <= 1:
+        raise ConfigError(f"residual is a share, 0 … 1, but {residual} was given")
+
+    def shares(one: Heads) -> Tensor:
+        """(L, T, S)"""
+        together = torch.stack([HEADS[heads](p) for p in one.patterns(recording).double()])
+        return together / together.sum(-1, keepdim=True)
+
+    if which.part != "cross":
+        own = shares(which)
+        return list(residual * torch.eye(own.shape[-1], dtype=torch.float64) + (1 - residual) * own), 0
+    run = recording.model
+    reads, writes, crosses = (shares(heads_of(run, part)) for part in ("encoder", "decoder", "cross"))
+    S, T = reads.shape[-1], writes.shape[-1]
+    source, target = slice(0, S), slice(S, S + T)
+    made = []
+
+    def add(rows: slice, columns: slice, share: Tensor) -> None:
+        step = torch.eye(S + T, dtype=torch.float64)
+        step[rows] *= residual
+        step[rows, columns] += (1 - residual) * share
+        made.append(step)
+
+    for share in reads:
+        add(source, source, share)
+    for own, cross in zip(writes, crosses, strict=True):
+        add(target, target, own)
+        add(target, source, cross)
+    return made, S
