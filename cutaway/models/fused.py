@@ -42,11 +42,11 @@ class _RMSNorm(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         unit, scale, weight = ctx.saved_tensors
         width = unit.shape[-1]
         along = grad * unit
-        weight_grad = along.flatten(0, -1 - weight.ndim).sum(0)
+        weight_grad = along.flatten(0, -1 - weight.ndim).sum(0) if ctx.needs_input_grad[1] else None
         mean = (along.mul_(weight)).sum(-1, keepdim=True)
         return (grad * weight).addcmul_(unit, mean, value=-1 / width).mul_(scale), weight_grad, None
 
@@ -131,7 +131,7 @@ class _Heads(Function):
         scales_grad = None
         if scales is not None:
             along = grad * unit
-            scales_grad = along.flatten(0, 1).sum(0)
+            scales_grad = along.flatten(0, 1).sum(0) if ctx.needs_input_grad[1] else None
             mean = along.mul_(scales).sum(-1, keepdim=True)
             grad = (grad * scales).addcmul_(unit, mean, value=-1 / D).mul_(scale)
         joined_grad[:, :, :N] = grad
@@ -174,11 +174,13 @@ class _JoinedLinear(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, joined = ctx.saved_tensors
         grad = grad.flatten(0, -2)
-        weight_grad = grad.mT @ x.flatten(0, -2)
-        return ((grad @ joined).view_as(x), *weight_grad.split(ctx.rows))
+        x_grad = (grad @ joined).view_as(x)
+        if not any(ctx.needs_input_grad[1:]):  # attributions ask for the gradient of x alone
+            return (x_grad, *[None] * len(ctx.rows))
+        return (x_grad, *(grad.mT @ x.flatten(0, -2)).split(ctx.rows))
 
 
 def joined_linear(x: Float[Tensor, "*S C"], *weights: Float[Tensor, "_ C"]) -> Float[Tensor, "*S N"]:
