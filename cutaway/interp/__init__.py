@@ -7,6 +7,7 @@ from cutaway.interp.ledger.unfold import ledger
 from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.look import Look, look
 from cutaway.interp.memory import predicted_bytes
+from cutaway.interp.probes import erase, interchange, probe
 from cutaway.interp.receipt import Clock, Receipt
 from cutaway.interp.record import Recording, record, replace
 from cutaway.interp.results import (
@@ -54,12 +55,15 @@ __all__ = [
     "TokenScores",
     "Tree",
     "attention",
+    "erase",
     "inputs_of",
+    "interchange",
     "ledger",
     "logit_lens",
     "look",
     "open_spill",
     "predicted_bytes",
+    "probe",
     "record",
     "replace",
     "surprisal",
