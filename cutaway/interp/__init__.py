@@ -23,6 +23,7 @@ from cutaway.interp.ledger.unfold import ledger
 from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.look import Look, look
 from cutaway.interp.memory import predicted_bytes
+from cutaway.interp.probes import erase, interchange, probe
 from cutaway.interp.receipt import Clock, Receipt
 from cutaway.interp.record import Recording, record, replace
 from cutaway.interp.results import (
@@ -79,7 +80,9 @@ __all__ = [
     "copying_scores",
     "head_detectors",
     "head_scores",
+    "erase",
     "inputs_of",
+    "interchange",
     "ledger",
     "logit_lens",
     "look",
@@ -87,6 +90,7 @@ __all__ = [
     "ov_circuit",
     "predicted_bytes",
     "qk_circuit",
+    "probe",
     "record",
     "record_generation",
     "repeated_tokens",

@@ -71,7 +71,7 @@ class Inputs:
         return (first + (position if position >= 0 else lengths + position)).to(self.ids.device)
 
 
-Text: TypeAlias = str | Sequence[int] | Sequence[str] | Tensor | Inputs
+Text: TypeAlias = str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]] | Tensor | Inputs
 
 
 def inputs_of(model: Model, text: Text, source: Source | Sequence[str] | None = None, *, pad: Side = "right") -> Inputs:

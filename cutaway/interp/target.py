@@ -92,12 +92,12 @@ def target_of(
         output = _plain(model, inputs) if output is None else output
         row = output if place is None else at_position(output, inputs, place)
         token = int(row.reshape(len(row), -1)[0].argmax())
-    chosen, name = _choice(model, token, head)
+    chosen, name = choice_of(model, token, head)
     other = None
     said = {"logit": "channel" if vectors else "logit", "logprob": "log-probability", "prob": "probability"}[quantity]
     what = f"{said} {'' if vectors else 'of '}{name}"
     if minus is not None:
-        other, other_name = _choice(model, minus, head)
+        other, other_name = choice_of(model, minus, head)
         what += f" minus that of {other_name}"
     if place is not None:
         at = int(inputs.places(place)[0])
@@ -120,7 +120,7 @@ def _place(model: Model, inputs: Inputs, position: int, head: str) -> int:
     return position
 
 
-def _choice(model: Model, given: str | int, head: str) -> tuple[int, str]:
+def choice_of(model: Model, given: str | int, head: str) -> tuple[int, str]:
     """The number of a token, label or channel, and how it is called."""
     if head in ("causal_lm", "masked_lm"):
         number = (model.tokenizer.target or model.tokenizer).id(given) if isinstance(given, str) else given
