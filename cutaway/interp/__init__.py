@@ -1,6 +1,5 @@
 """Look inside: record and replace, the ledger, surprisal, attention, the logit lens, and a page of all of them."""
 
-from cutaway.interp.attention.patterns import attention
 from cutaway.interp.check import check
 from cutaway.interp.claims import Claim, Claims
 from cutaway.interp.during import GenerationRecording, record_generation, training_tap
