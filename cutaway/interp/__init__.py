@@ -3,7 +3,7 @@
 from cutaway.interp.attention.patterns import attention
 from cutaway.interp.inputs import Inputs, inputs_of
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
-from cutaway.interp.ledger.unfold import ledger
+from cutaway.interp.ledger.numbers import ledger, score_pairs
 from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.look import Look, look
 from cutaway.interp.memory import predicted_bytes
@@ -62,6 +62,7 @@ __all__ = [
     "predicted_bytes",
     "record",
     "replace",
+    "score_pairs",
     "surprisal",
     "target_of",
 ]
