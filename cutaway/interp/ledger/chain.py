@@ -65,7 +65,7 @@ class Chain:
         position: int | None,
         reader: Tensor,
         *,
-        place: str | None = None,
+        place: str | int | None = None,
         held: Held = (),
         sum: Sum | None = None,
     ) -> Sum:
@@ -75,12 +75,13 @@ class Chain:
             run: that is read.
             position: in the text, or the source; None where the place is of the whole text.
             reader: (…, C) float64, of what stands at the place.
-            place: name of an activation; None: behind the last step.
+            place: name of an activation, or how many steps stand before it; None: behind the last step.
             held: between the place and the number.
             sum: takes the parts; None: a new one.
         """
         sum = Sum() if sum is None else sum
-        for i in reversed(range(len(self.steps) if place is None else self.places[place])):
+        end = len(self.steps) if place is None else self.places[place] if isinstance(place, str) else place
+        for i in reversed(range(end)):
             found = self.steps[i].back(run, position, partial(self.value, run, i, position), reader, held, sum)
             if found is None:
                 return sum
@@ -90,20 +91,41 @@ class Chain:
             chain.read(run, position, reader, place=start, held=held, sum=sum)
         return sum
 
-    def function(
-        self, run: Run, start: int, position: int | None, end: int | None = None
-    ) -> Callable[[Tensor], Tensor]:
-        """What the steps from one on make of any vectors (…, C); what edits put in is put in here too."""
-        end = len(self.steps) if end is None else end
+    def until(self, place: str) -> Chain:
+        """The chain up to a place."""
+        return Chain(self.base, source=self.source).then(*self.steps[: self.places[place]])
+
+    def game(self, run: Run, position: int | None) -> tuple[Sum, Callable[[Tensor], Tensor]]:
+        """The parts of the last sum on the way, each as a vector, and what the steps behind it make of any (…, C).
+
+        What edits put in behind the sum is put in here too.
+        """
+        start = max((i + 1 for i, step in enumerate(self.steps) if step.sums), default=0)
+        before: Callable[[Tensor], Tensor] | None = None
+        if start == 0 and self.base is not None:
+            chain, place = self.base
+            sum, before = chain.until(place).game(run, position)
+        else:
+            where = self._seen(run, start, position)
+            width = len(self.value(run, start, where))
+            sum = self.read(run, where, torch.eye(width, dtype=torch.float64), place=start)
         added = {
             i: step.used(run, position) - self.value(run, i, position)
-            for i, step in enumerate(self.steps[:end])
+            for i, step in enumerate(self.steps)
             if i >= start and isinstance(step, Edit) and run.edited(step.name)
         }
 
-        def compute(x: Tensor) -> Tensor:
-            for i in range(start, end):
+        def function(x: Tensor) -> Tensor:
+            x = x if before is None else before(x)
+            for i in range(start, len(self.steps)):
                 x = self.steps[i].forward(run, position, x) + added.get(i, 0.0)
             return x
 
-        return compute
+        return sum, function
+
+    def _seen(self, run: Run, start: int, position: int | None) -> int | None:
+        """The position of what stands before a step, where a pooling of one token stands behind it."""
+        for step in self.steps[start:]:
+            if isinstance(step, Pool):
+                return step.token(run)
+        return position

@@ -71,6 +71,8 @@ class Embedding(Step):
 
     parts: Callable[[Run, int], list[tuple[str, str, Tensor]]]
 
+    sums = True
+
     def forward(self, run: Run, position: int | None, x: Tensor) -> Tensor:
         assert position is not None
         return torch.stack([vector.double() for _, _, vector in self.parts(run, position)]).sum(0)

@@ -18,7 +18,7 @@ from cutaway.interp.ledger import recurrent
 from cutaway.interp.ledger.chain import Chain
 from cutaway.interp.ledger.layout import Layout, layout
 from cutaway.interp.ledger.ledger import Ledger
-from cutaway.interp.ledger.nonlinear import attribute
+from cutaway.interp.ledger.nonlinear import Game, integrated, shapley
 from cutaway.interp.ledger.parts import Attention, Mixture, Neurons, Part, at
 from cutaway.interp.ledger.reading import Run, Sum
 from cutaway.interp.ledger.scores import Score, log_softmax
@@ -117,7 +117,8 @@ def ledger(
     asked = _Asked(run, what, position, token, minus, head, index)
     if nonlinear == "frozen":
         return asked.ledger()
-    return attribute(run, *asked.function(), nonlinear, samples, seed)
+    game = asked.game()
+    return shapley(run, game, samples, seed) if nonlinear == "shapley" else integrated(run, game, samples)
 
 
 class _Asked:
@@ -179,7 +180,7 @@ class _Asked:
         head = "" if self.head is None else f" head {self.head}"
         source = self.what.startswith("encoder.") or re.search(r"cross_attn\.[kv]$", self.what) is not None
         where = self.what if self.place is None else at(self.run, self.what, self.place, source)
-        return f"{which} of{head} {where}".replace("of head", f"of head", 1)
+        return f"{which} of{head} {where}"
 
     def ledger(self) -> Ledger:
         """With all that is not linear held as it was."""
@@ -268,9 +269,38 @@ class _Asked:
         chosen, log = counted.tolist().index(self.index), float(weights[self.index].log())
         return log_softmax(run, scores[counted], chosen, log, names, [""] * len(names), opener, said, edit=self.what)
 
-    def function(self) -> tuple[str, Sum, object, float]:
-        """The parts of the last sum before the number, (C, P), and what makes the number of them."""
-        raise NotImplementedError
+    def game(self) -> Game:
+        """The number as a function of the parts of the last sum before it.
+
+        Raises:
+            ConfigError: there is nothing that is not linear, or more than one sum.
+        """
+        run, place = self.run, self.place
+        if isinstance(run.network, Recurrent):
+            return recurrent.game(run, self.what, place or 0, self.reader if not self.output else None, self.said)
+        made, found = layout(run.network), INSIDE.fullmatch(self.what)
+        if self.output:
+            chain, reader, total = _output(run, made, self.target, place)
+        elif found and f"{found[1]}.{found[2]}" in made.parts and found[3][1:] in ("q", "k", "v", "pre", "post"):
+            part, name = made.parts[f"{found[1]}.{found[2]}"], found[3][1:]
+            if isinstance(part, Attention):
+                chain, used = part.inner(name, self.head or 0), run.heads(self.what)[self.head, place].double()
+                reader, total = self.reader, float(used @ self.reader)
+            else:
+                assert isinstance(part, Neurons)
+                which = self.reader.nonzero().flatten()  # one neuron is one of many
+                chain = part.gate(which) if name == "pre" else part.inner(which)
+                reader, total = self.reader[which], float(run.at(self.what, place) @ self.reader)
+        elif any(self.what in chain.places for chain in made.chains):
+            full = next(chain for chain in made.chains if self.what in chain.places)
+            chain, reader, total = full.until(self.what), self.reader, float(run.at(self.what, place) @ self.reader)
+        else:
+            raise ConfigError(
+                f"{self.what} is no function of a single sum, so there is nothing to attribute through; "
+                "leave nonlinear at frozen, which opens it"
+            )
+        sum, function = chain.game(run, place)
+        return Game(self.said, sum.names, sum.labels, sum.values.T, lambda x: function(x) @ reader, total)
 
 
 def _output(run: Run, made: Layout, target: Target, place: int | None) -> tuple[Chain, Tensor, float]:
@@ -349,7 +379,9 @@ def score_pairs(
     recording = recording_of(model, text, needed(run_model, what), source=source)
     run = Run(recording, row)
     asked = _Asked(run, what, position, None, None, head, key)
-    assert not isinstance(run.network, Recurrent) and isinstance(asked.index, int) and asked.place is not None
+    assert not isinstance(run.network, Recurrent)
+    assert isinstance(asked.index, int)
+    assert asked.place is not None
     made = layout(run.network)
     part = made.parts[layer]
     assert isinstance(part, Attention)

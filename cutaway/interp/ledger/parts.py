@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from cutaway.interp.ledger.chain import Chain
 from cutaway.interp.ledger.ledger import Ledger
-from cutaway.interp.ledger.reading import PATTERN, Held, Run, Sum
+from cutaway.interp.ledger.reading import PATTERN, Held, Run, Sum, Written
 from cutaway.interp.ledger.steps import (
     Activation,
+    ChosenEdit,
     Edit,
     Gate,
     Given,
@@ -60,6 +61,7 @@ class Part(Step):
     norm_in: nn.Module | None
     norm_out: nn.Module | None
 
+    sums = True
     holds: ClassVar[Held] = ()  # what its parts are held at
 
     @property
@@ -78,7 +80,7 @@ class Part(Step):
         """The matrix that writes, whose bias is a part."""
 
     @abstractmethod
-    def wrote(self, run: Run, position: int) -> tuple[list[str], Tensor]:
+    def wrote(self, run: Run, position: int) -> Written:
         """Names, and what each of them wrote, before a norm on it: (P, C)."""
 
     @abstractmethod
@@ -101,7 +103,7 @@ class Part(Step):
 
     def read_written(self, run: Run, position: int, reader: Tensor, held: Held, sum: Sum) -> None:
         """What it added to the stream, part by part."""
-        names, vectors = self.wrote(run, position)
+        names, vectors = run.written(self.name, position, self.stream.source, lambda: self.wrote(run, position))
         bias = None if self.last is None or self.last.bias is None else self.last.bias.double()
         own = vectors.sum(0) if bias is None else vectors.sum(0) + bias
         norm = None if self.norm_out is None else Norm(self.norm_out, f"{self.name}.norm")
@@ -160,7 +162,7 @@ class Attention(Part):
         """Whether keys are positions of a source."""
         return (self.source or self.stream).source
 
-    def wrote(self, run: Run, position: int) -> tuple[list[str], Tensor]:
+    def wrote(self, run: Run, position: int) -> Written:
         z = run.heads(f"{self.name}.z")[:, position].double()  # (H, D)
         matrix = self.last.weight.double().unflatten(1, z.shape)  # (C, H, D)
         return [self.head_name(head) for head in range(len(z))], torch.einsum("chd,hd->hc", matrix, z)
@@ -220,7 +222,7 @@ class Neurons(Part):
     def last(self) -> nn.Linear:
         return self.module.down_proj
 
-    def wrote(self, run: Run, position: int) -> tuple[list[str], Tensor]:
+    def wrote(self, run: Run, position: int) -> Written:
         if self.norm_out is None and not run.edited(self.out):  # what was recorded, to spare a product
             bias = self.last.bias
             own = run.at(self.out, position) if bias is None else run.at(self.out, position) - bias.double()
@@ -232,20 +234,24 @@ class Neurons(Part):
         post = run.at(f"{self.name}.post", position)  # (M,)
         return neurons(run, self, position, self.inner(), post, reader @ self.last.weight.double(), self.name, total)
 
-    def inner(self) -> Chain:
-        """From the stream to what the last matrix reads, (M,)."""
-        mlp, chain = self.module, self.entry()
-        if mlp.gated:
-            chain.then(Gate(mlp.activation, mlp.gate_proj, mlp.up_proj, self.name))
-        else:
-            chain.then(Matrix(mlp.up_proj, f"{self.name}.up"), Edit(f"{self.name}.pre"), Activation(mlp.activation))
-        return chain.then(Edit(f"{self.name}.post"))
-
-    def gate(self) -> Chain:
-        """From the stream to what the activation is given, (M,)."""
+    def inner(self, which: Tensor | None = None) -> Chain:
+        """From the stream to what the last matrix reads, (M,), or to some of these numbers."""
         mlp = self.module
-        matrix = Matrix(mlp.gate_proj, f"{self.name}.gate") if mlp.gated else Matrix(mlp.up_proj, f"{self.name}.up")
-        return self.entry().then(matrix, Edit(f"{self.name}.pre"))
+        if not mlp.gated:
+            return self.gate(which).then(Activation(mlp.activation), self._edit("post", which))
+        chosen = slice(None) if which is None else which
+        gate = Gate(mlp.activation, mlp.gate_proj, mlp.up_proj, self.name, chosen)
+        return self.entry().then(gate, self._edit("post", which))
+
+    def gate(self, which: Tensor | None = None) -> Chain:
+        """From the stream to what the activation is given, (M,), or to some of these numbers."""
+        name, mlp, chosen = "gate" if self.module.gated else "up", self.module, slice(None) if which is None else which
+        matrix = Matrix(mlp.gate_proj if mlp.gated else mlp.up_proj, f"{self.name}.{name}", chosen)
+        return self.entry().then(matrix, self._edit("pre", which))
+
+    def _edit(self, place: str, which: Tensor | None) -> Edit:
+        name = f"{self.name}.{place}"
+        return Edit(name) if which is None else ChosenEdit(name, which)
 
 
 def neurons(
@@ -311,7 +317,7 @@ class Mixture(Part):
         chain = self.inner(expert)
         return chain.value(run, len(chain.steps), position)
 
-    def wrote(self, run: Run, position: int) -> tuple[list[str], Tensor]:
+    def wrote(self, run: Run, position: int) -> Written:
         used = self._used(run, position)
         down = self.module.down_proj
         written = [weight * (down[e].double() @ self._post(run, position, e)) for e, weight in used]

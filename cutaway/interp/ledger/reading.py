@@ -27,6 +27,8 @@ from cutaway.models.quantised import QuantisedLinear
 
 Held = tuple[str, ...]  # what was held between a vector and the number, such as ("norm at its actual scale", …)
 NORM, PATTERN = "norm at its actual scale", "pattern at its actual weights"
+POSITIONS = 8  # whose written vectors a run keeps
+Written = tuple[list[str], Tensor]  # names, and what each wrote, (P, C)
 Opener = Callable[[int], Ledger]  # the ledger of the part of this number
 
 
@@ -52,6 +54,17 @@ class Run:
         self.recording, self.row, self.unit = recording, row, unit
         self.model: Model = recording.model
         self.network, self.inputs, self.receipt = recording.model.network, recording.inputs, recording.receipt
+        self._written: dict[tuple[int, bool], dict[str, Written]] = {}
+
+    def written(self, name: str, position: int, source: bool, compute: Callable[[], Written]) -> Written:
+        """What a part wrote at a position, computed once for as long as the position is among the last few read."""
+        found = self._written.pop((position, source), {})
+        self._written[position, source] = found  # the last one
+        if len(self._written) > POSITIONS:
+            del self._written[next(iter(self._written))]
+        if name not in found:
+            found[name] = compute()
+        return found[name]
 
     def edited(self, name: str) -> bool:
         """Whether an activation was replaced."""

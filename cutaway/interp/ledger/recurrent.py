@@ -13,10 +13,14 @@ Shapes: T tokens, C channels of the embedding, N hidden units.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from cutaway.errors import ConfigError
 from cutaway.interp.ledger.ledger import Ledger
+from cutaway.interp.ledger.nonlinear import Game
 from cutaway.interp.ledger.reading import Held, Run, Sum
 from cutaway.interp.target import Target
 from cutaway.models import Recurrent
@@ -114,45 +118,111 @@ def steps(run: Run, layer: int, position: int, state: str, unit: int, weight: fl
     )
 
 
+@dataclass(frozen=True)
+class Cell:
+    """What an activation of a layer is given at a step, for some of its units.
+
+    Args:
+        run: that is read.
+        layer: its number.
+        position: of the step.
+        value: the candidate or a gate.
+        used: which units, (n,) int64.
+    """
+
+    run: Run
+    layer: int
+    position: int
+    value: str
+    used: Tensor
+
+    def cells(self) -> Cells:
+        """The layer."""
+        cells = _network(self.run).layers[self.layer]
+        assert isinstance(cells, Cells)
+        return cells
+
+    @property
+    def gate(self) -> bool:
+        """Whether it is a gate."""
+        return self.value != "candidate"
+
+    def weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What reads the input (n, C), what reads the units before (n, N), and the bias (n,)."""
+        cells, used = self.cells(), self.used
+        size = cells.weight_hh.shape[1]
+        rows = used + GATES[cells.cell].index(self.value) * size
+        reset = torch.ones(len(used), dtype=torch.float64)
+        if self.resets:
+            reset = self.run.at(f"layers.{self.layer}.reset", self.position)[used]
+        bias = cells.bias_ih[rows].double() + cells.bias_hh[rows].double() * reset
+        return cells.weight_ih[rows].double(), cells.weight_hh[rows].double() * reset[:, None], bias
+
+    @property
+    def resets(self) -> bool:
+        """Whether a gate stands on what comes from the units before."""
+        return self.cells().cell == "gru" and not self.gate
+
+    def given(self) -> Tensor:
+        """(n,)"""
+        run, layer, t = self.run, self.layer, self.position
+        from_x, from_h, bias = self.weights()
+        given = from_x @ run.at("embed" if layer == 0 else f"layers.{layer - 1}.hidden", t) + bias
+        return given + from_h @ run.at(f"layers.{layer}.hidden", t - 1) if t else given
+
+    def made(self, given: Tensor) -> Tensor:
+        """What the activation makes of it, but for the half of a gate: σ(a) = ½ + ½ tanh(a / 2)."""
+        return 0.5 * torch.tanh(given / 2) if self.gate else given.tanh()
+
+    def read(self, reader: Tensor, held: Held, sum: Sum) -> None:
+        """What it was given, by what fed it."""
+        from_x, from_h, bias = self.weights()
+        sum.add(["bias"], bias[None], reader, held)
+        if self.position:
+            held_before = (*held, GATE) if self.resets else held
+            units(self.run, self.layer, self.position - 1, reader @ from_h, held_before, sum)
+        if self.layer:
+            units(self.run, self.layer - 1, self.position, reader @ from_x, held, sum)
+        else:
+            _embedding(self.run, self.position, reader @ from_x, held, sum)
+
+
 def _activated(run: Run, layer: int, position: int, value: str, reader: Tensor, said: str) -> Ledger:
     """The candidate or a gate, read by (N,), by what fed it.
 
-    A gate is ½ + ½ tanh(a / 2): the half is a term of its own, so that it can be held at its ratio where a is 0.
+    The half of a gate is a term of its own, so that the gate can be held at its ratio where it was given 0.
     """
-    network, name = _network(run), f"layers.{layer}.{value}"
-    cells = network.layers[layer]
-    assert isinstance(cells, Cells)
-    place, size = GATES[cells.cell].index(value), len(reader)
-    part = slice(place * size, (place + 1) * size)
-    reset = torch.ones_like(reader)
-    if cells.cell == "gru" and value == "candidate":
-        reset = run.at(f"layers.{layer}.reset", position)
-    x = run.at("embed" if layer == 0 else f"layers.{layer - 1}.hidden", position)
-    before = run.at(f"layers.{layer}.hidden", position - 1) if position else torch.zeros_like(reader)
-    used = reader.nonzero().flatten()  # one unit is one of many
-    rows = used + part.start
-    from_x, from_h = cells.weight_ih[rows].double(), cells.weight_hh[rows].double()
-    bias, bias_h = cells.bias_ih[rows].double(), cells.bias_hh[rows].double() * reset[used]
-    fed = from_x @ x + bias + reset[used] * (from_h @ before) + bias_h  # what the activation was given
-    gate = value != "candidate"
-    made = 0.5 * torch.tanh(fed / 2) if gate else fed.tanh()
-    ratio = torch.where(fed == 0, torch.zeros_like(fed), made / fed)
-    sum, short, held = Sum(), reader[used], (RATIO,)
+    name, used = f"layers.{layer}.{value}", reader.nonzero().flatten()  # one unit is one of many
+    cell, short, sum = Cell(run, layer, position, value, used), reader[used], Sum()
+    given = cell.given()
+    made = cell.made(given)
     if run.edited(name):
-        change = run.at(name, position)[used] - made - 0.5 * gate
+        change = run.at(name, position)[used] - made - 0.5 * cell.gate
         sum.add([f"{name}.edit"], change[None], short, (), ["edited"])
-    if gate:
+    if cell.gate:
         sum.add(["half"], torch.full_like(short, 0.5)[None], short, ())
-    by = short * ratio
-    sum.add(["bias"], (bias + bias_h)[None], by, held)
-    if position:
-        held_h = (*held, GATE) if cells.cell == "gru" and not gate else held
-        units(run, layer, position - 1, (by * reset[used]) @ from_h, held_h, sum)
-    if layer:
-        units(run, layer - 1, position, by @ from_x, held, sum)
-    else:
-        _embedding(run, position, by @ from_x, held, sum)
+    cell.read(short * torch.where(given == 0, torch.zeros_like(given), made / given), (RATIO,), sum)
     return sum.ledger(run, said, float(run.at(name, position) @ reader))
+
+
+def game(run: Run, what: str, position: int, reader: Tensor | None, said: str) -> Game:
+    """One unit of a gate or candidate as a function of what it was given, by what fed it.
+
+    Raises:
+        ConfigError: another number, which is linear in its parts once the gates are held.
+    """
+    value, one = what.rsplit(".", 1)[-1], torch.ones(1, dtype=torch.float64)
+    if reader is None or int(reader.count_nonzero()) != 1 or value not in GATES[_network(run).config.cell]:
+        raise ConfigError(
+            f"{what} has no norm or soft-cap to attribute through; of a recurrent model only one unit of a gate or "
+            "candidate is attributed so: leave nonlinear at frozen, which opens it"
+        )
+    cell, sum = Cell(run, int(what.split(".")[1]), position, value, reader.nonzero().flatten()), Sum()
+    cell.read(one, (), sum)
+    weight, total = float(reader.sum()), float(run.at(what, position) @ reader)
+    rest = total - weight * float(cell.made(cell.given()))  # the half of a gate, and an edit
+    names, labels, vectors = sum.names, sum.labels, sum.values[:, None]
+    return Game(said, names, labels, vectors, lambda x: weight * cell.made(x[..., 0]) + rest, total)
 
 
 def _embedding(run: Run, position: int, reader: Tensor, held: Held, sum: Sum) -> None:

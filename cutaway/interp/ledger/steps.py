@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,8 @@ Read = tuple[Tensor, Held, "int | None"]  # the reader (…, C) of what comes be
 
 class Step(ABC):
     """One step."""
+
+    sums: ClassVar[bool] = False  # whether what it makes is a sum of parts, some of which it adds
 
     @abstractmethod
     def forward(self, run: Run, position: int | None, x: Tensor) -> Tensor:
@@ -85,7 +87,7 @@ class HeadEdit(Edit):
 
 @dataclass(frozen=True)
 class ChosenEdit(Edit):
-    """The same of some of very many outputs."""
+    """The same of some of many numbers."""
 
     which: Tensor
 
@@ -167,19 +169,20 @@ class Gate(Step):
     gate: nn.Linear
     up: nn.Linear
     name: str  # of the MLP, whose `pre` is what the gate was given
+    which: slice | Tensor = field(default_factory=lambda: slice(None))  # of the neurons
 
     def _gate(self, run: Run, position: int | None, x: Tensor | None) -> Tensor:
         """(…, M) what the gate lets through of x, or was made to; of the run where x is None."""
         if x is None or run.edited(f"{self.name}.pre"):
-            return self.activation(run.at(f"{self.name}.pre", position))
-        return self.activation(Matrix(self.gate, self.name).forward(run, position, x))
+            return self.activation(run.at(f"{self.name}.pre", position)[self.which])
+        return self.activation(Matrix(self.gate, self.name, self.which).forward(run, position, x))
 
     def forward(self, run: Run, position: int | None, x: Tensor) -> Tensor:
-        return self._gate(run, position, x) * Matrix(self.up, self.name).forward(run, position, x)
+        return self._gate(run, position, x) * Matrix(self.up, self.name, self.which).forward(run, position, x)
 
     def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read:
         reader, held = reader * self._gate(run, position, None), (*held, "gate at its actual value")
-        return Matrix(self.up, f"{self.name}.up").back(run, position, given, reader, held, sum)
+        return Matrix(self.up, f"{self.name}.up", self.which).back(run, position, given, reader, held, sum)
 
 
 @dataclass(frozen=True)
@@ -264,21 +267,29 @@ class Pool(Step):
         mask = run.mask(source=False)
         return torch.arange(run.inputs.ids.shape[1]) if mask is None else mask[run.row].nonzero().flatten().cpu()
 
+    @property
+    def sums(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether several tokens are pooled."""
+        return self.how in ("mean", "max")
+
+    def token(self, run: Run) -> int:
+        """Where one token is taken, its position."""
+        return int(self._real(run)[0 if self.how == "cls" else -1])
+
     def forward(self, run: Run, position: int | None, x: Tensor) -> Tensor:
         return x
 
     def value(self, run: Run) -> Tensor:
         """(C,) what is pooled."""
-        real = self._real(run)
-        if self.how in ("cls", "last"):
-            return self.vectors(run)[real[0 if self.how == "cls" else -1]]
-        states = self.vectors(run)[real]
+        if not self.sums:
+            return self.vectors(run)[self.token(run)]
+        states = self.vectors(run)[self._real(run)]
         return states.amax(0) if self.how == "max" else states.mean(0)
 
     def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read | None:
+        if not self.sums:
+            return reader, held, self.token(run)
         real = self._real(run)
-        if self.how in ("cls", "last"):
-            return reader, held, int(real[0 if self.how == "cls" else -1])
         states = self.vectors(run)[real]  # (T, C)
         if self.how == "max":
             held = (*held, "largest at its actual token")
