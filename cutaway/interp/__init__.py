@@ -1,8 +1,5 @@
 """Look inside: record and replace, the ledger, surprisal, attention, the logit lens, and a page of all of them."""
 
-from cutaway.interp.check import check
-from cutaway.interp.claims import Claim, Claims
-from cutaway.interp.during import GenerationRecording, record_generation, training_tap
 from cutaway.interp.attention import (
     attention,
     attention_flow,
@@ -16,9 +13,12 @@ from cutaway.interp.attention import (
     rollout,
     value_weighted,
 )
+from cutaway.interp.check import check
+from cutaway.interp.claims import Claim, Claims
+from cutaway.interp.during import GenerationRecording, record_generation, training_tap
 from cutaway.interp.inputs import Inputs, inputs_of
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
-from cutaway.interp.ledger.unfold import ledger
+from cutaway.interp.ledger.numbers import ledger, score_pairs
 from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.look import Look, look
 from cutaway.interp.memory import predicted_bytes
@@ -73,13 +73,13 @@ __all__ = [
     "TokenScores",
     "Tree",
     "attention",
-    "check",
     "attention_flow",
+    "check",
     "composition_scores",
     "copying_scores",
+    "erase",
     "head_detectors",
     "head_scores",
-    "erase",
     "inputs_of",
     "interchange",
     "ledger",
@@ -88,13 +88,14 @@ __all__ = [
     "open_spill",
     "ov_circuit",
     "predicted_bytes",
-    "qk_circuit",
     "probe",
+    "qk_circuit",
     "record",
     "record_generation",
     "repeated_tokens",
     "replace",
     "rollout",
+    "score_pairs",
     "surprisal",
     "target_of",
     "training_tap",

@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cutaway.errors import ConfigError, unknown
 from cutaway.interp.attention.patterns import attention
-from cutaway.interp.ledger.unfold import ledger
+from cutaway.interp.ledger.numbers import ledger
 from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.look import look
 from cutaway.interp.results import Result

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cutaway.errors import InputError
-from cutaway.interp.attention.patterns import PATTERNS, attention
+from cutaway.interp.attention.patterns import attention
 from cutaway.interp.inputs import Text, inputs_of
 from cutaway.interp.ledger.ledger import Ledger
-from cutaway.interp.ledger.unfold import ledger
+from cutaway.interp.ledger.numbers import ledger, needed
 from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import record
@@ -125,9 +125,7 @@ def look(
     decoder = isinstance(model.network, Decoder)
     if not decoder and (layer is not None or head is not None):
         raise InputError("a recurrent model has no attention, so there is no layer or head to choose; leave them out")
-    names = ["layers.*.resid_*", PATTERNS, "layers.*.attn.[vz]", "layers.*_out"]
-    names += ["layers.*.mlp.[pr]o*"] * getattr(model.config, "mlp", True)
-    recording = record(model, ids, ["embed", *names, "final_norm", "logits"] if decoder else "*")
+    recording = record(model, ids, needed(model))
     opened = ledger(recording, position=position, token=token, minus=minus)
     position %= ids.shape[1]
     plain = model.logits(ids)

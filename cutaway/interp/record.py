@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -95,24 +95,19 @@ class Recording(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         return f"Recording({len(self)} activations of {self.ids.shape[1]} tokens, {self.receipt.bytes:,} bytes)"
 
-    def ledger(
-        self,
-        what: str = "logits",
-        *,
-        position: int = -1,
-        token: str | int | None = None,
-        minus: str | int | None = None,
-    ) -> Ledger:
-        """Open one number of this run, with its edits, into the terms that sum to it; see `cutaway.interp.ledger`.
+    def ledger(self, what: str = "logits", **options: Any) -> Ledger:
+        """Open one number of this run, with its edits, into the terms that sum to it.
+
+        Args:
+            what: the name of an activation; "logits" is the model's output, whatever its head makes.
+            options: as in `cutaway.interp.ledger`: position, token, minus, head, index …
 
         Raises:
-            InputError: anything but "logits" is asked for, or as in `cutaway.interp.ledger`.
+            InputError: as in `cutaway.interp.ledger`.
         """
-        from cutaway.interp.ledger.unfold import ledger  # it builds on recordings
+        from cutaway.interp.ledger.numbers import ledger  # it builds on recordings
 
-        if what != "logits":
-            raise InputError(unknown("ledger", what, ["logits"]))
-        return ledger(self, position=position, token=token, minus=minus)
+        return ledger(self, what=what, **options)
 
 
 def recording_of(

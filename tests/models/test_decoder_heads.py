@@ -7,7 +7,7 @@ import torch
 
 from cutaway import generate, look, record, replace
 from cutaway.errors import ConfigError, InputError
-from cutaway.interp import ledger, logit_lens, surprisal
+from cutaway.interp import logit_lens, surprisal
 from cutaway.models import DecoderConfig, Model, build_network, embed
 from cutaway.models.config_parts import HEADS
 from cutaway.models.heads import pool
@@ -79,7 +79,6 @@ def test_what_predicts_the_next_token_says_that_it_cannot(model: Model):
     recording = record(model, TEXT)
     for purpose, wants in {
         "generating": lambda: generate(model, TEXT),
-        "a ledger": lambda: ledger(model, TEXT),
         "surprisal": lambda: surprisal(recording),
         "the logit lens": lambda: logit_lens(recording),
         "look": lambda: look(model, TEXT),

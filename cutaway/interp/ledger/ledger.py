@@ -1,22 +1,26 @@
 """The ledger: one number, opened into the terms that sum to it, with the rounding error stated.
 
-A logit is linear in what the parts of a model wrote, once the final norm is taken at its actual scale; so it unfolds
-exactly (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"). This is the ledger itself; `unfold`
-makes one.
+A number is linear in what the parts of a model wrote, once everything between that is not linear is held at what it
+was: a norm at its scale, a pattern at its weights, a gate at its value. So it unfolds exactly (Elhage et al. 2021, "A
+Mathematical Framework for Transformer Circuits"), and each of its terms is such a number again. This is the ledger
+itself; `numbers` makes one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import torch
 
 from cutaway.errors import CutawayError, InputError, unknown
 from cutaway.interp.results import Result
 
 SHOWN = 12  # terms shown one by one where there are many
-# error allowed, relative to the largest term if that is above 1
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 1e-1, "float16": 1e-2}
+INPUTS = ("embed", "sound")  # the terms that stand for what was read
+# error allowed, relative to all that was added up (`Ledger.scale`)
+TOLERANCE = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 1e-1, "float16": 1e-2}
 
 
 class LedgerError(CutawayError):
@@ -29,18 +33,23 @@ class Term:
 
     Attributes:
         name: "embed", "layers.2.head.3", "layers.1.mlp", "neuron.17", "source.4" …
-        value: what it adds, in logits.
+        value: what it adds, in the unit of the number.
         label: to be read, such as the token of a source.
         opens: whether `expand` has a next level for it.
+        frozen: what was held at what it was between the term and the number, such as "norm at its actual scale"; of
+            a term that is attributed by sampling nothing is, and `spread` is above zero.
+        spread: the standard error of a value that was sampled.
     """
 
     name: str
     value: float
     label: str = ""
     opens: bool = False
+    frozen: str = ""
+    spread: float = 0.0
 
 
-Openers = dict[str, Callable[[], "Ledger"]]
+Openers = Mapping[str, Callable[[], "Ledger"]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,9 @@ class Ledger(Result):
         what: the number, to be read.
         terms: in the order of computation.
         total: the number as the model computed it.
-        receipt: its dtype decides how large an error rounding may cause.
+        unit: of the number.
+        scale: the sum of the absolute values of all products that were added, which is what rounding is relative to.
+        receipt: its dtype decides how large an error rounding may cause; its `gap` is the error.
 
     Raises:
         LedgerError: on construction, if the terms miss the total by more than rounding explains.
@@ -62,10 +73,14 @@ class Ledger(Result):
     terms: tuple[Term, ...]
     total: float
     openers: Openers = field(default_factory=dict, repr=False, compare=False)
+    unit: str = "logits"
+    scale: float = field(default=0.0, repr=False, compare=False)
+    exact: bool = field(default=True, repr=False, compare=False)  # else the gap is stated, and may be large
 
     def __post_init__(self) -> None:
-        scale = max([1.0, *(abs(term.value) for term in self.terms)])
-        if not self.error <= TOLERANCE[self.receipt.dtype] * scale:
+        object.__setattr__(self, "receipt", replace(self.receipt, gap=self.error))
+        scale = max([self.scale, abs(self.total), *(abs(term.value) for term in self.terms)])
+        if self.exact and not self.error <= TOLERANCE[self.receipt.dtype] * scale:
             raise LedgerError(f"the terms of the {self.what} miss it by {self.error:.3g}, more than rounding explains")
 
     @property
@@ -73,17 +88,61 @@ class Ledger(Result):
         """How far the sum of the terms is from the total."""
         return abs(sum(term.value for term in self.terms) - self.total)
 
-    def expand(self, name: str) -> Ledger:
+    def __getitem__(self, name: str) -> Term:
+        """The term of a name.
+
+        Raises:
+            InputError: no such term.
+        """
+        for term in self.terms:
+            if term.name == name:
+                return term
+        raise InputError(unknown("term", name, [term.name for term in self.terms]))
+
+    def expand(self, name: str | Term) -> Ledger:
         """One level down: the terms that sum to one term, without running the model again.
 
         Raises:
             InputError: no such term, or it is a leaf.
         """
+        name = name.name if isinstance(name, Term) else name
         if name not in self.openers:
-            if name in {term.name for term in self.terms}:
-                raise InputError(f"{name} is a leaf of this ledger; it opens: {', '.join(self.openers) or 'nothing'}")
-            raise InputError(unknown("term", name, [term.name for term in self.terms]))
-        return self.openers[name]()
+            self[name]
+            raise InputError(f"{name} is a leaf of this ledger; it opens: {', '.join(self.openers) or 'nothing'}")
+        with torch.no_grad():
+            return self.openers[name]()
+
+    def path(self, *names: str) -> Ledger:
+        """Several levels down: `path("layers.3.head.1", "source.4")` is what the head took from token 4.
+
+        Raises:
+            InputError: as in `expand`.
+        """
+        opened = self
+        for name in names:
+            opened = opened.expand(name)
+        return opened
+
+    def trace(self, depth: int = 32) -> list[Term]:
+        """From the number to a token of the input, at each level by the largest term that leads further.
+
+        It is one path among very many, the greedy one: the terms beside it may count for more together.
+
+        Args:
+            depth: most levels.
+
+        Returns:
+            The terms passed, the last of them the input, where there is a way to it.
+        """
+        steps: list[Term] = []
+        opened: Ledger | None = self
+        while opened is not None and len(steps) < depth:
+            ways = [t for t in opened.terms if t.opens or t.name in INPUTS]
+            if not ways:
+                break
+            steps.append(max(ways, key=lambda term: abs(term.value)))
+            opened = opened.expand(steps[-1]) if steps[-1].opens else None
+        return steps
 
     def top(self, count: int = SHOWN) -> list[Term]:
         """The largest terms by absolute value, largest first."""
@@ -98,7 +157,7 @@ class Ledger(Result):
         return [*terms, Term("others", rest, f"{len(self.terms) - len(terms):,} others")]
 
     def to_json(self, depth: int = 0, most: int | None = None) -> dict[str, Any]:
-        """As plain data.
+        """As plain data: the tree of terms.
 
         Args:
             depth: levels to open below this one.
@@ -112,12 +171,13 @@ class Ledger(Result):
         rows = []
         for term in kept:
             row: dict[str, Any] = {"name": term.name, "value": term.value}
-            if term.label:
-                row["label"] = term.label
+            row |= {"label": term.label} if term.label else {}
+            row |= {"frozen": term.frozen} if term.frozen else {}
+            row |= {"spread": term.spread} if term.spread else {}
             if depth and term.opens:
                 row["opened"] = self.expand(term.name)._rows(depth - 1, most, most)
             rows.append(row)
-        return {"what": self.what, "total": self.total, "error": self.error, "terms": rows}
+        return {"what": self.what, "unit": self.unit, "total": self.total, "error": self.error, "terms": rows}
 
     def page_data(self) -> dict[str, Any]:
         return self.to_json(depth=1, most=32)

@@ -14,7 +14,7 @@ RECEIPT = Receipt(0.0, 1.0, 0, "float32", "a test")
 
 
 def test_a_ledger_that_does_not_add_up_cannot_be_made():
-    Ledger("number", (Term("a", 1.0), Term("b", 2.0)), 3.00009, receipt=RECEIPT)
+    Ledger("number", (Term("a", 1.0), Term("b", 2.0)), 3.00002, receipt=RECEIPT)
     with pytest.raises(LedgerError, match=r"the terms of the number miss it by 0\.01"):
         Ledger("number", (Term("a", 1.0), Term("b", 2.0)), 3.01, receipt=RECEIPT)
     with pytest.raises(LedgerError):
@@ -85,7 +85,7 @@ def test_an_edited_run_adds_up_with_the_edit_as_a_term(model: Model, place: str)
     for head in range(4):
         below = opened.expand(f"layers.1.head.{head}")
         assert below.error < 1e-9
-        assert ("edit" in {term.name for term in below.terms}) is (place == "layers.1.attn.z")
+        assert ("layers.1.attn.z.edit" in {term.name for term in below.terms}) is (place == "layers.1.attn.z")
 
 
 def test_an_edited_head_is_the_only_term_that_changes_directly(model: Model):
@@ -137,7 +137,7 @@ def test_a_recording_that_holds_enough_is_not_run_again(model: Model, monkeypatc
     monkeypatch.setattr(model.network, "forward", None)
     found = recording.ledger().to_json(depth=1)
     assert found["terms"] == expected["terms"]
-    with pytest.raises(InputError, match="unknown ledger 'losses'"):
+    with pytest.raises(InputError, match="unknown recorded activation 'losses'"):
         recording.ledger("losses")
 
 

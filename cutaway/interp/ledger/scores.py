@@ -1,0 +1,160 @@
+"""Attention scores as pairs of what the query and the key are made of, and what comes out of a softmax.
+
+A score is a product of two sums, the query's and the key's, so it is the sum of all their pairs. Its ledger has two
+levels: by what fed the query, the key held; and each of those by what fed the key.
+
+A softmax makes sums only in its logarithm: ln p = score − logsumexp, and logsumexp is itself the sum of all scores,
+each at its weight, and the entropy of the pattern: ln Σ exp(s) = Σ p·s + H(p). So a pattern's entry is opened as its
+logarithm, exactly and with nothing held.
+
+Shapes: S keys, D head dim, P parts of the query, N parts of the key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from cutaway.errors import InputError
+from cutaway.interp.ledger.layout import Layout
+from cutaway.interp.ledger.ledger import Ledger, Term
+from cutaway.interp.ledger.parts import Attention, at
+from cutaway.interp.ledger.reading import Run, Sum
+from cutaway.interp.ledger.steps import Activation, cap
+
+Scaled = Callable[[float], Ledger]  # a ledger of a number times a factor
+
+
+class Score:
+    """One score: a head's, of a query and a key.
+
+    Args:
+        run: that is read, with scores.
+        layout: of the network.
+        part: the attention.
+        head: its number.
+        query: position.
+        key: position.
+
+    Raises:
+        InputError: the query does not see the key.
+    """
+
+    def __init__(self, run: Run, layout: Layout, part: Attention, head: int, query: int, key: int) -> None:
+        self.run, self.layout, self.part, self.head, self.query, self.key = run, layout, part, head, query, key
+        self.used = float(run.heads(f"{part.name}.scores")[head, query, key])
+        if math.isinf(self.used):
+            raise InputError(f"at position {query} the head does not see position {key}: there is no score to open")
+        self.q = run.heads(f"{part.name}.q")[head, query].double()  # (D,)
+        self.k = run.heads(f"{part.name}.k")[part.group(head), key].double()
+        most = getattr(getattr(part.module, "config", None), "score_cap", 0.0)
+        self.cap: Activation | None = cap(most) if most else None
+        self.scale: float = getattr(part.module, "scale", part.module.head_dim**-0.5)  # pyright: ignore
+        product = self.scale * self.q @ self.k
+        self.made = self.cap.function(product) if self.cap else product
+        self.ratio = self.scale * (float(self.made / product) if self.cap and product else 1.0)
+        self.held = (self.cap.said,) if self.cap else ()
+        self.distance = part.distance(head, query, key) if part.distance else 0.0
+
+    @property
+    def what(self) -> str:
+        """To be read."""
+        key = self.run.token(self.key, self.part.reads_source)
+        where = at(self.run, self.part.head_name(self.head), self.query, self.part.stream.source)
+        return f"score of {where} and “{key}” ({self.key})"
+
+    def _query(self, reader: Tensor) -> Sum:
+        return self.part.inner("q", self.head).read(self.run, self.query, reader, held=self.held)
+
+    def _key(self, reader: Tensor) -> Sum:
+        return self.part.inner("k", self.part.group(self.head)).read(self.run, self.key, reader, held=self.held)
+
+    def ledger(self, factor: float = 1.0) -> Ledger:
+        """By what fed the query; each by what fed the key; everything times a factor."""
+        sum, one = Sum(), torch.ones(1, dtype=torch.float64)
+        if self.part.distance:
+            sum.add(["distance"], torch.tensor([[self.distance]]).double(), factor * one, ())
+        sides = self._query(factor * self.ratio * self.k)
+        if self.run.edited(f"{self.part.name}.scores"):
+            change = self.used - self.distance - float(self.made)
+            sum.add([f"{self.part.name}.scores.edit"], torch.tensor([[change]]).double(), factor * one, (), ["edited"])
+        names, values = sides.names, sides.values
+        parts: list[Tensor] = []  # of the query, (P, D), computed when the first is opened
+
+        def opener(i: int) -> Ledger:
+            if not parts:
+                eye = torch.eye(len(self.q), dtype=torch.float64)
+                parts.append(self._query(eye).values.T)
+            what = f"what {names[i]} brings to the {self.what}, by what fed the key"
+            found = self._key(factor * self.ratio * parts[0][i])
+            return found.ledger(self.run, what, float(values[i]))
+
+        sum.join(sides, opener)
+        by = "" if factor == 1 else f" times {factor:.3g}"
+        return sum.ledger(self.run, f"{self.what}{by}, by what fed the query", factor * self.used)
+
+    def pairs(self) -> tuple[list[str], list[str], Tensor]:
+        """Names of the parts of query and of key, and their products (P, N), which sum to the score but for bias."""
+        eye = torch.eye(len(self.q), dtype=torch.float64)
+        query, key = self._query(eye), self._key(eye)
+        return query.names, key.names, self.ratio * query.values.T @ key.values
+
+
+def log_softmax(
+    run: Run,
+    scores: Tensor,
+    chosen: int,
+    used: float,
+    names: list[str],
+    labels: list[str],
+    opener: Callable[[int, float], Ledger] | None,
+    what: str,
+    sign: float = 1.0,
+    word: str = "score",
+    edit: str = "",
+) -> Ledger:
+    """The logarithm of an entry of a softmax.
+
+    Args:
+        run: that is read.
+        scores: (S,) float64 that the softmax was given.
+        chosen: which entry.
+        used: its logarithm as it was used.
+        names: of the scores.
+        labels: of the scores.
+        opener: the ledger of a score times a factor; None: they are leaves.
+        what: the entry, to be read.
+        sign: of the whole; -1 for a loss.
+        word: what a score is called.
+        edit: the name of the activation that may have been replaced.
+    """
+    chances = scores.softmax(0)
+    mean, entropy = chances * scores, -float(torch.special.xlogy(chances, chances).sum())
+    total = -sign * float(scores.logsumexp(0))
+
+    def score(i: int, factor: float) -> Callable[[], Ledger]:
+        assert opener is not None
+        return lambda: opener(i, factor)
+
+    def spread() -> Ledger:
+        values = (-sign * mean).tolist()
+        terms = [Term(n, v, la, opener is not None) for n, v, la in zip(names, values, labels, strict=True)]
+        terms.append(Term("entropy", -sign * entropy, "of all chances"))
+        opened = {n: score(i, -sign * float(chances[i])) for i, n in enumerate(names)} if opener else {}
+        title = f"{'' if sign < 0 else 'minus '}logsumexp: every {word} at its chance, and the entropy"
+        return Ledger(title, tuple(terms), total, opened, run.unit, receipt=run.receipt)
+
+    terms = [
+        Term(word, sign * float(scores[chosen]), labels[chosen], opener is not None),
+        Term("logsumexp", total, "", True),
+    ]
+    change = sign * used - terms[0].value - total
+    opened = {"logsumexp": spread} | ({word: score(chosen, sign)} if opener else {})
+    if run.edited(edit):
+        terms.append(Term(f"{edit}.edit", change, "edited"))
+    return Ledger(
+        what, tuple(terms), sign * used, opened, run.unit, float(mean.abs().sum()) + entropy, receipt=run.receipt
+    )
