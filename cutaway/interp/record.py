@@ -70,7 +70,8 @@ class Recording(Mapping[str, Tensor]):
     @property
     def tokens(self) -> list[str]:
         """The tokens of the first text, to be read."""
-        return [self.model.tokenizer.token(i) for i in self.ids[0].tolist()]
+        tokenizer = self.model.tokenizer.target or self.model.tokenizer
+        return [tokenizer.token(i) for i in self.ids[0].tolist()]
 
     @property
     def source_tokens(self) -> list[str]:

@@ -17,8 +17,7 @@ from cutaway.interp.inputs import Inputs, forward
 from cutaway.models import Model
 
 Quantity = Literal["logit", "logprob", "prob"]
-WORDS = {"causal_lm": "token", "masked_lm": "token"}  # head -> what it chooses among
-LABELLED = ("sequence_classification", "token_classification")
+WORDS = ("causal_lm", "masked_lm")  # heads that choose among tokens
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,9 @@ def target_of(
         other, other_name = choice_of(model, minus, head)
         what += f" minus that of {other_name}"
     if place is not None:
-        at = int(inputs.places(place)[0])
+        at, tokens = int(inputs.places(place)[0]), model.tokenizer.target or model.tokenizer
         word = "after" if head == "causal_lm" else "at"
-        what += f" {word} “{model.tokenizer.token(int(inputs.ids[0, at]))}” (position {at})"
+        what += f" {word} “{tokens.token(int(inputs.ids[0, at]))}” (position {at})"
     return Target(what, place, chosen, other, quantity)
 
 
@@ -120,13 +119,26 @@ def _place(model: Model, inputs: Inputs, position: int, head: str) -> int:
     return position
 
 
+def name_of(model: Model, number: int) -> str:
+    """What a model calls one of its answers: a token, a label, or a number where there is no name."""
+    head = getattr(model.config, "head", "causal_lm")
+    if head in WORDS:
+        return (model.tokenizer.target or model.tokenizer).token(number)
+    labels = _labels(model, head)
+    return labels[number] if labels else str(number)
+
+
+def _labels(model: Model, head: str) -> list[str]:
+    return list(getattr(model.config, "labels", ()) or {"span_extraction": ("start", "end")}.get(head, ()))
+
+
 def choice_of(model: Model, given: str | int, head: str) -> tuple[int, str]:
     """The number of a token, label or channel, and how it is called."""
-    if head in ("causal_lm", "masked_lm"):
+    if head in WORDS:
         number = (model.tokenizer.target or model.tokenizer).id(given) if isinstance(given, str) else given
         count, kind = model.config.vocab_size, "token ids"
     else:
-        labels = list(getattr(model.config, "labels", ()) or {"span_extraction": ("start", "end")}.get(head, ()))
+        labels = _labels(model, head)
         if isinstance(given, str):
             if given not in labels:
                 if not labels:
@@ -135,8 +147,7 @@ def choice_of(model: Model, given: str | int, head: str) -> tuple[int, str]:
             given = labels.index(given)
         number, kind = given, "labels" if labels else "channels"
         count = len(labels) or (1 if head == "replaced_token" else model.config.width)  # pyright: ignore[reportAttributeAccessIssue]
-        if 0 <= number < len(labels):
-            return number, f"“{labels[number]}”"
     if not 0 <= number < count:
         raise InputError(f"{kind} must lie in 0 … {count - 1}, but {number} was given")
-    return number, f"“{model.tokenizer.token(number)}”" if kind == "token ids" else str(number)
+    name = name_of(model, number)
+    return number, f"“{name}”" if kind != "channels" else name

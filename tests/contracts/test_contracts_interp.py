@@ -11,7 +11,7 @@ from rich.console import Console
 from test_contracts_models import SHAPES, SOURCE, TEXT, given, made
 
 from cutaway.errors import ConfigError, InputError
-from cutaway.interp import Receipt, Result
+from cutaway.interp import Receipt, Result, look
 from cutaway.interp.analyses import ANALYSES, analyse, options_of, parsed
 from cutaway.models import Model
 from cutaway.tokenizers import Tokenizer, train_tokenizer
@@ -77,7 +77,7 @@ def test_bad_input_is_met_with_a_sentence(name: str, tokenizer: Tokenizer):
         analyse(name, model, TEXT, {"no_such": 1})
     for option in ("layer", "head", "position"):
         if option in options_of(name):
-            with pytest.raises((InputError, ConfigError), match="99"):
+            with pytest.raises((InputError, ConfigError), match=r"99|leave head"):
                 ANALYSES[name](model, TEXT, **{option: 99})
     if "token" in options_of(name):
         with pytest.raises(InputError, match="not one token"):
@@ -94,3 +94,27 @@ def test_an_analysis_is_chosen_by_its_name(tokenizer: Tokenizer):
     assert parsed("ledger", "token", "5") == 5
     assert parsed("ledger", "token", '"5"') == "5"
     assert set(SHAPES) >= set(KINDS)
+
+
+@pytest.mark.parametrize("shape", ["bert", "decoder of texts", "t5", "whisper"])
+def test_every_kind_of_model_has_its_look(shape: str, tokenizer: Tokenizer):
+    model = made(shape, tokenizer)
+    seen = look(model, TEXT, **given(model))
+    assert seen.receipt.difference == 0.0
+    assert seen.ledger.error < 1e-4
+    page = json.loads(seen.to_html().partition('id="data">')[2].partition("</script>")[0])
+    pictures = [picture for picture, _ in page["parts"]]
+    assert pictures.count("attention") == (3 if shape in ("t5", "whisper") else 1)
+    assert ("scores" in pictures) == (shape in ("t5", "whisper"))
+    assert pictures[-1] == "receipt"
+    whole = shape == "decoder of texts"
+    assert (seen.position is None) == whole
+    console = Console(file=io.StringIO(), width=100)
+    console.print(seen)
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert ("at the text:" in shown) == whole
+    assert all(sentence.split()[0] in shown for sentence in seen.missing)
+    if whole:
+        assert {name for name, _ in seen.likeliest} == {"a", "b", "c"}
+        assert sum(p for _, p in seen.likeliest) == pytest.approx(1)

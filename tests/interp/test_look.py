@@ -7,6 +7,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,7 @@ def test_no_text_leaves_its_place_in_the_page(model: Model):
 def test_the_page_holds_the_numbers(seen: Look):
     data = Page(seen.to_html()).data
     assert data["receipt"]["difference"] == 0.0
+    assert seen.surprisal
     assert data["scores"]["scores"] == seen.surprisal.scores
     assert data["lens"]["cells"][-1][-1]["top"][0] == list(seen.lens.cells[-1][-1].top[0])  # pyright: ignore
     levels = [data["ledger"]] + [term["opened"] for term in data["ledger"]["terms"] if "opened" in term]
@@ -138,17 +140,18 @@ def test_the_terminal_shows_the_numbers(seen: Look):
     assert f"error {seen.ledger.error:.1e}".replace("-", "−") in shown
     term = seen.ledger.top(1)[0]
     assert f"{term.value:+.3f}".replace("-", "−") in shown
+    assert seen.surprisal
     assert f"{seen.surprisal.scores[3]:.1f}" in shown
     assert "recorded run – plain run: 0 " in shown
-    for result in (seen.surprisal, seen.attention, seen.lens, seen.ledger):
+    for result in seen.parts.values():
         assert printed(result, 100, colour=True).strip() in printed(seen, 100, colour=True)
 
 
 def test_everything_is_plain_data_too(seen: Look, model: Model):
     data = json.loads(json.dumps(seen.to_json(), allow_nan=False))
-    assert data["ledger"]["total"] == seen.ledger.total
-    assert np.asarray(data["attention"]["patterns"]).shape == (3, 4, len(TEXT), len(TEXT))
-    assert json.loads(json.dumps(look(model, "t").to_json(), allow_nan=False))["scores"]["mean"] is None
+    assert data["parts"]["ledger"]["total"] == seen.ledger.total
+    assert np.asarray(data["parts"]["attention"]["patterns"]).shape == (3, 4, len(TEXT), len(TEXT))
+    assert json.loads(json.dumps(look(model, "t").to_json(), allow_nan=False))["parts"]["surprisal"]["mean"] is None
 
 
 def test_choices_are_followed(model: Model):
@@ -160,7 +163,8 @@ def test_choices_are_followed(model: Model):
     assert (opened.what, opened.terms) == (seen.ledger.what, seen.ledger.terms)
     layer, _ = look(model, TEXT, layer=0).attention.shown  # pyright: ignore
     assert layer == 0
-    for options in ({"layer": 3}, {"head": -1}):
+    wrong: list[dict[str, Any]] = [{"layer": 3}, {"head": -1}]
+    for options in wrong:
         with pytest.raises(InputError, match="is not there"):
             look(model, TEXT, **options)
 
@@ -169,7 +173,7 @@ def test_a_recurrent_model_has_its_own_look(recurrent: Model):
     seen = look(recurrent, TEXT)
     assert (seen.attention, seen.lens) == (None, None)
     data = Page(seen.to_html()).data
-    assert "carries one state" in data["look"]["missing"]
+    assert "carries one state" in data["look"]["missing"][0]
     assert data["ledger"]["terms"][0]["opened"]["terms"][0]["name"] == "step.0"
     assert "carries one state" in " ".join(printed(seen, 80, colour=False).split())
     with pytest.raises(InputError, match="no attention"):

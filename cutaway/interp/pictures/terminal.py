@@ -51,18 +51,21 @@ def look(made: Look, width: int, colour: bool) -> Iterator[Text]:
     about = made.about
     facts = f"{about['parameters']:,} parameters, {about['shape']}, vocabulary {about['vocabulary']:,}"
     yield Text.assemble((about["name"], "bold"), f"  {about['kind']}  ", (facts, "dim"))
-    after = Text(f"after {show(made.tokens[made.position])} (position {made.position}):")
-    for token, share in made.likeliest:
-        after.append(f"  {show(token)} ", "bold").append(percent(share), "dim")
-    yield after
-    for result in (made.surprisal, made.attention, made.lens):
-        if result:
-            yield Text()
-            yield from PICTURES[result.picture](result, width, colour)
-    if made.missing:
-        yield from (Text(), Text(made.missing, "italic"))
-    yield Text()
-    yield from ledger(made.ledger, width, colour)
+    if made.likeliest:
+        where = (
+            "the text" if made.position is None else f"{show(made.tokens[made.position])} (position {made.position})"
+        )
+        after = Text(f"{'after' if made.surprisal else 'at'} {where}:")
+        for token, share in made.likeliest:
+            after.append(f"  {show(token)} ", "bold").append(percent(share), "dim")
+        yield after
+    for name, result in made.parts.items():
+        yield Text()
+        if name in ("encoder attention", "cross-attention"):
+            yield Text(name, "bold underline")
+        yield from PICTURES[result.picture](result, width, colour)
+    for sentence in made.missing:
+        yield from (Text(), Text(sentence, "italic"))
     receipt = made.receipt
     yield Text()
     yield Text(

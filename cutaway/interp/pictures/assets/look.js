@@ -11,18 +11,19 @@ pictures.look = (look) => {
   );
 };
 
-pictures.next = (look) => {
-  const { tokens } = parts("scores")[0];
+pictures.next = () => {
+  const { likeliest, tokens, position } = looked;
+  if (!likeliest.length) return;
   const list = el("div", { className: "next" });
-  for (const [name, p] of look.likeliest) {
+  for (const [name, p] of likeliest) {
     const fill = el("div", { className: "fill" });
-    fill.style.width = `${(100 * p) / look.likeliest[0][1]}%`;
+    fill.style.width = `${(100 * p) / likeliest[0][1]}%`;
     list.append(token(name), fill, el("span", { className: "number" }, share(p)));
   }
-  const after = el("span", {}, "The likeliest tokens after ", token(tokens[look.position]), ` (position ${look.position}), and their probabilities.`);
-  root.append(section("What comes next", after, list));
+  const where = position === null ? ["The likeliest answers for the text"] : [parts("scores").length ? "The likeliest tokens after " : "The likeliest answers at ", token(tokens[position]), ` (position ${position})`];
+  root.append(section(parts("scores").length ? "What comes next" : "What it answers", el("span", {}, ...where, ", and their probabilities."), list));
 };
 
-pictures.missing = (look) => {
-  if (look.missing) root.append(section("What is not here", look.missing));
+pictures.missing = () => {
+  if (looked.missing.length) root.append(section("What is not here", null, ...looked.missing.map((sentence) => el("p", {}, sentence))));
 };

@@ -20,11 +20,7 @@ pictures.receipt = (receipt) => {
   root.append(el("footer", { className: "receipt" }, ...facts.filter(Boolean).map((fact) => el("span", {}, fact)), code));
 };
 
-for (const [picture, part] of data.parts) {
-  pictures[picture](part);
-  if (picture === "scores" && looked) pictures.next(looked);
-}
-if (looked) pictures.missing(looked);
+for (const [picture, part] of data.parts) pictures[picture](part);
 if (data.parts.length === 1 && data.parts[0][1].receipt) pictures.receipt(data.parts[0][1].receipt);
 
 const again = () => redraw.forEach((draw) => draw());
