@@ -4,13 +4,16 @@ import dataclasses
 
 import pytest
 import torch
+from conftest import with_noise
 from scipy.stats import pearsonr, spearmanr
 
 from cutaway.errors import ConfigError
-from cutaway.interp import Panel, Table, TokenScores, inputs_of, record, replace, surprisal, target_of
+from cutaway.interp import Panel, Table, TokenScores, attention, inputs_of, record, replace, surprisal, target_of
 from cutaway.interp.check import check
 from cutaway.interp.claims import Claim, Claims
-from cutaway.models import Model
+from cutaway.interp.suggest import of_ledger, of_lens, of_saliency, typical_at
+from cutaway.models import Decoder, DecoderConfig, Model
+from cutaway.tokenizers import train_tokenizer
 
 TEXT = "the cat sat"
 
@@ -107,3 +110,78 @@ def test_a_token_may_be_taken_away(model: Model):
 def test_what_suggests_nothing_cannot_be_checked(model: Model):
     with pytest.raises(ConfigError, match="this TokenScores suggests nothing that can be tried"):
         check(surprisal(model, TEXT))
+
+
+def attention_only(norm: str = "none") -> Model:
+    """One layer of heads and nothing else: what a head writes is what the logit loses without it."""
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer([TEXT * 5], "char", 300)
+    shape = {"context": 16, "layers": 1, "width": 24, "heads": 6, "mlp": False, "norm": norm}
+    network = Decoder(DecoderConfig(tokenizer.vocab_size, **shape)).double()
+    return Model(with_noise(network), tokenizer, "a test")  # pyright: ignore[reportArgumentType]
+
+
+def test_what_a_ledger_says_of_the_last_layer_is_what_happens():
+    model = attention_only()
+    recording = record(model, TEXT)
+    target = target_of(model, inputs_of(model, TEXT))
+    terms = {term.name: term.value for term in recording.ledger().terms}
+    claims = of_ledger(recording, target, terms)
+    assert [claim.label for claim in claims.claims] == [f"layer 0 head {h}" for h in range(6)]
+    found = check(dataclasses.replace(surprisal(model, TEXT), claims=lambda: claims))
+    table = found["claims"]
+    assert isinstance(table, Table)
+    assert table.column("actual") == pytest.approx(table.column("predicted (logit)"), abs=1e-9)
+
+
+def test_a_weight_taken_away_is_shared_by_the_others(model: Model):
+    found = attention(model, TEXT)
+    assert found.claims is not None
+    claims = found.claims()
+    assert len(claims.claims) == 12 * 11  # 3 layers of 4 heads, from the last token to all
+    first = claims.claims[0]
+    assert first.predicted == pytest.approx(float(found.patterns[:, :, -1].max()))
+    ((name, edit),) = first.edits.items()
+    layer, head = (int(word) for word in first.label.split() if word.isdigit())
+    assert name == f"layers.{layer}.attn.pattern"
+    changed = replace(model, TEXT, {name: edit})[name][0]
+    key = int(found.patterns[layer, head, -1].argmax())
+    assert changed[head, -1, key] == 0
+    torch.testing.assert_close(changed.sum(-1), torch.ones(4, 11))
+    assert torch.equal(changed[head, :-1], found.patterns[layer, head, :-1])
+    report = check(found, most=8)
+    assert "share" not in report.figures
+    assert len(report["claims"].to_json()["rows"]) == 8
+
+
+def test_a_token_gets_the_mean_embedding_and_keeps_its_place(model: Model):
+    recording = record(model, TEXT, "embed")
+    edited = replace(model, TEXT, {"embed": typical_at(recording, "target", [2, 5])})
+    network = model.network
+    assert isinstance(network, Decoder)
+    mean = network.embed_tokens.weight.mean(0)
+    for place in range(11):
+        expected = mean if place in (2, 5) else recording["embed"][0, place]
+        torch.testing.assert_close(edited["embed"][0, place], expected.detach(), rtol=1e-5, atol=1e-5)
+    target = target_of(model, inputs_of(model, TEXT))
+    parts = [("c", "target", [4], 0.5), ("a", "target", [5, 6], -0.5), ("t", "target", [10], 1.0)]
+    claims = of_saliency(recording, target, parts)
+    table = check(dataclasses.replace(surprisal(model, TEXT), claims=lambda: claims))["claims"]
+    assert isinstance(table, Table)
+    assert len({row[2] for row in table.rows}) == 3
+
+
+def test_a_lens_is_tried_layer_by_layer(model: Model):
+    """The last layer's claim is exact but for the norm: nothing comes after it that could answer."""
+    recording = record(model, TEXT)
+    target = target_of(model, inputs_of(model, TEXT))
+    places = ["layers.0.resid_pre", *(f"layers.{i}.resid_post" for i in range(3))]
+    network = model.network
+    assert isinstance(network, Decoder)
+    with torch.no_grad():
+        said = [float(target(network.read_out(recording[place]), recording.inputs)[0]) for place in places]
+    claims = of_lens(recording, target, said)
+    table = check(dataclasses.replace(surprisal(model, TEXT), claims=lambda: claims))["claims"]
+    assert isinstance(table, Table)
+    last = next(row for row in table.rows if row[0] == "layer 2")
+    assert last[2] == pytest.approx(last[1], abs=1e-4)

@@ -6,10 +6,13 @@ Shapes: L layers, H heads, T queries, S keys.
 from dataclasses import replace
 
 from cutaway.interp.attention.parts import heads_of
+from cutaway.interp.claims import Claims
 from cutaway.interp.inputs import Text
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, recording_of
 from cutaway.interp.results import Attention
+from cutaway.interp.suggest import of_attention
+from cutaway.interp.target import target_of
 from cutaway.models import Model
 from cutaway.models.model import Source
 
@@ -47,10 +50,15 @@ def attention(
     clock = Clock(run, "attention", given, source=source, part=part, layer=layer, head=head)
     recording = recording_of(model, text, [heads.name("*", "pattern")], source=source, first=True)
     receipt = clock.receipt(difference=recording.receipt.difference, bytes=recording.receipt.bytes)
-    keys = heads.keys(recording)
-    made = Attention(
-        heads.queries(recording), heads.patterns(recording), keys=keys, causal=heads.causal, receipt=receipt
-    )
+    keys, queries = heads.keys(recording), heads.queries(recording)
+
+    def claims() -> Claims:
+        names = [heads.name(layer, "pattern") for layer in range(heads.shape[0])]
+        target = target_of(run, recording.inputs, output=recording.logits)
+        whole = heads.part == "encoder"
+        return of_attention(recording, target, names, keys or queries, whole=whole)
+
+    made = Attention(queries, heads.patterns(recording), keys=keys, causal=heads.causal, receipt=receipt, claims=claims)
     return replace(made, chosen=choose(made, layer, head))
 
 

@@ -199,7 +199,7 @@ function cellImage(rows, columns, value, height, width) {
   }
   const ramps = { plus: ramp("oranges"), minus: ramp("blues") };
   strongest.forEach((v, at) => {
-    if (!Number.isNaN(v)) made.data.set([...ramps[v < 0 ? "minus" : "plus"](Math.sqrt(Math.abs(v))), 255], 4 * at);
+    if (!Number.isNaN(v)) made.data.set([...ramps[v < 0 || Object.is(v, -0) ? "minus" : "plus"](Math.sqrt(Math.abs(v))), 255], 4 * at);
   });
   context.putImageData(made, 0, 0);
   return canvas;
