@@ -19,6 +19,8 @@ from cutaway.interp.during import GenerationRecording, record_generation, traini
 from cutaway.interp.inputs import Inputs, inputs_of
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
 from cutaway.interp.ledger.numbers import ledger, score_pairs
+from cutaway.interp.ledger.training import Lesson, gradient_ledger, lesson_from, lesson_of, loss_ledger
+from cutaway.interp.ledger.update import update_ledger
 from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.look import Look, look
 from cutaway.interp.memory import predicted_bytes
@@ -60,6 +62,7 @@ __all__ = [
     "LedgerError",
     "Lens",
     "LensCell",
+    "Lesson",
     "Look",
     "Matrix",
     "Node",
@@ -80,11 +83,15 @@ __all__ = [
     "erase",
     "head_detectors",
     "head_scores",
+    "gradient_ledger",
     "inputs_of",
     "interchange",
     "ledger",
+    "lesson_from",
+    "lesson_of",
     "logit_lens",
     "look",
+    "loss_ledger",
     "open_spill",
     "ov_circuit",
     "predicted_bytes",
@@ -100,4 +107,5 @@ __all__ = [
     "target_of",
     "training_tap",
     "value_weighted",
+    "update_ledger",
 ]

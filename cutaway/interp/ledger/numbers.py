@@ -21,7 +21,7 @@ from cutaway.interp.ledger.ledger import Ledger
 from cutaway.interp.ledger.nonlinear import Game, integrated, shapley
 from cutaway.interp.ledger.parts import Attention, Mixture, Neurons, Part, at
 from cutaway.interp.ledger.reading import Run, Sum
-from cutaway.interp.ledger.scores import Score, log_softmax
+from cutaway.interp.ledger.scores import Score, Softmax
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, recording_of
 from cutaway.interp.results import Matrix
@@ -242,7 +242,7 @@ class _Asked:
         said = f"logarithm of what {where} gives to “{run.token(key, part.reads_source)}” ({key}), which is {used:.3g}"
         log = float(torch.tensor(used, dtype=torch.float64).log())
         names = [f"key.{s}" for s in seen]
-        return log_softmax(run, scores[seen], seen.index(key), log, names, labels, opener, said, edit=self.what)
+        return Softmax(run, scores[seen], names, labels, opener).entry(seen.index(key), log, said, edit=self.what)
 
     def _router(self, part: Part, place: int) -> Ledger:
         """A weight of an expert: what its softmax gave, where experts not used count if the weights do not sum to 1."""
@@ -267,7 +267,8 @@ class _Asked:
         names = [f"expert.{e}" for e in counted.tolist()]
         said = f"logarithm of the weight of expert {self.index} in {at(run, part.layer, place, False)}"
         chosen, log = counted.tolist().index(self.index), float(weights[self.index].log())
-        return log_softmax(run, scores[counted], chosen, log, names, [""] * len(names), opener, said, edit=self.what)
+        softmax = Softmax(run, scores[counted], names, [""] * len(names), opener)
+        return softmax.entry(chosen, log, said, edit=self.what)
 
     def game(self) -> Game:
         """The number as a function of the parts of the last sum before it.
@@ -313,6 +314,15 @@ def _output(run: Run, made: Layout, target: Target, place: int | None) -> tuple[
     value = run.at(made.main.last, place)
     reader = torch.zeros_like(value).index_add_(0, torch.tensor(chosen), signs)
     return made.main, reader, float(value @ reader)
+
+
+def logit(run: Run, chosen: int, position: int | None, factor: float, name: str) -> Ledger:
+    """An output times a factor, such as a logit inside a loss; `name` is how it is called."""
+    target, times = Target(f"logit of “{name}”", position, chosen), "" if factor == 1 else f" times {factor:.3g}"
+    if isinstance(run.network, Recurrent):
+        return recurrent.output(run, target, position or 0, factor)
+    chain, reader, total = _output(run, layout(run.network), target, position)
+    return chain.read(run, position, factor * reader).ledger(run, f"{target.what}{times}", factor * total)
 
 
 def _place(run: Run, position: int, source: bool, length: int) -> int:

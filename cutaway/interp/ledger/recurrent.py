@@ -29,11 +29,11 @@ from cutaway.models.gru import GATES, Cells
 RATIO, GATE = "activation at its actual ratio", "gate at its actual value"
 
 
-def output(run: Run, target: Target, position: int) -> Ledger:
-    """A logit, by the units of the last hidden state."""
+def output(run: Run, target: Target, position: int, factor: float = 1.0) -> Ledger:
+    """A logit times a factor, by the units of the last hidden state."""
     network = _network(run)
     chosen = [target.chosen] if target.other is None else [target.chosen, target.other]
-    signs = torch.tensor([1.0, -1.0][: len(chosen)], dtype=torch.float64)
+    signs = factor * torch.tensor([1.0, -1.0][: len(chosen)], dtype=torch.float64)
     last = network.config.layers - 1
     reader = signs @ network.lm_head.weight[chosen].double()  # (N,)
     total = float(run.at("logits", position)[chosen] @ signs)

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,8 +26,6 @@ from cutaway.interp.ledger.ledger import Ledger, Term
 from cutaway.interp.ledger.parts import Attention, at
 from cutaway.interp.ledger.reading import Run, Sum
 from cutaway.interp.ledger.steps import Activation, cap
-
-Scaled = Callable[[float], Ledger]  # a ledger of a number times a factor
 
 
 class Score:
@@ -103,58 +103,50 @@ class Score:
         return query.names, key.names, self.ratio * query.values.T @ key.values
 
 
-def log_softmax(
-    run: Run,
-    scores: Tensor,
-    chosen: int,
-    used: float,
-    names: list[str],
-    labels: list[str],
-    opener: Callable[[int, float], Ledger] | None,
-    what: str,
-    sign: float = 1.0,
-    word: str = "score",
-    edit: str = "",
-) -> Ledger:
-    """The logarithm of an entry of a softmax.
+@dataclass(frozen=True)
+class Softmax:
+    """A softmax whose entries are opened as their logarithms.
 
-    Args:
+    Attributes:
         run: that is read.
-        scores: (S,) float64 that the softmax was given.
-        chosen: which entry.
-        used: its logarithm as it was used.
+        scores: (S,) float64 that it was given.
         names: of the scores.
-        labels: of the scores.
-        opener: the ledger of a score times a factor; None: they are leaves.
-        what: the entry, to be read.
-        sign: of the whole; -1 for a loss.
+        labels: of the scores, to be read.
+        opener: the ledger of a score times a factor.
         word: what a score is called.
-        edit: the name of the activation that may have been replaced.
     """
-    chances = scores.softmax(0)
-    mean, entropy = chances * scores, -float(torch.special.xlogy(chances, chances).sum())
-    total = -sign * float(scores.logsumexp(0))
 
-    def score(i: int, factor: float) -> Callable[[], Ledger]:
-        assert opener is not None
-        return lambda: opener(i, factor)
+    run: Run
+    scores: Tensor
+    names: list[str]
+    labels: list[str]
+    opener: Callable[[int, float], Ledger]
+    word: str = "score"
 
-    def spread() -> Ledger:
-        values = (-sign * mean).tolist()
-        terms = [Term(n, v, la, opener is not None) for n, v, la in zip(names, values, labels, strict=True)]
-        terms.append(Term("entropy", -sign * entropy, "of all chances"))
-        opened = {n: score(i, -sign * float(chances[i])) for i, n in enumerate(names)} if opener else {}
-        title = f"{'' if sign < 0 else 'minus '}logsumexp: every {word} at its chance, and the entropy"
-        return Ledger(title, tuple(terms), total, opened, run.unit, receipt=run.receipt)
+    def entry(self, chosen: int, used: float, what: str, *, sign: float = 1.0, edit: str = "") -> Ledger:
+        """The logarithm of an entry.
 
-    terms = [
-        Term(word, sign * float(scores[chosen]), labels[chosen], opener is not None),
-        Term("logsumexp", total, "", True),
-    ]
-    change = sign * used - terms[0].value - total
-    opened = {"logsumexp": spread} | ({word: score(chosen, sign)} if opener else {})
-    if run.edited(edit):
-        terms.append(Term(f"{edit}.edit", change, "edited"))
-    return Ledger(
-        what, tuple(terms), sign * used, opened, run.unit, float(mean.abs().sum()) + entropy, receipt=run.receipt
-    )
+        Args:
+            chosen: which.
+            used: its logarithm as it was used.
+            what: it, to be read.
+            sign: of the whole; -1 for a loss.
+            edit: the name of the activation that may have been replaced.
+        """
+        score, normaliser = sign * float(self.scores[chosen]), -sign * float(self.scores.logsumexp(0))
+        terms = [Term(self.word, score, self.labels[chosen], True), Term("logsumexp", normaliser, "", True)]
+        opened = {self.word: partial(self.opener, chosen, sign), "logsumexp": partial(self._normaliser, -sign)}
+        if self.run.edited(edit):
+            terms.append(Term(f"{edit}.edit", sign * used - score - normaliser, "edited"))
+        return Ledger(what, tuple(terms), sign * used, opened, self.run.unit, receipt=self.run.receipt)
+
+    def _normaliser(self, sign: float) -> Ledger:
+        chances = self.scores.softmax(0)
+        values = (sign * chances * self.scores).tolist()
+        terms = [Term(n, value, label, True) for n, value, label in zip(self.names, values, self.labels, strict=True)]
+        entropy = -float(torch.special.xlogy(chances, chances).sum())
+        terms.append(Term("entropy", sign * entropy, "of all chances"))
+        opened = {n: partial(self.opener, i, sign * float(chances[i])) for i, n in enumerate(self.names)}
+        what = f"{'minus ' if sign < 0 else ''}logsumexp: every {self.word} at its chance, and the entropy"
+        total = sign * float(self.scores.logsumexp(0))
+        return Ledger(what, tuple(terms), total, opened, self.run.unit, receipt=self.run.receipt)
