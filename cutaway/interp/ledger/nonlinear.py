@@ -27,7 +27,7 @@ from cutaway.errors import ConfigError
 from cutaway.interp.ledger.ledger import Ledger, Term
 from cutaway.interp.ledger.reading import Run
 
-STRETCH = 12.0  # the nodes' distances grow by e^12 from the first to the last
+STRETCH = 18.0  # the nodes' distances grow by e^18 from the first to the last
 
 
 @dataclass(frozen=True)

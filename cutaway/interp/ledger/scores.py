@@ -76,11 +76,11 @@ class Score:
         """By what fed the query; each by what fed the key; everything times a factor."""
         sum, one = Sum(), torch.ones(1, dtype=torch.float64)
         if self.part.distance:
-            sum.add(["distance"], torch.tensor([[self.distance]]).double(), factor * one, ())
+            sum.add(["distance"], torch.tensor([[self.distance]], dtype=torch.float64), factor * one, ())
         sides = self._query(factor * self.ratio * self.k)
         if self.run.edited(f"{self.part.name}.scores"):
             change = self.used - self.distance - float(self.made)
-            sum.add([f"{self.part.name}.scores.edit"], torch.tensor([[change]]).double(), factor * one, (), ["edited"])
+            sum.add([f"{self.part.name}.scores.edit"], torch.tensor([[change]], dtype=torch.float64), factor * one, (), ["edited"])
         names, values = sides.names, sides.values
         parts: list[Tensor] = []  # of the query, (P, D), computed when the first is opened
 

@@ -152,6 +152,7 @@ class Activation(Step):
 
     def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read:
         x = given()  # all these functions are 0 at 0, where any ratio is right
+        sum.scale += float((reader * x).abs().sum())  # what is far down a tail is rounded as what it was made of
         ratio = torch.where(x == 0, torch.zeros_like(x), self.function(x) / x)
         return reader * ratio, (*held, self.said), position
 
@@ -181,7 +182,11 @@ class Gate(Step):
         return self._gate(run, position, x) * Matrix(self.up, self.name, self.which).forward(run, position, x)
 
     def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read:
-        reader, held = reader * self._gate(run, position, None), (*held, "gate at its actual value")
+        gate, pre = self._gate(run, position, None), run.at(f"{self.name}.pre", position)[self.which]
+        post = run.at(f"{self.name}.post", position)[self.which]
+        before = torch.where(gate == 0, torch.zeros_like(gate), pre / gate)
+        sum.scale += float((reader * post * before).abs().sum())  # as in an activation
+        reader, held = reader * gate, (*held, "gate at its actual value")
         return Matrix(self.up, f"{self.name}.up", self.which).back(run, position, given, reader, held, sum)
 
 

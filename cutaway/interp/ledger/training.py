@@ -135,7 +135,7 @@ def _targets(model: Model, inputs: Inputs) -> Tensor:
 def _asked(model: Model, targets: Tensor, row: int, place: int) -> str:
     """What was asked for, to be read."""
     wanted = targets[row] if targets.ndim == 1 else targets[row, place]
-    labels = getattr(model.config, "labels", ())
+    labels: tuple[str, ...] = getattr(model.config, "labels", ())
     if targets.is_floating_point() or int(wanted) < 0:
         return str(float(wanted))
     return labels[int(wanted)] if labels else (model.tokenizer.target or model.tokenizer).token(int(wanted))
@@ -347,9 +347,9 @@ def loss_ledger(
     run.receipt = clock.receipt(bytes=recording.receipt.bytes)
     logits = recording["logits"]
     total = float(cross_entropy(logits.double(), wanted, reduction="sum"))
-    labels = getattr(model.config, "labels", ())
+    labels: tuple[str, ...] = getattr(model.config, "labels", ())
     tokenizer = model.tokenizer.target or model.tokenizer
-    names = list(labels) or [tokenizer.token(i) for i in range(logits.shape[-1])]
+    names: list[str] = list(labels) or [tokenizer.token(i) for i in range(logits.shape[-1])]
     numbers = [f"{'label' if labels else 'token'}.{i}" for i in range(len(names))]
     places = (wanted[0] != IGNORE).nonzero().flatten().tolist() if wanted.ndim > 1 else [None]
     terms: list[Term] = []
