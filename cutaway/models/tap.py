@@ -124,10 +124,11 @@ def match_names(patterns: str | Iterable[str], known: Iterable[str]) -> list[str
     Raises:
         ConfigError: a pattern selects nothing; near matches are named.
     """
-    names = list(known)
+    names = dict.fromkeys(known)  # in order
     chosen: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        found = [name for name in names if fnmatchcase(name, pattern)]
+        # a name is the pattern of itself, and hundreds of them need not be compared with each other
+        found = [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
         if not found:
             raise ConfigError(unknown("activation", pattern, names))
         chosen.update(found)
