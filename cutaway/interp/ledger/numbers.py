@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +28,7 @@ from cutaway.interp.target import Target, target_of
 from cutaway.models import Model, Recurrent
 from cutaway.models.model import Source
 
-Nonlinear = Literal["frozen", "shapley", "integrated"]
+WAYS = ("frozen", "shapley", "integrated")  # through what is not linear
 BY_HEAD = ("q", "k", "v", "z", "scores", "pattern")
 INSIDE = re.compile(r"(.*layers\.\d+)\.(attn|cross_attn|mlp)(_out|\.\w+)")
 
@@ -58,7 +57,7 @@ def ledger(
     head: int | None = None,
     index: int | Tensor | None = None,
     row: int = 0,
-    nonlinear: Nonlinear = "frozen",
+    nonlinear: str = "frozen",
     samples: int = 64,
     seed: int = 0,
 ) -> Ledger:
@@ -95,8 +94,8 @@ def ledger(
     run_model = model.model if isinstance(model, Recording) else model
     options = {"what": what, "source": source, "position": position, "token": token, "minus": minus, "head": head}
     options |= {"index": index, "row": row, "nonlinear": nonlinear}
-    if nonlinear not in ("frozen", "shapley", "integrated"):
-        raise ConfigError(unknown("way through what is not linear", nonlinear, ["frozen", "shapley", "integrated"]))
+    if nonlinear not in WAYS:
+        raise ConfigError(unknown("way through what is not linear", nonlinear, WAYS))
     clock = Clock(run_model, "ledger", model if isinstance(model, Recording) else text, **options)
     names = run_model.network.tap_names()
     if what != "logits" and what not in names:

@@ -92,7 +92,9 @@ def steps(run: Run, layer: int, position: int, state: str, unit: int, weight: fl
         made = float(at["output"][-1] * carried[-1].tanh())
         if run.edited(f"{name}.hidden"):
             change = torch.tensor([[at["hidden"][-1] - made]], dtype=torch.float64)
-            sum.add([f"step.{position}.hidden.edit"], change, torch.tensor([weight], dtype=torch.float64), (), ["edited"])
+            sum.add(
+                [f"step.{position}.hidden.edit"], change, torch.tensor([weight], dtype=torch.float64), (), ["edited"]
+            )
         scale = weight * (made / float(carried[-1]) if carried[-1] else 0.0)
         held = (GATE, RATIO)
     later = torch.ones_like(keep)

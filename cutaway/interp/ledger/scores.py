@@ -80,7 +80,13 @@ class Score:
         sides = self._query(factor * self.ratio * self.k)
         if self.run.edited(f"{self.part.name}.scores"):
             change = self.used - self.distance - float(self.made)
-            sum.add([f"{self.part.name}.scores.edit"], torch.tensor([[change]], dtype=torch.float64), factor * one, (), ["edited"])
+            sum.add(
+                [f"{self.part.name}.scores.edit"],
+                torch.tensor([[change]], dtype=torch.float64),
+                factor * one,
+                (),
+                ["edited"],
+            )
         names, values = sides.names, sides.values
         parts: list[Tensor] = []  # of the query, (P, D), computed when the first is opened
 

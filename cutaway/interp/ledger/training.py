@@ -46,13 +46,13 @@ class Lesson:
     Attributes:
         loss: given the outputs' function, the sum of the losses and of how many positions it is.
         learner: what computes the outputs.
-        label: row and place of a position -> what was asked for there, to be read.
+        label: number of the output, row and place of a position -> what was asked for there, to be read.
         places: of the positions that are asked, (B, K), where these are not all.
     """
 
     loss: Callable[[Callable[..., Any]], tuple[Tensor, int]]
     learner: nn.Module
-    label: Callable[[int, int], str]
+    label: Callable[[int, int, int], str]
     places: Tensor | None = None
 
 
@@ -83,7 +83,7 @@ def lesson_of(
     def loss(compute: Callable[..., Any]) -> tuple[Tensor, int]:
         return cross_entropy(compute(), wanted, reduction="sum"), int((wanted != IGNORE).sum())
 
-    return Lesson(loss, _Bound(model, inputs), lambda row, place: _asked(model, wanted, row, place))
+    return Lesson(loss, _Bound(model, inputs), lambda _, row, place: _asked(model, wanted, row, place))
 
 
 def lesson_from(
@@ -100,8 +100,9 @@ def lesson_from(
     """
     wanted = piece.get("targets")
 
-    def label(row: int, place: int) -> str:
-        return "" if wanted is None else _asked(model, wanted, row, place)
+    def label(output: int, row: int, place: int) -> str:
+        asked = wanted if output == 0 else piece.get("ids")  # a second output judges what was read
+        return "" if asked is None else _asked(model, asked, row, place)
 
     def loss(compute: Callable[..., Any]) -> tuple[Tensor, int]:
         return objective.loss(compute, piece, config)
@@ -166,6 +167,21 @@ def _learning(learner: nn.Module, weight: nn.Parameter) -> Iterator[None]:
         learner.train(training)
 
 
+class _Watched:
+    """A learner whose outputs are kept."""
+
+    def __init__(self, learner: nn.Module) -> None:
+        self._learner, self.outputs = learner, list[Tensor]()
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        made = self._learner(*args, **options)
+        self.outputs.extend(made if isinstance(made, tuple) else [made])
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._learner, name)
+
+
 class Gradient:
     """The gradient of a lesson's mean loss with respect to a weight, `whole` and by position.
 
@@ -176,16 +192,11 @@ class Gradient:
 
     def __init__(self, lesson: Lesson, weight: nn.Parameter) -> None:
         self.lesson, self.weight = lesson, weight
-        made: list[Tensor] = []
-
-        def compute(*args: Any, **options: Any) -> Any:
-            output = lesson.learner(*args, **options)
-            made.extend(output if isinstance(output, tuple) else [output])
-            return output
-
+        watched = _Watched(lesson.learner)
         with _learning(lesson.learner, weight):
-            loss, self.count = lesson.loss(compute)
-            self.outputs = [output for output in made if output.requires_grad]
+            loss, self.count = lesson.loss(watched)
+            made = [output for output in watched.outputs if output.requires_grad]
+            self.outputs = made
             self.asked = torch.autograd.grad(loss, self.outputs, retain_graph=True)
             (whole,) = torch.autograd.grad(loss, weight, retain_graph=True)
         self.whole = whole.double() / self.count  # of the weight's shape
@@ -200,9 +211,9 @@ class Gradient:
             (slope,) = torch.autograd.grad(self.outputs[k], self.weight, part, retain_graph=True, allow_unused=True)
             value = 0.0 if slope is None else reader(slope.double() / self.count)
             there = place
-            if self.lesson.places is not None and self.asked[k].shape[1:2] == self.lesson.places.shape[1:2]:
+            if self.lesson.places is not None and self.asked[k].ndim == 3:
                 there = int(self.lesson.places[row, place])
-            yield _Share(k, row, there, self.lesson.label(row, place), value)
+            yield _Share(k, row, there, self.lesson.label(k, row, place), value)
             if on_progress is not None:
                 on_progress(Progress("backward passes", number + 1, len(places)))
 
@@ -286,7 +297,7 @@ def by_token(what: str, shares: list[_Share], total: float, unit: str, receipt: 
     for row in rows:
         below = tokens(row)
         deeper = len(below) > 1
-        label = f"{len(below)} tokens" if deeper else below[0].label
+        label = f"{len(below)} tokens" if deeper else "".join(term.label for term in below)
         terms.append(Term(f"text.{row}", sum(t.value for t in below), label, deeper, frozen))
         if deeper:
             opened[f"text.{row}"] = lambda row=row: text(row)
