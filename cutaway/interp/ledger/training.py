@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.interp.inputs import Inputs, Text, forward, inputs_of
 from cutaway.interp.ledger.ledger import Ledger, Term
-from cutaway.interp.ledger.numbers import logit, needed
+from cutaway.interp.ledger.numbers import needed
+from cutaway.interp.ledger.opening import output_names, output_softmax
 from cutaway.interp.ledger.reading import Run
-from cutaway.interp.ledger.scores import Softmax
 from cutaway.interp.receipt import Clock, Receipt
 from cutaway.interp.record import recording_of
 from cutaway.models import Model
@@ -358,10 +358,7 @@ def loss_ledger(
     run.receipt = clock.receipt(bytes=recording.receipt.bytes)
     logits = recording["logits"]
     total = float(cross_entropy(logits.double(), wanted, reduction="sum"))
-    labels: tuple[str, ...] = getattr(model.config, "labels", ())
-    tokenizer = model.tokenizer.target or model.tokenizer
-    names: list[str] = list(labels) or [tokenizer.token(i) for i in range(logits.shape[-1])]
-    numbers = [f"{'label' if labels else 'token'}.{i}" for i in range(len(names))]
+    names = output_names(run)
     places = (wanted[0] != IGNORE).nonzero().flatten().tolist() if wanted.ndim > 1 else [None]
     terms: list[Term] = []
     opened: dict[str, Callable[[], Ledger]] = {}
@@ -370,11 +367,7 @@ def loss_ledger(
         scores = run.at("logits", place)
         loss = float(scores.logsumexp(0) - scores[chosen])
         terms.append(Term("text" if place is None else f"token.{place}", loss, names[chosen], True))
-        softmax = Softmax(run, scores, numbers, names, partial(_logit, run, place, names), "logit")
+        softmax = output_softmax(run, names, place)
         opened[terms[-1].name] = partial(softmax.entry, chosen, -loss, f"loss of “{names[chosen]}”", sign=-1.0)
     what = f"loss in nats, by what was to be predicted ({total / len(terms):.4f} on average)"
     return Ledger(what, tuple(terms), total, opened, "nats", receipt=run.receipt)
-
-
-def _logit(run: Run, place: int | None, names: list[str], i: int, factor: float) -> Ledger:
-    return logit(run, i, place, factor, names[i])

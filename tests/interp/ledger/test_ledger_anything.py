@@ -15,7 +15,13 @@ TEXT, SOURCE = "the cat", "a sat"
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2")
 switch, activation = st.booleans(), st.sampled_from(ACTIVATIONS)
 small = {"context": st.just(32), "layers": st.integers(1, 2), "width": st.just(8)}
-biases = {"attention_bias": switch, "output_bias": switch, "mlp_bias": switch, "gated": switch, "activation": activation}
+biases = {
+    "attention_bias": switch,
+    "output_bias": switch,
+    "mlp_bias": switch,
+    "gated": switch,
+    "activation": activation,
+}
 decoders = st.fixed_dictionaries(
     {
         **small,
@@ -84,7 +90,13 @@ pairs = st.fixed_dictionaries(
     }
 )
 cells = st.fixed_dictionaries(
-    {"layers": st.integers(1, 3), "width": st.just(6), "hidden": st.just(6), "tied": switch, "cell": st.sampled_from(("gru", "lstm"))}
+    {
+        "layers": st.integers(1, 3),
+        "width": st.just(6),
+        "hidden": st.just(6),
+        "tied": switch,
+        "cell": st.sampled_from(("gru", "lstm")),
+    }
 )
 LABELLED = ("sequence_classification", "token_classification")
 
@@ -100,13 +112,19 @@ def check(opened: Ledger, choose: Any, depth: int) -> None:
         check(below, choose, depth - 1)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_any_number_of_any_network_opens(tokenizer: Tokenizer, data: st.DataObject):
-    kind, fields = data.draw(
-        st.sampled_from(((DecoderConfig, decoders), (EncoderConfig, encoders), (Seq2SeqConfig, pairs), (RecurrentConfig, cells)))
+    kinds: Any = (
+        (DecoderConfig, decoders),
+        (EncoderConfig, encoders),
+        (Seq2SeqConfig, pairs),
+        (RecurrentConfig, cells),
     )
-    drawn = data.draw(fields)
+    kind, fields = data.draw(st.sampled_from(kinds))
+    drawn: dict[str, Any] = data.draw(fields)
     if drawn.get("heads", 1) % (drawn.get("kv_heads") or 1):
         drawn["kv_heads"] = 0
     if kind is EncoderConfig and drawn["embed_width"] and drawn["head"] == "replaced_token":
@@ -122,7 +140,8 @@ def test_any_number_of_any_network_opens(tokenizer: Tokenizer, data: st.DataObje
     recording = record(model, TEXT, source=SOURCE if kind is Seq2SeqConfig else None)
     check(recording.ledger(position=data.draw(st.integers(-4, 3))), data.draw, 4)
     name = data.draw(st.sampled_from(list(recording)[:-1]))
-    last, value, which = name.rsplit(".", 1)[-1], recording[name], {}
+    which: dict[str, int] = {}
+    last, value = name.rsplit(".", 1)[-1], recording[name]
     if last in ("q", "k", "v", "z", "scores", "pattern"):
         which["head"] = data.draw(st.integers(0, value.shape[1] - 1))
     which["index"] = data.draw(st.integers(0, value.shape[-1] - 1))
