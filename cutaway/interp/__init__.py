@@ -81,9 +81,9 @@ __all__ = [
     "composition_scores",
     "copying_scores",
     "erase",
+    "gradient_ledger",
     "head_detectors",
     "head_scores",
-    "gradient_ledger",
     "inputs_of",
     "interchange",
     "ledger",
@@ -106,6 +106,6 @@ __all__ = [
     "surprisal",
     "target_of",
     "training_tap",
-    "value_weighted",
     "update_ledger",
+    "value_weighted",
 ]

@@ -116,15 +116,17 @@ def _decoder(network: Decoder) -> Layout:
         layer = f"layers.{i}"
         local = network.rotary_local is not None and config.window(i)
         rotary = network.rotary_local if local else network.rotary
-        reads, writes, mlp_reads, mlp_writes = block.norms
+        reads, writes, mlp_reads, mlp_writes = (None if isinstance(norm, nn.Identity) else norm for norm in block.norms)
         pre, mid = f"{layer}.resid_pre", f"{layer}.resid_mid"
         main.then(
             Edit(pre), Attention(main, layer, "attn", block.self_attn, pre, reads, writes, None, rotary), Edit(mid)
         )
-        kind = Mixture if isinstance(block.mlp, Experts) else Neurons
-        seen = pre if config.parallel else mid
-        main.then(kind(main, layer, "mlp", block.mlp, seen, mlp_reads, mlp_writes), Edit(f"{layer}.resid_post"))  # pyright: ignore[reportArgumentType]
-    main.then(Norm(network.norm, "final_norm"), Edit("final_norm"))
+        if config.mlp:
+            kind = Mixture if isinstance(block.mlp, Experts) else Neurons
+            seen = pre if config.parallel else mid
+            main.then(kind(main, layer, "mlp", block.mlp, seen, mlp_reads, mlp_writes))  # pyright: ignore[reportArgumentType]
+        main.then(Edit(f"{layer}.resid_post"))
+    main.then(None if isinstance(network.norm, nn.Identity) else Norm(network.norm, "final_norm"), Edit("final_norm"))
     if config.head == "causal_lm":
         return Layout(main, output=Matrix(network.lm_head, "logits"), cap=config.logit_cap)
     return Layout(main, output=_head(main, network.head))

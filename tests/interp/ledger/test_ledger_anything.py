@@ -29,7 +29,8 @@ decoders = st.fixed_dictionaries(
         "heads": st.sampled_from((2, 4)),
         "kv_heads": st.sampled_from((0, 1, 2)),
         "head_dim": st.sampled_from((2, 4, 6)),
-        "norm": st.sampled_from(("rmsnorm", "layernorm")),
+        "mlp": st.sampled_from((True, True, True, False)),
+        "norm": st.sampled_from(("rmsnorm", "layernorm", "none")),
         "norm_plus_one": switch,
         "norm_place": st.sampled_from(("before", "after", "both")),
         "parallel": switch,
@@ -124,11 +125,15 @@ def test_any_number_of_any_network_opens(tokenizer: Tokenizer, data: st.DataObje
         (RecurrentConfig, cells),
     )
     kind, fields = data.draw(st.sampled_from(kinds))
-    drawn: dict[str, Any] = data.draw(fields)
+    drawn: dict[str, Any] = dict(data.draw(fields))
     if drawn.get("heads", 1) % (drawn.get("kv_heads") or 1):
         drawn["kv_heads"] = 0
     if kind is EncoderConfig and drawn["embed_width"] and drawn["head"] == "replaced_token":
         drawn["head_norm"] = True
+    if not drawn.get("mlp", True):
+        drawn |= {"parallel": False, "experts": 0, "mlp_bias": False}
+    if drawn.get("norm") == "none":
+        drawn |= {"norm_place": "before", "norm_plus_one": False}
     if drawn.get("head") in LABELLED:
         drawn["labels"] = ("a", "b")
     torch.manual_seed(data.draw(st.integers(0, 1000)))
