@@ -217,18 +217,15 @@ def ledger(made: Ledger, width: int, colour: bool) -> Iterator[Text]:
 
 
 def name_of(term: Term) -> str:
-    """A term's name to be read: "layer 2 head 3", "4 ·the"."""
-    parts = term.name.split(".")
-    label = show(term.label) if term.label else ""
-    match parts:
-        case ["layers", *rest]:
-            return " ".join(["layer", *rest, label]).strip()
-        case ["source" | "step", number, *rest]:
-            return " ".join([number, label, *rest])
-        case ["others"]:
-            return term.label
-        case _:
-            return " ".join([*parts, label]).strip()
+    """A term's name to be read: "layer 2 head 3", "encoder layer 0 mlp", "4 ·the", "layer 1 resid_post (edited)"."""
+    if term.name == "others":
+        return term.label
+    name = term.name.removesuffix(".edit")
+    parts = name.replace("layers.", "layer.").replace("cross_head", "cross head").split(".")
+    if parts[0] in ("source", "step"):  # what they are, the level says
+        parts = parts[1:]
+    label = "(edited)" if name != term.name else show(term.label) if term.label else ""
+    return " ".join([*parts, label]).strip()
 
 
 def _bars(made: Ledger, count: int, width: int) -> Iterator[Text]:

@@ -7,6 +7,7 @@ import torch
 
 from cutaway.errors import InputError
 from cutaway.interp import Ledger, LedgerError, Receipt, Term, ledger, record, replace
+from cutaway.interp.pictures.terminal import name_of
 from cutaway.models import Decoder, Model, Recurrent, RecurrentConfig
 
 TEXT = "the cat sat"
@@ -172,3 +173,19 @@ def test_a_leaf_and_a_wrong_name_are_named(model: Model):
 def test_what_cannot_be_opened_is_named(model: Model, options: dict, message: str):
     with pytest.raises(InputError, match=message):
         ledger(model, TEXT, **options)
+
+
+def test_terms_are_named_to_be_read():
+    for name, label, read in (
+        ("layers.2.head.3", "", "layer 2 head 3"),
+        ("encoder.layers.0.mlp", "", "encoder layer 0 mlp"),
+        ("layers.1.cross_head.0", "", "layer 1 cross head 0"),
+        ("layers.1.resid_post.edit", "edited", "layer 1 resid_post (edited)"),
+        ("source.4", " the", "4 ·the"),
+        ("step.3.edit", "edited", "3 (edited)"),
+        ("key.3", "a", "key 3 a"),
+        ("neuron.17", "", "neuron 17"),
+        ("embed", " the", "embed ·the"),
+        ("others", "7 others", "7 others"),
+    ):
+        assert name_of(Term(name, 1.0, label)) == read

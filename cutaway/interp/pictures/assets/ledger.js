@@ -3,11 +3,12 @@
 const SHOWN = 12;
 
 function nameOf({ name, label = "" }) {
-  const parts = name.split(".");
+  const edited = name.endsWith(".edit");
+  const parts = name.replace(/\.edit$/, "").replace("layers.", "layer.").replace("cross_head", "cross head").split(".");
   if (parts[0] === "others") return [label];
-  if (parts[0] === "layers") return [["layer", ...parts.slice(1)].join(" ")];
-  if (parts[0] === "source" || parts[0] === "step") return [`${parts[1]} `, token(label), parts[2] ? " (edited)" : ""];
-  return [parts.join(" "), ...(label ? [" ", token(label)] : [])];
+  const labelled = edited ? [" (edited)"] : label ? [" ", token(label)] : [];
+  if (parts[0] === "source" || parts[0] === "step") parts.shift();
+  return [parts.join(" "), ...labelled];
 }
 
 // One level of a ledger as a list; `inner` levels have a line that says what they are.
