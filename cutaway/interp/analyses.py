@@ -10,7 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cutaway.errors import ConfigError, unknown
 from cutaway.interp.attention.patterns import attention
-from cutaway.interp.ledger.numbers import ledger
+from cutaway.interp.ledger.numbers import ledger, score_pairs
+from cutaway.interp.ledger.training import loss_ledger
 from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.look import look
 from cutaway.interp.results import Result
@@ -23,6 +24,8 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "attention": attention,
     "ledger": ledger,
     "logit_lens": logit_lens,
+    "loss_ledger": loss_ledger,
+    "score_pairs": score_pairs,
     "surprisal": surprisal,
 }
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError, unknown
+from cutaway.interp.attention.parts import heads_of
 from cutaway.interp.inputs import Text, inputs_of
 from cutaway.interp.ledger.address import number_of
 from cutaway.interp.ledger.layout import layout
@@ -25,7 +26,7 @@ from cutaway.interp.ledger.scores import Score
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, recording_of
 from cutaway.interp.results import Matrix
-from cutaway.models import Model, Recurrent
+from cutaway.models import Model
 from cutaway.models.model import Source
 
 WAYS = ("frozen", "shapley", "integrated")  # through what is not linear
@@ -147,10 +148,11 @@ def score_pairs(
     text: Text = "",
     *,
     source: Source | Sequence[str] | None = None,
-    layer: str = "layers.0.attn",
+    part: str | None = None,
+    layer: int = 0,
     head: int = 0,
     position: int = -1,
-    key: int = 0,
+    key: int | None = None,
     row: int = 0,
 ) -> Matrix:
     """An attention score as all pairs of what the query and what the key is made of.
@@ -159,10 +161,11 @@ def score_pairs(
         model: a model with a text; or a recording.
         text: what the model reads.
         source: what an encoder–decoder reads.
-        layer: which attention, such as "layers.3.attn" or "layers.0.cross_attn".
-        head: of it.
+        part: of an encoder–decoder whose scores: "decoder" (also if None), "encoder", or "cross".
+        layer: from 0.
+        head: of it, from 0.
         position: the query's.
-        key: the key's.
+        key: the key's; None: that of the largest score.
         row: of a batch, which text.
 
     Returns:
@@ -171,24 +174,23 @@ def score_pairs(
 
     Raises:
         InputError: as in `ledger`.
+        ConfigError: a model without attention, or without that part.
     """
-    names = (model.model if isinstance(model, Recording) else model).network.tap_names()
-    if f"{layer}.scores" not in names:
-        raise InputError(
-            unknown("attention", layer, [n.removesuffix(".scores") for n in names if n.endswith(".scores")])
-        )
-    what, options = (
-        f"{layer}.scores",
-        {"source": source, "layer": layer, "head": head, "position": position, "key": key},
-    )
+    heads = heads_of(model.model if isinstance(model, Recording) else model, part)
+    heads.check(layer, head)
+    what = heads.name(layer, "scores")
+    options = {"source": source, "part": part, "layer": layer, "head": head, "position": position, "key": key}
     run = _run(model, text, what, source, row, _clock(model, text, "score_pairs", options | {"row": row}))
-    number = number_of(run, what, position=position, head=head, index=key)
-    assert not isinstance(run.network, Recurrent)
-    made = layout(run.network)
-    part = made.parts[layer]
-    assert isinstance(part, Attention)
-    assert number.place is not None
-    score = Score(run, made, part, head, number.place, number.key)
+    query = number_of(run, what, position=position, head=head, index=-1).place
+    assert query is not None
+    if key is None:
+        place = int(run.heads(what)[head, query].argmax())
+    else:
+        place = number_of(run, what, position=position, head=head, index=key).key
+    made = layout(heads.network)
+    attention = made.parts[what.removesuffix(".scores")]
+    assert isinstance(attention, Attention)
+    score = Score(run, made, attention, head, query, place)
     rows, columns, values = score.pairs()
     receipt = replace(run.receipt, gap=abs(float(values.sum()) - (score.used - score.distance)))
     return Matrix(score.what, "score", rows, columns, values.float(), "query", "key", receipt=receipt)

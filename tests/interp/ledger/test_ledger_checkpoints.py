@@ -74,7 +74,7 @@ def test_paris_is_what_the_heads_bring(recording: Recording):
     opened = recording.ledger(token=" Paris", minus=" Rome")
     late = sum(t.value for t in opened.terms if t.name.startswith("layers.") and int(t.name.split(".")[1]) >= 15)
     assert late > 0.5 * opened.total > 0
-    pairs = score_pairs(recording, layer="layers.3.attn", head=1, key=2)
+    pairs = score_pairs(recording, layer=3, head=1, key=2)
     assert (pairs.receipt.gap or 0.0) < 1e-4 * float(pairs.values.abs().max())
 
 

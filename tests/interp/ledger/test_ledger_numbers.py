@@ -94,13 +94,13 @@ def test_a_score_is_its_pairs_with_rotary_positions_applied(attention_only: Mode
     turn = torch.polar(torch.ones(D // 2, dtype=torch.float64), (key - query) * rates)
     q, k = (torch.complex(x[: D // 2], x[D // 2 :]) for x in (q, k))
     expected = float((q.conj() * k * turn).real.sum() / math.sqrt(D))
-    pairs = score_pairs(recording, layer="layers.0.attn", head=head, position=query, key=key)
+    pairs = score_pairs(recording, layer=0, head=head, position=query, key=key)
     assert float(pairs.values[pairs.rows.index("embed"), pairs.columns.index("embed")]) == pytest.approx(
         expected, rel=1e-5
     )
     for layer, head in ((0, 0), (1, 1)):
         opened = recording.ledger(f"layers.{layer}.attn.scores", head=head, position=query, index=key)
-        matrix = score_pairs(recording, layer=f"layers.{layer}.attn", head=head, position=query, key=key)
+        matrix = score_pairs(recording, layer=layer, head=head, position=query, key=key)
         assert (matrix.receipt.gap or 0.0) < 1e-12
         for row, term in enumerate(opened.terms):
             below = opened.expand(term)
@@ -295,8 +295,10 @@ def test_ways_that_there_are_not_are_named(model: Model, recurrent: Model):
         recording.ledger(nonlinear="shapley", samples=1)
     with pytest.raises(ConfigError, match="only one unit of a gate or candidate"):
         ledger(recurrent, TEXT, nonlinear="shapley")
-    with pytest.raises(InputError, match="unknown attention"):
-        score_pairs(recording, layer="layers.0.attm")
+    with pytest.raises(InputError, match="99"):
+        score_pairs(recording, layer=99)
+    with pytest.raises(ConfigError, match="no attention"):
+        score_pairs(recurrent, TEXT)
 
 
 def test_the_receipt_has_the_code_that_makes_the_ledger(model: Model):
