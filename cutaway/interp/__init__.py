@@ -23,6 +23,16 @@ from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.look import Look, look
 from cutaway.interp.memory import predicted_bytes
 from cutaway.interp.probes import erase, interchange, probe
+from cutaway.interp.patching import (
+    Site,
+    ablate,
+    attribution_patching,
+    causal_trace,
+    circuit,
+    patch,
+    patch_sweep,
+    path_patching,
+)
 from cutaway.interp.receipt import Clock, Receipt
 from cutaway.interp.record import Recording, record, replace
 from cutaway.interp.results import (
@@ -67,11 +77,13 @@ __all__ = [
     "Receipt",
     "Recording",
     "Result",
+    "Site",
     "Table",
     "Target",
     "Term",
     "TokenScores",
     "Tree",
+    "ablate",
     "attention",
     "attention_flow",
     "check",
@@ -80,6 +92,10 @@ __all__ = [
     "erase",
     "head_detectors",
     "head_scores",
+    "attribution_patching",
+    "causal_trace",
+    "check",
+    "circuit",
     "inputs_of",
     "interchange",
     "ledger",
@@ -87,6 +103,9 @@ __all__ = [
     "look",
     "open_spill",
     "ov_circuit",
+    "patch",
+    "patch_sweep",
+    "path_patching",
     "predicted_bytes",
     "probe",
     "qk_circuit",

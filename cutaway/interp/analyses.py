@@ -13,6 +13,14 @@ from cutaway.interp.attention.patterns import attention
 from cutaway.interp.ledger.numbers import ledger
 from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.look import look
+from cutaway.interp.patching import (
+    ablate,
+    attribution_patching,
+    causal_trace,
+    circuit,
+    patch_sweep,
+    path_patching,
+)
 from cutaway.interp.results import Result
 from cutaway.interp.text.surprisal import surprisal
 from cutaway.models import Model
@@ -20,9 +28,15 @@ from cutaway.models import Model
 # each is called as f(model, text, **options)
 ANALYSES: dict[str, Callable[..., Result]] = {
     "look": look,
+    "ablate": ablate,
     "attention": attention,
+    "attribution_patching": attribution_patching,
+    "causal_trace": causal_trace,
+    "circuit": circuit,
     "ledger": ledger,
     "logit_lens": logit_lens,
+    "patch_sweep": patch_sweep,
+    "path_patching": path_patching,
     "surprisal": surprisal,
 }
 

@@ -44,7 +44,7 @@ class Attributed(Sweep):
 def attribution_patching(
     model: Model,
     clean: Recording | Text,
-    corrupt: Recording | Text = "",
+    corrupt: Recording | Text | None = None,
     *,
     what: str = "",
     layers: Sequence[int] | None = None,

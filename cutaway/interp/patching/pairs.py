@@ -143,9 +143,17 @@ def pairs_of(
     if align not in ("refuse", "token", "pad"):
         raise ConfigError(unknown("alignment", str(align), ["refuse", "token", "pad"]))
     if isinstance(clean, Recording) or isinstance(corrupt, Recording):
-        first = clean if isinstance(clean, Recording) else _run(model, inputs_of(model, clean, source))
+        first = (
+            clean
+            if isinstance(clean, Recording)
+            else _run(model, inputs_of(model, clean, cast("Source | None", source)))
+        )
         own = source if corrupt_source is None else corrupt_source
-        second = corrupt if isinstance(corrupt, Recording) else _run(model, inputs_of(model, corrupt, own))
+        second = (
+            corrupt
+            if isinstance(corrupt, Recording)
+            else _run(model, inputs_of(model, corrupt, cast("Source | None", own)))
+        )
         return [_pair(first, second, align)]
     cleans, corrupts = (
         _rows(model, clean, source),
@@ -173,7 +181,7 @@ def _rows(model: Model, text: Text, source: Source | Sequence[str] | None) -> li
     )
     if len(sources) != len(texts):
         raise InputError(f"{len(texts)} texts with {len(sources)} sources were given; give one source for each text")
-    return [inputs_of(model, one, read) for one, read in zip(texts, sources, strict=True)]
+    return [inputs_of(model, one, cast("Source | None", read)) for one, read in zip(texts, sources, strict=True)]
 
 
 def _run(model: Model, inputs: Inputs) -> Recording:

@@ -36,7 +36,7 @@ HELD = ("attn.z", "cross_attn.z", "mlp_out")  # what parts say to each other, be
 def path_patching(
     model: Model,
     clean: Recording | Text,
-    corrupt: Text = "",
+    corrupt: Text | None = None,
     *,
     receiver: str = "logits",
     head: int | None = None,
@@ -88,6 +88,10 @@ def path_patching(
     )  # fmt: skip
     if isinstance(model.network, Recurrent):
         raise ConfigError("a recurrent model's parts speak through one state, so there are no paths to patch")
+    if head is not None and receiver == "logits":
+        raise ConfigError(
+            f"the logits have no heads, but head {head} was given; name a receiver such as layers.1.attn.q"
+        )
     known = [name for name in model.network.tap_names() if name.startswith("layers.")]
     ends = receiver == "logits"
     if not ends and receiver not in known:

@@ -143,7 +143,7 @@ def _neurons(model: Model, what: str, encodes: bool) -> int:
 def patch_sweep(
     model: Model,
     clean: Recording | Text,
-    corrupt: Recording | Text = "",
+    corrupt: Recording | Text | None = None,
     *,
     what: str = "",
     layers: Sequence[int] | None = None,
@@ -198,8 +198,9 @@ def patch_sweep(
     one_length(made, cells)
     change = made.change(patched_with(made, [(site,) for site in cells.sites], "clean", batch=batch, progress=progress))
     shown = made.recovered(change + made.corrupt.mean()) if normalise else change
+    said = f"{made.target.what}: {shown_part(model, what)} of the clean run put into the corrupt one"
     return sweep_of(
-        made, cells, change, shown, f"{made.target.what}: {shown_part(model, what)} of the clean run put into the corrupt one",
+        made, cells, change, shown, said,
         "recovered" if normalise else made.target.quantity, clock, clean=float(made.clean.mean()),
     )  # fmt: skip
 
