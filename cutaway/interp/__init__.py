@@ -52,6 +52,14 @@ from cutaway.interp.results import (
     Tree,
 )
 from cutaway.interp.spill import open_spill
+from cutaway.interp.steering import (
+    SteeringVector,
+    dose_response,
+    load_steering_vector,
+    rank_one_edit,
+    rome,
+    steering_vector,
+)
 from cutaway.interp.target import Target, target_of
 from cutaway.interp.text.surprisal import surprisal
 
@@ -78,6 +86,7 @@ __all__ = [
     "Recording",
     "Result",
     "Site",
+    "SteeringVector",
     "Table",
     "Target",
     "Term",
@@ -96,9 +105,11 @@ __all__ = [
     "causal_trace",
     "check",
     "circuit",
+    "dose_response",
     "inputs_of",
     "interchange",
     "ledger",
+    "load_steering_vector",
     "logit_lens",
     "look",
     "open_spill",
@@ -109,12 +120,15 @@ __all__ = [
     "predicted_bytes",
     "probe",
     "qk_circuit",
+    "rank_one_edit",
     "record",
     "record_generation",
     "repeated_tokens",
     "replace",
     "rollout",
     "score_pairs",
+    "rome",
+    "steering_vector",
     "surprisal",
     "target_of",
     "training_tap",

@@ -22,6 +22,7 @@ from cutaway.interp.patching import (
     path_patching,
 )
 from cutaway.interp.results import Result
+from cutaway.interp.steering import dose_response
 from cutaway.interp.text.surprisal import surprisal
 from cutaway.models import Model
 
@@ -33,6 +34,7 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "attribution_patching": attribution_patching,
     "causal_trace": causal_trace,
     "circuit": circuit,
+    "dose_response": dose_response,
     "ledger": ledger,
     "logit_lens": logit_lens,
     "patch_sweep": patch_sweep,

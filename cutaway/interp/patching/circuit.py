@@ -148,7 +148,7 @@ def circuit(
     names = [name for name in parts.nodes if any(name in (writer, reader.node) for _, writer, reader in kept)]
     strength = {name: sum(abs(w) for w, writer, reader in kept if name in (writer, reader.node)) for name in names}
     return Circuit(
-        f"{made.target.what}: {len(kept)} of {len(everything)} edges, which keep {float(made.recovered(left)):.0%} of it",
+        f"{made.target.what}: {len(kept)} of {len(everything)} edges keep {float(made.recovered(left)):.0%} of it",
         made.target.quantity,
         [Node(name, parts.said(name), strength[name], parts.depth(name)) for name in names],
         [CircuitEdge(writer, reader.node, weight, reader.reads) for weight, writer, reader in kept],
