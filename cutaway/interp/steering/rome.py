@@ -183,6 +183,8 @@ def matrix_of(model: Model, layer: int | None) -> tuple[str, nn.Linear]:
     network: Any = model.network
     if isinstance(network, Recurrent):
         raise ConfigError("a recurrent model has no MLP whose last matrix could be edited; rome needs a Transformer")
+    if model.mel is not None:
+        raise ConfigError("a model that listens reads no prompt with a subject in it; rome needs one that reads text")
     reads = isinstance(network, Seq2Seq)
     blocks = network.encoder.blocks if reads else network.blocks
     layer = (len(blocks) - 1) // 2 if layer is None else layer
