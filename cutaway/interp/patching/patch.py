@@ -114,6 +114,7 @@ def study(
     minus: str | int | None = None,
     position: int = -1,
     quantity: Quantity = "logit",
+    names: Sequence[str] = (),
 ) -> Study:
     """Run what is compared, and settle the target: the clean run's likeliest answer unless another is named.
 
@@ -121,7 +122,7 @@ def study(
         ConfigError: there is nothing to compare with.
     """
     other = clean if corrupt is None else corrupt
-    pairs = pairs_of(model, clean, other, source=source, corrupt_source=corrupt_source, align=align)
+    pairs = pairs_of(model, clean, other, source=source, corrupt_source=corrupt_source, align=align, names=names)
     first = pairs[0].clean
     chosen = target_of(
         model,
@@ -231,7 +232,7 @@ def patch(
     patches = sites_of(model, sites)
     made = study(
         model, clean, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,
-        position=position, quantity=quantity,
+        position=position, quantity=quantity, names=names_of(patches) if values == "clean" else (),
     )  # fmt: skip
     patched = patched_with(made, patches, values, texts, samples, batch, seed, progress)
     change = made.change(patched)
