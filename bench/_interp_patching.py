@@ -13,14 +13,14 @@ import torch
 from _interp_record import GPT2, TOKENS
 from torch import Tensor
 
-from cutaway.interp import patch_sweep
+from cutaway import interp
 from cutaway.models import Decoder, DecoderConfig, Model, save_model
 from cutaway.tokenizers import train_tokenizer
 
 CLOSE = 1e-4  # effects agree to this
 
 
-def patch_sweep_speed(quick: bool, runs: int) -> dict[str, Any]:
+def patch_sweep(quick: bool, runs: int) -> dict[str, Any]:
     """patch_sweep_vs_transformerlens: each head's z at all positions, one head a time, two texts with no token alike."""
     model = _random(3 if quick else 12)
     generator = torch.Generator().manual_seed(0)
@@ -30,7 +30,9 @@ def patch_sweep_speed(quick: bool, runs: int) -> dict[str, Any]:
     answers = [5, 9]
 
     def sweep() -> Tensor:
-        made = patch_sweep(model, clean, corrupt, what="heads", token=answers[0], minus=answers[1], normalise=False)
+        made = interp.patch_sweep(
+            model, clean, corrupt, what="heads", token=answers[0], minus=answers[1], normalise=False
+        )
         return made.change.flatten()
 
     peer = _peer(model, clean, corrupt, answers, runs)

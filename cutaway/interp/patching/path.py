@@ -9,7 +9,7 @@ Shapes: B rows of a batch, H heads, T tokens, R layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -108,7 +108,9 @@ def path_patching(
     senders = [site for site, leads in zip(cells.sites, reached, strict=True) if leads]
     total = torch.zeros(len(senders), dtype=torch.float64)
     for pair, rerun in zip(made.pairs, made.reruns, strict=True):
-        held = recording_of(pair.corrupt, "", _held(known, hold_mlps))
+        names = _held(known, hold_mlps)
+        recording = recording_of(pair.corrupt, "", names)
+        held = {name: recording[name] for name in names}
         values = pair.values(list(dict.fromkeys(site.name for site in senders))) if senders else {}
         size = batch or max(1, TOKENS // pair.corrupt.ids.shape[1])
         for start in range(0, len(senders), size):
@@ -148,7 +150,7 @@ def _held(known: Sequence[str], mlps: bool) -> list[str]:
 
 
 def _first_run(
-    pair: Pair, held: Recording, senders: Sequence[Site], values: dict[str, Tensor], receiver: str | None
+    pair: Pair, held: Mapping[str, Tensor], senders: Sequence[Site], values: dict[str, Tensor], receiver: str | None
 ) -> tuple[Tensor, Tensor]:
     """The output, and what the receiver reads, (B, …), with each row's sender at its clean value and the rest held."""
     own: dict[str, list[tuple[int, Site]]] = {}

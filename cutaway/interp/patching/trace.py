@@ -123,7 +123,9 @@ def causal_trace(
         corrupts.append(rerun.plain)
         total += patched_with(study, patches, "clean", batch=batch, progress=progress)
     assert study is not None
-    mean = Study(study.pairs, study.reruns, target, study.clean, torch.tensor([sum(corrupts) / samples]).double())
+    mean = Study(
+        study.pairs, study.reruns, target, study.clean, torch.tensor([sum(corrupts) / samples], dtype=torch.float64)
+    )
     patched = total / samples
     return sweep_of(
         mean, cells, mean.change(patched), mean.recovered(patched),
