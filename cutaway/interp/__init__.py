@@ -25,6 +25,16 @@ from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.look import Look, look
 from cutaway.interp.memory import predicted_bytes
 from cutaway.interp.probes import erase, interchange, probe
+from cutaway.interp.patching import (
+    Site,
+    ablate,
+    attribution_patching,
+    causal_trace,
+    circuit,
+    patch,
+    patch_sweep,
+    path_patching,
+)
 from cutaway.interp.receipt import Clock, Receipt
 from cutaway.interp.record import Recording, record, replace
 from cutaway.interp.results import (
@@ -44,6 +54,14 @@ from cutaway.interp.results import (
     Tree,
 )
 from cutaway.interp.spill import open_spill
+from cutaway.interp.steering import (
+    SteeringVector,
+    dose_response,
+    load_steering_vector,
+    rank_one_edit,
+    rome,
+    steering_vector,
+)
 from cutaway.interp.target import Target, target_of
 from cutaway.interp.text.surprisal import surprisal
 
@@ -70,11 +88,14 @@ __all__ = [
     "Receipt",
     "Recording",
     "Result",
+    "Site",
+    "SteeringVector",
     "Table",
     "Target",
     "Term",
     "TokenScores",
     "Tree",
+    "ablate",
     "attention",
     "attention_flow",
     "check",
@@ -84,25 +105,37 @@ __all__ = [
     "gradient_ledger",
     "head_detectors",
     "head_scores",
+    "attribution_patching",
+    "causal_trace",
+    "check",
+    "circuit",
+    "dose_response",
     "inputs_of",
     "interchange",
     "ledger",
     "lesson_from",
     "lesson_of",
+    "load_steering_vector",
     "logit_lens",
     "look",
     "loss_ledger",
     "open_spill",
     "ov_circuit",
+    "patch",
+    "patch_sweep",
+    "path_patching",
     "predicted_bytes",
     "probe",
     "qk_circuit",
+    "rank_one_edit",
     "record",
     "record_generation",
     "repeated_tokens",
     "replace",
     "rollout",
     "score_pairs",
+    "rome",
+    "steering_vector",
     "surprisal",
     "target_of",
     "training_tap",

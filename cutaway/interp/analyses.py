@@ -14,18 +14,34 @@ from cutaway.interp.ledger.numbers import ledger, score_pairs
 from cutaway.interp.ledger.training import loss_ledger
 from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.look import look
+from cutaway.interp.patching import (
+    ablate,
+    attribution_patching,
+    causal_trace,
+    circuit,
+    patch_sweep,
+    path_patching,
+)
 from cutaway.interp.results import Result
+from cutaway.interp.steering import dose_response
 from cutaway.interp.text.surprisal import surprisal
 from cutaway.models import Model
 
 # each is called as f(model, text, **options)
 ANALYSES: dict[str, Callable[..., Result]] = {
     "look": look,
+    "ablate": ablate,
     "attention": attention,
+    "attribution_patching": attribution_patching,
+    "causal_trace": causal_trace,
+    "circuit": circuit,
+    "dose_response": dose_response,
     "ledger": ledger,
     "logit_lens": logit_lens,
     "loss_ledger": loss_ledger,
     "score_pairs": score_pairs,
+    "patch_sweep": patch_sweep,
+    "path_patching": path_patching,
     "surprisal": surprisal,
 }
 

@@ -21,7 +21,7 @@ from cutaway.interp.inputs import Text
 from cutaway.interp.patching.pairs import Align
 from cutaway.interp.patching.patch import Study, patched_with, study
 from cutaway.interp.patching.site import Site, names_of
-from cutaway.interp.patching.sweep import Sweep, grid, one_length, shown_part, sweep_of
+from cutaway.interp.patching.sweep import Sweep, grid, one_length, shown_part, sweep_of, swept_names
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, record, replace
 from cutaway.interp.results import Table
@@ -44,7 +44,7 @@ class Attributed(Sweep):
 def attribution_patching(
     model: Model,
     clean: Recording | Text,
-    corrupt: Recording | Text = "",
+    corrupt: Recording | Text | None = None,
     *,
     what: str = "",
     layers: Sequence[int] | None = None,
@@ -91,7 +91,7 @@ def attribution_patching(
     )  # fmt: skip
     made = study(
         model, clean, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,
-        position=position, quantity=quantity,
+        position=position, quantity=quantity, names=swept_names(model, what, layers, stack),
     )  # fmt: skip
     cells = grid(model, made.pairs[0].corrupt, what, layers=layers, stack=stack)
     one_length(made, cells)

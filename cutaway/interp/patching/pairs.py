@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.interp.inputs import Inputs, Text, inputs_of
-from cutaway.interp.patching.rerun import SAME
+from cutaway.interp.patching.rerun import SAME, beginnings
 from cutaway.interp.patching.site import token_axis
 from cutaway.interp.record import Recording, record, recording_of
 from cutaway.models import Encoder, Model, Recurrent
@@ -123,6 +123,7 @@ def pairs_of(
     source: Source | Sequence[str] | None = None,
     corrupt_source: Source | Sequence[str] | None = None,
     align: Align = "refuse",
+    names: Sequence[str] = (),
 ) -> list[Pair]:
     """Each clean text with its corrupt one.
 
@@ -135,6 +136,7 @@ def pairs_of(
         align: what to do about texts of unequal length: "refuse" them; by "token", those of the common beginning and
             of the common end stand for each other, and nothing is put into the others; or "pad" the shorter one before
             its first token (behind its last where the model is recurrent), so that they end (begin) together.
+        names: of activations that will be taken from the clean run.
 
     Raises:
         ConfigError: an unknown way to align.
@@ -142,10 +144,19 @@ def pairs_of(
     """
     if align not in ("refuse", "token", "pad"):
         raise ConfigError(unknown("alignment", str(align), ["refuse", "token", "pad"]))
+    begin = beginnings(model)
     if isinstance(clean, Recording) or isinstance(corrupt, Recording):
-        first = clean if isinstance(clean, Recording) else _run(model, inputs_of(model, clean, source))
+        first = (
+            clean
+            if isinstance(clean, Recording)
+            else _run(model, inputs_of(model, clean, cast("Source | None", source)), names)
+        )
         own = source if corrupt_source is None else corrupt_source
-        second = corrupt if isinstance(corrupt, Recording) else _run(model, inputs_of(model, corrupt, own))
+        second = (
+            corrupt
+            if isinstance(corrupt, Recording)
+            else _run(model, inputs_of(model, corrupt, cast("Source | None", own)), begin)
+        )
         return [_pair(first, second, align)]
     cleans, corrupts = (
         _rows(model, clean, source),
@@ -157,7 +168,7 @@ def pairs_of(
     for one, other in zip(cleans, corrupts, strict=True):
         if align == "pad" and one.ids.shape[1] != other.ids.shape[1]:
             one, other = _padded(model, one, other)
-        pairs.append(_pair(_run(model, one), _run(model, other), align))
+        pairs.append(_pair(_run(model, one, names), _run(model, other, begin), align))
     return pairs
 
 
@@ -173,11 +184,11 @@ def _rows(model: Model, text: Text, source: Source | Sequence[str] | None) -> li
     )
     if len(sources) != len(texts):
         raise InputError(f"{len(texts)} texts with {len(sources)} sources were given; give one source for each text")
-    return [inputs_of(model, one, read) for one, read in zip(texts, sources, strict=True)]
+    return [inputs_of(model, one, cast("Source | None", read)) for one, read in zip(texts, sources, strict=True)]
 
 
-def _run(model: Model, inputs: Inputs) -> Recording:
-    return record(model, inputs, [model.network.tap_names()[-1]])
+def _run(model: Model, inputs: Inputs, names: Sequence[str]) -> Recording:
+    return record(model, inputs, list(dict.fromkeys([*names, model.network.tap_names()[-1]])))
 
 
 def _padded(model: Model, one: Inputs, other: Inputs) -> tuple[Inputs, Inputs]:

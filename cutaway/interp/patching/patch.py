@@ -86,8 +86,8 @@ class Study:
         way = self.clean.mean() - self.corrupt.mean()
         if float(way.abs()) <= 1e-9 * max(1.0, float(self.clean.abs().mean())):
             raise InputError(
-                f"the {self.target.what} is the same in the clean and the corrupt run ({float(self.clean.mean()):.6g}), "
-                "so there is nothing to recover; give other texts, another token, or normalise=False"
+                f"the {self.target.what} is {float(self.clean.mean()):.6g} in the clean and in the corrupt run, so "
+                "there is nothing to recover; give other texts, another token, or normalise=False"
             )
         return self.change(patched) / way
 
@@ -105,7 +105,7 @@ class Study:
 def study(
     model: Model,
     clean: Recording | Text,
-    corrupt: Recording | Text,
+    corrupt: Recording | Text | None,
     *,
     source: Source | Sequence[str] | None = None,
     corrupt_source: Source | Sequence[str] | None = None,
@@ -114,9 +114,15 @@ def study(
     minus: str | int | None = None,
     position: int = -1,
     quantity: Quantity = "logit",
+    names: Sequence[str] = (),
 ) -> Study:
-    """Run what is compared, and settle the target: the clean run's likeliest answer unless another is named."""
-    pairs = pairs_of(model, clean, corrupt, source=source, corrupt_source=corrupt_source, align=align)
+    """Run what is compared, and settle the target: the clean run's likeliest answer unless another is named.
+
+    Raises:
+        ConfigError: there is nothing to compare with.
+    """
+    other = clean if corrupt is None else corrupt
+    pairs = pairs_of(model, clean, other, source=source, corrupt_source=corrupt_source, align=align, names=names)
     first = pairs[0].clean
     chosen = target_of(
         model,
@@ -127,6 +133,11 @@ def study(
         quantity=quantity,
         output=first.logits,
     )
+    if corrupt is None and corrupt_source is None:
+        raise ConfigError(
+            "patching compares two runs: give corrupt=, a text of as many tokens that differs in what is asked about "
+            "(or of an encoder–decoder corrupt_source=)"
+        )
     cleans = torch.tensor([asked(pair.clean, chosen) for pair in pairs], dtype=torch.float64)
     reruns = [Rerun(pair.corrupt, chosen) for pair in pairs]
     corrupts = torch.tensor([rerun.plain for rerun in reruns], dtype=torch.float64)
@@ -163,7 +174,7 @@ def run_patches(
 def patch(
     model: Model,
     clean: Recording | Text,
-    corrupt: Recording | Text = "",
+    corrupt: Recording | Text | None = None,
     sites: Sites = "layers.*.resid_pre",
     *,
     source: Source | Sequence[str] | None = None,
@@ -221,7 +232,7 @@ def patch(
     patches = sites_of(model, sites)
     made = study(
         model, clean, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,
-        position=position, quantity=quantity,
+        position=position, quantity=quantity, names=names_of(patches) if values == "clean" else (),
     )  # fmt: skip
     patched = patched_with(made, patches, values, texts, samples, batch, seed, progress)
     change = made.change(patched)

@@ -9,7 +9,7 @@ Shapes: B rows of a batch, H heads, T tokens, R layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -36,7 +36,7 @@ HELD = ("attn.z", "cross_attn.z", "mlp_out")  # what parts say to each other, be
 def path_patching(
     model: Model,
     clean: Recording | Text,
-    corrupt: Text = "",
+    corrupt: Text | None = None,
     *,
     receiver: str = "logits",
     head: int | None = None,
@@ -88,6 +88,10 @@ def path_patching(
     )  # fmt: skip
     if isinstance(model.network, Recurrent):
         raise ConfigError("a recurrent model's parts speak through one state, so there are no paths to patch")
+    if head is not None and receiver == "logits":
+        raise ConfigError(
+            f"the logits have no heads, but head {head} was given; name a receiver such as layers.1.attn.q"
+        )
     known = [name for name in model.network.tap_names() if name.startswith("layers.")]
     ends = receiver == "logits"
     if not ends and receiver not in known:
@@ -104,7 +108,9 @@ def path_patching(
     senders = [site for site, leads in zip(cells.sites, reached, strict=True) if leads]
     total = torch.zeros(len(senders), dtype=torch.float64)
     for pair, rerun in zip(made.pairs, made.reruns, strict=True):
-        held = recording_of(pair.corrupt, "", _held(known, hold_mlps))
+        names = _held(known, hold_mlps)
+        recording = recording_of(pair.corrupt, "", names)
+        held = {name: recording[name] for name in names}
         values = pair.values(list(dict.fromkeys(site.name for site in senders))) if senders else {}
         size = batch or max(1, TOKENS // pair.corrupt.ids.shape[1])
         for start in range(0, len(senders), size):
@@ -144,7 +150,7 @@ def _held(known: Sequence[str], mlps: bool) -> list[str]:
 
 
 def _first_run(
-    pair: Pair, held: Recording, senders: Sequence[Site], values: dict[str, Tensor], receiver: str | None
+    pair: Pair, held: Mapping[str, Tensor], senders: Sequence[Site], values: dict[str, Tensor], receiver: str | None
 ) -> tuple[Tensor, Tensor]:
     """The output, and what the receiver reads, (B, …), with each row's sender at its clean value and the rest held."""
     own: dict[str, list[tuple[int, Site]]] = {}

@@ -10,7 +10,7 @@ Shapes: B rows of a batch, H heads, T tokens, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,12 +21,13 @@ from torch import Tensor
 from cutaway.errors import ConfigError, NonFinite
 from cutaway.interp.inputs import Inputs, evaluating, forward
 from cutaway.interp.patching.site import Place, Site, layers_of, place_of, token_axis
-from cutaway.interp.record import Edit, Edits, Recording, recording_of
+from cutaway.interp.record import Edit, Recording, recording_of
 from cutaway.interp.target import Target
 from cutaway.models import ActiveTap, Decoder, Encoder, Model, Recurrent, Seq2Seq
 from cutaway.models.cache import Prefix
 from cutaway.progress import OnProgress, Progress
 
+KNOWN = ("attn.k", "attn.v", "attn.z")
 SAME = 2**62  # since when: never, the values are the same
 TOKENS = 1024  # in a batch: matrices large enough to be fast, activations small enough to stay near
 
@@ -47,6 +48,26 @@ class Put:
 
 
 Patch = Sequence[Put]  # what is put in together, in one run
+
+
+def beginnings(model: Model) -> list[str]:
+    """What a run has to hold so that patched runs can begin at any layer."""
+    network = model.network
+    if isinstance(network, Recurrent):
+        names = ["embed", *(f"layers.{i}.hidden" for i in range(network.config.layers))]
+    elif isinstance(network, Decoder):
+        names = [f"layers.{i}.{part}" for i in range(network.config.layers) for part in ("resid_pre", *KNOWN)]
+    else:
+        names = [name for name in network.tap_names() if name.endswith("resid_pre")]
+    if isinstance(network, Seq2Seq):
+        names.append(_heard(network))
+    return [*names, network.tap_names()[-1]]
+
+
+def _heard(network: Seq2Seq) -> str:
+    """What the decoder reads of the encoder."""
+    before = network.config.norm_place == "before"
+    return f"encoder.{'final_norm' if before else f'layers.{network.config.encoder_layers - 1}.resid_post'}"
 
 
 class Rerun:
@@ -146,9 +167,7 @@ class Rerun:
                 names += [f"layers.{start.layer}.attn.z"] if start.rest else []
                 names += [f"layers.{i}.attn.{part}" for i in range(network.config.layers) for part in "kv"]
             if isinstance(network, Seq2Seq):
-                before = network.config.norm_place == "before"
-                last = "final_norm" if before else f"layers.{network.config.encoder_layers - 1}.resid_post"
-                names += ["layers.0.resid_pre", f"encoder.{last}"]
+                names += ["layers.0.resid_pre", _heard(network)]
         return list(dict.fromkeys(names))
 
     def _stream(self, start: Place) -> str:
@@ -183,7 +202,7 @@ class Rerun:
     def _first(self, start: Place, patch: Patch) -> int:
         """The first token that has to be computed."""
         network = self.model.network
-        if self.at is None or not self._cuts(network) or not 0 <= start.layer or _behind(patch):
+        if self.at is None or not self._cuts(network) or not start.layer >= 0 or _behind(patch):
             return 0
         return min(self._since(patch), self.at)
 
@@ -221,9 +240,7 @@ class Rerun:
             states = network.encode_on(start.layer, x, mask=heard, tap=tap)
             start, x = Place(False, 0, ""), self.base["layers.0.resid_pre"].expand(rows, -1, -1)
         else:
-            before = network.config.norm_place == "before"
-            last = "final_norm" if before else f"layers.{network.config.encoder_layers - 1}.resid_post"
-            states = self.base[f"encoder.{last}"].expand(rows, -1, -1)
+            states = self.base[_heard(network)].expand(rows, -1, -1)
         x = network.resume(start.layer, x, states=states, mask=mask, source_mask=heard, tap=tap)
         return self._read(x, None, tap)
 

@@ -17,7 +17,7 @@ from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.interp.inputs import Text
 from cutaway.interp.patching.pairs import Align
 from cutaway.interp.patching.patch import VALUES, Study, Values, patched_with, study
-from cutaway.interp.patching.site import Site, heads_at, layers_of
+from cutaway.interp.patching.site import Site, heads_at, layers_of, place_of
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording
 from cutaway.interp.results import Matrix
@@ -97,13 +97,42 @@ def grid(
         ConfigError: a part that is not known, or that the model does not have.
         InputError: a layer that is not there.
     """
+    names = swept_names(model, what, layers, stack)
+    what = shown_part(model, what)
+    axis = PARTS[what][1]
+    encodes = names[0].startswith("encoder.")
+    tokens = like.source_tokens if encodes else like.tokens
+    if axis == "position":
+        columns = [f"{i} {token}" for i, token in enumerate(tokens)]
+    else:
+        columns = [
+            str(i) for i in range(heads_at(model, names[0]) if axis == "head" else _neurons(model, what, encodes))
+        ]
+    rows = [f"{'encoder ' * encodes}layer {place_of(model, name).layer}" for name in names]
+    options: list[dict[str, Any]] = [{}]
+    if what == "head positions":
+        options = [{"head": head} for head in range(heads_at(model, names[0]))]
+        rows = [f"{row} head {option['head']}" for row in rows for option in options]
+    sites = [Site(name, **option, **{axis: i}) for name in names for option in options for i in range(len(columns))]
+    return Grid(rows, columns, axis, sites)
+
+
+def swept_names(
+    model: Model, what: str = "", layers: Sequence[int] | None = None, stack: Literal["decoder", "encoder"] = "decoder"
+) -> list[str]:
+    """The activations of a sweep, one of each layer.
+
+    Raises:
+        ConfigError: as in `grid`.
+        InputError: as in `grid`.
+    """
     what = shown_part(model, what)
     if what not in PARTS:
         raise ConfigError(unknown("part", what, PARTS))
     if stack not in ("decoder", "encoder"):
         raise ConfigError(unknown("stack", str(stack), ["decoder", "encoder"]))
     encodes = stack == "encoder" and isinstance(model.network, Seq2Seq)
-    part, axis = PARTS[what]
+    part = PARTS[what][0]
     count, known = layers_of(model, encodes=encodes), model.network.tap_names()
     prefix = "encoder." * encodes
     chosen = [i for i in range(count) if f"{prefix}layers.{i}.{part}" in known]
@@ -116,21 +145,7 @@ def grid(
         if without := [i for i in layers if i not in chosen]:
             raise ConfigError(f"layer {without[0]} has no {part}, but experts in its place")
         chosen = list(layers)
-    names = [f"{prefix}layers.{i}.{part}" for i in chosen]
-    tokens = like.source_tokens if encodes else like.tokens
-    if axis == "position":
-        columns = [f"{i} {token}" for i, token in enumerate(tokens)]
-    else:
-        columns = [
-            str(i) for i in range(heads_at(model, names[0]) if axis == "head" else _neurons(model, what, encodes))
-        ]
-    rows = [f"{'encoder ' * encodes}layer {i}" for i in chosen]
-    options: list[dict[str, Any]] = [{}]
-    if what == "head positions":
-        options = [{"head": head} for head in range(heads_at(model, names[0]))]
-        rows = [f"{row} head {option['head']}" for row in rows for option in options]
-    sites = [Site(name, **option, **{axis: i}) for name in names for option in options for i in range(len(columns))]
-    return Grid(rows, columns, axis, sites)
+    return [f"{prefix}layers.{i}.{part}" for i in chosen]
 
 
 def _neurons(model: Model, what: str, encodes: bool) -> int:
@@ -143,7 +158,7 @@ def _neurons(model: Model, what: str, encodes: bool) -> int:
 def patch_sweep(
     model: Model,
     clean: Recording | Text,
-    corrupt: Recording | Text = "",
+    corrupt: Recording | Text | None = None,
     *,
     what: str = "",
     layers: Sequence[int] | None = None,
@@ -192,14 +207,15 @@ def patch_sweep(
     )  # fmt: skip
     made = study(
         model, clean, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,
-        position=position, quantity=quantity,
+        position=position, quantity=quantity, names=swept_names(model, what, layers, stack),
     )  # fmt: skip
     cells = grid(model, made.pairs[0].corrupt, what, layers=layers, stack=stack)
     one_length(made, cells)
     change = made.change(patched_with(made, [(site,) for site in cells.sites], "clean", batch=batch, progress=progress))
     shown = made.recovered(change + made.corrupt.mean()) if normalise else change
+    said = f"{made.target.what}: {shown_part(model, what)} of the clean run put into the corrupt one"
     return sweep_of(
-        made, cells, change, shown, f"{made.target.what}: {shown_part(model, what)} of the clean run put into the corrupt one",
+        made, cells, change, shown, said,
         "recovered" if normalise else made.target.quantity, clock, clean=float(made.clean.mean()),
     )  # fmt: skip
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.interp.inputs import Text, inputs_of
-from cutaway.interp.patching.patch import Study, patched_with
 from cutaway.interp.patching.pairs import Pair
+from cutaway.interp.patching.patch import Study, patched_with
 from cutaway.interp.patching.rerun import Rerun, asked
 from cutaway.interp.patching.site import Site
 from cutaway.interp.patching.sweep import Sweep, grid, sweep_of
@@ -95,9 +95,6 @@ def causal_trace(
     embed = "encoder.embed" if reads else "embed"
     last = model.network.tap_names()[-1]
     clean = record(model, inputs, list(dict.fromkeys([embed, last])))
-    ids = clean.inputs.source if reads else clean.ids
-    assert ids is not None
-    first, behind = span_of(model, ids[0], subject)
     # a head that makes no probabilities has only its own number
     head = getattr(model.config, "head", "causal_lm")
     if quantity == "prob" and head in ("none", "embedding", "replaced_token"):
@@ -105,6 +102,9 @@ def causal_trace(
     target = target_of(
         model, inputs, token=token, minus=minus, position=position, quantity=quantity, output=clean.logits
     )
+    ids = clean.inputs.source if reads else clean.ids
+    assert ids is not None
+    first, behind = span_of(model, ids[0], subject)
     cells = grid(model, clean, what, stack="encoder" if reads else "decoder")
     patches = [_window(model, site, window) for site in cells.sites]
     generator = torch.Generator().manual_seed(seed)
@@ -123,7 +123,9 @@ def causal_trace(
         corrupts.append(rerun.plain)
         total += patched_with(study, patches, "clean", batch=batch, progress=progress)
     assert study is not None
-    mean = Study(study.pairs, study.reruns, target, study.clean, torch.tensor([sum(corrupts) / samples]).double())
+    mean = Study(
+        study.pairs, study.reruns, target, study.clean, torch.tensor([sum(corrupts) / samples], dtype=torch.float64)
+    )
     patched = total / samples
     return sweep_of(
         mean, cells, mean.change(patched), mean.recovered(patched),
@@ -161,6 +163,7 @@ def span_of(model: Model, ids: Tensor, subject: str | tuple[int, int] | Sequence
 
     Raises:
         InputError: the text does not hold it.
+        ConfigError: none was given.
     """
     length = len(ids)
     if not isinstance(subject, str):
@@ -169,7 +172,7 @@ def span_of(model: Model, ids: Tensor, subject: str | tuple[int, int] | Sequence
         return int(subject[0]), int(subject[1])
     numbers = ids.tolist()
     if not subject.strip():
-        raise InputError("no subject was given: name the words of the text that noise is put on")
+        raise ConfigError("no subject was given: name with subject= the words of the text that noise is put on")
     for size in range(1, length + 1):  # the shortest that holds it, and of these the first
         for first in range(length - size + 1):
             if subject.strip() in model.tokenizer.decode(numbers[first : first + size]):
