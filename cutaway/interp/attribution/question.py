@@ -8,7 +8,6 @@ Shapes: B copies of one text, N places (the tokens or frames of the source, then
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from cutaway.errors import ConfigError, InputError, NonFinite, unknown
 from cutaway.interp.attribution.spans import GRAINS, Grain, groups
+from cutaway.interp.frozen import TOKENS_AT_ONCE, frozen
 from cutaway.interp.inputs import Inputs, Text, forward, inputs_of
 from cutaway.interp.receipt import Receipt
 from cutaway.interp.record import Edit, Edits, Recording, first_broken
@@ -30,7 +30,6 @@ from cutaway.models.model import Source
 
 Baseline: TypeAlias = Literal["mean", "zero", "pad", "mask"]
 BASELINES = ("mean", "zero", "pad", "mask")
-TOKENS_AT_ONCE = 1024  # in one pass: its tensors stay in the processor's cache, and products are large enough
 
 
 @dataclass(frozen=True)
@@ -347,20 +346,6 @@ def question_of(
     inputs = (model.inputs if isinstance(model, Recording) else inputs_of(run, text, source)).rows(0, 1)
     target = target_of(run, inputs, token=token, minus=minus, position=position, quantity=quantity)
     return Question(frozen(run), inputs, target, model.edits if isinstance(model, Recording) else {})
-
-
-def frozen(model: Model) -> Model:
-    """The same model in the same memory, without gradients of its weights and without dropout."""
-    shared: dict[int, object] = {}
-    for parameter in model.network.parameters():
-        shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
-    for buffer in model.network.buffers():
-        shared[id(buffer)] = buffer
-    for module in model.network.modules():
-        if (blocks := module.__dict__.get("blocks")) is not None:  # of weights that are kept quantised
-            shared[id(blocks)] = blocks
-    network = copy.deepcopy(model.network, shared).eval()
-    return Model(network, model.tokenizer, model.source, model.origin, model.mel, model.generation)
 
 
 def answer(

@@ -16,7 +16,7 @@ from cutaway.interp.attribution import (
     occlusion,
     shapley,
 )
-from cutaway.interp.attribution.question import frozen
+from cutaway.interp.frozen import frozen
 from cutaway.interp.target import target_of
 from cutaway.models import Model, Recurrent, Seq2Seq
 from tests.interp.every_kind import CHINESE, KINDS, SOURCE, TEXT, given, made
