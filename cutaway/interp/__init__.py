@@ -13,13 +13,31 @@ from cutaway.interp.attention import (
     rollout,
     value_weighted,
 )
+from cutaway.interp.attribution import (
+    attention_x_gradient,
+    faithfulness,
+    gradient_x_input,
+    integrate,
+    integrated_gradients,
+    occlusion,
+    shapley,
+    shapley_values,
+)
 from cutaway.interp.check import check
 from cutaway.interp.claims import Claim, Claims
 from cutaway.interp.during import GenerationRecording, record_generation, training_tap
 from cutaway.interp.inputs import Inputs, inputs_of
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
 from cutaway.interp.ledger.numbers import ledger, score_pairs
-from cutaway.interp.lenses.logit import logit_lens
+from cutaway.interp.lenses import (
+    fit_jacobian_lens,
+    jacobian_lens,
+    lens_distance,
+    load_lens,
+    logit_lens,
+    train_tuned_lens,
+    tuned_lens,
+)
 from cutaway.interp.look import Look, look
 from cutaway.interp.memory import predicted_bytes
 from cutaway.interp.probes import erase, interchange, probe
@@ -74,17 +92,27 @@ __all__ = [
     "Tree",
     "attention",
     "attention_flow",
+    "attention_x_gradient",
     "check",
     "composition_scores",
     "copying_scores",
     "erase",
+    "faithfulness",
+    "fit_jacobian_lens",
+    "gradient_x_input",
     "head_detectors",
     "head_scores",
     "inputs_of",
+    "integrate",
+    "integrated_gradients",
     "interchange",
+    "jacobian_lens",
     "ledger",
+    "lens_distance",
+    "load_lens",
     "logit_lens",
     "look",
+    "occlusion",
     "open_spill",
     "ov_circuit",
     "predicted_bytes",
@@ -96,8 +124,12 @@ __all__ = [
     "replace",
     "rollout",
     "score_pairs",
+    "shapley",
+    "shapley_values",
     "surprisal",
     "target_of",
+    "train_tuned_lens",
     "training_tap",
+    "tuned_lens",
     "value_weighted",
 ]

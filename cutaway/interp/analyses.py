@@ -10,8 +10,16 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cutaway.errors import ConfigError, unknown
 from cutaway.interp.attention.patterns import attention
+from cutaway.interp.attribution import (
+    attention_x_gradient,
+    faithfulness,
+    gradient_x_input,
+    integrated_gradients,
+    occlusion,
+    shapley,
+)
 from cutaway.interp.ledger.numbers import ledger
-from cutaway.interp.lenses.logit import logit_lens
+from cutaway.interp.lenses import jacobian_lens, logit_lens, tuned_lens
 from cutaway.interp.look import look
 from cutaway.interp.results import Result
 from cutaway.interp.text.surprisal import surprisal
@@ -21,8 +29,16 @@ from cutaway.models import Model
 ANALYSES: dict[str, Callable[..., Result]] = {
     "look": look,
     "attention": attention,
+    "attention_x_gradient": attention_x_gradient,
+    "faithfulness": faithfulness,
+    "gradient_x_input": gradient_x_input,
+    "integrated_gradients": integrated_gradients,
+    "jacobian_lens": jacobian_lens,
     "ledger": ledger,
     "logit_lens": logit_lens,
+    "occlusion": occlusion,
+    "shapley": shapley,
+    "tuned_lens": tuned_lens,
     "surprisal": surprisal,
 }
 

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from cutaway.errors import ConfigError, InputError, NonFinite, unknown
 from cutaway.interp.attribution.spans import GRAINS, Grain, groups
+from cutaway.interp.claims import Claims
 from cutaway.interp.frozen import TOKENS_AT_ONCE, frozen
 from cutaway.interp.inputs import Inputs, Text, forward, inputs_of
 from cutaway.interp.receipt import Receipt
-from cutaway.interp.record import Edit, Edits, Recording, first_broken
+from cutaway.interp.record import Edit, Edits, Recording, first_broken, recording_of
 from cutaway.interp.results import TokenScores
+from cutaway.interp.suggest import of_saliency
 from cutaway.interp.target import Quantity, Target, target_of
 from cutaway.models import ActiveTap, Model, Recurrent, Seq2Seq
 from cutaway.models.model import Source
@@ -321,7 +323,18 @@ class Question:
             places=[places for _, _, places in units],
             errors=errors,
             by_token=by_token,
+            claims=None if self.edits else lambda: self._claims(units, scores),
         )
+
+    def _claims(self, units: list[tuple[str, str, list[int]]], scores: list[float]) -> Claims:
+        """That without a part of the text the number falls by its score, for `check`."""
+        parts = []
+        for (side, label, places), score in zip(units, scores, strict=True):
+            first = sum(self.counts[:-1]) if side == "text" else 0
+            if self.ids(side) is not None and all(bool(self.free[place]) for place in places):
+                at = [place - first for place in places]
+                parts.append((label, "target" if side == "text" else side, at, score))
+        return of_saliency(recording_of(self.model, self.inputs, ["embed"]), self.target, parts)
 
 
 UNITS = {"logit": "logits", "logprob": "nats", "prob": "probability"}

@@ -9,7 +9,7 @@ import torch
 
 from cutaway.errors import ConfigError, unknown
 from cutaway.interp.inputs import Text
-from cutaway.interp.lenses.stream import cells, layer_names, one_text, places, reader
+from cutaway.interp.lenses.stream import cells, claims_of, layer_names, one_text, places, reader
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, recording_of
 from cutaway.interp.results import Lens
@@ -52,10 +52,10 @@ def logit_lens(
     shown = model if isinstance(model, Recording) else text
     clock = Clock(run, "logit_lens", shown, source=source, top=top, part=None if part == "stream" else part)
     recording = one_text(model, text, source, top, "the logit lens")
-    names, read = layer_names(run), places(run)
+    names, read, claims = layer_names(run), places(run), claims_of(recording, lambda _, x: network.read_out(x))
     if part != "stream":
-        names, read = names[1:], [f"layers.{i}.{part}" for i in range(run.config.layers)]
+        claims, names, read = None, names[1:], [f"layers.{i}.{part}" for i in range(run.config.layers)]
         recording = recording_of(recording, text, read)
     rows = [cells(run, network.read_out(recording[place])[0], top) for place in read]
     receipt = clock.receipt(difference=recording.receipt.difference, bytes=recording.receipt.bytes)
-    return Lens(recording.tokens, names, rows, receipt=receipt)
+    return Lens(recording.tokens, names, rows, receipt=receipt, claims=claims if not recording.edits else None)

@@ -8,16 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError
+from cutaway.interp.claims import Claims
 from cutaway.interp.inputs import Inputs, Text, inputs_of
 from cutaway.interp.record import Recording, recording_of
 from cutaway.interp.results import LensCell
+from cutaway.interp.suggest import of_lens
+from cutaway.interp.target import target_of
 from cutaway.models import Decoder, Encoder, Model, Recurrent, Seq2Seq
 from cutaway.models.config import config_to_dict
 from cutaway.models.model import Source
@@ -109,6 +112,24 @@ def one_text(model: Recording | Model, text: Text, source: Source | None, top: i
         raise InputError(f"top must be at least 1, but {top} was given")
     run = model.model if isinstance(model, Recording) else model
     return recording_of(model, text, places(run), source=source, first=True)
+
+
+def claims_of(recording: Recording, read: Callable[[int, Tensor], Tensor]) -> Callable[[], Claims]:
+    """What a lens suggests, for `check`: that a layer does to the likeliest answer what the lens shows.
+
+    Args:
+        recording: of the stream at every place.
+        read: from the number of a place and its stream to logits.
+    """
+
+    @torch.no_grad()
+    def claims() -> Claims:
+        run, inputs = recording.model, recording.inputs.rows(0, 1)
+        target = target_of(run, inputs, output=recording.logits[:1])
+        said = [float(target(read(i, recording[place][:1]), inputs)[0]) for i, place in enumerate(places(run))]
+        return of_lens(recording, target, said)
+
+    return claims
 
 
 def fingerprint(model: Model) -> str:

@@ -24,7 +24,7 @@ from torch import Tensor
 from cutaway.errors import ConfigError, DamagedFile, NonFinite
 from cutaway.files import write_atomic
 from cutaway.interp.inputs import Text
-from cutaway.interp.lenses.stream import cells, fingerprint, layer_names, one_text, places, reader, streams
+from cutaway.interp.lenses.stream import cells, claims_of, fingerprint, layer_names, one_text, places, reader, streams
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording
 from cutaway.interp.results import Curve, Lens
@@ -144,12 +144,14 @@ def read_lens(
     elif not isinstance(lens, Translators):
         lens = load_lens(lens)
     lens.check(run)
+    used = lens
     recording = one_text(model, text, source, top, "a lens")
     rows = [
         cells(run, network.read_out(lens(recording[place], number))[0], top) for number, place in enumerate(places(run))
     ]
     receipt = clock.receipt(difference=recording.receipt.difference, bytes=recording.receipt.bytes)
-    return Lens(recording.tokens, layer_names(run), rows, receipt=receipt)
+    claims = None if recording.edits else claims_of(recording, lambda i, x: network.read_out(used(x, i)))
+    return Lens(recording.tokens, layer_names(run), rows, receipt=receipt, claims=claims)
 
 
 @dataclass(frozen=True)
