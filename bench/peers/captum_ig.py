@@ -3,8 +3,8 @@
     python captum_ig.py FOLDER IDS.json TOKEN STEPS RUNS THREADS
 
 Run by `bench/_interp_attribution.py`. FOLDER holds the weights as transformers reads them, IDS.json a list of ids. The
-number explained is the logit of TOKEN at the last position, the baseline a zero vector for every token. Captum is run as
-its documentation shows, and then with what a user who knows both libraries may add: transformers told to compute the
+number explained is the logit of TOKEN at the last position, the baseline a zero vector for every token. Captum is run
+as its documentation shows, and then with what a user who knows both libraries may add: transformers told to compute the
 last position's logits only, and captum a few steps at a time. Prints one JSON object: of each way the seconds of each
 run, the completeness gap, and the score of each token.
 """

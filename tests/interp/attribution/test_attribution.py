@@ -17,6 +17,7 @@ from cutaway.interp.attribution import (
     shapley,
 )
 from cutaway.interp.frozen import frozen
+from cutaway.interp.inputs import Side
 from cutaway.interp.target import target_of
 from cutaway.models import Model, Recurrent, Seq2Seq
 from tests.interp.every_kind import CHINESE, KINDS, SOURCE, TEXT, given, made
@@ -155,7 +156,7 @@ def test_words_and_sentences_are_sums_of_tokens(model: Model):
 
 @pytest.mark.parametrize("method", [gradient_x_input, integrated_gradients, occlusion, shapley, attention_x_gradient])
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_padding_changes_nothing(model: Model, method: Any, side: Any):
+def test_padding_changes_nothing(model: Model, method: Any, side: Side):
     """A13: a text alone, and in a batch beside a longer one (inseq's issue 110)."""
     if isinstance(model.network, Recurrent) and (side == "left" or method is attention_x_gradient):
         return  # it takes no padding on the left, and has no attention
@@ -163,7 +164,7 @@ def test_padding_changes_nothing(model: Model, method: Any, side: Any):
     pairs: dict[str, Any] = {} if not read else {"source": [SOURCE, SOURCE + " and on"]}
     if read and model.mel is not None:
         pairs = {"source": read["source"]}  # sound has no padding
-    batch = inputs_of(model, [TEXT, TEXT + " and more"], **pairs, pad=side)
+    batch = inputs_of(model, [TEXT, TEXT + " and more"], pairs.get("source"), pad=side)
     assert batch.mask is not None
     options = QUICK[method] | {"token": 1}
     alone, beside = method(model, TEXT, **read, **options), method(model, batch, **options)
@@ -189,7 +190,7 @@ def test_deleting_many_at_once_is_deleting_one_by_one():
             first = found.parts.count("source")
             for place in (3, 9):
                 left = torch.cat((inputs.ids[:, :place], inputs.ids[:, place + 1 :]), dim=1)
-                shorter = inputs_of(model, left, **({"source": inputs.source} if inputs.source is not None else {}))
+                shorter = inputs_of(model, left, inputs.source)
                 wanted = whole - float(target_of(model, shorter, token=1)(_output(model, shorter), shorter))
                 assert found.scores[first + place] == pytest.approx(wanted, abs=1e-9), kind
 
@@ -331,7 +332,7 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="nothing would be left"):
         occlusion(model, "a", replace="delete")
     with pytest.raises(InputError, match="nothing but special tokens"):
-        occlusion(model, [model.tokenizer.end_of_text] * 2)
+        occlusion(model, [next(iter(model.tokenizer.special.values()))] * 2)
     with pytest.raises(ConfigError, match="the baseline pad is a token, but this model listens"):
         integrated_gradients(made("whisper"), TEXT, **given(made("whisper")), baseline="pad")
     with torch.no_grad():

@@ -3,6 +3,11 @@
 The control is a copy that was not trained: its layers say nothing of the next token, whatever the lens.
 """
 
+import argparse
+import statistics
+import textwrap
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,16 +22,8 @@ LENGTH, LAYERS = 48, 4
 
 
 def text() -> str:
-    """English prose that Python brings along."""
-    import argparse
-    import statistics
-    import textwrap
-    import typing
-
-    return "\n".join(
-        str(module.__doc__) + open(str(module.__file__), encoding="utf-8").read()
-        for module in (argparse, statistics, textwrap, typing)
-    )
+    """Python and English prose that Python brings along."""
+    return "\n".join(Path(str(module.__file__)).read_text("utf-8") for module in (argparse, statistics, textwrap))
 
 
 @pytest.mark.slow
@@ -64,14 +61,12 @@ def test_distance_falls_with_depth_and_training_the_lens_pays(seed: int):
         lens = train_tuned_lens(model, fitted, steps=300, batch=256, seed=seed)
         lenses = {"tuned": lens, "jacobian": fit_jacobian_lens(model, fitted[:20], targets="same", seed=seed)}
         found[name] = lens_distance(model, held_out, lenses)
-        print(name, {k: [round(x or 0, 3) for x in v] for k, v in found[name].lines.items()})
-        print(name, {k: [round(x, 3) for x in v] for k, v in found[name].loss.items()})
     logit, tuned = ([value or 0 for value in found["trained"].lines[lens]] for lens in ("logit", "tuned"))
-    assert all(after < before for before, after in zip(tuned[:-1], tuned[1:], strict=True))  # KL falls with depth
+    assert all(after < before for before, after in pairwise(tuned))  # KL falls with depth
     assert all(b <= a for a, b in zip(logit, tuned, strict=True))  # at every layer, on texts it has not seen
     assert tuned[0] < 0.7 * logit[0]
     assert tuned[-1] == logit[-1] == 0
     loss, untrained = (found[name].loss["tuned"] for name in ("trained", "control"))
     assert loss[0] - loss[-1] > 0.3  # depth helps to say what comes
-    assert abs(untrained[0] - untrained[-1]) < 0.5 * (loss[0] - loss[-1]) or untrained[-1] > untrained[0]
+    assert abs(untrained[0] - untrained[-1]) < 0.1  # without training it does not
     assert min(untrained) > loss[0] + 0.5
