@@ -1,12 +1,12 @@
-"""The peer: captum's IntegratedGradients over the embeddings of transformers' GPT-2. Run by `bench/_interp_attribution.py`.
+"""The peer: captum's IntegratedGradients over the embeddings of transformers' GPT-2.
 
     python captum_ig.py FOLDER IDS.json TOKEN STEPS RUNS THREADS
 
-FOLDER holds the weights as transformers reads them, IDS.json a list of ids. The number explained is the logit of TOKEN
-at the last position, the baseline a zero vector for every token. Captum is run as its documentation shows, and then
-with what a user who knows both libraries may add: transformers told to compute the last position's logits only, and
-captum a few steps at a time. Prints one JSON object: of each way the seconds of each run, the completeness gap, and
-the score of each token.
+Run by `bench/_interp_attribution.py`. FOLDER holds the weights as transformers reads them, IDS.json a list of ids. The
+number explained is the logit of TOKEN at the last position, the baseline a zero vector for every token. Captum is run
+as its documentation shows, and then with what a user who knows both libraries may add: transformers told to compute the
+last position's logits only, and captum a few steps at a time. Prints one JSON object: of each way the seconds of each
+run, the completeness gap, and the score of each token.
 """
 
 import json
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from captum.attr import IntegratedGradients
+from captum.attr import IntegratedGradients  # pyright: ignore[reportMissingImports]  # of the peer's environment
 from transformers import GPT2LMHeadModel
 
 BATCH = 8  # steps at a time, where captum is told
@@ -36,7 +36,7 @@ def main() -> None:
 
     found = {}
     for name, forward, batch in (("plain", everywhere, None), ("helped", last_only, BATCH)):
-        explain, seconds = IntegratedGradients(forward), []
+        explain, seconds, parts, gap = IntegratedGradients(forward), [], torch.empty(0), 0.0
         for _ in range(int(runs)):
             started = time.perf_counter()
             parts, gap = explain.attribute(

@@ -13,6 +13,16 @@ from cutaway.interp.attention import (
     rollout,
     value_weighted,
 )
+from cutaway.interp.attribution import (
+    attention_x_gradient,
+    faithfulness,
+    gradient_x_input,
+    integrate,
+    integrated_gradients,
+    occlusion,
+    shapley,
+    shapley_values,
+)
 from cutaway.interp.check import check
 from cutaway.interp.claims import Claim, Claims
 from cutaway.interp.during import GenerationRecording, record_generation, training_tap
@@ -22,6 +32,15 @@ from cutaway.interp.ledger.numbers import ledger, score_pairs
 from cutaway.interp.ledger.training import Lesson, gradient_ledger, lesson_from, lesson_of, loss_ledger
 from cutaway.interp.ledger.update import update_ledger
 from cutaway.interp.lenses.logit import logit_lens
+from cutaway.interp.lenses import (
+    fit_jacobian_lens,
+    jacobian_lens,
+    lens_distance,
+    load_lens,
+    logit_lens,
+    train_tuned_lens,
+    tuned_lens,
+)
 from cutaway.interp.look import Look, look
 from cutaway.interp.memory import predicted_bytes
 from cutaway.interp.probes import erase, interchange, probe
@@ -98,11 +117,15 @@ __all__ = [
     "ablate",
     "attention",
     "attention_flow",
+    "attention_x_gradient",
     "check",
     "composition_scores",
     "copying_scores",
     "erase",
     "gradient_ledger",
+    "faithfulness",
+    "fit_jacobian_lens",
+    "gradient_x_input",
     "head_detectors",
     "head_scores",
     "attribution_patching",
@@ -111,7 +134,10 @@ __all__ = [
     "circuit",
     "dose_response",
     "inputs_of",
+    "integrate",
+    "integrated_gradients",
     "interchange",
+    "jacobian_lens",
     "ledger",
     "lesson_from",
     "lesson_of",
@@ -119,6 +145,11 @@ __all__ = [
     "logit_lens",
     "look",
     "loss_ledger",
+    "lens_distance",
+    "load_lens",
+    "logit_lens",
+    "look",
+    "occlusion",
     "open_spill",
     "ov_circuit",
     "patch",
@@ -136,9 +167,13 @@ __all__ = [
     "score_pairs",
     "rome",
     "steering_vector",
+    "shapley",
+    "shapley_values",
     "surprisal",
     "target_of",
+    "train_tuned_lens",
     "training_tap",
     "update_ledger",
+    "tuned_lens",
     "value_weighted",
 ]

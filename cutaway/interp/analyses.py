@@ -13,6 +13,16 @@ from cutaway.interp.attention.patterns import attention
 from cutaway.interp.ledger.numbers import ledger, score_pairs
 from cutaway.interp.ledger.training import loss_ledger
 from cutaway.interp.lenses.logit import logit_lens
+from cutaway.interp.attribution import (
+    attention_x_gradient,
+    faithfulness,
+    gradient_x_input,
+    integrated_gradients,
+    occlusion,
+    shapley,
+)
+from cutaway.interp.ledger.numbers import ledger
+from cutaway.interp.lenses import jacobian_lens, logit_lens, tuned_lens
 from cutaway.interp.look import look
 from cutaway.interp.patching import (
     ablate,
@@ -42,6 +52,16 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "score_pairs": score_pairs,
     "patch_sweep": patch_sweep,
     "path_patching": path_patching,
+    "attention_x_gradient": attention_x_gradient,
+    "faithfulness": faithfulness,
+    "gradient_x_input": gradient_x_input,
+    "integrated_gradients": integrated_gradients,
+    "jacobian_lens": jacobian_lens,
+    "ledger": ledger,
+    "logit_lens": logit_lens,
+    "occlusion": occlusion,
+    "shapley": shapley,
+    "tuned_lens": tuned_lens,
     "surprisal": surprisal,
 }
 

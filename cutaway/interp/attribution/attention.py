@@ -6,7 +6,6 @@ Shapes: H heads, T tokens, S source tokens, N places (source, then text).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -34,8 +33,8 @@ def attention_x_gradient(
     minus: str | int | None = None,
     position: int = -1,
     quantity: Quantity = "logit",
-    grain: Grain = "token",
-    how: Literal["relevance", "sum"] = "relevance",
+    grain: Grain | str = "token",
+    how: str = "relevance",
 ) -> Attribution:
     """Each pattern times the gradient of a number with respect to it: what attention to a token adds to the number.
 
@@ -72,43 +71,45 @@ def attention_x_gradient(
     names = [name for name in run.network.tap_names() if name.endswith("attn.pattern")]
     recording = replace(question.model, question.inputs, question.edits, names, gradients=question.target)
     assert recording.gradients is not None
-    parts = {name: (recording[name][0] * recording.gradients[name][0]).float() for name in names}  # (H, T, S) each
+    parts = {name: (recording[name][0] * recording.gradients[name][0]).cpu() for name in names}  # (H, T, S) each
     scores = question.finite(_added(question, parts) if how == "sum" else _carried(question, parts))
-    with torch.no_grad():
-        value = float(question.target(recording.logits, question.inputs))
+    value = float(question.many(question.vectors[None]))
     receipt = clock.receipt(bytes=recording.receipt.bytes, difference=recording.receipt.difference)
     return question.result("attention × gradient", scores, grain, receipt, value=value)
 
 
 def _added(question: Question, parts: dict[str, Tensor]) -> Float[Tensor, " N"]:
-    sides = {side: torch.zeros(count) for side, count in zip(question.sides, question.counts, strict=True)}
+    like = next(iter(parts.values()))
+    sides = {side: like.new_zeros(count) for side, count in zip(question.sides, question.counts, strict=True)}
     for name, part in parts.items():
         side = "source" if name.startswith("encoder.") or ".cross_attn." in name else "text"
-        sides[side] = sides[side] + part.sum(dim=(0, 1)).cpu()
+        sides[side] = sides[side] + part.sum(dim=(0, 1))
     return torch.cat(list(sides.values()))
 
 
 def _carried(question: Question, parts: dict[str, Tensor]) -> Float[Tensor, " N"]:
     """Chefer's rules 5, 6 and 9 to 11; rows are what looks, columns what has been gathered of each token."""
-    count = question.counts[-1]
-    own, of_source = torch.eye(count), torch.zeros(count, question.counts[0])
-    source = torch.eye(question.counts[0])
-    for name, part in parts.items():
-        mean = part.clamp(min=0).mean(dim=0).cpu()
+    means = {name: part.clamp(min=0).mean(dim=0) for name, part in parts.items()}
+    read, count = question.counts[0], question.counts[-1]
+    like = next(iter(means.values()))
+    source, own = torch.eye(read).to(like), torch.eye(count).to(like)
+    of_source = like.new_zeros(count, read)  # what the text has gathered of the source
+    for name, mean in means.items():
         if name.startswith("encoder."):
             source = source + mean @ source
         elif ".cross_attn." in name:
             of_source = of_source + _normed(own).T @ mean @ _normed(source)
         else:
-            own, of_source = own + mean @ own, of_source + mean @ of_source if len(question.sides) > 1 else of_source
-    rows = _asked(question)
+            own = own + mean @ own
+            of_source = of_source + mean @ of_source if len(question.sides) > 1 else of_source
+    rows = _asked(question).to(like)
     text = rows @ own
     return text if len(question.sides) == 1 else torch.cat((rows @ of_source, text))
 
 
 def _normed(gathered: Float[Tensor, "T T"]) -> Float[Tensor, "T T"]:
     """What was gathered beside itself, each row to a sum of 1, and itself."""
-    itself = torch.eye(len(gathered))
+    itself = torch.eye(len(gathered)).to(gathered)
     beside = gathered - itself
     return beside / beside.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(beside.dtype).tiny) + itself
 

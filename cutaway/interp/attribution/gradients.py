@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from cutaway.errors import InputError
 from cutaway.interp.attribution.integrate import Rule, integrate
 from cutaway.interp.attribution.question import Attribution, Baseline, question_of
 from cutaway.interp.attribution.spans import Grain
@@ -29,7 +30,7 @@ def gradient_x_input(
     minus: str | int | None = None,
     position: int = -1,
     quantity: Quantity = "logit",
-    grain: Grain = "token",
+    grain: Grain | str = "token",
 ) -> Attribution:
     """The gradient of a number with respect to each token's vector, times that vector (Denil et al. 2014).
 
@@ -72,12 +73,13 @@ def integrated_gradients(
     minus: str | int | None = None,
     position: int = -1,
     quantity: Quantity = "logit",
-    grain: Grain = "token",
-    baseline: Baseline = "mean",
+    grain: Grain | str = "token",
+    baseline: Baseline | str = "mean",
     reference: Text | None = None,
     reference_source: Source | None = None,
     steps: int = 32,
-    rule: Rule = "gauss_legendre",
+    rule: Rule | str = "gauss_legendre",
+    tolerance: float = 0.0,
 ) -> Attribution:
     """Integrated gradients (Sundararajan et al. 2017) along the straight way from a baseline to the token vectors.
 
@@ -102,6 +104,8 @@ def integrated_gradients(
         reference_source: likewise, of what an encoder–decoder reads.
         steps: at how many points of the way the gradient is taken.
         rule: "gauss_legendre", "midpoint", "trapezoid", "left" or "right".
+        tolerance: a gap that is small enough, as a share of the number less that at the baseline; 4, 8, 16 … steps are
+            taken until it is reached, and `steps` at most. 0: all steps at once.
 
     Raises:
         ConfigError, InputError: as in `gradient_x_input`; an unknown baseline or rule, too few steps, or a reference
@@ -120,13 +124,22 @@ def integrated_gradients(
         **ways,
         steps=steps,
         rule=rule,
+        tolerance=tolerance,
     )
     question = question_of(model, text, **given)
     question.units(grain)
     start = question.baseline(baseline, reference, reference_source)
-    found = integrate(question, question.vectors, start, steps, rule, batch=question.at_once)
+    if not 0 <= tolerance < 1:
+        raise InputError(f"tolerance must lie in 0 … 1, but {tolerance} was given")
+    tried = 4 if tolerance else steps
+    while True:
+        tried = min(tried, steps)
+        found = integrate(question, question.vectors, start, tried, rule, batch=question.at_once)
+        if tried == steps or found.gap <= tolerance * abs(found.total):
+            break
+        tried *= 2
     return question.result(
-        "integrated gradients",
+        f"integrated gradients, {found.steps} steps",
         found.parts.sum(-1),
         grain,
         clock.receipt(gap=found.gap),

@@ -31,7 +31,7 @@ class Integral:
         steps: at how many points the gradient was taken.
     """
 
-    parts: Float[Tensor, "..."]
+    parts: Float[Tensor, "*X"]
     at_x: float
     at_baseline: float
     steps: int
@@ -47,7 +47,7 @@ class Integral:
         return abs(float(self.parts.double().sum()) - self.total)
 
 
-def nodes(steps: int, rule: Rule = "gauss_legendre") -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+def nodes(steps: int, rule: Rule | str = "gauss_legendre") -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """Where on [0, 1] a rule looks, and with which weights, both (N,) float64; the weights sum to 1.
 
     Gauss–Legendre with n nodes is exact for polynomials up to degree 2n - 1, the midpoint and trapezoid rules for
@@ -70,15 +70,17 @@ def nodes(steps: int, rule: Rule = "gauss_legendre") -> tuple[Float[Tensor, " N"
         weights[[0, -1]] /= 2
         return torch.linspace(0, 1, steps, dtype=torch.float64), weights
     first = {"midpoint": 0.5, "left": 0.0, "right": 1.0}[rule]
-    return (torch.arange(steps, dtype=torch.float64) + first) / steps, torch.full((steps,), 1 / steps).double()
+    return (torch.arange(steps, dtype=torch.float64) + first) / steps, torch.full(
+        (steps,), 1 / steps, dtype=torch.float64
+    )
 
 
 def integrate(
     f: Callable[[Tensor], Tensor],
     x: Float[Tensor, "*X"],
-    baseline: Float[Tensor, "*X"] | None = None,
+    baseline: Float[Tensor, "*Y"] | None = None,
     steps: int = 32,
-    rule: Rule = "gauss_legendre",
+    rule: Rule | str = "gauss_legendre",
     *,
     batch: int = 64,
 ) -> Integral:
@@ -115,7 +117,9 @@ def integrate(
             given = points(at[here]).detach().requires_grad_()
             (slopes,) = torch.autograd.grad(_numbers(f, given).sum(), given, allow_unused=True)
         if slopes is None:
-            raise ConfigError("no gradient reaches the function's argument: it computes without it, or without autograd")
+            raise ConfigError(
+                "no gradient reaches the function's argument: it computes without it, or without autograd"
+            )
         mean += torch.tensordot(weights[here], slopes, dims=1)
     with torch.no_grad():
         ends = _numbers(f, torch.stack((start, x))).double()

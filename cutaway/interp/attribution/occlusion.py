@@ -45,10 +45,10 @@ class Removal:
     """
 
     question: Question
-    replace: Replacement
+    replace: Replacement | str
     players: list[list[int]]
 
-    def scores(self, found: list[float], grain: Grain) -> list[float]:
+    def scores(self, found: list[float], grain: Grain | str) -> list[float]:
         """A score for each of the question's players: 0 for what cannot be deleted."""
         known = {tuple(player): score for player, score in zip(self.players, found, strict=True)}
         return [known.get(tuple(player), 0.0) for player in self.question.players(grain)]
@@ -79,7 +79,7 @@ class Removal:
         return question.finite(found)
 
 
-def removal(question: Question, replace: Replacement, grain: Grain) -> Removal:
+def removal(question: Question, replace: Replacement | str, grain: Grain | str) -> Removal:
     """What can be taken away of a question's text, and how.
 
     Raises:
@@ -141,8 +141,8 @@ def occlusion(
     minus: str | int | None = None,
     position: int = -1,
     quantity: Quantity = "logit",
-    grain: Grain = "token",
-    replace: Replacement = "mean",
+    grain: Grain | str = "token",
+    replace: Replacement | str = "mean",
     window: int = 1,
 ) -> Attribution:
     """What a number loses when a part of the text is taken away (Zeiler & Fergus 2014; leave-one-out, Li et al. 2016).

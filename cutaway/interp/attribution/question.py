@@ -8,11 +8,10 @@ Shapes: B copies of one text, N places (the tokens or frames of the source, then
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,17 +19,19 @@ from torch import Tensor, nn
 
 from cutaway.errors import ConfigError, InputError, NonFinite, unknown
 from cutaway.interp.attribution.spans import GRAINS, Grain, groups
+from cutaway.interp.claims import Claims
+from cutaway.interp.frozen import TOKENS_AT_ONCE, frozen
 from cutaway.interp.inputs import Inputs, Text, forward, inputs_of
 from cutaway.interp.receipt import Receipt
-from cutaway.interp.record import Edits, Recording, first_broken
+from cutaway.interp.record import Edit, Edits, Recording, first_broken, recording_of
 from cutaway.interp.results import TokenScores
+from cutaway.interp.suggest import of_saliency
 from cutaway.interp.target import Quantity, Target, target_of
 from cutaway.models import ActiveTap, Model, Recurrent, Seq2Seq
 from cutaway.models.model import Source
 
 Baseline: TypeAlias = Literal["mean", "zero", "pad", "mask"]
 BASELINES = ("mean", "zero", "pad", "mask")
-TOKENS_AT_ONCE = 1024  # in one pass: its tensors stay in the processor's cache, and products are large enough
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,17 @@ class Question:
         for side, count in zip(self.sides, self.counts, strict=True):
             ids = self.ids(side)
             kept.append(torch.zeros(count, dtype=torch.bool) if ids is None else torch.isin(ids.cpu(), special))
-        starts = torch.zeros_like(self.real)
-        if isinstance(self.model.network, Seq2Seq):
-            starts[self.counts[0]] = True  # every target begins with it
-        return self.real & ~torch.cat(kept) & ~starts
+        found = self.real & ~torch.cat(kept)
+        if self.start is not None:
+            found[self.start] = False
+        return found
+
+    @property
+    def start(self) -> int | None:
+        """The place of the token with which every target of an encoder–decoder begins; None of other networks."""
+        if not isinstance(self.model.network, Seq2Seq):
+            return None
+        return self.counts[0] + int(self.real[self.counts[0] :].int().argmax())
 
     def ids(self, side: str) -> Tensor | None:
         """(N,) of one side; None of frames."""
@@ -225,7 +233,7 @@ class Question:
             raise ConfigError(f"the tokenizer has no {kind} token to put in place of others; take mean or zero")
         return _looked_up(self.model, torch.tensor([id], device=like.device)).expand_as(like)
 
-    def units(self, grain: Grain) -> list[tuple[str, str, list[int]]]:
+    def units(self, grain: Grain | str) -> list[tuple[str, str, list[int]]]:
         """The real tokens grouped: of each group its side, its text and its places.
 
         Raises:
@@ -242,12 +250,15 @@ class Question:
             else:
                 tokenizer = self.model.tokenizer if side == "source" else self.model.tokenizer.target
                 tokenizer = tokenizer or self.model.tokenizer
+                if self.start in places:
+                    found.append((side, tokenizer.token(int(ids[places[0] - first])), places[:1]))
+                    places = places[1:]
                 made = groups(tokenizer, [int(ids[place - first]) for place in places], grain)
                 found += [(side, text, [places[i] for i in members]) for text, members in made]
             first += count
         return found
 
-    def players(self, grain: Grain) -> list[list[int]]:
+    def players(self, grain: Grain | str) -> list[list[int]]:
         """The groups of places that can be taken away.
 
         Raises:
@@ -264,7 +275,7 @@ class Question:
         self,
         what: str,
         found: Float[Tensor, " N"] | list[float],
-        grain: Grain,
+        grain: Grain | str,
         receipt: Receipt,
         *,
         value: float,
@@ -293,7 +304,7 @@ class Question:
             errors = errors and [next(each_error) if is_free else 0.0 for is_free in free]
         ids = torch.cat(
             [
-                torch.arange(count) if (found := self.ids(side)) is None else found.cpu()
+                torch.arange(count) if (own := self.ids(side)) is None else own.cpu()
                 for side, count in zip(self.sides, self.counts, strict=True)
             ]
         )
@@ -312,7 +323,18 @@ class Question:
             places=[places for _, _, places in units],
             errors=errors,
             by_token=by_token,
+            claims=None if self.edits else lambda: self._claims(units, scores),
         )
+
+    def _claims(self, units: list[tuple[str, str, list[int]]], scores: list[float]) -> Claims:
+        """That without a part of the text the number falls by its score, for `check`."""
+        parts = []
+        for (side, label, places), score in zip(units, scores, strict=True):
+            first = sum(self.counts[:-1]) if side == "text" else 0
+            if self.ids(side) is not None and all(bool(self.free[place]) for place in places):
+                at = [place - first for place in places]
+                parts.append((label, "target" if side == "text" else side, at, score))
+        return of_saliency(recording_of(self.model, self.inputs, ["embed"]), self.target, parts)
 
 
 UNITS = {"logit": "logits", "logprob": "nats", "prob": "probability"}
@@ -339,20 +361,6 @@ def question_of(
     return Question(frozen(run), inputs, target, model.edits if isinstance(model, Recording) else {})
 
 
-def frozen(model: Model) -> Model:
-    """The same model in the same memory, without gradients of its weights and without dropout."""
-    shared: dict[int, object] = {}
-    for parameter in model.network.parameters():
-        shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
-    for buffer in model.network.buffers():
-        shared[id(buffer)] = buffer
-    for module in model.network.modules():
-        if (blocks := module.__dict__.get("blocks")) is not None:  # of weights that are kept quantised
-            shared[id(blocks)] = blocks
-    network = copy.deepcopy(model.network, shared).eval()
-    return Model(network, model.tokenizer, model.source, model.origin, model.mel, model.generation)
-
-
 def answer(
     model: Model, inputs: Inputs, target: Target, edits: Edits, places: Int[Tensor, " B"] | None = None
 ) -> Float[Tensor, " B"]:
@@ -374,14 +382,14 @@ def answer(
     late = {name for name in edits if name in ("final_norm", "logits") or name.startswith("head.")}
     if isinstance(network, Recurrent) or late:
         return at_once(forward(model, inputs, ActiveTap(edits=edits))[rows, places], inputs)
-    given = {"mask": inputs.mask, "source": inputs.source, "source_mask": inputs.source_mask}
-    given = {name: value for name, value in given.items() if value is not None}
+    parts = {"mask": inputs.mask, "source": inputs.source, "source_mask": inputs.source_mask}
+    given: dict[str, Any] = {name: value for name, value in parts.items() if value is not None}
     states = network.stream(inputs.ids, **given, tap=ActiveTap(edits=edits))
     return at_once(network.read_out(states[rows, places][:, None])[:, 0], inputs)
 
 
-def _moved(difference: Tensor, edit: object) -> object:
-    return lambda x: (edit(x) if edit is not None else x).detach() + difference  # pyright: ignore[reportCallIssue]
+def _moved(difference: Tensor, edit: Edit | None) -> Edit:
+    return lambda x: (edit(x) if edit is not None else x).detach() + difference
 
 
 def _scale(network: nn.Module) -> float:

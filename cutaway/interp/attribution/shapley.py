@@ -109,8 +109,9 @@ def _exact(value: Callable[[Tensor], Tensor], players: int) -> Shares:
     made = torch.cat([_asked(value, some.bool()) for some in members.split(4096)])
     size = members.sum(dim=1)
     # of the orders in which a player comes right after a coalition of this size
-    shares = torch.tensor([factorial(s) * factorial(players - s - 1) / factorial(players) for s in range(players)])
-    shares = torch.cat((shares.double(), torch.zeros(1, dtype=torch.float64)))
+    shares = torch.tensor(
+        [factorial(s) * factorial(players - s - 1) / factorial(players) for s in range(players)], dtype=torch.float64
+    )
     values = torch.zeros(players, dtype=torch.float64)
     for player in range(players):
         without = numbers[members[:, player] == 0]
@@ -140,8 +141,8 @@ def shapley(
     minus: str | int | None = None,
     position: int = -1,
     quantity: Quantity = "logit",
-    grain: Grain = "token",
-    replace: Replacement = "mean",
+    grain: Grain | str = "token",
+    replace: Replacement | str = "mean",
     samples: int | None = 16,
     seed: int = 0,
     progress: OnProgress | None = None,
@@ -183,4 +184,3 @@ def shapley(
         baseline=found.nobody,
         errors=None if samples is None else remove.scores(found.errors.tolist(), grain),
     )
-

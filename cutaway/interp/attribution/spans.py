@@ -25,7 +25,7 @@ ENDS = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？…]+[”’」�
 ABBREVIATED = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|e\.g|i\.e|cf|Fig|No)|\b[A-Z])\.$")
 
 
-def groups(tokenizer: Tokenizer, ids: Sequence[int], grain: Grain) -> list[tuple[str, list[int]]]:
+def groups(tokenizer: Tokenizer, ids: Sequence[int], grain: Grain | str) -> list[tuple[str, list[int]]]:
     """The words or sentences that ids spell: of each its text and the places of its tokens, in order.
 
     Args:
@@ -50,7 +50,9 @@ def groups(tokenizer: Tokenizer, ids: Sequence[int], grain: Grain) -> list[tuple
     return found
 
 
-def _of_text(tokenizer: Tokenizer, ids: Sequence[int], places: range, grain: Grain) -> list[tuple[str, list[int]]]:
+def _of_text(
+    tokenizer: Tokenizer, ids: Sequence[int], places: range, grain: Grain | str
+) -> list[tuple[str, list[int]]]:
     """The groups of a stretch of tokens without special ones among them."""
     pieces = spelled(tokenizer, [ids[place] for place in places])
     text = "".join(pieces)
