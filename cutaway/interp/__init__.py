@@ -43,7 +43,18 @@ from cutaway.interp.results import (
 )
 from cutaway.interp.spill import open_spill
 from cutaway.interp.target import Target, target_of
-from cutaway.interp.text.surprisal import surprisal
+from cutaway.interp.text import calibration, compare, entropy, generation_tree, surprisal
+from cutaway.interp.weights import (
+    checkpoint_differences,
+    fourier,
+    frequencies_of,
+    loss_landscape,
+    memorised,
+    neighbours,
+    over_training,
+    spectra,
+    weight_difference,
+)
 
 __all__ = [
     "Attention",
@@ -78,6 +89,15 @@ __all__ = [
     "composition_scores",
     "copying_scores",
     "erase",
+    "calibration",
+    "checkpoint_differences",
+    "compare",
+    "composition_scores",
+    "copying_scores",
+    "entropy",
+    "fourier",
+    "frequencies_of",
+    "generation_tree",
     "head_detectors",
     "head_scores",
     "inputs_of",
@@ -85,8 +105,12 @@ __all__ = [
     "ledger",
     "logit_lens",
     "look",
+    "loss_landscape",
+    "memorised",
+    "neighbours",
     "open_spill",
     "ov_circuit",
+    "over_training",
     "predicted_bytes",
     "probe",
     "qk_circuit",
@@ -96,8 +120,10 @@ __all__ = [
     "replace",
     "rollout",
     "score_pairs",
+    "spectra",
     "surprisal",
     "target_of",
     "training_tap",
     "value_weighted",
+    "weight_difference",
 ]

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.interp.attention.parts import Heads, heads_of
-from cutaway.interp.attention.repeats import Exam, exam_of, exam_of_repeats
+from cutaway.interp.attention.repeats import exam_of_repeats
 from cutaway.interp.inputs import Inputs, Text, forward, inputs_of
 from cutaway.interp.receipt import Clock, Receipt
 from cutaway.interp.record import recording_of
 from cutaway.interp.results import Matrix, Panel, Result, Table
+from cutaway.interp.text.exam import Exam, exam_of, real_tokens
 from cutaway.models import ActiveTap, Encoder, Model, Seq2Seq
 from cutaway.models.model import Source
 from cutaway.progress import OnProgress, Progress
@@ -247,12 +248,10 @@ def _whole(model: Model, exam: Exam) -> Tensor:
 def _exam_of_text(model: Model, inputs: Inputs, seed: int) -> tuple[Exam, Exam | None]:
     """To name the tokens of a text that an earlier place tells: the same two tokens stood there; where none, all."""
     ids = inputs.ids
-    real = torch.ones_like(ids, dtype=torch.bool) if inputs.mask is None else inputs.mask
-    usable = real.clone()
-    usable[torch.arange(len(ids)), real.int().argmax(1)] = False  # the first is not asked for
+    usable = real_tokens(inputs)
     same = (ids[:, :, None] == ids[:, None, :]).tril(-1)  # (B, T, T)
     pairs = same[:, 1:, 1:] & same[:, :-1, :-1]
-    told = torch.cat((torch.zeros_like(real[:, :1]), pairs.any(-1)), dim=1) & usable
+    told = torch.cat((torch.zeros_like(usable[:, :1]), pairs.any(-1)), dim=1) & usable
     if not told.any():
         return exam_of(model, inputs, usable, seed), None
     new = usable & ~told

@@ -147,6 +147,7 @@ def test_composition_is_that_of_whole_matrices(shape: str):
             assert abs(float(values[H:, :H].mean()) - usual) < 3 * spread
 
 
+@torch.no_grad()
 def test_paths_add_up_to_the_logits():
     """Attention alone, patterns as they are: direct path, heads, and pairs of heads (Elhage et al. 2021)."""
     model = attention_only(alphabet(), 2, 16, heads=4, context=32)
