@@ -23,6 +23,7 @@ from cutaway.tokenizers import TokenSplit, TokenStore
 
 LOGITS = 2**24  # numbers of one batch's output, at the most
 SHOWN = 20  # texts in the table
+MANY = 2**20  # places, of which not all are listed
 Texts = TokenStore | TokenSplit | Sequence[str]
 
 
@@ -164,10 +165,11 @@ def _stretches(model: Model, texts: Texts, length: int, count: int, seed: int) -
     if not total:
         raise InputError(f"no text has {length} tokens; give longer ones, or a smaller prefix and continuation")
     draw = torch.Generator().manual_seed(seed)
-    if total <= 4 * count:
-        places = torch.randperm(total, generator=draw)[:count]
-    else:
-        places = torch.randint(total, (count,), generator=draw).unique()
+    if total <= max(MANY, 2 * count):
+        places = torch.randperm(total, generator=draw)[:count].sort().values
+    else:  # each place once: of so many, few are drawn again
+        places = torch.randint(total, (2 * count,), generator=draw).unique()
+        places = places[torch.randperm(len(places), generator=draw)[:count]].sort().values
     numbers = torch.searchsorted(ends, places, right=True)
     starts = places - (ends - rooms)[numbers]
     chosen = list(zip(numbers.tolist(), starts.tolist(), strict=True))
