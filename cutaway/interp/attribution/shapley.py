@@ -183,4 +183,3 @@ def shapley(
         baseline=found.nobody,
         errors=None if samples is None else remove.scores(found.errors.tolist(), grain),
     )
-
