@@ -31,7 +31,7 @@ def test_a_model_of_no_layers_is_the_chain_it_learned(seed: int, states: int):
     rate = float(-(often[:, None] * transitions * transitions.log()).sum())
     control = float(-(often * often.log()).sum())  # of one who knows how often each state comes, and no more
     draw = torch.Generator().manual_seed(seed)
-    data = walks(transitions, often, 8192, 512, draw)
+    data = walks(transitions, often, 16384, 512, draw)
     given = {"sampled": data, "shuffled": data.flatten()[torch.randperm(data.numel(), generator=draw)].view_as(data)}
     losses, distances = {}, {}
     for name, ids in given.items():
@@ -43,7 +43,7 @@ def test_a_model_of_no_layers_is_the_chain_it_learned(seed: int, states: int):
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = 0.03 * (1 - step / steps)
-            batch = ids[20 * step % 8192 : 20 * step % 8192 + 20]
+            batch = ids[40 * step : 40 * step + 40]
             logits = network(batch[:, :-1])
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
             optimizer.zero_grad()

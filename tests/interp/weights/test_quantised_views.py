@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kinds import TEXT, letters, made
+from kinds import TEXT, made
 
 from cutaway import load_model, record, save_model
 from cutaway.errors import ConfigError
@@ -19,11 +19,12 @@ from cutaway.interp import (
 )
 from cutaway.models import Model
 from cutaway.models.formats.gguf import read_gguf
+from cutaway.tokenizers import train_tokenizer
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
-    model = made("llama", letters(), width=64, mlp_width=96)
+    model = made("llama", train_tokenizer([TEXT * 9], "bpe", 300), width=64, mlp_width=96)
     path = tmp_path_factory.mktemp("gguf") / "model.gguf"
     save_model(model, path, "gguf", kind="Q8_0")
     return model, path
