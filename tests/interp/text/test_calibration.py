@@ -1,6 +1,7 @@
 """Calibration against forecasts whose reliability is known, and against scikit-learn's bins."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def test_bins_and_brier_are_those_of_scikit_learn():
 @pytest.mark.parametrize("shape", ["qwen3", "lstm", "t5", "bert"])
 def test_several_texts_are_counted_together(shape: str):
     model = made(shape, letters())
-    masked = {"masked": True} if shape == "bert" else {}
+    masked: dict[str, Any] = {"masked": True} if shape == "bert" else {}
     texts, reads = [TEXT, "sat on"], given(model)
     sources = {"source": [SOURCE, SOURCE[::-1]]} if reads else {}
     found = calibration(model, texts, temperature=True, **sources, **masked)

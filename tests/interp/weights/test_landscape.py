@@ -1,6 +1,7 @@
 """The landscape goes through the model, moves as it says, and leaves the model as it was."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def test_the_middle_is_the_model_and_the_model_is_left_alone(shape: str):
     assert found.receipt.gap == pytest.approx(0, abs=1e-5)
     after = model.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    line = found.lines["loss"]  # pyright: ignore[reportAttributeAccessIssue]
+    line: Any = found.lines["loss"]  # pyright: ignore[reportAttributeAccessIssue]
     if model.config.kind != "encoder":
         assert line[2] == pytest.approx(surprisal(model, TEXT, **given(model)).mean, rel=1e-4)
     assert len({round(value, 6) for value in line}) == 5
@@ -61,7 +62,7 @@ def test_a_trained_model_lies_lower_than_what_is_around_it():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    line = loss_landscape(model, TEXT, steps=5).lines["loss"]  # pyright: ignore[reportAttributeAccessIssue]
+    line: Any = loss_landscape(model, TEXT, steps=5).lines["loss"]  # pyright: ignore[reportAttributeAccessIssue]
     assert line[2] == min(line)
     assert line[2] < 0.5 < 1 < min(line[0], line[-1])
 

@@ -87,7 +87,7 @@ def test_what_has_no_spectrum_is_refused():
     model = made("qwen3", letters())
     with pytest.raises(InputError, match="selects no matrix"):
         spectra(model, "norm.weight")
-    with pytest.raises(ConfigError, match="unknown weight 'layers.7.mlp'"):
+    with pytest.raises(ConfigError, match=r"unknown weight 'layers\.7\.mlp'"):
         spectra(model, "layers.7.mlp")
     with torch.no_grad():
         model.network.blocks[1].self_attn.q_proj.weight[0, 0] = float("nan")  # pyright: ignore
