@@ -130,17 +130,8 @@ def faithfulness(
     receipt = clock.receipt(seed=seed)
     y = f"{quantity} ({question.target.what})"
     parts: dict[str, Any] = {
-        "deletion": _curve(
-            "Deletion: the number as parts are taken away, best first",
-            "share taken away",
-            y,
-            shares,
-            lines["deletion"],
-            receipt,
-        ),
-        "insertion": _curve(
-            "Insertion: the number as parts come back, best first", "share kept", y, shares, lines["insertion"], receipt
-        ),
+        "deletion": _curve("Deletion: the number as parts are taken away, best first", "share taken away", y, shares, lines["deletion"], receipt),
+        "insertion": _curve("Insertion: the number as parts come back, best first", "share kept", y, shares, lines["insertion"], receipt),
     }
     figures, rows = {}, []
     for name, (own, *random) in found.items():
@@ -172,9 +163,7 @@ def _by_part(scores: TokenScores, remove: Removal, grain: Grain) -> tuple[list[f
     else:
         units = [places for _, _, places in remove.question.units(grain)]
         if len(units) != len(numbers):
-            raise InputError(
-                f"{len(numbers)} scores were given, but at the grain of a {grain} the text has {len(units)} parts"
-            )
+            raise InputError(f"{len(numbers)} scores were given, but at the grain of a {grain} the text has {len(units)} parts")
     can_go = {place for player in remove.players for place in player}
     kept = [([p for p in places if p in can_go], number) for places, number in zip(units, numbers, strict=True)]
     kept = [(places, number) for places, number in kept if places]
@@ -183,7 +172,9 @@ def _by_part(scores: TokenScores, remove: Removal, grain: Grain) -> tuple[list[f
 
 def _area(at: list[float], line: list[float]) -> float:
     """Under a line from 0 to 1, by trapezoids: its mean."""
-    return math.fsum((b - a) * (y + z) / 2 for (a, b), (y, z) in zip(pairwise(at), pairwise(line), strict=True))
+    return math.fsum(
+        (b - a) * (y + z) / 2 for (a, b), (y, z) in zip(pairwise(at), pairwise(line), strict=True)
+    )
 
 
 def _curve(what: str, x: str, y: str, at: list[float], lines: list[list[float]], receipt: Any) -> Curve:

@@ -115,9 +115,7 @@ def integrate(
             given = points(at[here]).detach().requires_grad_()
             (slopes,) = torch.autograd.grad(_numbers(f, given).sum(), given, allow_unused=True)
         if slopes is None:
-            raise ConfigError(
-                "no gradient reaches the function's argument: it computes without it, or without autograd"
-            )
+            raise ConfigError("no gradient reaches the function's argument: it computes without it, or without autograd")
         mean += torch.tensordot(weights[here], slopes, dims=1)
     with torch.no_grad():
         ends = _numbers(f, torch.stack((start, x))).double()

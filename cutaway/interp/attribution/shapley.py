@@ -183,3 +183,4 @@ def shapley(
         baseline=found.nobody,
         errors=None if samples is None else remove.scores(found.errors.tolist(), grain),
     )
+
