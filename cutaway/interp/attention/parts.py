@@ -195,7 +195,7 @@ def heads_of(model: Model, part: str | None = None) -> Heads:
 
 def fold(weight: Float[Tensor, "N C"], norm: nn.Module | None) -> Float[Tensor, "N C"]:
     """A matrix that reads through a norm, with the norm's scale in it, and the centring of a LayerNorm."""
-    if norm is None:
+    if norm is None or isinstance(norm, nn.Identity):
         return weight
     if isinstance(norm, RMSNorm):
         return weight * norm.scale.detach().double()

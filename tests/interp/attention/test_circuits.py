@@ -155,9 +155,8 @@ def test_paths_add_up_to_the_logits():
     network = model.network
     torch.manual_seed(0)
     with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if "norm" not in name and "mlp" not in name:
-                parameter.normal_(0, 0.3)
+        for parameter in network.parameters():
+            parameter.normal_(0, 0.3)
     ids = model.ids("theCatSatOnTheMat")
     seen = record(model, ids, ["layers.*.attn.pattern", "logits"])
     heads = heads_of(model)
