@@ -82,7 +82,18 @@ from cutaway.interp.steering import (
     steering_vector,
 )
 from cutaway.interp.target import Target, target_of
-from cutaway.interp.text.surprisal import surprisal
+from cutaway.interp.text import calibration, compare, entropy, generation_tree, surprisal
+from cutaway.interp.weights import (
+    checkpoint_differences,
+    fourier,
+    frequencies_of,
+    loss_landscape,
+    memorised,
+    neighbours,
+    over_training,
+    spectra,
+    weight_difference,
+)
 
 __all__ = [
     "Attention",
@@ -118,14 +129,21 @@ __all__ = [
     "attention",
     "attention_flow",
     "attention_x_gradient",
+    "calibration",
     "check",
+    "checkpoint_differences",
+    "compare",
     "composition_scores",
     "copying_scores",
+    "entropy",
     "erase",
     "gradient_ledger",
     "faithfulness",
     "fit_jacobian_lens",
     "gradient_x_input",
+    "fourier",
+    "frequencies_of",
+    "generation_tree",
     "head_detectors",
     "head_scores",
     "attribution_patching",
@@ -155,6 +173,12 @@ __all__ = [
     "patch",
     "patch_sweep",
     "path_patching",
+    "loss_landscape",
+    "memorised",
+    "neighbours",
+    "open_spill",
+    "ov_circuit",
+    "over_training",
     "predicted_bytes",
     "probe",
     "qk_circuit",
@@ -169,6 +193,7 @@ __all__ = [
     "steering_vector",
     "shapley",
     "shapley_values",
+    "spectra",
     "surprisal",
     "target_of",
     "train_tuned_lens",
@@ -176,4 +201,5 @@ __all__ = [
     "update_ledger",
     "tuned_lens",
     "value_weighted",
+    "weight_difference",
 ]

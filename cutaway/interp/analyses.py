@@ -12,6 +12,18 @@ from cutaway.errors import ConfigError, unknown
 from cutaway.interp.attention.patterns import attention
 from cutaway.interp.ledger.numbers import ledger, score_pairs
 from cutaway.interp.ledger.training import loss_ledger
+from cutaway.interp.attention import (
+    attention,
+    attention_flow,
+    composition_scores,
+    copying_scores,
+    head_detectors,
+    ov_circuit,
+    qk_circuit,
+    rollout,
+    value_weighted,
+)
+from cutaway.interp.ledger.numbers import ledger
 from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.attribution import (
     attention_x_gradient,
@@ -35,9 +47,11 @@ from cutaway.interp.patching import (
 from cutaway.interp.results import Result
 from cutaway.interp.steering import dose_response
 from cutaway.interp.text.surprisal import surprisal
+from cutaway.interp.text import calibration, entropy, generation_tree, surprisal
+from cutaway.interp.weights import fourier, loss_landscape, neighbours, spectra
 from cutaway.models import Model
 
-# each is called as f(model, text, **options)
+# each is called as f(model, text, **options), or as f(model, **options) if it takes no text
 ANALYSES: dict[str, Callable[..., Result]] = {
     "look": look,
     "ablate": ablate,
@@ -62,7 +76,24 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "occlusion": occlusion,
     "shapley": shapley,
     "tuned_lens": tuned_lens,
+    "attention_flow": attention_flow,
+    "calibration": calibration,
+    "composition_scores": composition_scores,
+    "copying_scores": copying_scores,
+    "entropy": entropy,
+    "fourier": fourier,
+    "generation_tree": generation_tree,
+    "head_detectors": head_detectors,
+    "ledger": ledger,
+    "logit_lens": logit_lens,
+    "loss_landscape": loss_landscape,
+    "neighbours": neighbours,
+    "ov_circuit": ov_circuit,
+    "qk_circuit": qk_circuit,
+    "rollout": rollout,
+    "spectra": spectra,
     "surprisal": surprisal,
+    "value_weighted": value_weighted,
 }
 
 
@@ -72,7 +103,7 @@ def analyse(name: str, model: Model, text: Any, options: Mapping[str, Any] | Non
     Args:
         name: of ANALYSES.
         model: what is looked into.
-        text: what it reads.
+        text: what it reads; not given to an analysis of weights alone.
         options: keyword arguments of the analysis.
 
     Raises:
@@ -86,15 +117,22 @@ def analyse(name: str, model: Model, text: Any, options: Mapping[str, Any] | Non
             raise ConfigError(unknown(f"option of {name}", option, known))
         if not _fits(value, known[option]):
             raise ConfigError(f"{option} of {name} must be {_said(known[option])}, but {value!r} was given")
-    return ANALYSES[name](model, text, **(options or {}))
+    given = (model, text) if takes_text(name) else (model,)
+    return ANALYSES[name](*given, **(options or {}))
+
+
+def takes_text(name: str) -> bool:
+    """Whether an analysis reads a text, or looks at weights alone."""
+    return "text" in inspect.signature(ANALYSES[name]).parameters
 
 
 def options_of(name: str) -> dict[str, Any]:
     """The options of an analysis that can be given as plain data, each with its type."""
     function = ANALYSES[name]
     hints = get_type_hints(function)
-    parameters = list(inspect.signature(function).parameters.values())[2:]
-    return {p.name: hints[p.name] for p in parameters if p.name != "progress" and "Callable" not in str(hints[p.name])}
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    options = {p.name: hints[p.name] for p in parameters if p.name not in ("text", "progress")}
+    return {name: hint for name, hint in options.items() if "Callable" not in str(hint)}
 
 
 def parsed(name: str, option: str, text: str) -> Any:

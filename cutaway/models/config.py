@@ -24,7 +24,7 @@ class DecoderConfig:
 
     vocab_size: int  # rows of the embedding
     context: int = 256  # most tokens the model sees at once
-    layers: int = 6
+    layers: int = 6  # 0: the embedding is read as it is, so that each token's next depends on it alone
     width: int = 384  # C, the residual stream
     heads: int = 6  # H, query heads
     kv_heads: int = 0  # key/value heads; 0: as many as query heads (fewer: grouped-query attention)
@@ -74,10 +74,9 @@ class DecoderConfig:
     head_activation: ClassVar[Literal["none"]] = "none"  # no dense layer stands before a head's output, as in encoders
 
     def __post_init__(self) -> None:
-        positive = ("vocab_size", "context", "layers", "width", "heads")
-        for name in positive:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, but {getattr(self, name)} was given")
+        for name, least in {"vocab_size": 1, "context": 1, "layers": 0, "width": 1, "heads": 1}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, but {getattr(self, name)} was given")
         check_most(self)
         fill = object.__setattr__
         fill(self, "kv_heads", self.kv_heads or self.heads)

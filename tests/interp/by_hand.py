@@ -1,6 +1,5 @@
 """Networks whose weights are written down, so that what they compute is known."""
 
-import math
 import string
 
 import torch
@@ -11,7 +10,6 @@ from cutaway.tokenizers import Tokenizer, train_tokenizer
 
 ALPHABET = string.ascii_letters  # 52 tokens beside the special ones
 CERTAIN = 1000.0  # a score that leaves nothing to other keys
-EPS = 1e12  # a norm with so large an epsilon divides by its root whatever comes, to 12 digits
 
 
 def alphabet() -> Tokenizer:
@@ -19,24 +17,18 @@ def alphabet() -> Tokenizer:
 
 
 def attention_only(tokenizer: Tokenizer, layers: int, width: int, **fields: object) -> Model:
-    """A decoder of float64 whose MLPs write nothing and whose norms are the identity."""
+    """A decoder of float64 without MLPs and norms."""
     config = DecoderConfig(
         tokenizer.vocab_size,
         layers=layers,
         width=width,
-        gated=False,
-        mlp_width=1,
+        mlp=False,
+        norm="none",
         qk_norm=False,
         tied=False,
-        norm_eps=EPS,
         **{"position": "none", **fields},  # pyright: ignore[reportArgumentType]
     )
-    network = Decoder(config).double()
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if "norm" in name:
-                parameter.fill_(math.sqrt(EPS))
-    return Model(network.eval(), tokenizer, "by hand")
+    return Model(Decoder(config).double().eval(), tokenizer, "by hand")
 
 
 def induction(beta: float, *, context: int = 48) -> Model:
@@ -62,7 +54,7 @@ def induction(beta: float, *, context: int = 48) -> Model:
     assert isinstance(network, Decoder)
     first, second = (block.self_attn for block in network.blocks)
     with torch.no_grad():
-        for parameter in (p for name, p in network.named_parameters() if "norm" not in name):
+        for parameter in network.parameters():
             parameter.zero_()
         network.embed_tokens.weight[:, token] = torch.eye(V).double()
         network.embed_positions.weight[:, place] = torch.eye(context).double()

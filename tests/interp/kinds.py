@@ -26,13 +26,19 @@ SHAPES: dict[str, tuple[type, dict[str, Any]]] = {
     "llama": (DecoderConfig, {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "qk_norm": False, "tied": False}),
     "gpt2": (DecoderConfig, {"layers": 3, "width": 24, "heads": 3, **GPT2, **BIASES}),
     "gemma": (DecoderConfig, {"layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 10, **GEMMA}),
-    "neox": (DecoderConfig, {"layers": 2, "width": 32, "heads": 4, "parallel": True, "rotary_dim": 2, "norm": "layernorm"}),
+    "neox": (
+        DecoderConfig,
+        {"layers": 2, "width": 32, "heads": 4, "parallel": True, "rotary_dim": 2, "norm": "layernorm"},
+    ),
     "olmo": (DecoderConfig, {"layers": 2, "width": 32, "heads": 4, "norm_place": "after", "qk_norm_joint": True}),
     "bert": (EncoderConfig, {"layers": 2, "width": 24, "heads": 3, "embed_width": 16, "token_types": 2, **BERT}),
     "modernbert": (EncoderConfig, {"layers": 2, "width": 24, "heads": 2, "windows": (0, 5)}),
     "t5": (Seq2SeqConfig, {"layers": 2, "encoder_layers": 3, "width": 24, "heads": 3, "relative_buckets": 8}),
     "bart": (Seq2SeqConfig, {"layers": 2, "width": 24, "heads": 4, "encoder_heads": 2, **BART}),
-    "whisper": (Seq2SeqConfig, {"layers": 2, "width": 24, "heads": 3, "source": "audio", "mel_bins": 5, "position": "sinusoidal"}),
+    "whisper": (
+        Seq2SeqConfig,
+        {"layers": 2, "width": 24, "heads": 3, "source": "audio", "mel_bins": 5, "position": "sinusoidal"},
+    ),
     "gru": (RecurrentConfig, {"layers": 2, "width": 12, "hidden": 20}),
     "lstm": (RecurrentConfig, {"layers": 1, "width": 12, "hidden": 20, "cell": "lstm"}),
 }

@@ -124,7 +124,7 @@ def test_too_many_tokens_are_refused_with_both_numbers():
         ({"width": 33}, "width .33. is not a multiple of heads .4."),
         ({"kv_heads": 3}, "heads .4. must be a multiple of kv_heads .3."),
         ({"head_dim": 7}, "must be even"),
-        ({"layers": 0}, "layers must be at least 1"),
+        ({"layers": -1}, "layers must be at least 0"),
         ({"dropout": 1.0}, "dropout must be in"),
         ({"mlp": False, "mlp_width": 8, "parallel": True}, "mlp=False leaves nothing for mlp_width, parallel"),
         ({"norm": "none", "norm_place": "both"}, "norm='none' leaves nothing for norm_place"),

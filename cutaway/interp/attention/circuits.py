@@ -61,8 +61,8 @@ def qk_circuit(
     model: Model,
     text: Text = "",
     *,
-    layer: int,
-    head: int,
+    layer: int = 0,
+    head: int = 0,
     part: str | None = None,
     distance: int = 0,
     norms: str = "applied",
@@ -126,8 +126,8 @@ def ov_circuit(
     model: Model,
     text: Text = "",
     *,
-    layer: int,
-    head: int,
+    layer: int = 0,
+    head: int = 0,
     part: str | None = None,
     norms: str = "applied",
 ) -> Circuit:
@@ -157,7 +157,9 @@ def ov_circuit(
     writes = heads.writing(layer, folded=folded)[head]  # (C, D)
     values = _seen(heads, layer, head, ids, "v", norms) @ (out[ids] @ writes).T
     names = [model.tokenizer.token(i) for i in ids.tolist()]
-    eigenvalues, score = _eigenvalues(_ov_small(heads, model, layer, head, "embeddings", folded))
+    eigenvalues, score = _eigenvalues(
+        _small(heads.reading(layer, "v", folded=folded)[head], writes, _said(heads, model, folded))
+    )
     return Circuit(
         f"OV circuit of layer {layer} head {head}",
         "logit",
@@ -197,10 +199,13 @@ def copying_scores(
     heads = heads_of(model, part)
     clock = Clock(model, "copying_scores", part=part, through=through, norms=norms)
     L, H = heads.shape[:2]
+    folded = norms == "folded"
+    between = _said(heads, model, folded) if through == "embeddings" else None
     scores = torch.zeros(L, H, dtype=torch.float64)
     for layer in range(L):
+        reads, writes = heads.reading(layer, "v", folded=folded), heads.writing(layer, folded=folded)
         for head in range(H):
-            scores[layer, head] = _eigenvalues(_ov_small(heads, model, layer, head, through, norms == "folded"))[1]
+            scores[layer, head] = _eigenvalues(_small(reads[head], writes[head], between))[1]
     rows, columns = [f"layer {i}" for i in range(L)], [f"head {i}" for i in range(H)]
     return Matrix(
         f"copying: Σλ / Σ|λ| of OV circuits through the {through}",
@@ -288,13 +293,16 @@ def _unembedding(heads: Heads, folded: bool) -> Float64[Tensor, "V C"]:
     return heads.network.lm_head.weight.detach().double() * scale  # pyright: ignore[reportAttributeAccessIssue]  # has one
 
 
-def _ov_small(heads: Heads, model: Model, layer: int, head: int, through: str, folded: bool) -> Float64[Tensor, "D D"]:
+def _said(heads: Heads, model: Model, folded: bool) -> Float64[Tensor, "C C"]:
+    """W_Eᵀ W_U: from what is written to the stream to what would be read of it, through all tokens."""
+    return heads.alone(torch.arange(model.config.vocab_size), "key").T @ _unembedding(heads, folded)
+
+
+def _small(
+    reads: Float64[Tensor, "D C"], writes: Float64[Tensor, "C D"], between: Float64[Tensor, "C C"] | None
+) -> Float64[Tensor, "D D"]:
     """A matrix with the eigenvalues of the OV circuit: those of A B, where that is large, are those of B A."""
-    reads = heads.reading(layer, "v", folded=folded)[head]  # (D, C)
-    writes = heads.writing(layer, folded=folded)[head]  # (C, D)
-    if through == "stream":
-        return reads @ writes
-    return _projected(heads, model, "key", reads).T @ (_unembedding(heads, folded) @ writes)
+    return reads @ writes if between is None else reads @ between @ writes
 
 
 def _eigenvalues(small: Float64[Tensor, "D D"]) -> tuple[Complex128[Tensor, " D"], float]:

@@ -5,8 +5,6 @@ Shapes: L layers, H query heads, D head dim, C channels.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -70,10 +68,13 @@ def composition_scores(
     C = out.shape[2]
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(draws, *shape, generator=draw, dtype=torch.float64)
+        return torch.randn(1, *shape, generator=draw, dtype=torch.float64)
 
-    control = _pairs(random(D, C), random(D, C), random(D, C), random(C, D), random(D, C), random(C, D))
-    chance = {kind: value.diagonal() for kind, value in control.items()}
+    def control() -> dict[str, Tensor]:
+        return _pairs(random(D, C), random(D, C), random(D, C), random(C, D), random(D, C), random(C, D))
+
+    drawn = [control() for _ in range(draws)]
+    chance = {kind: torch.stack([one[kind] for one in drawn]) for kind in KINDS}
     receipt = clock.receipt(seed=seed)
     figures = {f"{kind}, random heads": float(value.mean()) for kind, value in chance.items()}
     figures |= {f"{kind}, their deviation": float(value.std()) for kind, value in chance.items()}
@@ -97,7 +98,7 @@ def _pairs(
     out: Float64[Tensor, "H C D"],
     earlier_v: Float64[Tensor, "G D C"],
     earlier_out: Float64[Tensor, "G C D"],
-) -> dict[Literal["Q", "K", "V"], Float64[Tensor, "H G"]]:
+) -> dict[str, Float64[Tensor, "H G"]]:
     """The scores of every later head with every earlier one.
 
     All products are of small matrices: ‖U M Vᵀ‖ is ‖R_u M R_vᵀ‖, with R from the QR decompositions of U and V.
@@ -114,8 +115,11 @@ def _pairs(
         """A is left (…, C, D) times reader (…, D, C)."""
         left = root(left)
         size = torch.linalg.matrix_norm(left @ root(reader.transpose(-1, -2)).transpose(-1, -2))  # (H,)
-        middle = torch.einsum("hdc,gce->hgde", reader, earlier_out)
-        both = torch.einsum("hxd,hgde,gye->hgxy", left, middle, before)
+        H, D, C = reader.shape
+        # one large product is faster than one for each pair
+        middle = reader.reshape(H * D, C) @ earlier_out.transpose(0, 1).reshape(C, -1)
+        middle = middle.view(H, D, len(earlier_out), -1).transpose(1, 2)  # (H, G, D, D)
+        both = left[:, None] @ middle @ before.transpose(-1, -2)
         return torch.linalg.matrix_norm(both) / (size[:, None] * earlier_size)
 
     return {

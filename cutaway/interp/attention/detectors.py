@@ -15,12 +15,13 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.interp.attention.parts import Heads, heads_of
-from cutaway.interp.attention.repeats import Exam, exam_of, exam_of_repeats
-from cutaway.interp.inputs import Inputs, Text, forward, inputs_of
+from cutaway.interp.attention.repeats import exam_of_repeats
+from cutaway.interp.inputs import Inputs, Text, evaluating, forward, inputs_of
 from cutaway.interp.receipt import Clock, Receipt
 from cutaway.interp.record import recording_of
 from cutaway.interp.results import Matrix, Panel, Result, Table
-from cutaway.models import ActiveTap, Encoder, Model, Seq2Seq
+from cutaway.interp.text.exam import Exam, exam_of, real_tokens
+from cutaway.models import ActiveTap, Decoder, Encoder, Model, Seq2Seq
 from cutaway.models.model import Source
 from cutaway.progress import OnProgress, Progress
 
@@ -184,7 +185,8 @@ def head_effects(
 ) -> Float[Tensor, "L H"]:
     """How many bits what is asked becomes more surprising without each head, (L, H) float64 on the CPU.
 
-    All heads of a layer are taken out in one batch, each in a copy of the texts.
+    The texts are read once; a run without heads begins at their layer. All heads of a layer are taken out in one batch,
+    each in a copy of the texts.
 
     Args:
         model: what is asked.
@@ -194,40 +196,53 @@ def head_effects(
         progress: told after each layer.
     """
     L, H = heads.shape[:2]
-    plain = _mean(exam.losses(model), exam.asked)
-    B, T = exam.targets.shape
-    together = max(1, min(H, LOGITS // (B * T * model.config.vocab_size)))
+    names = [heads.name(layer, "z") for layer in range(L)]
+    kept: dict[str, Tensor] = {}
+    streams = [f"layers.{layer}.resid_pre" for layer in range(L) if isinstance(model.network, Decoder)]
+    with torch.no_grad():
+        forward(model, exam.inputs, ActiveTap([*names, *streams], sink=kept.__setitem__))
+    plain = float(exam.losses(model)[exam.asked].double().mean())
+    numbers = int(exam.asked.sum()) if streams else exam.asked.numel()
+    together = max(1, min(H, LOGITS // (numbers * model.config.vocab_size)))
     effects = torch.zeros(L, H, dtype=torch.float64)
-    for layer in range(L):
-        name = heads.name(layer, "z")
-        usual = _usual(model, exam.inputs, name) if ablation == "mean" else None  # (H, D)
-        for start in range(0, H, together):
-            chosen = range(start, min(start + together, H))
-            copies = len(chosen)
-            wider = Exam(
-                exam.inputs.repeat(copies), *(x.repeat_interleave(copies, 0) for x in (exam.targets, exam.asked))
-            )
-
-            def without(z: Tensor, chosen: range = chosen, usual: Tensor | None = usual) -> Tensor:
-                z = z.clone()
-                for copy, head in enumerate(chosen):
-                    z[copy :: len(chosen), head] = 0 if usual is None else usual[head]
-                return z
-
-            losses = wider.losses(model, ActiveTap(edits={name: without}))
-            for copy, head in enumerate(chosen):
-                effects[layer, head] = (_mean(losses[copy::copies], exam.asked) - plain) / math.log(2)
+    for layer, name in enumerate(names):
+        usual = _usual(kept[name], exam.inputs, name) if ablation == "mean" else torch.zeros_like(kept[name][0, :, 0])
+        for chosen in torch.arange(H).split(together):
+            z = kept[name].repeat_interleave(len(chosen), dim=0)
+            for copy, head in enumerate(chosen.tolist()):
+                z[copy :: len(chosen), head] = usual[head]
+            nats = _nats(model, exam, layer, name, z, kept.get(f"layers.{layer}.resid_pre"))
+            effects[layer, chosen] = (nats - plain).cpu() / math.log(2)
         if progress is not None:
             progress(Progress("heads", layer + 1, L, "layers"))
     return effects
 
 
-def _usual(model: Model, inputs: Inputs, name: str) -> Tensor:
-    """What heads fetch on average over all texts and tokens, (H, D)."""
-    kept: dict[str, Tensor] = {}
-    with torch.no_grad():
-        forward(model, inputs, ActiveTap([name], sink=kept.__setitem__))
-    z = kept[name].transpose(1, 2)  # (B, T, H, D)
+@torch.no_grad()
+def _nats(
+    model: Model, exam: Exam, layer: int, name: str, z: Float[Tensor, "N H T D"], stream: Tensor | None
+) -> Float[Tensor, " copies"]:
+    """The mean loss with these z in a layer, of each copy; the copies of a text stand behind each other."""
+    copies = len(z) // len(exam.targets)
+    wider = [x.repeat_interleave(copies, 0) for x in (exam.targets, exam.asked)]
+    if stream is None:
+        losses = Exam(exam.inputs.repeat(copies), *wider).losses(model, ActiveTap(edits={name: lambda _: z}))
+        return torch.stack([losses[copy::copies][exam.asked].double().mean() for copy in range(copies)])
+    targets, asked = wider
+    mask = exam.inputs.repeat(copies).mask
+    with evaluating(model):
+        network = model.network
+        assert isinstance(network, Decoder)
+        after = network.resume(layer, stream.repeat_interleave(copies, 0), mask=mask, z=z)
+        logits = network.read_out(after[asked][None])[0]  # of what is asked alone
+    nats = torch.nn.functional.cross_entropy(logits.double(), targets[asked], reduction="none")
+    copy = torch.arange(len(z), device=z.device).remainder(copies)[:, None].expand_as(asked)[asked]
+    return torch.zeros(copies, device=z.device).double().scatter_add(0, copy, nats) / exam.asked.sum()
+
+
+def _usual(z: Float[Tensor, "B H T D"], inputs: Inputs, name: str) -> Float[Tensor, "H D"]:
+    """What heads fetch on average over all texts and tokens."""
+    z = z.transpose(1, 2)  # (B, T, H, D)
     mask = inputs.source_mask if name.startswith("encoder.") else inputs.mask
     return z.flatten(0, 1).mean(0) if mask is None else z[mask].mean(0)
 
@@ -247,12 +262,10 @@ def _whole(model: Model, exam: Exam) -> Tensor:
 def _exam_of_text(model: Model, inputs: Inputs, seed: int) -> tuple[Exam, Exam | None]:
     """To name the tokens of a text that an earlier place tells: the same two tokens stood there; where none, all."""
     ids = inputs.ids
-    real = torch.ones_like(ids, dtype=torch.bool) if inputs.mask is None else inputs.mask
-    usable = real.clone()
-    usable[torch.arange(len(ids)), real.int().argmax(1)] = False  # the first is not asked for
+    usable = real_tokens(inputs)
     same = (ids[:, :, None] == ids[:, None, :]).tril(-1)  # (B, T, T)
     pairs = same[:, 1:, 1:] & same[:, :-1, :-1]
-    told = torch.cat((torch.zeros_like(real[:, :1]), pairs.any(-1)), dim=1) & usable
+    told = torch.cat((torch.zeros_like(usable[:, :1]), pairs.any(-1)), dim=1) & usable
     if not told.any():
         return exam_of(model, inputs, usable, seed), None
     new = usable & ~told

@@ -151,7 +151,10 @@ class Heads:
         network, config = self.network, self.network.config
         if isinstance(network, Seq2Seq):
             if self.part == "encoder":
-                raise ConfigError("what the encoder writes is not read as tokens by any matrix; copying_scores(through=\"stream\") asks about it")
+                raise ConfigError(
+                    "what the encoder writes is not read as tokens by any matrix; "
+                    'copying_scores(model, part="encoder", through="stream") asks about the stream instead'
+                )
             norm = network.decoder.norm if config.norm_place == "before" else None
             return fold(network.lm_head.weight.detach().double() * network.config.output_scale, norm)
         if network.config.head not in ("causal_lm", "masked_lm"):
@@ -192,7 +195,7 @@ def heads_of(model: Model, part: str | None = None) -> Heads:
 
 def fold(weight: Float[Tensor, "N C"], norm: nn.Module | None) -> Float[Tensor, "N C"]:
     """A matrix that reads through a norm, with the norm's scale in it, and the centring of a LayerNorm."""
-    if norm is None:
+    if norm is None or isinstance(norm, nn.Identity):
         return weight
     if isinstance(norm, RMSNorm):
         return weight * norm.scale.detach().double()

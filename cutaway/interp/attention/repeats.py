@@ -5,40 +5,17 @@ Shapes: B texts, T tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from cutaway.errors import InputError
-from cutaway.interp.inputs import Inputs, forward
-from cutaway.models import OFF, Encoder, Model, Tap
+from cutaway.interp.inputs import Inputs
+from cutaway.interp.text.exam import Exam, exam_of
+from cutaway.models import Model
 
 SHORTEST = 8  # tokens of a row
 USUAL = 48
-
-
-@dataclass(frozen=True)
-class Exam:
-    """What a model is asked: which token, after or at which place.
-
-    Attributes:
-        inputs: what it reads.
-        targets: (B, T) int64, the token that it should name at each place of its output.
-        asked: (B, T) bool, at which places it is asked.
-    """
-
-    inputs: Inputs
-    targets: Int[Tensor, "B T"]
-    asked: Bool[Tensor, "B T"]
-
-    def losses(self, model: Model, tap: Tap = OFF) -> Float[Tensor, "B T"]:
-        """Nats at every place, asked or not, without gradients."""
-        with torch.no_grad():
-            output = forward(model, self.inputs, tap)
-        nats = torch.nn.functional.cross_entropy(output.flatten(0, 1).float(), self.targets.flatten(), reduction="none")
-        return nats.view(self.targets.shape)
 
 
 def repeated_tokens(model: Model, *, rows: int = 8, length: int | None = None, seed: int = 0) -> Int[Tensor, "B T"]:
@@ -107,24 +84,3 @@ def exam_of_repeats(model: Model, *, rows: int = 8, length: int | None = None, s
     new = ~again
     new[:, 0] = False
     return exam_of(model, Inputs(ids), told, seed), exam_of(model, Inputs(ids), new, seed)
-
-
-def exam_of(model: Model, inputs: Inputs, tokens: Bool[Tensor, "B T"], seed: int = 0) -> Exam:
-    """To name some tokens of texts: after what comes before them, or, of a model that fills gaps, out of all others.
-
-    Args:
-        model: what is asked.
-        inputs: the texts.
-        tokens: (B, T) which tokens. A model that fills gaps is asked for one in three of them, which become gaps; the
-            seed chooses.
-        seed: see there.
-    """
-    ids = inputs.ids
-    if not isinstance(model.network, Encoder):
-        shifted = torch.cat((tokens[:, 1:], torch.zeros_like(tokens[:, :1])), dim=1)
-        return Exam(inputs, ids.roll(-1, dims=1), shifted)
-    draw = torch.Generator().manual_seed(seed)
-    gaps = tokens & (torch.rand(ids.shape, generator=draw) < 1 / 3).to(ids.device)
-    gaps = gaps if gaps.any() else tokens
-    hidden = ids.masked_fill(gaps, model.tokenizer.mask or 0)
-    return Exam(Inputs(hidden, inputs.mask, inputs.source, inputs.source_mask), ids, gaps)

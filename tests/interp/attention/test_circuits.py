@@ -1,6 +1,7 @@
 """Circuits against what the network computes, composition against whole matrices, both against heads made by hand."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -66,12 +67,12 @@ def test_an_ov_circuit_is_what_the_recorded_value_says(shape: str):
     H, D = heads_of(model).shape[1], heads_of(model).shape[3]
     head = 3 % H
     weight = network.layers[0].self_attn.o_proj.weight.double()[:, head * D : (head + 1) * D]  # pyright: ignore
-    behind = network.blocks[0].norms[1]  # pyright: ignore
+    behind: Any = network.blocks[0].norms[1]  # pyright: ignore
     for t, token in enumerate(ids.tolist()):
         written = weight @ values[head // (H // len(values)), t]
         if behind is not None:
             written = written * behind.scale  # its divisor is left out
-        norm = network.norm  # pyright: ignore
+        norm: Any = network.norm  # pyright: ignore
         if isinstance(norm, torch.nn.LayerNorm):
             written = (written - written.mean()) * norm.weight
         else:
@@ -147,15 +148,15 @@ def test_composition_is_that_of_whole_matrices(shape: str):
             assert abs(float(values[H:, :H].mean()) - usual) < 3 * spread
 
 
+@torch.no_grad()
 def test_paths_add_up_to_the_logits():
     """Attention alone, patterns as they are: direct path, heads, and pairs of heads (Elhage et al. 2021)."""
     model = attention_only(alphabet(), 2, 16, heads=4, context=32)
     network = model.network
     torch.manual_seed(0)
     with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if "norm" not in name and "mlp" not in name:
-                parameter.normal_(0, 0.3)
+        for parameter in network.parameters():
+            parameter.normal_(0, 0.3)
     ids = model.ids("theCatSatOnTheMat")
     seen = record(model, ids, ["layers.*.attn.pattern", "logits"])
     heads = heads_of(model)

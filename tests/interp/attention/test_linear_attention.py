@@ -49,4 +49,6 @@ def test_linear_attention_is_one_step_of_gradient_descent(seed: int):
     seen = replace(model, torch.zeros(1, count + 1).long(), edits, "layers.0.attn_out")
     assert float(seen["layers.0.attn_out"][0, -1, dim]) == pytest.approx(predicted, abs=1e-6)
     softmaxed = replace(model, torch.zeros(1, count + 1).long(), {"embed": tokens}, "layers.0.attn_out")
-    assert abs(float(softmaxed["layers.0.attn_out"][0, -1, dim]) - predicted) > 1e-3  # with a softmax it is another thing
+    assert (
+        abs(float(softmaxed["layers.0.attn_out"][0, -1, dim]) - predicted) > 1e-3
+    )  # with a softmax it is another thing
