@@ -16,6 +16,8 @@ from cutaway.interp.attention import (
 from cutaway.interp.check import check
 from cutaway.interp.claims import Claim, Claims
 from cutaway.interp.during import GenerationRecording, record_generation, training_tap
+from cutaway.interp.attention.patterns import attention
+from cutaway.interp.features import attribution_graph, evaluate_features, feature_dashboard, train_features
 from cutaway.interp.inputs import Inputs, inputs_of
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
 from cutaway.interp.ledger.numbers import ledger, score_pairs
@@ -80,6 +82,10 @@ __all__ = [
     "erase",
     "head_detectors",
     "head_scores",
+    "attribution_graph",
+    "erase",
+    "evaluate_features",
+    "feature_dashboard",
     "inputs_of",
     "interchange",
     "ledger",
@@ -100,4 +106,5 @@ __all__ = [
     "target_of",
     "training_tap",
     "value_weighted",
+    "train_features",
 ]

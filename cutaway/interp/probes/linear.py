@@ -29,7 +29,6 @@ from cutaway.interp.receipt import Clock
 from cutaway.interp.results import Cell, Curve, Panel, Table
 from cutaway.interp.samples import Samples, samples_of, streams_of
 from cutaway.models import Model
-from cutaway.models.model import Source
 from cutaway.progress import OnProgress, Progress
 
 COLUMNS = ["activation", "held out", "low", "high", "training", "control", "selectivity", "untrained"]
@@ -56,7 +55,7 @@ def probe(
     labels: Sequence[Any] | Tensor,
     *,
     names: str | Sequence[str] | None = None,
-    source: Sequence[Source] | None = None,
+    source: Sequence[str] | Tensor | None = None,
     position: int = -1,
     held_out: float = 0.3,
     penalty: float = 1.0,

@@ -81,8 +81,10 @@ def test_a_probe_is_at_chance_in_the_edited_run(model: Model):
     gone = erase(model, texts, labels, names)
     assert [row[0] for row in gone["numbers"].rows] == names
     for row in gone["numbers"].rows:
-        assert row[1] > gone.figures["baseline"] + 0.15 and row[2] == pytest.approx(gone.figures["baseline"], abs=0.05)
-        assert row[3] == 1 and 0 < row[4] < 1
+        assert row[1] > gone.figures["baseline"] + 0.15
+        assert row[2] == pytest.approx(gone.figures["baseline"], abs=0.05)
+        assert row[3] == 1
+        assert 0 < row[4] < 1
     run = replace(model, texts[0], gone.edits)
     plain = replace(model, texts[0], {names[0]: lambda x: x}, names[0])
     assert torch.allclose(run[names[0]], gone.edits[names[0]](plain[names[0]]), atol=1e-6)

@@ -1,4 +1,4 @@
-"""Interchange on a network whose circuit was set by hand: (a and b) xor c, with a and b's conjunction in one direction."""
+"""Interchange on a network whose circuit was set by hand: (a and b) xor c, with "a and b" in one direction."""
 
 import itertools
 

@@ -128,7 +128,8 @@ def test_numbers_are_predicted(model: Model):
     assert found.figures["best"] == pytest.approx(1.0, abs=1e-6)
     assert found.classes == []
     low, high = found["numbers"].rows[0][2:4]
-    assert low <= 1.0 + 1e-9 and high == pytest.approx(1.0, abs=1e-6)
+    assert low <= 1.0 + 1e-9
+    assert high == pytest.approx(1.0, abs=1e-6)
 
 
 def test_an_untrained_copy_writes_something_and_repeats(model: Model):
