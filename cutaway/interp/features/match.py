@@ -1,6 +1,6 @@
 """How well learned directions match planted ones.
 
-Shapes: W learned features, P planted ones, O channels.
+Shapes: W learned features of O channels, P planted ones of Q, which must be as many.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Match:
 
 
 @torch.no_grad()
-def match_directions(learned: Float[Tensor, "W O"], planted: Float[Tensor, "P O"]) -> Match:
+def match_directions(learned: Float[Tensor, "W O"], planted: Float[Tensor, "P Q"]) -> Match:
     """Match directions one to one so that their cosines sum to the most (Kuhn 1955).
 
     Args:

@@ -135,7 +135,7 @@ def test_a_dashboard_shows_where_a_feature_is_active(model: Model):
     # one unit more in the last stream's channel, read without the norm's scale
     assert board["promoted"].rows[0][1] >= board["promoted"].rows[1][1] > 0 > board["suppressed"].rows[0][1]  # pyright: ignore
     network = model.network
-    effects = network.lm_head.weight[:, 7] * network.norm.weight[7]  # pyright: ignore
+    effects = (network.lm_head.weight[:, 7] * network.norm.weight[7]).detach()  # pyright: ignore
     token = model.tokenizer.token(int(effects.argmax()))
     assert board["promoted"].rows[0] == [token, pytest.approx(float(effects.max() - effects.mean()))]  # pyright: ignore
     assert board["nearest"].rows[-1][0] != 7  # pyright: ignore

@@ -258,7 +258,7 @@ def test_what_the_graph_refuses(tokenizer: Tokenizer, recurrent: Model):
         attribution_graph(recurrent, TEXT, transcoders)
     with pytest.raises(ConfigError, match="is a sparse autoencoder"):
         attribution_graph(model, TEXT, [SparseAutoencoder(16, 20, "l1", name="layers.0.mlp_out")])
-    with pytest.raises(ConfigError, match="two transcoders of layers.0.mlp"):
+    with pytest.raises(ConfigError, match=r"two transcoders of layers\.0\.mlp"):
         attribution_graph(model, TEXT, [transcoders[0], transcoders[0]])
     with pytest.raises(ConfigError, match="the stream has 16"):
         attribution_graph(model, TEXT, [Transcoder(8, 8, 20, "l1", name="layers.0.mlp")])
