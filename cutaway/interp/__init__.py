@@ -16,7 +16,6 @@ from cutaway.interp.attention import (
 from cutaway.interp.check import check
 from cutaway.interp.claims import Claim, Claims
 from cutaway.interp.during import GenerationRecording, record_generation, training_tap
-from cutaway.interp.attention.patterns import attention
 from cutaway.interp.features import attribution_graph, evaluate_features, feature_dashboard, train_features
 from cutaway.interp.inputs import Inputs, inputs_of
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
@@ -76,16 +75,15 @@ __all__ = [
     "Tree",
     "attention",
     "attention_flow",
+    "attribution_graph",
     "check",
     "composition_scores",
     "copying_scores",
     "erase",
-    "head_detectors",
-    "head_scores",
-    "attribution_graph",
-    "erase",
     "evaluate_features",
     "feature_dashboard",
+    "head_detectors",
+    "head_scores",
     "inputs_of",
     "interchange",
     "ledger",
@@ -104,7 +102,7 @@ __all__ = [
     "score_pairs",
     "surprisal",
     "target_of",
+    "train_features",
     "training_tap",
     "value_weighted",
-    "train_features",
 ]
