@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cutaway.errors import ConfigError, unknown
 from cutaway.interp.attention.patterns import attention
+from cutaway.interp.features import attribution_graph
 from cutaway.interp.ledger.numbers import ledger
 from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.look import look
@@ -21,6 +22,7 @@ from cutaway.models import Model
 ANALYSES: dict[str, Callable[..., Result]] = {
     "look": look,
     "attention": attention,
+    "attribution_graph": attribution_graph,
     "ledger": ledger,
     "logit_lens": logit_lens,
     "surprisal": surprisal,

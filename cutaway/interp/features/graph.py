@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.errors import ConfigError
-from cutaway.interp.features.dictionary import Features
+from cutaway.interp.features.dictionary import Features, load_features
 from cutaway.interp.features.frozen import NAMES
 from cutaway.interp.features.mlp import decoder_of, mlp_layer
 from cutaway.interp.features.prune import influence, pruned
@@ -56,7 +57,7 @@ class AttributionGraph(Panel):
 def attribution_graph(
     model: Model,
     text: Text,
-    transcoders: Sequence[Features],
+    transcoders: Sequence[Features | str | Path] = (),
     *,
     token: str | int | None = None,
     minus: str | int | None = None,
@@ -73,7 +74,8 @@ def attribution_graph(
     Args:
         model: a decoder that predicts the next token.
         text: of several texts the first.
-        transcoders: of its MLPs, `config.name` says of which; an MLP without one stays as it was, as an error node.
+        transcoders: of its MLPs, or the folders that they were saved to; `config.name` says of which MLP each is. One
+            without a transcoder stays as it was, as an error node.
         token: the next token whose logit (less the mean of all logits, or less that of `minus`) is followed back; None
             follows the likeliest ones, up to 10 or 95 % of the probability.
         minus: another token, which is subtracted.
@@ -96,7 +98,10 @@ def attribution_graph(
     network = decoder_of(model, "an attribution graph")
     model.speaker("an attribution graph")
     by_layer = _by_layer(model, transcoders)
-    clock = Clock(model, "attribution_graph", text, token=token, minus=minus, position=position, most=most)
+    options = {"token": token, "minus": minus, "position": position, "most": most}
+    folders = all(isinstance(one, str | Path) for one in transcoders)
+    named = [str(one) for one in transcoders] if folders else transcoders[0]  # which has no spelling but its name
+    clock = Clock(model, "attribution_graph", text, transcoders=named, **options)
     inputs = inputs_of(model, text).rows(0, 1)
     if inputs.mask is not None:
         inputs = inputs_of(model, inputs.ids[:, inputs.mask[0]])
@@ -158,10 +163,11 @@ def attribution_graph(
     )  # fmt: skip
 
 
-def _by_layer(model: Model, transcoders: Sequence[Features]) -> dict[int, Features]:
+def _by_layer(model: Model, transcoders: Sequence[Features | str | Path]) -> dict[int, Features]:
     found: dict[int, Features] = {}
     width = model.config.width
-    for transcoder in transcoders:
+    for given in transcoders:
+        transcoder = given if isinstance(given, Features) else load_features(given)
         config = transcoder.config
         if not config.transcoder:
             raise ConfigError(

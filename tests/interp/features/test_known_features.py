@@ -1,4 +1,4 @@
-"""Known answers that take a training: planted features, toy models of superposition, a planted MLP. Three seeds each."""
+"""Known answers that take a training, three seeds each: planted features, toy superposition, a planted MLP."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A known answer that takes a training: a GRU that has learned to count evenly, probed for the count, and its controls."""
+"""A known answer that takes a training: a GRU that has learned to tell odd from even, probed for it, with controls."""
 
 import pytest
 import torch
