@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 
 import torch
-from sae_lens import LoggingConfig, TopKTrainingSAE, TopKTrainingSAEConfig
-from sae_lens.config import SAETrainerConfig
-from sae_lens.training.sae_trainer import SAETrainer
+from sae_lens import LoggingConfig, TopKTrainingSAE, TopKTrainingSAEConfig  # pyright: ignore[reportMissingImports]
+from sae_lens.config import SAETrainerConfig  # pyright: ignore[reportMissingImports]
+from sae_lens.training.sae_trainer import SAETrainer  # pyright: ignore[reportMissingImports]
 from safetensors.torch import load_file, save_file
 
 

@@ -235,12 +235,13 @@ def test_what_training_refuses(model: Model):
 def test_the_shares_of_an_exact_dictionary():
     features = SparseAutoencoder(4, 5, "l1")
     with torch.no_grad():
-        features.decoder[:4] = features.encoder[:4] = torch.eye(4)
+        features.decoder[:4] = torch.eye(4)
+        features.encoder[:4] = torch.eye(4)
     rows = torch.rand(100, 4, generator=torch.Generator().manual_seed(0)) + 0.1
     found = explain(features, rows)
     assert found.explained == pytest.approx(1.0)
     assert (found.active, found.dead, found.shrinkage) == (4.0, pytest.approx(0.2), pytest.approx(1.0))
     with torch.no_grad():
-        features.encoder *= 0.5
+        features.encoder.mul_(0.5)
     assert explain(features, rows).shrinkage == pytest.approx(0.5)
     assert F.mse_loss(features(rows), rows / 2) < 1e-12

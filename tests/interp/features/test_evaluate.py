@@ -1,6 +1,7 @@
 """What a dictionary is worth: against its own definitions, on a model whose answers are known."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -71,9 +72,10 @@ def test_a_transcoder_stands_in_the_model(model: Model):
     found = evaluate_features(model, transcoder, TEXTS)
     assert math.isfinite(found.figures["loss recovered"])
     plain = record(model, TEXTS[0], ["layers.1.resid_mid", "layers.1.mlp_out"])
-    norm = model.network.layers[1].post_attention_layernorm  # pyright: ignore
+    network: Any = model.network
+    norm = network.layers[1].post_attention_layernorm
     wanted = transcoder(norm(plain["layers.1.resid_mid"]))
-    run = replace(model, TEXTS[0], replaced_mlps(model.network, {1: transcoder}), "layers.1.mlp_out")  # pyright: ignore
+    run = replace(model, TEXTS[0], replaced_mlps(network, {1: transcoder}), "layers.1.mlp_out")
     assert torch.allclose(run["layers.1.mlp_out"], wanted, atol=1e-5)
 
 
@@ -131,14 +133,14 @@ def test_a_dashboard_shows_where_a_feature_is_active(model: Model):
         assert "".join(context.tokens) == TEXTS[i]
     together = torch.cat(values)
     assert board.figures["share of tokens"] == pytest.approx(float((together > 0).float().mean()))
-    assert sum(board["histogram"].lines["tokens"]) == int((together > 0).sum())  # pyright: ignore
+    assert sum(board["histogram"].lines["tokens"]) == int((together > 0).sum())
     # one unit more in the last stream's channel, read without the norm's scale
-    assert board["promoted"].rows[0][1] >= board["promoted"].rows[1][1] > 0 > board["suppressed"].rows[0][1]  # pyright: ignore
-    network = model.network
-    effects = (network.lm_head.weight[:, 7] * network.norm.weight[7]).detach()  # pyright: ignore
+    assert board["promoted"].rows[0][1] >= board["promoted"].rows[1][1] > 0 > board["suppressed"].rows[0][1]
+    network: Any = model.network
+    effects = (network.lm_head.weight[:, 7] * network.norm.weight[7]).detach()
     token = model.tokenizer.token(int(effects.argmax()))
-    assert board["promoted"].rows[0] == [token, pytest.approx(float(effects.max() - effects.mean()))]  # pyright: ignore
-    assert board["nearest"].rows[-1][0] != 7  # pyright: ignore
+    assert board["promoted"].rows[0] == [token, pytest.approx(float(effects.max() - effects.mean()))]
+    assert board["nearest"].rows[-1][0] != 7
 
 
 def test_a_dashboard_of_a_silent_feature_and_of_other_networks(model: Model, recurrent: Model):

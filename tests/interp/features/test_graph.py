@@ -1,6 +1,7 @@
 """Attribution graphs: every edge against the network itself, run with its attention and norms held."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,12 @@ from cutaway.models.layers import RMSNorm
 from cutaway.tokenizers import Tokenizer
 
 TEXT = "the cat sat"
-PLAIN = {"layers": 3, "width": 16, "heads": 4, "kv_heads": 2}
-GPT2 = {
+PLAIN: dict[str, Any] = {"layers": 3, "width": 16, "heads": 4, "kv_heads": 2}
+GPT2: dict[str, Any] = {
     "layers": 2, "width": 12, "heads": 2, "norm": "layernorm", "position": "learned", "activation": "gelu_tanh",
     "gated": False, "qk_norm": False, "attention_bias": True, "output_bias": True, "mlp_bias": True,
 }  # fmt: skip
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "gated": PLAIN,
     "ungated": GPT2,
     "norms on both sides": {
@@ -39,7 +40,7 @@ SHAPES = {
 def made(shape: str, tokenizer: Tokenizer, kind: str = "topk") -> tuple[Model, list[Transcoder]]:
     """A random float64 decoder with a random transcoder for each of its MLPs."""
     torch.manual_seed(0)
-    network = Decoder(DecoderConfig(tokenizer.vocab_size, context=32, **SHAPES[shape]))  # type: ignore[arg-type]
+    network: Any = Decoder(DecoderConfig(tokenizer.vocab_size, context=32, **SHAPES[shape]))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -61,26 +62,30 @@ def made(shape: str, tokenizer: Tokenizer, kind: str = "topk") -> tuple[Model, l
 class Kept(nn.Module):
     """A norm whose scale is that of its input in another run."""
 
-    def __init__(self, norm: nn.Module, at: torch.Tensor) -> None:
+    def __init__(self, norm: Any, at: torch.Tensor) -> None:
         super().__init__()
         self.norm, self.slope = norm, norm
         layernorm = isinstance(norm, nn.LayerNorm)
         spread = at.var(-1, correction=0, keepdim=True) if layernorm else at.square().mean(-1, keepdim=True)
-        self.size, self.centred = (spread + norm.eps).sqrt(), layernorm  # type: ignore[operator]
+        self.size, self.centred = (spread + norm.eps).sqrt(), layernorm
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.centred:
-            return (x - x.mean(-1, keepdim=True)) / self.size * self.norm.weight + self.norm.bias  # type: ignore
+            return (x - x.mean(-1, keepdim=True)) / self.size * self.norm.weight + self.norm.bias
         assert isinstance(self.norm, RMSNorm)
         return x / self.size * self.norm.scale
 
 
-def held(model: Model) -> tuple[Model, dict]:
+def held(model: Model) -> tuple[Model, dict[str, Any]]:
     """The model's own network with every norm and every pattern held, and its MLPs' outputs as they were."""
-    network = copy.deepcopy(model.network)
+    network: Any = copy.deepcopy(model.network)
     inputs: dict[str, torch.Tensor] = {}
+
+    def keeping(name: str) -> Any:
+        return lambda module, given: inputs.__setitem__(name, given[0].detach())
+
     hooks = [
-        module.register_forward_pre_hook(lambda _, given, name=name: inputs.__setitem__(name, given[0].detach()))
+        module.register_forward_pre_hook(keeping(name))
         for name, module in network.named_modules()
         if isinstance(module, RMSNorm | nn.LayerNorm) and "attn" not in name
     ]
@@ -96,25 +101,27 @@ def held(model: Model) -> tuple[Model, dict]:
     return Model(network, model.tokenizer, "held"), fixed
 
 
-def observed(model: Model, edits: dict, transcoders: list[Transcoder]) -> tuple[list[torch.Tensor], torch.Tensor]:
+def observed(
+    model: Any, edits: dict[str, Any], transcoders: list[Transcoder]
+) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Pre-activations of all features, (T, W) per layer, and demeaned logits after the last token."""
     seen: dict[str, torch.Tensor] = {}
     with torch.no_grad():
         output = model.network(model.ids(TEXT), tap=ActiveTap(model.network.tap_names(), edits, seen.__setitem__))
     pre = []
     for i, transcoder in enumerate(transcoders):
-        block = model.network.blocks[i]  # type: ignore
-        stream = seen[f"layers.{i}.{'resid_pre' if model.config.parallel else 'resid_mid'}"]  # type: ignore
+        block = model.network.blocks[i]
+        stream = seen[f"layers.{i}.{'resid_pre' if model.config.parallel else 'resid_mid'}"]
         norm = block.post_attention_layernorm
-        if model.config.norm_place == "both":  # type: ignore
+        if model.config.norm_place == "both":
             norm = block.pre_feedforward_layernorm
-        elif model.config.norm_place == "after":  # type: ignore
+        elif model.config.norm_place == "after":
             norm = lambda x: x  # noqa: E731
-        elif model.config.parallel:  # type: ignore
+        elif model.config.parallel:
             norm = block.post_attention_layernorm
         pre.append(transcoder.pre(norm(stream))[0].detach())
     del output
-    logits = seen["final_norm"][0, -1] @ model.network.lm_head.weight.T  # type: ignore
+    logits = seen["final_norm"][0, -1] @ model.network.lm_head.weight.T
     return pre, (logits - logits.mean()).detach()
 
 
@@ -127,7 +134,7 @@ def test_doubling_a_feature_moves_everything_by_its_edges(shape: str, tokenizer:
     frozen, fixed = held(model)
     before, logits = observed(frozen, fixed, transcoders)
     plain = model.logits(TEXT)[0, -1]
-    if not model.config.logit_cap:  # type: ignore
+    if not getattr(model.config, "logit_cap", 0):
         assert torch.allclose((plain - plain.mean()).double(), logits, atol=1e-5)  # held as they were, all is as it was
     count, worst = len(found.features), 0.0
     first = next(i for i, name in enumerate(found.names) if name.startswith("logit"))
@@ -171,13 +178,13 @@ def test_the_graph_is_pruned_and_draws(tokenizer: Tokenizer):
     model, transcoders = made("gated", tokenizer)
     found = attribution_graph(model, TEXT, transcoders)
     graph = found["graph"]
-    names = {node.name for node in graph.nodes}  # type: ignore[attr-defined]
+    names = {node.name for node in graph.nodes}
     assert 3 < len(names) < len(found.names)
-    assert all(edge.source in names and edge.target in names for edge in graph.edges)  # type: ignore[attr-defined]
-    depths = {node.name: node.depth for node in graph.nodes}  # type: ignore[attr-defined]
-    assert all(depths[edge.source] < depths[edge.target] for edge in graph.edges)  # type: ignore[attr-defined]
+    assert all(edge.source in names and edge.target in names for edge in graph.edges)
+    depths = {node.name: node.depth for node in graph.nodes}
+    assert all(depths[edge.source] < depths[edge.target] for edge in graph.edges)
     assert 0 < found.figures["through features"] < 1
-    assert len(found["tested"].rows) == 10  # type: ignore[attr-defined]
+    assert len(found["tested"].rows) == 10
     fewer = attribution_graph(model, TEXT, transcoders, most=5)
     assert fewer.figures["followed"] == 5
     assert any("were not followed further back" in note for note in fewer.notes)
@@ -197,7 +204,7 @@ def exact(tokenizer: Tokenizer) -> tuple[Model, list[Transcoder]]:
         "qk_norm": False,
         "tied": False,
     }
-    network = Decoder(DecoderConfig(tokenizer.vocab_size, context=32, **shape)).double().eval()  # type: ignore[arg-type]
+    network: Any = Decoder(DecoderConfig(tokenizer.vocab_size, context=32, **shape)).double().eval()
     transcoders = []
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -206,11 +213,11 @@ def exact(tokenizer: Tokenizer) -> tuple[Model, list[Transcoder]]:
         for i, block in enumerate(network.blocks):
             mlp = block.mlp
             block.self_attn.q_proj.weight.zero_()
-            block.self_attn.o_proj.weight[0] = mlp.down_proj.weight[0] = 0.0  # type: ignore
-            mlp.down_proj.weight /= mlp.down_proj.weight.norm(dim=0, keepdim=True)  # type: ignore
+            block.self_attn.o_proj.weight[0] = mlp.down_proj.weight[0] = 0.0
+            mlp.down_proj.weight /= mlp.down_proj.weight.norm(dim=0, keepdim=True)
             transcoder = Transcoder(16, 16, network.config.mlp_width, "l1", 0, f"layers.{i}.mlp").double()
-            transcoder.encoder.copy_(mlp.up_proj.weight)  # type: ignore
-            transcoder.decoder.copy_(mlp.down_proj.weight.T)  # type: ignore
+            transcoder.encoder.copy_(mlp.up_proj.weight)
+            transcoder.decoder.copy_(mlp.down_proj.weight.T)
             transcoders.append(transcoder)
     return Model(network, tokenizer, "a test"), transcoders
 
@@ -222,7 +229,7 @@ def test_exact_transcoders_leave_no_errors_and_predict_edits(tokenizer: Tokenize
     errors = [i for i, name in enumerate(found.names) if "error" in name]
     assert found.weights[:, errors].abs().max() < 1e-9
     assert found.figures["correlation"] > 0.999
-    predicted, actual = (found["tested"].column(name) for name in ("predicted", "actual"))  # type: ignore
+    predicted, actual = (found["tested"].column(name) for name in ("predicted", "actual"))
     assert predicted == pytest.approx(actual, rel=0.05)
 
 

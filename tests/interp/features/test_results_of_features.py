@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from cutaway.interp import (
+    Panel,
     Result,
     attribution_graph,
     check,
@@ -58,8 +59,8 @@ def test_every_result_prints_and_becomes_json_and_a_page(model: Model):
 
 def test_what_a_probe_suggests_can_be_tried(model: Model):
     found = check(probe(model, TEXTS, LABELS))
-    assert len(found["claims"].rows) == 3  # pyright: ignore[reportAttributeAccessIssue]
-    assert any(abs(row[2]) > 1e-3 for row in found["claims"].rows)  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(found["claims"].rows) == 3
+    assert any(abs(row[2]) > 1e-3 for row in found["claims"].rows)
     assert -1 <= found.figures["Pearson correlation"] <= 1
 
 
@@ -67,7 +68,8 @@ def test_saved_transcoders_are_given_by_their_folders(model: Model, tmp_path: Pa
     made = train_features(model, TEXTS, "layers.1.mlp", width=16, k=2, samples=1_000, batch=32, transcoder=True)
     folder = str(made.save(tmp_path / "of layer 1"))
     found = analyse("attribution_graph", model, TEXTS[0], {"transcoders": [folder], "token": "a"})
-    assert found.figures == attribution_graph(model, TEXTS[0], [made], token="a").figures  # pyright: ignore
+    assert isinstance(found, Panel)
+    assert found.figures == attribution_graph(model, TEXTS[0], [made], token="a").figures
     bare = attribution_graph(model, TEXTS[0])
     assert bare.figures["active features"] == 0
     assert bare.weights[-1].sum() == pytest.approx(float(bare.values[-1]), abs=1e-4)

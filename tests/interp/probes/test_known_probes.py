@@ -44,7 +44,7 @@ def test_the_count_is_where_it_was_learned_and_nowhere_else(tokenizer: Tokenizer
     assert right > 0.98
     ids, states = texts_and_states(200, 12345 + seed)
     found = probe(model, ids.tolist(), states.tolist(), names="layers.0.hidden", seed=seed)
-    (row,) = found["numbers"].rows  # pyright: ignore[reportAttributeAccessIssue]
+    (row,) = found["numbers"].rows
     _, score, _, _, _, control, selectivity, untrained = row
     assert score > 0.95
     assert selectivity > 0.3
