@@ -3,7 +3,7 @@
 Transcoders stand in the place of MLPs, and what they miss is a node of its own; attention patterns and norms are held
 at what they were in this run. Between what is active, everything is then linear, and an edge is an exact amount.
 
-Shapes: T tokens, C channels, L layers, F active features, N nodes, V vocabulary.
+Shapes: T tokens, C channels, F active features, N nodes, R of them that are followed back.
 """
 
 from __future__ import annotations
@@ -38,15 +38,17 @@ class AttributionGraph(Panel):
     """What `attribution_graph` found. Nodes are numbered: features, errors, embeddings, biases, logits.
 
     Attributes:
-        weights: (N, N) what column's node adds to row's, of every node that was followed: a feature's pre-activation,
-            a logit less the mean of all.
+        weights: (R, N) what every node adds to each of those that were followed: to a feature's pre-activation, to a
+            logit less the mean of all.
+        rows: (R,) the nodes that were followed: logits first.
         values: (N,) activations of features, logits less their mean; 1 of the others.
         features: (F, 3) layer, position and number of each active feature.
         names: of every node.
         shown: which nodes the pruned graph shows.
     """
 
-    weights: Float[Tensor, "N N"] = field(kw_only=True, repr=False, compare=False)
+    weights: Float[Tensor, "R N"] = field(kw_only=True, repr=False, compare=False)
+    rows: Int[Tensor, " R"] = field(kw_only=True, repr=False, compare=False)
     values: Float[Tensor, " N"] = field(kw_only=True, repr=False, compare=False)
     features: Int[Tensor, "F 3"] = field(kw_only=True, repr=False, compare=False)
     names: list[str] = field(kw_only=True, repr=False)
@@ -110,22 +112,27 @@ def attribution_graph(
     run = Traced.of(network, recording, by_layer)
     chosen, readers = _logits(model, recording, token, minus)
     total, used, count = run.nodes(len(chosen)), 0, len(run.features)
-    weights = torch.zeros(total, total, dtype=run.embed.dtype)
+    # logits stand last among nodes, and first among the rows of those that are followed
+    rows, weights = torch.arange(run.sources, total), torch.zeros(len(chosen) + min(most, count), total).to(run.embed)
     chances = recording.logits[0, -1].double().softmax(-1)[chosen]
     importance = torch.cat((torch.zeros(run.sources, dtype=torch.float64), chances / chances.sum()))
-    gap = run.follow_logits(weights, readers)
+    filled = len(chosen)
+    weights[:filled, : run.sources], gap = run.follow_logits(readers)
     waiting = torch.ones(count, dtype=torch.bool)
     while waiting.any() and used < most:
-        reach = influence(weights, importance)[:count].masked_fill(~waiting, 0)
+        reach = influence(weights[:filled], rows, importance)[:count].masked_fill(~waiting, 0)
         values, next_ones = reach.topk(min(batch, int(waiting.sum()), most - used))
         next_ones = next_ones[values > 0]
         if not len(next_ones):
             break  # the others lead nowhere
-        gap = max(gap, run.follow_features(weights, next_ones))
+        stop = filled + len(next_ones)
+        weights[filled:stop, : run.sources], miss = run.follow_features(next_ones)
+        gap, filled, rows = max(gap, miss), stop, torch.cat((rows, next_ones))
         waiting[next_ones] = False
         used += len(next_ones)
         if progress is not None:
             progress(Progress("following", used, min(most, count), "features"))
+    weights = weights[:filled]
     values = torch.ones(total, dtype=weights.dtype)
     values[:count] = run.active
     values[run.sources :] = readers @ run.final[0, -1]
@@ -133,18 +140,21 @@ def attribution_graph(
     names, labels, depths = run.names(recording.tokens, what)
     kinds = ["feature"] * count + ["error"] * run.errors[..., 0].numel() + ["embed"] * run.embed.shape[1]
     kinds += ["bias"] + ["logit"] * len(chosen)
-    kept, edges = pruned(weights, importance, kinds, keep_nodes, keep_edges)
+    kept, edges = pruned(weights, rows, importance, kinds, keep_nodes, keep_edges)
     nodes = sorted((Node(names[i], labels[i], float(values[i]), depths[i]) for i in kept), key=lambda node: node.depth)
-    lines = [Edge(names[s], names[t], float(weights[t, s])) for t, s in edges]
+    row_of = {node: row for row, node in enumerate(rows.tolist())}
+    lines = [Edge(names[s], names[t], float(weights[row_of[t], s])) for t, s in edges]
     receipt = clock.receipt(gap=gap, bytes=recording.receipt.bytes)
     after = f"after “{recording.tokens[-1]}” (position {place})"
     graph = Graph(f"What led to {what[0]} {after}", "activation or logit", nodes, lines, receipt=receipt)
-    strongest = influence(weights, importance)[:count].topk(min(tested, count)).indices
-    table, agreement = _tested(model, recording, run, readers[0], strongest, weights, labels, receipt)
+    reach = influence(weights, rows, importance)
+    effects = run.total_effects(weights[0], weights[len(chosen) :], rows[len(chosen) :])
+    strongest = reach[:count].topk(min(tested, count)).indices
+    table, agreement = _tested(model, recording, run, readers[0], strongest, effects, labels, receipt)
     figures = {
         "active features": float(count),
         "followed": float(used),
-        "through features": _through(weights, importance, kinds),
+        "through features": _through(reach, kinds),
         "correlation": agreement,
     }
     notes = [
@@ -159,7 +169,7 @@ def attribution_graph(
         notes.append("Logits are those before the soft cap.")
     return AttributionGraph(
         graph.what, {"graph": graph, "tested": table}, notes, figures,
-        weights=weights, values=values, features=run.features, names=names, shown=kept, receipt=receipt,
+        weights=weights, rows=rows, values=values, features=run.features, names=names, shown=kept, receipt=receipt,
     )  # fmt: skip
 
 
@@ -209,12 +219,11 @@ def _what(model: Model, token: str | int | None, minus: str | int | None, chosen
     return names
 
 
-def _through(weights: Tensor, importance: Tensor, kinds: list[str]) -> float:
+def _through(reach: Tensor, kinds: list[str]) -> float:
     """The share of what reaches logits from embeddings and errors that comes from embeddings: the graph's faithfulness.
 
     (The replacement score of Ameisen et al. 2025.)
     """
-    reach = influence(weights, importance)
     of_kind = {kind: float(reach[[i for i, k in enumerate(kinds) if k == kind]].sum()) for kind in ("embed", "error")}
     return of_kind["embed"] / max(sum(of_kind.values()), 1e-30)
 
@@ -226,12 +235,11 @@ def _tested(
     run: Traced,
     reader: Tensor,
     chosen: Tensor,
-    weights: Tensor,
+    effects: Tensor,
     labels: list[str],
     receipt: Receipt,
 ) -> tuple[Table, float]:
     """Features taken out of the plain model one at a time: predicted and actual change of the first logit."""
-    effects = run.total_effects(weights, run.sources)
     rows: list[list[Cell]] = []
     for i in chosen.tolist():
         layer, position, _ = run.features[i].tolist()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.interp.features.dictionary import Features
@@ -96,8 +96,8 @@ class Traced:
         """How many nodes add to others: all but logits, which stand last."""
         return self.nodes(0)
 
-    def follow_features(self, weights: Tensor, chosen: Tensor) -> float:
-        """Fill the rows of features; returns by how much the worst sum misses its pre-activation."""
+    def follow_features(self, chosen: Int[Tensor, " R"]) -> tuple[Float[Tensor, "R N"], float]:
+        """What every node adds to some features' pre-activations; and by how much the worst sum misses its own."""
         layers, positions, numbers = self.features[chosen].unbind(1)
         where = list(enumerate(zip(layers.tolist(), positions.tolist(), strict=True)))
         encoders = self.encoders[chosen]
@@ -107,22 +107,21 @@ class Traced:
 
         own = [self.transcoders[i].encoder_bias[j] for i, j in zip(layers.tolist(), numbers.tolist(), strict=True)]
         rest = (self.rest_reads[layers, positions] * encoders).sum(1) + torch.stack(own)
-        return self._follow(weights, chosen, read, rest, self.pre[chosen])
+        return self._follow(read, rest, self.pre[chosen])
 
-    def follow_logits(self, weights: Tensor, readers: Float[Tensor, "R C"]) -> float:
-        """Fill the rows of logits, given what reads the final norm; returns by how much the worst sum misses."""
+    def follow_logits(self, readers: Float[Tensor, "R C"]) -> tuple[Float[Tensor, "R N"], float]:
+        """The same of logits, given what reads the final norm."""
 
         def read(reads: list[Tensor], final: Tensor) -> Tensor:
             return (final[:, -1] * readers).sum()
 
-        rows = torch.arange(self.sources, self.nodes(len(readers)))
-        return self._follow(weights, rows, read, readers @ self.rest_final[-1], readers @ self.final[0, -1])
+        return self._follow(read, readers @ self.rest_final[-1], readers @ self.final[0, -1])
 
-    def _follow(self, weights: Tensor, chosen: Tensor, read: Read, rest: Tensor, wanted: Tensor) -> float:
-        """What every node adds to some numbers, each read from a copy of its own."""
+    def _follow(self, read: Read, rest: Float[Tensor, " R"], wanted: Float[Tensor, " R"]) -> tuple[Tensor, float]:
+        """What every node but logits adds to some numbers, each read from a copy of its own."""
         L, T, C = self.errors.shape
         with torch.enable_grad():
-            embed = self.embed.expand(len(chosen), T, C).clone().requires_grad_()
+            embed = self.embed.expand(len(rest), T, C).clone().requires_grad_()
             writes = [torch.zeros_like(embed).requires_grad_() for _ in range(L)]
             value = read(*self.frozen(embed, writes))
             slopes = torch.autograd.grad(value, [embed, *writes], allow_unused=True)
@@ -134,19 +133,26 @@ class Traced:
         errors = (into * self.errors).sum(-1).flatten(1)
         embeds = (filled[0] * self.embed).sum(-1)
         rows = torch.cat((features, errors, embeds, rest[:, None]), dim=1)
-        weights[chosen, : self.sources] = rows
-        return float(((rows.sum(1) - wanted).abs() / wanted.abs().clamp_min(1)).max()) if len(chosen) else 0.0
+        return rows, float(((rows.sum(1) - wanted).abs() / wanted.abs().clamp_min(1)).max())
 
-    def total_effects(self, weights: Tensor, logit: int) -> Float[Tensor, " F"]:
+    def total_effects(
+        self, logit: Float[Tensor, " N"], weights: Float[Tensor, "R N"], rows: Int[Tensor, " R"]
+    ) -> Float[Tensor, " F"]:
         """What each feature adds to a logit along all paths, if every active feature answers in proportion.
 
         A feature's activation is its pre-activation, so one that reads less writes less: the effect e of all features
         solves e = w + Mᵀe, where w is what they add to the logit and M[t, s] what s adds to t, per activation of t.
+
+        Args:
+            logit: what every node adds to it.
+            weights: what every node adds to the features that were followed.
+            rows: which features these are.
         """
         count = len(self.features)
-        answers = weights[:count, :count] / self.active[:, None]
-        eye = torch.eye(count, dtype=weights.dtype)
-        return torch.linalg.solve(eye - answers.T, weights[logit, :count])
+        answers = weights[:, :count] / self.active[rows][:, None]
+        direct, eye = logit[:count], torch.eye(len(rows), dtype=weights.dtype)
+        followed = torch.linalg.solve(eye - answers[:, rows].T, direct[rows])
+        return direct + answers.T @ followed
 
     def names(self, tokens: list[str], logits: list[str]) -> tuple[list[str], list[str], list[float]]:
         """Of every node its name, what is shown, and its depth."""

@@ -138,8 +138,9 @@ def test_doubling_a_feature_moves_everything_by_its_edges(shape: str, tokenizer:
         assert torch.allclose((plain - plain.mean()).double(), logits, atol=1e-5)  # held as they were, all is as it was
     count, worst = len(found.features), 0.0
     first = next(i for i, name in enumerate(found.names) if name.startswith("logit"))
-    followed = found.weights[:count].any(dim=1)
-    assert followed.sum() > count / 3
+    rows = {node: row for row, node in enumerate(found.rows.tolist())}
+    followed = [node for node in rows if node < count]
+    assert len(followed) > count / 3
     told = model.logits(TEXT)[0, -1].argsort(descending=True)
     for i in range(0, count, 3):
         layer, position, number = found.features[i].tolist()
@@ -152,13 +153,13 @@ def test_doubling_a_feature_moves_everything_by_its_edges(shape: str, tokenizer:
             return x
 
         after, moved = observed(frozen, {**fixed, name: doubled}, transcoders)
-        for t in followed.nonzero().flatten().tolist():
+        for t in followed:
             at, place, feature = found.features[t].tolist()
             change = after[at][place, feature] - before[at][place, feature]
-            worst = max(worst, abs(float(change - found.weights[t, i])))
+            worst = max(worst, abs(float(change - found.weights[rows[t], i])))
         for row in range(first, len(found.names)):
             token = int(told[row - first])
-            worst = max(worst, abs(float(moved[token] - logits[token] - found.weights[row, i])))
+            worst = max(worst, abs(float(moved[token] - logits[token] - found.weights[rows[row], i])))
     assert worst < 1e-9
 
 
@@ -167,11 +168,11 @@ def test_rows_sum_to_what_they_are_of(tokenizer: Tokenizer):
     found = attribution_graph(model, TEXT, transcoders[:1], token="a", minus="t")
     logits = model.logits(TEXT)[0, -1]
     a, t = (model.tokenizer.id(letter) for letter in "at")
-    assert found.weights[-1].sum() == pytest.approx(float(logits[a] - logits[t]), abs=1e-5)
+    assert found.weights[0].sum() == pytest.approx(float(logits[a] - logits[t]), abs=1e-5)
     assert found.names[-1] == "logit.0"
     assert {int(layer) for layer in found.features[:, 0]} == {0}
     # the other MLP stayed as it was: all of it is its error node
-    assert found.weights[-1, found.names.index("layers.1.error@10")] != 0
+    assert found.weights[0, found.names.index("layers.1.error@10")] != 0
 
 
 def test_the_graph_is_pruned_and_draws(tokenizer: Tokenizer):
@@ -237,26 +238,26 @@ def test_total_effects_follow_every_path():
     from cutaway.interp.features.trace import Traced
 
     # 0 -> 1 -> logit and 0 -> logit; activations 2 and 4
-    weights = torch.zeros(4, 4, dtype=torch.float64)
-    weights[1, 0], weights[3, 0], weights[3, 1] = 1.0, 0.5, 3.0
+    logit = torch.tensor([0.5, 3.0, 0.0, 0.0], dtype=torch.float64)
+    weights = torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)  # of feature 1
     run = object.__new__(Traced)
     object.__setattr__(run, "features", torch.zeros(2, 3, dtype=torch.int64))
     object.__setattr__(run, "active", torch.tensor([2.0, 4.0], dtype=torch.float64))
     # without 0, feature 1 reads 1 of 4 less, and so writes a quarter of 3 less
-    assert run.total_effects(weights, 3).tolist() == [0.5 + 3.0 / 4, 3.0]
+    assert run.total_effects(logit, weights, torch.tensor([1])).tolist() == [0.5 + 3.0 / 4, 3.0]
 
 
 def test_influence_and_pruning_on_a_chain():
     # 0 -> 1 -> 3 with nine tenths, 2 -> 3 with one
-    weights = torch.zeros(4, 4)
-    weights[1, 0], weights[3, 1], weights[3, 2] = -5.0, 9.0, 1.0
+    weights, rows = torch.zeros(2, 4), torch.tensor([3, 1])
+    weights[1, 0], weights[0, 1], weights[0, 2] = -5.0, 9.0, 1.0
     importance = torch.tensor([0.0, 0, 0, 1.0], dtype=torch.float64)
-    assert influence(weights, importance).tolist() == pytest.approx([0.9, 0.9, 0.1, 0.0])
+    assert influence(weights, rows, importance).tolist() == pytest.approx([0.9, 0.9, 0.1, 0.0])
     kinds = ["embed", "feature", "embed", "logit"]
-    assert pruned(weights, importance, kinds, 0.9, 0.98) == ([0, 1, 3], [(1, 0), (3, 1)])
-    assert pruned(weights, importance, kinds, 1.0, 1.0) == ([0, 1, 2, 3], [(1, 0), (3, 1), (3, 2)])
+    assert pruned(weights, rows, importance, kinds, 0.9, 0.98) == ([0, 1, 3], [[3, 1], [1, 0]])
+    assert pruned(weights, rows, importance, kinds, 1.0, 1.0) == ([0, 1, 2, 3], [[3, 1], [3, 2], [1, 0]])
     # a feature that nothing leads to does not stay
-    assert pruned(weights, importance, ["error", "feature", "feature", "logit"], 1.0, 1.0)[0] == [0, 1, 3]
+    assert pruned(weights, rows, importance, ["error", "feature", "feature", "logit"], 1.0, 1.0)[0] == [0, 1, 3]
 
 
 def test_what_the_graph_refuses(tokenizer: Tokenizer, recurrent: Model):
