@@ -3,7 +3,7 @@
 256 unit directions in 64 dimensions, each on in 2 % of the rows. `sae_mcc` is the mean cosine between Cutaway's learned
 directions and the planted ones, matched one to one (Hungarian). `sae_time_vs_saelens` is Cutaway's time over that of
 sae-lens's own trainer. Each has the learning rate that served it best of 3e-4 … 3.2e-2 (in units of its own), warmed up
-and let down alike. Importing the libraries and reading the rows do not count. sae-lens's matching stands beside Cutaway's.
+and let down alike. Imports and reading the rows do not count. sae-lens's matching stands beside Cutaway's.
 """
 
 from __future__ import annotations
