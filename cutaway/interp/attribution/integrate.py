@@ -31,7 +31,7 @@ class Integral:
         steps: at how many points the gradient was taken.
     """
 
-    parts: Float[Tensor, ...]
+    parts: Float[Tensor, "..."]
     at_x: float
     at_baseline: float
     steps: int

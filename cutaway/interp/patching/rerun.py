@@ -10,7 +10,7 @@ Shapes: B rows of a batch, H heads, T tokens, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,9 +21,9 @@ from torch import Tensor
 from cutaway.errors import ConfigError, NonFinite
 from cutaway.interp.inputs import Inputs, evaluating, forward
 from cutaway.interp.patching.site import Place, Site, layers_of, place_of, token_axis
-from cutaway.interp.record import Edit, Recording, recording_of
+from cutaway.interp.record import Edit, Edits, Recording, recording_of
 from cutaway.interp.target import Target
-from cutaway.models import ActiveTap, Decoder, Encoder, Recurrent, Seq2Seq
+from cutaway.models import ActiveTap, Decoder, Encoder, Model, Recurrent, Seq2Seq
 from cutaway.models.cache import Prefix
 from cutaway.progress import OnProgress, Progress
 
@@ -183,7 +183,7 @@ class Rerun:
     def _first(self, start: Place, patch: Patch) -> int:
         """The first token that has to be computed."""
         network = self.model.network
-        if self.at is None or not self._cuts(network) or not start.layer >= 0 or _behind(patch):
+        if self.at is None or not self._cuts(network) or not 0 <= start.layer or _behind(patch):
             return 0
         return min(self._since(patch), self.at)
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.interp.inputs import Text, inputs_of
-from cutaway.interp.patching.pairs import Pair
 from cutaway.interp.patching.patch import Study, patched_with
+from cutaway.interp.patching.pairs import Pair
 from cutaway.interp.patching.rerun import Rerun, asked
 from cutaway.interp.patching.site import Site
 from cutaway.interp.patching.sweep import Sweep, grid, sweep_of
