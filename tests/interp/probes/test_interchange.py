@@ -87,7 +87,7 @@ def test_the_aligned_direction_is_the_variable_and_random_ones_are_not(tokenizer
 
 def test_the_search_finds_the_direction_and_warns(tokenizer: Tokenizer):
     model, aligned = boolean(tokenizer)
-    found = interchange(model, *pairs(), NAME, subspace=1, train=0.6, steps=80, random=2)
+    found = interchange(model, *pairs(), NAME, subspace=1, train=0.6, steps=60, random=2)
     assert found.figures["accuracy"] == 1.0
     # a and b themselves lie beside their conjunction, so directions near it do as well
     assert float((found.subspace.T @ aligned).abs()) > 0.6
