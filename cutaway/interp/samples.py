@@ -27,7 +27,7 @@ class Samples:
     """Activations by name, a row for each token, or for each text.
 
     Attributes:
-        values: name -> (N, C) in the dtype of the network.
+        values: name -> (N, C) in the dtype of the network, in the processor's memory.
         texts: (N,) of which text a row is.
         places: (N,) where in it the row's token stands, from 0 of its first token on.
         ids: (N,) the row's token; of frames of sound 0.
@@ -95,7 +95,7 @@ def samples_of(
             value = _channels(name, seen[name])
             which, places, ids = _places(inputs, name, value, position)
             value = value[which, places + _first(inputs, name)[which]]
-            rows[name].append(value)
+            rows[name].append(value.cpu())
             size += value.numel() * value.element_size()
             if name == chosen[0]:
                 kept.append((which + start, places, ids))

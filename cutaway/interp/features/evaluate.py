@@ -225,7 +225,7 @@ def replaced_mlps(network: Decoder, transcoders: dict[int, Features]) -> dict[st
         def write(
             x: Tensor, seen: dict[str, Tensor] = seen, layer: int = layer, transcoder: Features = transcoder
         ) -> Tensor:
-            return transcoder(mlp_input(network, layer, seen).to(transcoder.dtype)).to(x)
+            return transcoder(mlp_input(network, layer, seen).to(transcoder.decoder)).to(x)
 
         edits[name], edits[f"layers.{layer}.mlp_out"] = keep, write
     return edits
@@ -234,9 +234,9 @@ def replaced_mlps(network: Decoder, transcoders: dict[int, Features]) -> dict[st
 def _replaced(features: Features, x: Tensor) -> Tensor:
     """What a dictionary writes of an activation; heads are read side by side."""
     if x.ndim != 4:
-        return features(x.to(features.dtype)).to(x)
+        return features(x.to(features.decoder)).to(x)
     flat = x.transpose(1, 2).flatten(2)
-    return features(flat.to(features.dtype)).to(x).unflatten(2, (x.shape[1], x.shape[3])).transpose(1, 2)
+    return features(flat.to(features.decoder)).to(x).unflatten(2, (x.shape[1], x.shape[3])).transpose(1, 2)
 
 
 def _wide(mean: Tensor, x: Tensor) -> Tensor:

@@ -113,8 +113,9 @@ def attribution_graph(
     chosen, readers = _logits(model, recording, token, minus)
     total, used, count = run.nodes(len(chosen)), 0, len(run.features)
     # logits stand last among nodes, and first among the rows of those that are followed
-    rows, weights = torch.arange(run.sources, total), torch.zeros(len(chosen) + min(most, count), total).to(run.embed)
-    chances = recording.logits[0, -1].double().softmax(-1)[chosen]
+    rows = torch.arange(run.sources, total)
+    weights = torch.zeros(len(chosen) + min(most, count), total, dtype=run.embed.dtype)
+    chances = recording.logits[0, -1].double().softmax(-1)[chosen].cpu()
     importance = torch.cat((torch.zeros(run.sources, dtype=torch.float64), chances / chances.sum()))
     filled = len(chosen)
     weights[:filled, : run.sources], gap = run.follow_logits(readers)

@@ -126,7 +126,7 @@ def step_gradients(
         moved = (threshold * wanted + sparsity / len(x)) * near * (-threshold / bandwidth)  # of the logarithm
         grads["log_threshold"].zero_().index_add_(0, columns, moved)
     # by feature: the same places, sorted, summed over the rows in which they are
-    order = _by_feature(columns, config.width)
+    order = by_feature(columns, config.width)
     by_row = rows.index_select(0, order)
     counts = torch.bincount(columns, minlength=config.width)
     begins = counts.cumsum(0) - counts
@@ -162,7 +162,7 @@ def _kth_largest(pre: Float[Tensor, "B W"], k: int) -> Float[Tensor, " B"]:
     return torch.from_numpy(np.partition(pre.numpy(), place, axis=1)[:, place])
 
 
-def _by_feature(columns: Int[Tensor, " E"], width: int) -> Int[Tensor, " E"]:
+def by_feature(columns: Int[Tensor, " E"], width: int) -> Int[Tensor, " E"]:
     """The order that sorts places by feature: numpy sorts 16-bit numbers by their digits, in one pass each."""
     if width <= 2**16:
         return torch.from_numpy(np.argsort(columns.numpy().astype(np.uint16), kind="stable"))

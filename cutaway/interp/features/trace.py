@@ -43,7 +43,7 @@ class Traced:
     @staticmethod
     @torch.no_grad()
     def of(network: Decoder, recording: Recording, transcoders: dict[int, Features]) -> Traced:
-        transcoders = {i: copy.deepcopy(one).to(recording["embed"].dtype) for i, one in transcoders.items()}
+        transcoders = {i: copy.deepcopy(one).to(recording["embed"]) for i, one in transcoders.items()}
         frozen, embed = Frozen(network, recording), recording["embed"]
         L, (_, _T, C) = network.config.layers, embed.shape
         written = [recording[f"layers.{i}.mlp_out"] for i in range(L)]
@@ -133,7 +133,7 @@ class Traced:
         errors = (into * self.errors).sum(-1).flatten(1)
         embeds = (filled[0] * self.embed).sum(-1)
         rows = torch.cat((features, errors, embeds, rest[:, None]), dim=1)
-        return rows, float(((rows.sum(1) - wanted).abs() / wanted.abs().clamp_min(1)).max())
+        return rows.cpu(), float(((rows.sum(1) - wanted).abs() / wanted.abs().clamp_min(1)).max())
 
     def total_effects(
         self, logit: Float[Tensor, " N"], weights: Float[Tensor, "R N"], rows: Int[Tensor, " R"]
@@ -149,7 +149,7 @@ class Traced:
             rows: which features these are.
         """
         count = len(self.features)
-        answers = weights[:, :count] / self.active[rows][:, None]
+        answers = weights[:, :count] / self.active.cpu()[rows][:, None]
         direct, eye = logit[:count], torch.eye(len(rows), dtype=weights.dtype)
         followed = torch.linalg.solve(eye - answers[:, rows].T, direct[rows])
         return direct + answers.T @ followed

@@ -245,7 +245,7 @@ def _rows_of(
     if isinstance(data, tuple):
         if not transcoder:
             raise ConfigError("a pair of activations is for a transcoder; set transcoder=True, or give one tensor")
-        x, y = (part.flatten(0, -2) for part in data)
+        x, y = (part.flatten(0, -2).cpu() for part in data)
         if len(x) != len(y):
             raise ConfigError(f"a transcoder learns from pairs of rows, but {len(x)} and {len(y)} were given")
         return x, y
@@ -253,7 +253,7 @@ def _rows_of(
         raise ConfigError("a transcoder learns from a pair: what the MLP reads, and what it writes")
     if data.ndim < 2:
         raise ConfigError(f"activations are (…, C), but {data.ndim} dimensions were given")
-    rows = data.flatten(0, -2)
+    rows = data.flatten(0, -2).cpu()
     return rows, rows
 
 

@@ -234,6 +234,7 @@ class _Pairs:
     def logits(self, basis: Tensor, rows: slice) -> Float[Tensor, "N V"]:
         """The output where the answer stands, after the exchange; gradients pass to the basis."""
         inputs, moved = self.inputs.rows(rows.start, rows.stop), self.moved[rows]
+        basis = basis.to(moved.device)
         where = _side(inputs, self.name)
 
         def exchange(x: Tensor) -> Tensor:

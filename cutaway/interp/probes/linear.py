@@ -299,8 +299,7 @@ def without_directions(directions: Float[Tensor, "C K"], mean: Float[Tensor, " C
 
     def edit(x: Tensor) -> Tensor:
         flat = x.transpose(1, 2).flatten(2) if x.ndim == 4 else x
-        left = flat.double() - (flat.double() - mean) @ basis @ basis.T
-        left = left.to(x)
+        left = flat - ((flat.to(mean) - mean) @ basis @ basis.T).to(flat)
         return left.unflatten(2, (x.shape[1], x.shape[3])).transpose(1, 2) if x.ndim == 4 else left
 
     return edit

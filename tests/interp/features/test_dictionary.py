@@ -18,7 +18,7 @@ from cutaway.interp.features import (
     train_features,
 )
 from cutaway.interp.features.dictionary import features_of
-from cutaway.interp.features.step import Parameters, sparse_in_beta, step_gradients
+from cutaway.interp.features.step import Parameters, by_feature, sparse_in_beta, step_gradients
 from cutaway.models import Model
 
 KINDS = ["topk", "jumprelu", "l1"]
@@ -91,6 +91,13 @@ def test_the_thresholds_gradient_is_the_kernels():
     of_step = -sparsity / len(x) / width * kernel
     assert kernel.sum() > 20
     assert torch.allclose(learned.grads["log_threshold"], ((of_jump + of_step) * threshold).sum(0), atol=1e-12)
+
+
+@pytest.mark.parametrize("width", [7, 2**16, 2**16 + 5])
+def test_places_are_sorted_by_feature(width: int):
+    columns = torch.randint(width, (500,), generator=torch.Generator().manual_seed(0))
+    columns[0], columns[1] = width - 1, 0
+    assert torch.equal(columns[by_feature(columns, width)], columns.sort().values)
 
 
 def test_adam_is_torchs():
