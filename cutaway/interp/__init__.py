@@ -26,6 +26,7 @@ from cutaway.interp.attribution import (
 from cutaway.interp.check import check
 from cutaway.interp.claims import Claim, Claims
 from cutaway.interp.during import GenerationRecording, record_generation, training_tap
+from cutaway.interp.features import attribution_graph, evaluate_features, feature_dashboard, train_features
 from cutaway.interp.inputs import Inputs, inputs_of
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
 from cutaway.interp.ledger.numbers import ledger, score_pairs
@@ -130,6 +131,7 @@ __all__ = [
     "attention_flow",
     "attention_x_gradient",
     "calibration",
+    "attribution_graph",
     "check",
     "checkpoint_differences",
     "compare",
@@ -144,6 +146,8 @@ __all__ = [
     "fourier",
     "frequencies_of",
     "generation_tree",
+    "evaluate_features",
+    "feature_dashboard",
     "head_detectors",
     "head_scores",
     "attribution_patching",
@@ -197,6 +201,7 @@ __all__ = [
     "surprisal",
     "target_of",
     "train_tuned_lens",
+    "train_features",
     "training_tap",
     "update_ledger",
     "tuned_lens",

@@ -23,6 +23,7 @@ from cutaway.interp.attention import (
     rollout,
     value_weighted,
 )
+from cutaway.interp.features import attribution_graph
 from cutaway.interp.ledger.numbers import ledger
 from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.attribution import (
@@ -60,6 +61,7 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "causal_trace": causal_trace,
     "circuit": circuit,
     "dose_response": dose_response,
+    "attribution_graph": attribution_graph,
     "ledger": ledger,
     "logit_lens": logit_lens,
     "loss_ledger": loss_ledger,

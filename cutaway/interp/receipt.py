@@ -12,6 +12,8 @@ from torch import Tensor
 
 from cutaway.models import Model
 
+LONGEST = 20_000  # characters of one argument in a receipt's code; a longer list is written as a variable
+
 
 @dataclass(frozen=True)
 class Receipt:
@@ -81,7 +83,8 @@ def _spelled(value: Any, name: str) -> str:
     if isinstance(value, Tensor):
         return repr(value.tolist()) if not value.is_floating_point() and value.numel() <= 4096 else name
     if isinstance(value, str | int | float | bool | list | tuple | dict | set | range | type(None)):
-        return repr(value)
+        spelled = repr(value)
+        return spelled if len(spelled) <= LONGEST or isinstance(value, str) else name
     ids = getattr(value, "ids", None)  # of Inputs and Recordings
     return _spelled(ids, name) if isinstance(ids, Tensor) else getattr(value, "__name__", name)
 

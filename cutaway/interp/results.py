@@ -345,7 +345,7 @@ class Panel(Result):
     notes: Sequence[str] = ()
     figures: dict[str, float] = field(default_factory=dict)
 
-    def __getitem__(self, name: str) -> Result:
+    def __getitem__(self, name: str) -> Any:
         """One of the parts."""
         return self.parts[name]
 

@@ -17,7 +17,6 @@ from cutaway.errors import ConfigError, InputError, NonFinite
 from cutaway.interp.inputs import Inputs, forward, inputs_of
 from cutaway.interp.record import LIMIT, Edits, first_broken
 from cutaway.models import ActiveTap, Model, Recurrent, match_names
-from cutaway.models.model import Source
 from cutaway.progress import OnProgress, Progress
 
 HEADED = ("q", "k", "v", "z")  # (B, heads, T, D), which stand side by side as channels
@@ -28,7 +27,7 @@ class Samples:
     """Activations by name, a row for each token, or for each text.
 
     Attributes:
-        values: name -> (N, C) in the dtype of the network.
+        values: name -> (N, C) in the dtype of the network, in the processor's memory.
         texts: (N,) of which text a row is.
         places: (N,) where in it the row's token stands, from 0 of its first token on.
         ids: (N,) the row's token; of frames of sound 0.
@@ -50,7 +49,7 @@ def samples_of(
     texts: Sequence[Any],
     names: str | Sequence[str],
     *,
-    source: Sequence[Source] | None = None,
+    source: Sequence[str] | Tensor | None = None,
     position: int | None = None,
     edits: Edits | None = None,
     batch: int = 16,
@@ -86,7 +85,7 @@ def samples_of(
     size = 0
     for start in range(0, len(texts), batch):
         part = list(texts[start : start + batch])
-        inputs = inputs_of(model, part, None if source is None else list(source[start : start + batch]))
+        inputs = inputs_of(model, part, None if source is None else source[start : start + batch])
         seen: dict[str, Tensor] = {}
         with torch.no_grad():
             output = forward(model, inputs, ActiveTap(chosen, edits or {}, seen.__setitem__))
@@ -96,7 +95,7 @@ def samples_of(
             value = _channels(name, seen[name])
             which, places, ids = _places(inputs, name, value, position)
             value = value[which, places + _first(inputs, name)[which]]
-            rows[name].append(value)
+            rows[name].append(value.cpu())
             size += value.numel() * value.element_size()
             if name == chosen[0]:
                 kept.append((which + start, places, ids))

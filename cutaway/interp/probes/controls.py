@@ -35,8 +35,8 @@ def control_labels(
 def untrained_copy(model: Model, *, seed: int = 0) -> Model:
     """A model of the same shape with fresh random weights, for what a shape and its tokens alone bring along.
 
-    Matrices that a fresh network holds at zero, so that its layers write nothing, are drawn too: normal, of 1 / sqrt(fan
-    in), as a network that has learned nothing but computes something.
+    Matrices that a fresh network holds at zero, so that its layers write nothing, are drawn too: normal, of 1 /
+    sqrt(fan in), so that it has learned nothing but computes something.
     """
     generator = torch.Generator().manual_seed(seed)
     network = build_network(model.config)

@@ -21,7 +21,6 @@ from cutaway.interp.receipt import Clock
 from cutaway.interp.results import Cell, Panel, Table
 from cutaway.interp.samples import samples_of
 from cutaway.models import Model
-from cutaway.models.model import Source
 from cutaway.progress import OnProgress, Progress
 
 
@@ -45,7 +44,7 @@ class Eraser:
         """How many directions are erased."""
         return round(float(self.projection.trace()))  # of a projection
 
-    def __call__(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    def __call__(self, x: Shaped[Tensor, ...]) -> Shaped[Tensor, ...]:
         """What is left of activations."""
         headed = x.ndim == 4
         flat = x.transpose(1, 2).flatten(2) if headed else x
@@ -108,7 +107,7 @@ def erase(
     labels: Sequence[Any] | Tensor,
     names: str | Sequence[str],
     *,
-    source: Sequence[Source] | None = None,
+    source: Sequence[str] | Tensor | None = None,
     position: int = -1,
     held_out: float = 0.3,
     seed: int = 0,

@@ -23,7 +23,6 @@ from cutaway.interp.record import Edit, started
 from cutaway.interp.results import Cell, Panel, Table
 from cutaway.interp.target import at_position, choice_of
 from cutaway.models import ActiveTap, Model, match_names
-from cutaway.models.model import Source
 from cutaway.progress import OnProgress, Progress
 
 DAS_WARNING = (
@@ -52,8 +51,8 @@ def interchange(
     expected: Sequence[str | int],
     name: str,
     *,
-    source: Sequence[Source] | None = None,
-    donor_source: Sequence[Source] | None = None,
+    source: Sequence[str] | Tensor | None = None,
+    donor_source: Sequence[str] | Tensor | None = None,
     position: int = -1,
     at: int = -1,
     subspace: Float[Tensor, "C k"] | int | None = None,
@@ -185,8 +184,8 @@ class _Pairs:
         donors: Sequence[Any],
         expected: Sequence[str | int],
         name: str,
-        source: Sequence[Source] | None,
-        donor_source: Sequence[Source] | None,
+        source: Sequence[str] | Tensor | None,
+        donor_source: Sequence[str] | Tensor | None,
         position: int,
         at: int,
     ) -> _Pairs:
@@ -200,9 +199,9 @@ class _Pairs:
         head = getattr(model.config, "head", "causal_lm")
         if head in ("none", "embedding", "span_extraction", "replaced_token"):
             raise ConfigError(f"a model with a head for {head} gives no answers to compare; it needs tokens or labels")
-        inputs = inputs_of(model, list(texts), None if source is None else list(source))
+        inputs = inputs_of(model, list(texts), source)
         given = source if donor_source is None else donor_source
-        other = inputs_of(model, list(donors), None if given is None else list(given))
+        other = inputs_of(model, list(donors), given)
         chosen = torch.tensor([choice_of(model, answer, head)[0] for answer in expected])
         place = None if head == "sequence_classification" else at
         if place is not None:
@@ -235,6 +234,7 @@ class _Pairs:
     def logits(self, basis: Tensor, rows: slice) -> Float[Tensor, "N V"]:
         """The output where the answer stands, after the exchange; gradients pass to the basis."""
         inputs, moved = self.inputs.rows(rows.start, rows.stop), self.moved[rows]
+        basis = basis.to(moved.device)
         where = _side(inputs, self.name)
 
         def exchange(x: Tensor) -> Tensor:

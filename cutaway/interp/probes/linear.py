@@ -5,14 +5,17 @@ Shapes: N rows, C channels, K classes, O numbers asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError
+from cutaway.interp.claims import Claim, Claims
+from cutaway.interp.inputs import Inputs, inputs_of
 from cutaway.interp.probes.controls import control_labels, untrained_copy
 from cutaway.interp.probes.fit import (
     Fit,
@@ -26,10 +29,11 @@ from cutaway.interp.probes.fit import (
     split_texts,
 )
 from cutaway.interp.receipt import Clock
+from cutaway.interp.record import Edit
 from cutaway.interp.results import Cell, Curve, Panel, Table
 from cutaway.interp.samples import Samples, samples_of, streams_of
+from cutaway.interp.target import target_of
 from cutaway.models import Model
-from cutaway.models.model import Source
 from cutaway.progress import OnProgress, Progress
 
 COLUMNS = ["activation", "held out", "low", "high", "training", "control", "selectivity", "untrained"]
@@ -56,7 +60,7 @@ def probe(
     labels: Sequence[Any] | Tensor,
     *,
     names: str | Sequence[str] | None = None,
-    source: Sequence[Source] | None = None,
+    source: Sequence[str] | Tensor | None = None,
     position: int = -1,
     held_out: float = 0.3,
     penalty: float = 1.0,
@@ -139,7 +143,14 @@ def probe(
             sparse_rows.append([name, k, few, ", ".join(map(str, best.tolist()[:8]))])
         if progress is not None:
             progress(Progress("probing", done + 1, len(samples.values), "activations"))
-    return _panel(clock, samples, rows, sparse_rows, fits, channels, classes, y, out, kind, seed)
+    means = {name: value[chosen].double().mean(0) for name, value in samples.values.items()}
+    text, reads = texts[0], None if source is None else source[:1]
+
+    def claims() -> Claims:
+        inputs = inputs_of(model, [text], reads)
+        return _suggested(model, inputs, fits, means, {str(row[0]): float(row[6] or 0.0) for row in rows})
+
+    return _panel(clock, samples, rows, sparse_rows, fits, channels, classes, y, out, kind, seed, claims)
 
 
 def each_token(labels: Sequence[Any]) -> bool:
@@ -226,6 +237,7 @@ def _panel(
     out: Tensor,
     kind: str,
     seed: int,
+    claims: Callable[[], Claims],
 ) -> Probed:
     score = "share of labels right" if classes else "R², the share of variance predicted"
     baseline = float(torch.bincount(y[~out]).argmax().eq(y[out]).double().mean()) if classes else 0.0
@@ -262,4 +274,32 @@ def _panel(
         "baseline": baseline,
     } | ({} if rows[best][7] is None else {"untrained": float(rows[best][7] or 0.0)})
     title = f"What a linear probe reads; best at {rows[best][0]}"
-    return Probed(title, parts, notes, figures, fits=fits, classes=classes, channels=channels, receipt=receipt)
+    return Probed(
+        title, parts, notes, figures, fits=fits, classes=classes, channels=channels, receipt=receipt, claims=claims
+    )
+
+
+def _suggested(
+    model: Model, inputs: Inputs, fits: Mapping[str, Fit], means: Mapping[str, Tensor], selectivity: Mapping[str, float]
+) -> Claims:
+    """That the model uses what is read: without a probe's directions the answer to the first text changes."""
+    made = tuple(
+        Claim(name, selectivity[name], {name: without_directions(fit.weight, means[name])})
+        for name, fit in fits.items()
+    )
+    ablation = "an activation loses the directions that its probe reads, at every token"
+    return Claims(model, inputs, target_of(model, inputs), made, ablation, "selectivity", signed=False)
+
+
+def without_directions(directions: Float[Tensor, "C K"], mean: Float[Tensor, " C"]) -> Edit:
+    """An edit after which nothing along some directions differs from the mean."""
+    lengths = directions.norm(dim=0)
+    basis, sizes, _ = torch.linalg.svd(directions / lengths.clamp_min(1e-30), full_matrices=False)
+    basis = basis[:, sizes > 1e-6]  # the columns of classes sum to zero, so one of them is none of its own
+
+    def edit(x: Tensor) -> Tensor:
+        flat = x.transpose(1, 2).flatten(2) if x.ndim == 4 else x
+        left = flat - ((flat.to(mean) - mean) @ basis @ basis.T).to(flat)
+        return left.unflatten(2, (x.shape[1], x.shape[3])).transpose(1, 2) if x.ndim == 4 else left
+
+    return edit

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from cutaway.errors import ConfigError, InputError
-from cutaway.interp import erase, probe, replace
+from cutaway.interp import erase, probe, record_generation, replace
 from cutaway.interp.probes import fit_eraser
 from cutaway.interp.probes.fit import fit_classes
 from cutaway.models import Model
@@ -81,13 +81,28 @@ def test_a_probe_is_at_chance_in_the_edited_run(model: Model):
     gone = erase(model, texts, labels, names)
     assert [row[0] for row in gone["numbers"].rows] == names
     for row in gone["numbers"].rows:
-        assert row[1] > gone.figures["baseline"] + 0.15 and row[2] == pytest.approx(gone.figures["baseline"], abs=0.05)
-        assert row[3] == 1 and 0 < row[4] < 1
+        assert row[1] > gone.figures["baseline"] + 0.15
+        assert row[2] == pytest.approx(gone.figures["baseline"], abs=0.05)
+        assert row[3] == 1
+        assert 0 < row[4] < 1
     run = replace(model, texts[0], gone.edits)
     plain = replace(model, texts[0], {names[0]: lambda x: x}, names[0])
     assert torch.allclose(run[names[0]], gone.edits[names[0]](plain[names[0]]), atol=1e-6)
     assert run.receipt.difference > 0.01
     assert probe(model, texts, labels, names=names[0], untrained=False).figures["best"] == gone["numbers"].rows[0][1]
+
+
+def test_erasers_work_while_text_is_generated(model: Model):
+    texts = ["the cat", "a cat sat", "cats eat", "he sat there"]
+    name = "layers.1.resid_post"
+    gone = erase(model, texts, [[t in "aeiou" for t in text] for text in texts], name)
+    written = record_generation(model, "the cat", name, edits=gone.edits, max_new_tokens=4, temperature=0)
+    plain = record_generation(model, "the cat", name, max_new_tokens=4, temperature=0)
+    for step, was in zip(written.over_steps(name)[:1], plain.over_steps(name)[:1], strict=True):
+        assert torch.allclose(step, gone.edits[name](was), atol=1e-5)
+        assert not torch.allclose(step, was, atol=1e-3)
+    for step in written.over_steps(name):  # what is erased stays so
+        assert torch.allclose(step, gone.edits[name](step), atol=1e-5)
 
 
 def test_heads_are_erased_side_by_side(model: Model):

@@ -1,6 +1,7 @@
-"""Interchange on a network whose circuit was set by hand: (a and b) xor c, with a and b's conjunction in one direction."""
+"""Interchange on a network whose circuit was set by hand: (a and b) xor c, with "a and b" in one direction."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ def boolean(tokenizer: Tokenizer, seed: int = 0) -> tuple[Model, torch.Tensor]:
     )  # fmt: skip
     network = Decoder(config).double().eval()
     turn = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(seed)).double()).Q
+    blocks: Any = network.blocks
     a, b, c, both, answer, one = turn.T[:6]  # orthonormal directions
     with torch.no_grad():
         for parameter in network.parameters():
@@ -30,15 +32,15 @@ def boolean(tokenizer: Tokenizer, seed: int = 0) -> tuple[Model, torch.Tensor]:
         for token, (x, y, z) in enumerate(BITS):
             bits = [(2 * x - 1) * a, (2 * y - 1) * b, (2 * z - 1) * c]
             network.embed_tokens.weight[token] = torch.stack(bits).sum(0) + one
-        first, second = (block.mlp for block in network.blocks)
-        for block in network.blocks:
+        first, second = (block.mlp for block in blocks)
+        for block in blocks:
             for norm in block.norms:
                 if norm is not None:
                     norm.weight.fill_(1.0)
-        network.norm.weight.fill_(1.0)
+        network.norm.load_state_dict({"weight": torch.ones(width)})
         # the norm divides a sum of four (then five) orthonormal directions by sqrt(4 / 12) (then sqrt(5 / 12))
         before, after = (4 / width) ** 0.5, (5 / width) ** 0.5
-        first.up_proj.weight[0] = (a + b) * before  # type: ignore[union-attr]
+        first.up_proj.weight[0] = (a + b) * before
         first.up_proj.bias[0] = -1.0
         first.down_proj.weight[:, 0] = 2 * both
         first.down_proj.bias[:] = -both  # +1 if both, else -1
@@ -85,7 +87,7 @@ def test_the_aligned_direction_is_the_variable_and_random_ones_are_not(tokenizer
 
 def test_the_search_finds_the_direction_and_warns(tokenizer: Tokenizer):
     model, aligned = boolean(tokenizer)
-    found = interchange(model, *pairs(), NAME, subspace=1, train=0.6, steps=80, random=2)
+    found = interchange(model, *pairs(), NAME, subspace=1, train=0.6, steps=60, random=2)
     assert found.figures["accuracy"] == 1.0
     # a and b themselves lie beside their conjunction, so directions near it do as well
     assert float((found.subspace.T @ aligned).abs()) > 0.6

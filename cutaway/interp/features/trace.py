@@ -1,0 +1,176 @@
+"""One run of a decoder with transcoders in the place of its MLPs, and what each active part of it adds to each other.
+
+Shapes: T tokens, C channels, L layers, F active features, N nodes, R logits that are followed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cutaway.interp.features.dictionary import Features
+from cutaway.interp.features.frozen import Frozen
+from cutaway.interp.record import Recording
+from cutaway.models import Decoder
+
+Read: TypeAlias = Callable[[list[Tensor], Tensor], Tensor]  # of what MLPs read and the final norm, one sum
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One run with transcoders in it, and everything that enters its residual stream."""
+
+    network: Decoder
+    frozen: Frozen
+    transcoders: dict[int, Features]
+    features: Tensor  # (F, 3) layer, position, number; by layer
+    active: Tensor  # (F,)
+    pre: Tensor  # (F,) what they read
+    encoders: Tensor  # (F, C)
+    writes: Tensor  # (F, C) decoder direction times activation
+    errors: Tensor  # (L, T, C)
+    embed: Tensor  # (1, T, C)
+    final: Tensor  # (1, T, C), the final norm
+    rest_reads: Tensor  # (L, T, C) what MLPs would read of biases alone
+    rest_final: Tensor  # (T, C)
+
+    @staticmethod
+    @torch.no_grad()
+    def of(network: Decoder, recording: Recording, transcoders: dict[int, Features]) -> Traced:
+        transcoders = {i: copy.deepcopy(one).to(recording["embed"]) for i, one in transcoders.items()}
+        frozen, embed = Frozen(network, recording), recording["embed"]
+        L, (_, _T, C) = network.config.layers, embed.shape
+        written = [recording[f"layers.{i}.mlp_out"] for i in range(L)]
+        reads, final = frozen(embed, written)
+        rows: dict[str, list[Tensor]] = {name: [] for name in ("features", "active", "pre", "encoders", "writes")}
+        errors, biases = [], []
+        for i in range(L):
+            transcoder = transcoders.get(i)
+            if transcoder is None:
+                errors.append(written[i][0])
+                biases.append(torch.zeros_like(embed))
+                continue
+            pre = transcoder.pre(reads[i][0])
+            active = transcoder.activate(pre)  # (T, W)
+            position, number = active.nonzero().unbind(1)
+            values = active[position, number]
+            rows["features"].append(torch.stack((torch.full_like(position, i), position, number), dim=1))
+            rows["active"].append(values)
+            rows["pre"].append(pre[position, number])
+            rows["encoders"].append(transcoder.encoder[number])
+            rows["writes"].append(transcoder.decoder[number] * values[:, None])
+            errors.append(written[i][0] - transcoder.decode(active))
+            biases.append(transcoder.bias.expand_as(embed))
+        rest_reads, rest_final = frozen(torch.zeros_like(embed), biases)
+        empty = {
+            "features": torch.zeros(0, 3, dtype=torch.int64),
+            "active": embed.new_zeros(0),
+            "pre": embed.new_zeros(0),
+            "encoders": embed.new_zeros(0, C),
+            "writes": embed.new_zeros(0, C),
+        }
+        joined = {name: torch.cat([empty[name], *parts]) for name, parts in rows.items()}
+        return Traced(
+            network, frozen, transcoders, **joined, errors=torch.stack(errors), embed=embed, final=final,
+            rest_reads=torch.stack(rest_reads)[:, 0], rest_final=rest_final[0],
+        )  # fmt: skip
+
+    def nodes(self, logits: int) -> int:
+        """How many nodes there are: features, errors, embeddings, one for all biases, logits."""
+        L, T = self.errors.shape[:2]
+        return len(self.features) + L * T + T + 1 + logits
+
+    def kinds(self, logits: int) -> list[str]:
+        """What each node is."""
+        L, T = self.errors.shape[:2]
+        return ["feature"] * len(self.features) + ["error"] * (L * T) + ["embed"] * T + ["bias"] + ["logit"] * logits
+
+    @property
+    def sources(self) -> int:
+        """How many nodes add to others: all but logits, which stand last."""
+        return self.nodes(0)
+
+    def follow_features(self, chosen: Int[Tensor, " R"]) -> tuple[Float[Tensor, "R N"], float]:
+        """What every node adds to some features' pre-activations; and by how much the worst sum misses its own."""
+        layers, positions, numbers = self.features[chosen].unbind(1)
+        where = list(enumerate(zip(layers.tolist(), positions.tolist(), strict=True)))
+        encoders = self.encoders[chosen]
+
+        def read(reads: list[Tensor], final: Tensor) -> Tensor:
+            return (torch.stack([reads[layer][b, place] for b, (layer, place) in where]) * encoders).sum()
+
+        own = [self.transcoders[i].encoder_bias[j] for i, j in zip(layers.tolist(), numbers.tolist(), strict=True)]
+        rest = (self.rest_reads[layers, positions] * encoders).sum(1) + torch.stack(own)
+        return self._follow(read, rest, self.pre[chosen])
+
+    def follow_logits(self, readers: Float[Tensor, "R C"]) -> tuple[Float[Tensor, "R N"], float]:
+        """The same of logits, given what reads the final norm."""
+
+        def read(reads: list[Tensor], final: Tensor) -> Tensor:
+            return (final[:, -1] * readers).sum()
+
+        return self._follow(read, readers @ self.rest_final[-1], readers @ self.final[0, -1])
+
+    def _follow(self, read: Read, rest: Float[Tensor, " R"], wanted: Float[Tensor, " R"]) -> tuple[Tensor, float]:
+        """What every node but logits adds to some numbers, each read from a copy of its own."""
+        L, T, C = self.errors.shape
+        with torch.enable_grad():
+            embed = self.embed.expand(len(rest), T, C).clone().requires_grad_()
+            writes = [torch.zeros_like(embed).requires_grad_() for _ in range(L)]
+            value = read(*self.frozen(embed, writes))
+            slopes = torch.autograd.grad(value, [embed, *writes], allow_unused=True)
+        filled = [torch.zeros_like(embed) if slope is None else slope for slope in slopes]
+        into = torch.stack(filled[1:], dim=1)  # (copies, L, T, C), what each written number adds
+        layer, position, _ = self.features.unbind(1)
+        # a copy at a time: the slopes at all features together would be large
+        features = torch.stack([(one[layer, position] * self.writes).sum(1) for one in into])
+        errors = (into * self.errors).sum(-1).flatten(1)
+        embeds = (filled[0] * self.embed).sum(-1)
+        rows = torch.cat((features, errors, embeds, rest[:, None]), dim=1)
+        return rows.cpu(), float(((rows.sum(1) - wanted).abs() / wanted.abs().clamp_min(1)).max())
+
+    def total_effects(
+        self, logit: Float[Tensor, " N"], weights: Float[Tensor, "R N"], rows: Int[Tensor, " R"]
+    ) -> Float[Tensor, " F"]:
+        """What each feature adds to a logit along all paths, if every active feature answers in proportion.
+
+        A feature's activation is its pre-activation, so one that reads less writes less: the effect e of all features
+        solves e = w + Mᵀe, where w is what they add to the logit and M[t, s] what s adds to t, per activation of t.
+
+        Args:
+            logit: what every node adds to it.
+            weights: what every node adds to the features that were followed.
+            rows: which features these are.
+        """
+        count = len(self.features)
+        answers = weights[:, :count] / self.active.cpu()[rows][:, None]
+        direct, eye = logit[:count], torch.eye(len(rows), dtype=weights.dtype)
+        followed = torch.linalg.solve(eye - answers[:, rows].T, direct[rows])
+        return direct + answers.T @ followed
+
+    def names(self, tokens: list[str], logits: list[str]) -> tuple[list[str], list[str], list[float]]:
+        """Of every node its name, what is shown, and its depth."""
+        L, T = self.errors.shape[:2]
+        names, labels, depths = [], [], []
+        for layer, position, number in self.features.tolist():
+            names.append(f"layers.{layer}.feature.{number}@{position}")
+            labels.append(f"layer {layer} feature {number} at “{tokens[position]}” ({position})")
+            depths.append(layer + 1.0)
+        for layer in range(L):
+            for position in range(T):
+                names.append(f"layers.{layer}.error@{position}")
+                labels.append(f"layer {layer} error at “{tokens[position]}” ({position})")
+                depths.append(layer + 1.0)
+        names += [f"embed@{position}" for position in range(T)]
+        labels += [f"“{token}” ({position})" for position, token in enumerate(tokens)]
+        depths += [0.0] * T
+        names += ["biases", *(f"logit.{i}" for i in range(len(logits)))]
+        labels += ["biases", *logits]
+        depths += [0.0] + [L + 1.0] * len(logits)
+        return names, labels, depths
