@@ -9,9 +9,6 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cutaway.errors import ConfigError, unknown
-from cutaway.interp.attention.patterns import attention
-from cutaway.interp.ledger.numbers import ledger, score_pairs
-from cutaway.interp.ledger.training import loss_ledger
 from cutaway.interp.attention import (
     attention,
     attention_flow,
@@ -23,9 +20,6 @@ from cutaway.interp.attention import (
     rollout,
     value_weighted,
 )
-from cutaway.interp.features import attribution_graph
-from cutaway.interp.ledger.numbers import ledger
-from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.attribution import (
     attention_x_gradient,
     faithfulness,
@@ -34,7 +28,9 @@ from cutaway.interp.attribution import (
     occlusion,
     shapley,
 )
-from cutaway.interp.ledger.numbers import ledger
+from cutaway.interp.features import attribution_graph
+from cutaway.interp.ledger.numbers import ledger, score_pairs
+from cutaway.interp.ledger.training import loss_ledger
 from cutaway.interp.lenses import jacobian_lens, logit_lens, tuned_lens
 from cutaway.interp.look import look
 from cutaway.interp.patching import (
@@ -47,7 +43,6 @@ from cutaway.interp.patching import (
 )
 from cutaway.interp.results import Result
 from cutaway.interp.steering import dose_response
-from cutaway.interp.text.surprisal import surprisal
 from cutaway.interp.text import calibration, entropy, generation_tree, surprisal
 from cutaway.interp.weights import fourier, loss_landscape, neighbours, spectra
 from cutaway.models import Model
@@ -57,44 +52,40 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "look": look,
     "ablate": ablate,
     "attention": attention,
+    "attention_flow": attention_flow,
+    "attention_x_gradient": attention_x_gradient,
+    "attribution_graph": attribution_graph,
     "attribution_patching": attribution_patching,
+    "calibration": calibration,
     "causal_trace": causal_trace,
     "circuit": circuit,
+    "composition_scores": composition_scores,
+    "copying_scores": copying_scores,
     "dose_response": dose_response,
-    "attribution_graph": attribution_graph,
-    "ledger": ledger,
-    "logit_lens": logit_lens,
-    "loss_ledger": loss_ledger,
-    "score_pairs": score_pairs,
-    "patch_sweep": patch_sweep,
-    "path_patching": path_patching,
-    "attention_x_gradient": attention_x_gradient,
+    "entropy": entropy,
     "faithfulness": faithfulness,
+    "fourier": fourier,
+    "generation_tree": generation_tree,
     "gradient_x_input": gradient_x_input,
+    "head_detectors": head_detectors,
     "integrated_gradients": integrated_gradients,
     "jacobian_lens": jacobian_lens,
     "ledger": ledger,
     "logit_lens": logit_lens,
-    "occlusion": occlusion,
-    "shapley": shapley,
-    "tuned_lens": tuned_lens,
-    "attention_flow": attention_flow,
-    "calibration": calibration,
-    "composition_scores": composition_scores,
-    "copying_scores": copying_scores,
-    "entropy": entropy,
-    "fourier": fourier,
-    "generation_tree": generation_tree,
-    "head_detectors": head_detectors,
-    "ledger": ledger,
-    "logit_lens": logit_lens,
     "loss_landscape": loss_landscape,
+    "loss_ledger": loss_ledger,
     "neighbours": neighbours,
+    "occlusion": occlusion,
     "ov_circuit": ov_circuit,
+    "patch_sweep": patch_sweep,
+    "path_patching": path_patching,
     "qk_circuit": qk_circuit,
     "rollout": rollout,
+    "score_pairs": score_pairs,
+    "shapley": shapley,
     "spectra": spectra,
     "surprisal": surprisal,
+    "tuned_lens": tuned_lens,
     "value_weighted": value_weighted,
 }
 
