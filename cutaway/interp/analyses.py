@@ -89,6 +89,8 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "value_weighted": value_weighted,
 }
 
+TEXTS = {"text", "clean"}  # what the argument with the text is called; "clean" where there is a corrupt one beside it
+
 
 def analyse(name: str, model: Model, text: Any, options: Mapping[str, Any] | None = None) -> Result:
     """Run an analysis by its name.
@@ -116,7 +118,7 @@ def analyse(name: str, model: Model, text: Any, options: Mapping[str, Any] | Non
 
 def takes_text(name: str) -> bool:
     """Whether an analysis reads a text, or looks at weights alone."""
-    return "text" in inspect.signature(ANALYSES[name]).parameters
+    return not TEXTS.isdisjoint(inspect.signature(ANALYSES[name]).parameters)
 
 
 def options_of(name: str) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def options_of(name: str) -> dict[str, Any]:
     function = ANALYSES[name]
     hints = get_type_hints(function)
     parameters = list(inspect.signature(function).parameters.values())[1:]
-    options = {p.name: hints[p.name] for p in parameters if p.name not in ("text", "progress")}
+    options = {p.name: hints[p.name] for p in parameters if p.name not in {*TEXTS, "progress"}}
     return {name: hint for name, hint in options.items() if "Callable" not in str(hint)}
 
 
