@@ -64,6 +64,8 @@ def names_tokens(model: Model, purpose: str) -> None:
     """
     if isinstance(model.network, Seq2Seq):
         return
+    if not isinstance(model.network, Encoder):
+        model.speaker(purpose)
     head = getattr(model.config, "head", "causal_lm")
     if head not in ("causal_lm", "masked_lm"):
         name = model.source or "this"

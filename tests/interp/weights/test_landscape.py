@@ -71,5 +71,5 @@ def test_what_has_no_landscape_is_refused():
     model = made("qwen3", letters())
     with pytest.raises(ConfigError, match="an odd number of steps"):
         loss_landscape(model, TEXT, steps=4)
-    with pytest.raises(ConfigError, match="a head for none"):
+    with pytest.raises(ConfigError, match="a decoder with no head"):
         loss_landscape(made("gpt2", letters(), head="none", tied=False), TEXT)
