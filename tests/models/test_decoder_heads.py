@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from cutaway import generate, look, record, replace
+from cutaway import generate, record, replace
 from cutaway.errors import ConfigError, InputError
 from cutaway.interp import logit_lens, surprisal
 from cutaway.models import DecoderConfig, Model, build_network, embed
@@ -81,7 +81,6 @@ def test_what_predicts_the_next_token_says_that_it_cannot(model: Model):
         "generating": lambda: generate(model, TEXT),
         "surprisal": lambda: surprisal(recording),
         "the logit lens": lambda: logit_lens(recording),
-        "look": lambda: look(model, TEXT),
     }.items():
         with pytest.raises(ConfigError, match=f"{purpose} needs a model that predicts .* decoder with {has}"):
             wants()
