@@ -67,8 +67,8 @@ class Heads:
                 raise InputError(f"{name} {value} is not there: the {self.part} has {name}s 0 … {count - 1}")
 
     def patterns(self, recording: Recording) -> Float[Tensor, "L H T S"]:
-        """Every pattern of a recording's first text."""
-        return torch.stack([recording[self.name(i, "pattern")][0] for i in range(len(self.blocks))]).float()
+        """Every pattern of a recording's first text, in the dtype of the weights."""
+        return torch.stack([recording[self.name(i, "pattern")][0] for i in range(len(self.blocks))])
 
     def queries(self, recording: Recording) -> list[str]:
         """What the rows of a pattern are, to be read."""

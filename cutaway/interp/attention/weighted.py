@@ -81,7 +81,7 @@ def value_weighted(
         if by == "output":
             values = values @ heads.writing(i, folded=False).transpose(-1, -2)  # (H, S, C)
         lengths.append(values.norm(dim=-1))
-    weights = heads.patterns(recording) * torch.stack(lengths).float()[:, :, None]
+    weights = heads.patterns(recording).float() * torch.stack(lengths).float()[:, :, None]
     shares = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     receipt = clock.receipt(difference=recording.receipt.difference, bytes=recording.receipt.bytes)
     made = ValueWeighted(

@@ -28,8 +28,8 @@ def test_rollout_of_uniform_attention_has_a_closed_form(layers: int):
     T = len(found.rows)
     kept = 2.0**-layers
     expected = kept * torch.eye(T).double() + (1 - kept) * torch.ones(T, T).double() / T
-    torch.testing.assert_close(found.values, expected, rtol=0, atol=1e-7)  # patterns are kept in float32
-    assert found.receipt.gap == pytest.approx(0, abs=1e-7)
+    torch.testing.assert_close(found.values, expected, rtol=0, atol=1e-15)
+    assert found.receipt.gap == pytest.approx(0, abs=1e-14)
     assert found.by_layer.shape == (layers, T, T)
 
 
