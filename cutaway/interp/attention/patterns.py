@@ -58,7 +58,9 @@ def attention(
         whole = heads.part == "encoder"
         return of_attention(recording, target, names, keys or queries, whole=whole)
 
-    made = Attention(queries, heads.patterns(recording).float(), keys=keys, causal=heads.causal, receipt=receipt, claims=claims)
+    made = Attention(
+        queries, heads.patterns(recording).float(), keys=keys, causal=heads.causal, receipt=receipt, claims=claims
+    )
     return replace(made, chosen=choose(made, layer, head))
 
 
