@@ -125,7 +125,9 @@ def _logits(model: Model, features: Features, feature: int) -> Float[Tensor, " V
     if not isinstance(network, Decoder) or network.config.head != "causal_lm" or not writes or "mlp.p" in config.name:
         return None
     direction = features.decoder[feature].to(network.lm_head.weight)
-    if isinstance(network.norm, nn.LayerNorm):
+    if isinstance(network.norm, nn.Identity):
+        pass
+    elif isinstance(network.norm, nn.LayerNorm):
         direction = (direction - direction.mean()) * network.norm.weight
     else:
         assert isinstance(network.norm, RMSNorm)
