@@ -78,10 +78,10 @@ class Traced:
         }
         joined = {name: torch.cat([empty[name], *parts]) for name, parts in rows.items()}
         # there may be no layers, and of nothing no stack can be made
-        return Traced(
-            network, frozen, transcoders, **joined, errors=torch.stack([*errors, nothing[0]])[:L], embed=embed, final=final,
-            rest_reads=torch.stack([*rest_reads, nothing])[:L, 0], rest_final=rest_final[0],
-        )  # fmt: skip
+        missed = torch.stack([*errors, nothing[0]])[:L]
+        rest = torch.stack([*rest_reads, nothing])[:L, 0]
+        rests = {"rest_reads": rest, "rest_final": rest_final[0]}
+        return Traced(network, frozen, transcoders, **joined, errors=missed, embed=embed, final=final, **rests)
 
     def nodes(self, logits: int) -> int:
         """How many nodes there are: features, errors, embeddings, one for all biases, logits."""
