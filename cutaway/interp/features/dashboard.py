@@ -65,7 +65,8 @@ def feature_dashboard(
         raise InputError(f"top must be at least 1, but {top} was given")
     if feature is not None and not 0 <= feature < features.config.width:
         raise InputError(f"features are 0 … {features.config.width - 1}, but {feature} was given")
-    clock = Clock(model, "feature_dashboard", None, features=features, texts=list(texts), feature=feature)
+    given = {"features": features, "texts": list(texts), "source": source, "feature": feature}
+    clock = Clock(model, "feature_dashboard", None, **given)
     samples, x, _ = samples_for(model, features, texts, source)
     active = features.encode(x.to(features.dtype))  # (N, W)
     if feature is None:
@@ -124,7 +125,9 @@ def _logits(model: Model, features: Features, feature: int) -> Float[Tensor, " V
     if not isinstance(network, Decoder) or network.config.head != "causal_lm" or not writes or "mlp.p" in config.name:
         return None
     direction = features.decoder[feature].to(network.lm_head.weight)
-    if isinstance(network.norm, nn.LayerNorm):
+    if isinstance(network.norm, nn.Identity):
+        pass
+    elif isinstance(network.norm, nn.LayerNorm):
         direction = (direction - direction.mean()) * network.norm.weight
     else:
         assert isinstance(network.norm, RMSNorm)

@@ -116,20 +116,20 @@ def evaluate_features(
         ConfigError: the dictionary does not name an activation of this model, or does not fit it.
         InputError: no texts.
     """
-    options = {"features": features, "seed": seed}
+    options = {"features": features, "source": source, "seed": seed}
     notes: list[str] = []
     if isinstance(model, Tensor):
         if features.config.transcoder and not isinstance(texts, Tensor):
             raise ConfigError("a transcoder over activations needs what it is to write as well: give it after features")
         found = explain(features, model, texts if isinstance(texts, Tensor) else None)
-        clock, figures = None, {}
+        clock, figures, difference = None, {}, 0.0
     else:
         if texts is None or isinstance(texts, Tensor):
             raise InputError("with a model, give the texts that it reads")
         clock = Clock(model, "evaluate_features", None, texts=list(texts), **options)
         _, x, y = samples_for(model, features, texts, source)
         found = explain(features, x, y)
-        figures = _losses(model, features, texts, source, y.double().mean(0), batch)
+        figures, difference = _losses(model, features, texts, source, y.double().mean(0), batch)
         if not figures:
             notes.append("The loss is that of the next token, which this model does not predict; it is left out.")
     match = None
@@ -149,7 +149,7 @@ def evaluate_features(
         dtype = str(features.dtype).removeprefix("torch.")
         receipt = Receipt(0.0, 0.0, 0, dtype, features.config.name, seed)
     else:
-        receipt = clock.receipt(seed=seed)
+        receipt = clock.receipt(seed=seed, difference=difference)
     notes += [
         "Dead: active in no row of these. Shrinkage below 1: what is written is too short, as the cost of the sum of "
         "activations makes it.",
@@ -168,13 +168,16 @@ def _losses(
     source: Sequence[str] | Tensor | None,
     mean: Tensor,
     batch: int,
-) -> dict[str, float]:
-    """Cross-entropy in nats of plain and replaced runs; nothing for models that do not predict the next token."""
+) -> tuple[dict[str, float], float]:
+    """Cross-entropy in nats of plain and replaced runs, and how far the dictionary moved logits at the most.
+
+    Nothing for models that do not predict the next token.
+    """
     network = model.network
     if not isinstance(network, Recurrent) and getattr(model.config, "head", "causal_lm") != "causal_lm":
-        return {}
+        return {}, 0.0
     totals = dict.fromkeys(("plain", "replaced", "zeros", "mean"), 0.0)
-    count = 0
+    count, difference = 0, 0.0
     for start in range(0, len(texts), batch):
         part = None if source is None else source[start : start + batch]
         inputs = inputs_of(model, list(texts[start : start + batch]), part)
@@ -183,16 +186,21 @@ def _losses(
         known = torch.ones_like(inputs.ids, dtype=torch.bool) if inputs.mask is None else inputs.mask
         known = known[:, 1:] & known[:, :-1]
         count += int(known.sum())
+        plain = torch.zeros(())
         for way in totals:
             with torch.no_grad():
                 logits = forward(model, inputs, _tap(model, features, way, mean))[:, :-1].float()
+            if way == "plain":
+                plain = logits
+            elif way == "replaced":
+                difference = max(difference, float((logits - plain)[known].abs().max()))
             totals[way] += float(F.cross_entropy(logits[known], inputs.ids[:, 1:][known], reduction="sum"))
     if not count:
         raise InputError("the texts have one token each: there is no next one to predict")
     losses = {way: total / count for way, total in totals.items()}
     gone = losses["zeros"] - losses["plain"]
     recovered = (losses["zeros"] - losses["replaced"]) / gone if abs(gone) > 1e-9 else math.nan
-    return {"loss recovered": recovered} | {f"loss, {way}": value for way, value in losses.items()}
+    return {"loss recovered": recovered} | {f"loss, {way}": value for way, value in losses.items()}, difference
 
 
 def _tap(model: Model, features: Features, way: str, mean: Tensor) -> Tap:

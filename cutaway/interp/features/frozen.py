@@ -18,9 +18,13 @@ from cutaway.interp.record import Recording
 from cutaway.models import Decoder
 from cutaway.models.layers import RMSNorm
 
-# what has to be recorded
-NAMES = ("embed", "layers.*.resid_*", "layers.*.attn.pattern", "layers.*.attn.z", "layers.*.mlp_out", "final_norm")
 Held = Callable[[Tensor], Tensor]
+
+
+def names_of(network: Decoder) -> list[str]:
+    """What has to be recorded of a network."""
+    parts = ["resid_pre", "resid_mid", "resid_post", "attn.pattern", "attn.z", *["mlp_out"] * network.config.mlp]
+    return ["embed", *(f"layers.{i}.{part}" for i in range(network.config.layers) for part in parts), "final_norm"]
 
 
 class Frozen:
@@ -28,7 +32,7 @@ class Frozen:
 
     Args:
         network: a decoder.
-        recording: of NAMES, of one text.
+        recording: of `names_of`, of one text.
     """
 
     def __init__(self, network: Decoder, recording: Recording) -> None:
@@ -49,8 +53,8 @@ class Frozen:
                         held_norm(into_mlp, reads),
                     )
                 )
-            last = recording[f"layers.{network.config.layers - 1}.resid_post"]
-            self.final = held_norm(network.norm, last)
+            count = network.config.layers
+            self.final = held_norm(network.norm, recording[f"layers.{count - 1}.resid_post" if count else "embed"])
 
     def __call__(
         self, embed: Float[Tensor, "B T C"], writes: Sequence[Float[Tensor, "B T C"]]
@@ -78,7 +82,7 @@ class Frozen:
 
 def held_norm(norm: nn.Module | None, at: Float[Tensor, "1 T C"]) -> Held:
     """A norm whose scale stays what it was for another input; without one, nothing changes."""
-    if norm is None:
+    if norm is None or isinstance(norm, nn.Identity):
         return lambda x: x
     if isinstance(norm, nn.LayerNorm):
         size = (at.var(-1, correction=0, keepdim=True) + norm.eps).sqrt()

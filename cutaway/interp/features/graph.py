@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError
 from cutaway.interp.features.dictionary import Features, load_features
-from cutaway.interp.features.frozen import NAMES
+from cutaway.interp.features.frozen import names_of
 from cutaway.interp.features.mlp import decoder_of, mlp_layer
 from cutaway.interp.features.prune import influence, pruned
 from cutaway.interp.features.trace import Traced
@@ -108,7 +108,7 @@ def attribution_graph(
     if inputs.mask is not None:
         inputs = inputs_of(model, inputs.ids[:, inputs.mask[0]])
     place = int(inputs.places(position)[0])
-    recording = record(model, inputs.ids[:, : place + 1], NAMES)
+    recording = record(model, inputs.ids[:, : place + 1], names_of(network))
     run = Traced.of(network, recording, by_layer)
     chosen, readers = _logits(model, recording, token, minus)
     total, used, count = run.nodes(len(chosen)), 0, len(run.features)

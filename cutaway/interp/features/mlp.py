@@ -43,6 +43,8 @@ def mlp_layer(model: Model, name: str) -> int:
         ConfigError: the network is no decoder, or has no such MLP.
     """
     network = decoder_of(model, "a transcoder of a model's MLP")
+    if not network.config.mlp:
+        raise ConfigError("this decoder is attention alone: it has no MLPs for which a transcoder could stand")
     found = re.fullmatch(r"layers\.(\d+)\.mlp", name)
     if found is None or int(found[1]) >= network.config.layers:
         raise ConfigError(unknown("MLP", name, [f"layers.{i}.mlp" for i in range(network.config.layers)]))

@@ -46,7 +46,8 @@ class Traced:
         transcoders = {i: copy.deepcopy(one).to(recording["embed"]) for i, one in transcoders.items()}
         frozen, embed = Frozen(network, recording), recording["embed"]
         L, (_, _T, C) = network.config.layers, embed.shape
-        written = [recording[f"layers.{i}.mlp_out"] for i in range(L)]
+        nothing = torch.zeros_like(embed)  # of a layer without an MLP
+        written = [recording[f"layers.{i}.mlp_out"] if network.config.mlp else nothing for i in range(L)]
         reads, final = frozen(embed, written)
         rows: dict[str, list[Tensor]] = {name: [] for name in ("features", "active", "pre", "encoders", "writes")}
         errors, biases = [], []
@@ -54,7 +55,7 @@ class Traced:
             transcoder = transcoders.get(i)
             if transcoder is None:
                 errors.append(written[i][0])
-                biases.append(torch.zeros_like(embed))
+                biases.append(nothing)
                 continue
             pre = transcoder.pre(reads[i][0])
             active = transcoder.activate(pre)  # (T, W)
@@ -67,7 +68,7 @@ class Traced:
             rows["writes"].append(transcoder.decoder[number] * values[:, None])
             errors.append(written[i][0] - transcoder.decode(active))
             biases.append(transcoder.bias.expand_as(embed))
-        rest_reads, rest_final = frozen(torch.zeros_like(embed), biases)
+        rest_reads, rest_final = frozen(nothing, biases)
         empty = {
             "features": torch.zeros(0, 3, dtype=torch.int64),
             "active": embed.new_zeros(0),
@@ -76,10 +77,11 @@ class Traced:
             "writes": embed.new_zeros(0, C),
         }
         joined = {name: torch.cat([empty[name], *parts]) for name, parts in rows.items()}
-        return Traced(
-            network, frozen, transcoders, **joined, errors=torch.stack(errors), embed=embed, final=final,
-            rest_reads=torch.stack(rest_reads)[:, 0], rest_final=rest_final[0],
-        )  # fmt: skip
+        # there may be no layers, and of nothing no stack can be made
+        missed = torch.stack([*errors, nothing[0]])[:L]
+        rest = torch.stack([*rest_reads, nothing])[:L, 0]
+        rests = {"rest_reads": rest, "rest_final": rest_final[0]}
+        return Traced(network, frozen, transcoders, **joined, errors=missed, embed=embed, final=final, **rests)
 
     def nodes(self, logits: int) -> int:
         """How many nodes there are: features, errors, embeddings, one for all biases, logits."""
@@ -126,7 +128,7 @@ class Traced:
             value = read(*self.frozen(embed, writes))
             slopes = torch.autograd.grad(value, [embed, *writes], allow_unused=True)
         filled = [torch.zeros_like(embed) if slope is None else slope for slope in slopes]
-        into = torch.stack(filled[1:], dim=1)  # (copies, L, T, C), what each written number adds
+        into = torch.stack(filled, dim=1)[:, 1:]  # (copies, L, T, C), what each written number adds
         layer, position, _ = self.features.unbind(1)
         # a copy at a time: the slopes at all features together would be large
         features = torch.stack([(one[layer, position] * self.writes).sum(1) for one in into])

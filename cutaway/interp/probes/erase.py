@@ -140,7 +140,8 @@ def erase(
     if isinstance(texts, str) or len(texts) != len(labels) or len(texts) < 2:
         raise InputError("give a list of at least two texts and as many labels")
     per_token = each_token(labels)
-    clock = Clock(model, "erase", list(texts), labels=labels, names=names, position=position, seed=seed)
+    options = {"labels": labels, "names": names, "source": source, "position": position, "seed": seed}
+    clock = Clock(model, "erase", list(texts), **options)
     where: dict[str, Any] = {"source": source, "position": None if per_token else position}
     plain = samples_of(model, texts, names, **where)
     chosen, y, classes = labelled(plain, labels, per_token, model)

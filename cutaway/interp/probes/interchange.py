@@ -97,8 +97,8 @@ def interchange(
     """
     pairs = _Pairs.of(model, texts, donors, expected, name, source, donor_source, position, at)
     clock = Clock(
-        model, "interchange", list(texts), donors=list(donors), expected=list(expected), name=name, position=position,
-        at=at, subspace=subspace, seed=seed,
+        model, "interchange", list(texts), donors=list(donors), expected=list(expected), name=name, source=source,
+        donor_source=donor_source, position=position, at=at, subspace=subspace, seed=seed,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     searching = isinstance(subspace, int)
@@ -120,24 +120,26 @@ def interchange(
         basis = torch.linalg.qr(subspace.to(pairs.dtype)).Q
     scored = ~learns
     k = basis.shape[1]
-    said = pairs.answers(basis)
+    said, difference = pairs.answers(basis)
     accuracy = pairs.share(said, scored)
     order = torch.randperm(len(pairs), generator=generator)
     rows: list[tuple[str, float, float | None]] = [("this subspace", accuracy, None)]
-    rows.append(("nothing exchanged", pairs.share(pairs.answers(basis[:, :0]), scored), None))
+    rows.append(("nothing exchanged", pairs.share(pairs.answers(basis[:, :0])[0], scored), None))
     if k < pairs.channels:
-        rows.append(("the whole activation", pairs.share(pairs.answers(torch.eye(len(basis)).to(basis)), scored), None))
+        rows.append(
+            ("the whole activation", pairs.share(pairs.answers(torch.eye(len(basis)).to(basis))[0], scored), None)
+        )
         drawn = []
         for _ in range(random):
             chosen = torch.linalg.qr(torch.randn(len(basis), k, generator=generator, dtype=basis.dtype)).Q
-            drawn.append(pairs.share(pairs.answers(chosen), scored))
+            drawn.append(pairs.share(pairs.answers(chosen)[0], scored))
         if drawn:
             shares = torch.tensor(drawn, dtype=torch.float64)
             rows.append((f"{random} random subspaces", float(shares.mean()), float(shares.std(correction=0))))
     arbitrary = pairs.with_expected(pairs.expected[order])
     if searching:
         found = _search(arbitrary, k, learns, steps, generator, None)
-        fitted = arbitrary.answers(found)
+        fitted, _ = arbitrary.answers(found)
         rows.append(("arbitrary answers, searched anew", arbitrary.share(fitted, scored), None))
         rows.append(("arbitrary answers, on the pairs it learned from", arbitrary.share(fitted, learns), None))
     else:
@@ -145,10 +147,12 @@ def interchange(
     if untrained:
         fresh = pairs.with_model(untrained_copy(model, seed=seed).network.to(pairs.dtype), model)
         other = _search(fresh, k, learns, steps, generator, None) if searching else basis
-        rows.append(("the untrained model", fresh.share(fresh.answers(other), scored), None))
+        rows.append(("the untrained model", fresh.share(fresh.answers(other)[0], scored), None))
     low, high = interval(accuracy, int(scored.sum()))
     cells: list[list[Cell]] = [[what, share, spread] for what, share, spread in rows]
-    receipt = clock.receipt(seed=seed, bytes=2 * pairs.moved.numel() * pairs.moved.element_size())
+    receipt = clock.receipt(
+        seed=seed, difference=difference, bytes=2 * pairs.moved.numel() * pairs.moved.element_size()
+    )
     table = Table(
         "Share of pairs with the expected answer", ["exchanged", "share", "standard deviation"], cells, receipt=receipt
     )
@@ -251,10 +255,15 @@ class _Pairs:
         return output if self.at is None else at_position(output, inputs, self.at)
 
     @torch.no_grad()
-    def answers(self, basis: Tensor, batch: int = 64) -> Int[Tensor, " N"]:
-        """What the model says after each exchange."""
-        parts = [self.logits(basis, slice(i, min(i + batch, len(self)))).argmax(-1) for i in range(0, len(self), batch)]
-        return torch.cat(parts).cpu()
+    def answers(self, basis: Tensor, batch: int = 64) -> tuple[Int[Tensor, " N"], float]:
+        """What the model says after each exchange, and the largest difference of its output from a plain run's."""
+        said, difference = [], 0.0
+        for start in range(0, len(self), batch):
+            rows = slice(start, min(start + batch, len(self)))
+            output, plain = self.logits(basis, rows), self.logits(basis[:, :0], rows)
+            said.append(output.argmax(-1).cpu())
+            difference = max(difference, float((output - plain).abs().max()))
+        return torch.cat(said), difference
 
     def share(self, said: Tensor, rows: Tensor) -> float:
         """Of some pairs, how many gave the expected answer."""

@@ -104,8 +104,8 @@ def probe(
     names = streams_of(model) if names is None else names
     per_token = each_token(labels)
     clock = Clock(
-        model, "probe", list(texts), labels=labels, names=names, position=None if per_token else position,
-        sparse=list(sparse) or None, seed=seed,
+        model, "probe", list(texts), labels=labels, names=names, source=source, sparse=list(sparse) or None,
+        position=None if per_token else position, seed=seed,
     )  # fmt: skip
     where: dict[str, Any] = {"source": source, "position": None if per_token else position}
     samples = samples_of(model, texts, names, **where, progress=progress)
@@ -127,9 +127,7 @@ def probe(
     for done, (name, value) in enumerate(samples.values.items()):
         x = value[chosen].double()
         fit, score, training = _scored(x, y, out, len(classes), penalty)
-        low, high = (
-            interval(score, int(out.sum())) if classes else resampled(fit, x[out], y[out], generator)
-        )  # fmt: skip
+        low, high = interval(score, int(out.sum())) if classes else resampled(fit, x[out], y[out], generator)
         _, by_memory, _ = _scored(x, control, out, len(classes), penalty)
         bare = None
         if fresh is not None:

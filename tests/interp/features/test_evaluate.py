@@ -61,6 +61,10 @@ def test_losses_are_those_of_replaced_runs(model: Model):
         assert found.figures[f"loss, {way}"] == pytest.approx(total / count, rel=1e-5), way
     plain, replaced, zeros = (found.figures[f"loss, {way}"] for way in ("plain", "replaced", "zeros"))
     assert found.figures["loss recovered"] == pytest.approx((zeros - replaced) / (zeros - plain), rel=1e-6)
+    runs = [replace(model, text, {PLACE: features}).receipt.difference for text in TEXTS]
+    assert (
+        0 < found.receipt.difference <= max(runs) + 1e-4
+    )  # the last token of each text, after which none comes, is out
     assert found.figures["explained variance"] == pytest.approx(explain(features, values).explained, abs=1e-6)
 
 

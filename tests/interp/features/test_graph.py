@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from by_hand import attention_only
 from torch import nn
 
 from cutaway.errors import ConfigError, InputError
@@ -173,6 +174,23 @@ def test_rows_sum_to_what_they_are_of(tokenizer: Tokenizer):
     assert {int(layer) for layer in found.features[:, 0]} == {0}
     # the other MLP stayed as it was: all of it is its error node
     assert found.weights[0, found.names.index("layers.1.error@10")] != 0
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_decoders_without_norms_and_mlps_have_graphs(tokenizer: Tokenizer, layers: int):
+    model = attention_only(tokenizer, layers, 16, heads=2)
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(parameter.numel()))
+    found = attribution_graph(model, TEXT, token="a")
+    assert found.receipt.gap is not None
+    assert found.receipt.gap < 1e-9
+    logits = model.network(model.ids(TEXT))[0, -1].detach()
+    wanted = float(logits[model.tokenizer.id("a")] - logits.mean())
+    embeds = [i for i, name in enumerate(found.names) if name.startswith("embed")]
+    assert float(found.weights[0, embeds].sum()) == pytest.approx(wanted, abs=1e-9)
+    with pytest.raises(ConfigError, match="no MLPs for which"):
+        attribution_graph(model, TEXT, [Transcoder(16, 16, 20, "l1", name="layers.0.mlp")])
 
 
 def test_the_graph_is_pruned_and_draws(tokenizer: Tokenizer):
