@@ -20,6 +20,8 @@ from cutaway.interp.target import Quantity
 from cutaway.models import Model
 from cutaway.models.model import Source
 
+DOUBTFUL = 0.1  # a gap of this share of what there is to explain is said in the result's name
+
 
 def gradient_x_input(
     model: Recording | Model,
@@ -84,8 +86,10 @@ def integrated_gradients(
     """Integrated gradients (Sundararajan et al. 2017) along the straight way from a baseline to the token vectors.
 
     The scores add up to the number less what it is at the baseline; `receipt.gap` is how far they miss, which more
-    steps make smaller. Only gradients of the vectors are computed, several steps at a time, and only the output that is
-    asked for.
+    steps make smaller. A gap of more than a tenth is said in the result's name: the network is too rough on this way,
+    as large language models often are, and `occlusion` or `shapley` should be asked instead.
+
+    Only gradients of the vectors are computed, several steps at a time, and only the output that is asked for.
 
     Args:
         model: as in `gradient_x_input`.
@@ -138,8 +142,11 @@ def integrated_gradients(
         if tried == steps or found.gap <= tolerance * abs(found.total):
             break
         tried *= 2
+    what = f"integrated gradients, {found.steps} steps"
+    if found.gap > DOUBTFUL * abs(found.total):
+        what += f" (the scores miss their sum of {found.total:.3g} by {found.gap:.2g}: do not trust them)"
     return question.result(
-        f"integrated gradients, {found.steps} steps",
+        what,
         found.parts.sum(-1),
         grain,
         clock.receipt(gap=found.gap),

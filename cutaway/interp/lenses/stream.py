@@ -145,7 +145,7 @@ def fingerprint(model: Model) -> str:
             if tensor is None:
                 continue
             flat = tensor.detach().reshape(-1)
-            some = flat[torch.linspace(0, len(flat) - 1, SAMPLED, device=flat.device).long()]
+            some = flat[torch.arange(SAMPLED, device=flat.device) * (len(flat) - 1) // (SAMPLED - 1)]
             digest.update(f"{name}.{part}{tuple(tensor.shape)}".encode())
             digest.update(str(some.double().tolist()).encode())
     return digest.hexdigest()

@@ -39,7 +39,7 @@ def model(request: pytest.FixtureRequest) -> Model:
 
 def test_integrated_gradients_add_up(model: Model):
     """The gap is what the receipt says, and steps make it vanish."""
-    few, many = (integrated_gradients(model, TEXT, **given(model), steps=steps) for steps in (2, 600))
+    few, many = (integrated_gradients(model, TEXT, **given(model), steps=steps) for steps in (2, 200))
     for found in (few, many):
         assert found.baseline is not None
         total = sum(score for score in found.scores if score is not None)
@@ -115,19 +115,21 @@ def test_occlusion_is_the_difference_of_two_runs(model: Model):
         assert found.scores[first + place] == pytest.approx(wanted, abs=1e-5)  # recordings give float32 logits
 
 
-def test_shapley_values_add_up_and_agree_with_every_coalition(model: Model):
+@pytest.mark.parametrize("kind", ["gpt2", "encoder of texts", "t5", "whisper", "gru"])
+def test_shapley_values_add_up_and_agree_with_every_coalition(kind: str):
+    model = made(kind)
     text, asked = "the cat", {"grain": "word", **given(model, "a mat")}
     if isinstance(model.network, Seq2Seq) and model.mel is not None:
         asked = {**asked, **given(model, "a")}
     exact = shapley(model, text, **asked, samples=None)
-    drawn = shapley(model, text, **asked, samples=60, seed=3)
+    drawn = shapley(model, text, **asked, samples=15, seed=3)
     assert (exact.receipt.gap or 0) < 1e-9
     assert (drawn.receipt.gap or 0) < 1e-9
     assert exact.errors is None
     assert drawn.errors is not None
     assert drawn.receipt.seed == 3
     for wanted, found, error in zip(exact.scores, drawn.scores, drawn.errors, strict=True):
-        assert abs((found or 0) - (wanted or 0)) <= 5 * error + 1e-9
+        assert abs((found or 0) - (wanted or 0)) <= 6 * error + 1e-9
 
 
 @pytest.mark.parametrize("method", METHODS)

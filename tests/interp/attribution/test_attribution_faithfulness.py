@@ -15,7 +15,7 @@ from cutaway.interp.results import Curve, Table, TokenScores
 from cutaway.models import Model
 from tests.interp.every_kind import KINDS, TEXT, given, made
 
-ORDERS: dict[str, Any] = {"orders": 8, "grain": "word"}
+ORDERS: dict[str, Any] = {"orders": 3, "grain": "word"}
 
 
 def removed(model: Model, text: str, gone: list[int]) -> float:
@@ -59,7 +59,7 @@ def test_the_measures_are_what_deyoung_defines():
 def test_right_scores_beat_random_ones_and_wrong_ones_lose(seed: int):
     """Shapley values against their negatives; drawn scores are the control."""
     model = made("gpt2")
-    scores = shapley(model, TEXT, token=1, quantity="prob", samples=20, seed=seed)
+    scores = shapley(model, TEXT, token=1, quantity="prob", samples=10, seed=seed)
     values = [score or 0 for score in scores.scores]
     right = faithfulness(model, TEXT, scores, token=1, seed=seed)
     wrong = dataclasses.replace(scores, scores=[-value for value in values])
@@ -68,7 +68,7 @@ def test_right_scores_beat_random_ones_and_wrong_ones_lose(seed: int):
     assert max(lost.figures[f"{name} margin"] for name in ("comprehensiveness", "deletion area", "insertion area")) < -1
     assert right.receipt.seed == seed
     shares = []
-    for draw in range(10):
+    for draw in range(5):
         drawn = torch.randn(len(values), generator=torch.Generator().manual_seed(100 * seed + draw)).tolist()
         control = faithfulness(model, TEXT, dataclasses.replace(scores, scores=drawn), token=1, seed=seed)
         table = control["against random"]
