@@ -1,5 +1,6 @@
 """Attribution on every kind of model: completeness, what each method is by definition, batches, grains, bad input."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -259,6 +260,16 @@ def test_the_model_is_left_as_it_was():
     assert all(torch.equal(value, state[name]) for name, value in model.network.state_dict().items())
     shared = zip(model.network.parameters(), frozen(model).network.parameters(), strict=True)
     assert all(a.data_ptr() == b.data_ptr() for a, b in shared)
+
+
+def test_threads_do_not_meet():
+    model = made("llama")
+    model.network.train()
+    texts = [TEXT[:length] for length in range(4, 12)]
+    alone = [integrated_gradients(model, text, token=1, steps=4).scores for text in texts]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda text: integrated_gradients(model, text, token=1, steps=4).scores, texts))
+    assert together == alone
 
 
 def test_special_tokens_stay_and_other_baselines_exist():
