@@ -15,6 +15,7 @@ CHECKED = [
     "cutaway.interp.attention.repeats",
     "cutaway.interp.attention.weighted",
     "cutaway.interp.attribution.attention",
+    "cutaway.interp.attribution.baseline",
     "cutaway.interp.attribution.faithfulness",
     "cutaway.interp.attribution.gradients",
     "cutaway.interp.attribution.integrate",

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 
 from cutaway.errors import InputError
+from cutaway.interp.attribution.baseline import Baseline, baseline_of
 from cutaway.interp.attribution.integrate import Rule, integrate
-from cutaway.interp.attribution.question import Attribution, Baseline, question_of
+from cutaway.interp.attribution.question import Attribution, question_of
 from cutaway.interp.attribution.spans import Grain
 from cutaway.interp.inputs import Text
 from cutaway.interp.receipt import Clock
@@ -132,7 +133,7 @@ def integrated_gradients(
     )
     question = question_of(model, text, **given)
     question.units(grain)
-    start = question.baseline(baseline, reference, reference_source)
+    start = baseline_of(question, baseline, reference, reference_source)
     if not 0 <= tolerance < 1:
         raise InputError(f"tolerance must lie in 0 … 1, but {tolerance} was given")
     tried = 4 if tolerance else steps

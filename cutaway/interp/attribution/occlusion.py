@@ -14,14 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError, unknown
-from cutaway.interp.attribution.question import (
-    BASELINES,
-    Attribution,
-    Baseline,
-    Question,
-    answer,
-    question_of,
-)
+from cutaway.interp.attribution.baseline import BASELINES, Baseline, baseline_of
+from cutaway.interp.attribution.question import Attribution, Question, answer, question_of
 from cutaway.interp.attribution.spans import Grain
 from cutaway.interp.inputs import Inputs, Text
 from cutaway.interp.receipt import Clock
@@ -42,11 +36,13 @@ class Removal:
         question: whose number changes.
         replace: what stands in their place: a baseline's vector; or "delete": nothing, the text is shorter.
         players: groups of places that can be taken away.
+        start: (N, C) the baseline's vectors; None where tokens are deleted.
     """
 
     question: Question
     replace: Replacement | str
     players: list[list[int]]
+    start: Float[Tensor, "N C"] | None = None
 
     def scores(self, found: list[float], grain: Grain | str) -> list[float]:
         """A score for each of the question's players: 0 for what cannot be deleted."""
@@ -58,14 +54,13 @@ class Removal:
         stays = torch.ones(len(kept), len(self.question.real), dtype=torch.bool)  # (B, N)
         for player, places in enumerate(self.players):
             stays[:, places] = kept[:, player, None]
-        if self.replace == "delete":
+        if self.start is None:
             return self._shorter(stays)
         device = self.question.vectors.device
-        start = self.question.baseline(self.replace)
         found = []
         for some in stays.to(device).split(self.question.at_once):
             with torch.no_grad():
-                found.append(self.question(torch.where(some[..., None], self.question.vectors, start)))
+                found.append(self.question(torch.where(some[..., None], self.question.vectors, self.start)))
         return self.question.finite(torch.cat(found))
 
     def _shorter(self, stays: Tensor) -> Tensor:
@@ -90,8 +85,7 @@ def removal(question: Question, replace: Replacement | str, grain: Grain | str) 
         raise ConfigError(unknown("replacement", str(replace), REPLACEMENTS))
     players = question.players(grain)
     if replace != "delete":
-        question.baseline(replace)
-        return Removal(question, replace, players)
+        return Removal(question, replace, players, baseline_of(question, replace))
     if question.edits:
         raise ConfigError("tokens cannot be deleted from an edited run, whose edits are of its length; replace them")
     if any(question.ids(side) is None for side in question.sides):

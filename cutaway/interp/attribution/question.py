@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError, NonFinite, unknown
 from cutaway.interp.attribution.spans import GRAINS, Grain, groups
@@ -29,9 +29,6 @@ from cutaway.interp.suggest import of_saliency
 from cutaway.interp.target import Quantity, Target, target_of
 from cutaway.models import ActiveTap, Model, Recurrent, Seq2Seq
 from cutaway.models.model import Source
-
-Baseline: TypeAlias = Literal["mean", "zero", "pad", "mask"]
-BASELINES = ("mean", "zero", "pad", "mask")
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Question:
     def vectors(self) -> Float[Tensor, "N C"]:
         """The token vectors as the network reads them, without positions: source first, then text."""
         with torch.no_grad():
-            return torch.cat([self._embedded(side) for side in self.sides])
+            return torch.cat([self.embedded(side) for side in self.sides])
 
     @property
     def sides(self) -> list[Literal["source", "text"]]:
@@ -88,7 +85,7 @@ class Question:
     @cached_property
     def counts(self) -> list[int]:
         """How many places each side has."""
-        return [len(self._embedded(side)) for side in self.sides]
+        return [len(self.embedded(side)) for side in self.sides]
 
     @cached_property
     def real(self) -> Bool[Tensor, " N"]:
@@ -162,76 +159,15 @@ class Question:
             raise NonFinite(f"{named}, and so does {self.target.what}; look at the weights")
         return numbers
 
-    def baseline(
-        self, kind: Baseline | str = "mean", reference: Text | None = None, reference_source: Source | None = None
-    ) -> Float[Tensor, "N C"]:
-        """What stands in place of the tokens where they are taken away; special tokens and padding stay.
-
-        Args:
-            kind: "mean" of all token vectors, "zero", or the vector of the padding or of the mask token.
-            reference: another text of as many tokens, whose vectors are taken instead; of an encoder–decoder a target.
-            reference_source: likewise of what it reads.
-
-        Raises:
-            ConfigError: an unknown kind, a token that the tokenizer does not have, or one in place of sound.
-            InputError: a reference of another length.
-        """
-        if kind not in BASELINES:
-            raise ConfigError(unknown("baseline", str(kind), BASELINES))
-        found = torch.cat([self._away(side, kind) for side in self.sides])
-        given = {"source": reference_source, "text": reference}
-        if any(value is not None for value in given.values()):
-            found = self._of_reference(found, given)
-        return torch.where(self.free[:, None].to(found.device), found, self.vectors)
-
-    def _of_reference(self, found: Tensor, given: dict) -> Tensor:
-        network, parts = self.model.network, list(found.split(self.counts))
-        for i, side in enumerate(self.sides):
-            if given[side] is None:
-                continue
-            if side == "source":
-                ids = self.model.source_ids(given[side])
-                parts[i] = network.encoder.listen(ids)[0] if ids.is_floating_point() else _looked_up(self.model, ids[0])  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
-            else:
-                text = given[side]
-                parts[i] = _looked_up(self.model, (text.ids if isinstance(text, Inputs) else self.model.ids(text))[0])
-            if len(parts[i]) != self.counts[i]:
-                raise InputError(
-                    f"the reference for the {side} has {len(parts[i])} tokens, but the {side} has {self.counts[i]}; "
-                    "give one of the same length"
-                )
-        if given["source"] is not None and "source" not in self.sides:
-            raise ConfigError("reference_source is for an encoder–decoder; this model reads no source")
-        return torch.cat(parts).detach()
-
-    def _embedded(self, side: str) -> Tensor:
-        """Vectors of one side, (N, C)."""
+    def embedded(self, side: str) -> Tensor:
+        """The token vectors of one side, (N, C)."""
         ids = self.ids(side)
         if ids is None:
             network, source = self.model.network, self.inputs.source
             assert isinstance(network, Seq2Seq)
             assert source is not None
             return network.encoder.listen(source.to(network.embed_tokens.weight.dtype))[0].detach()
-        return _looked_up(self.model, ids)
-
-    def _away(self, side: str, kind: str) -> Tensor:
-        """The vector of a token that is taken away, at every place of a side, (N, C)."""
-        like = self._embedded(side)
-        if kind == "zero":
-            return torch.zeros_like(like)
-        if self.ids(side) is None:
-            if kind != "mean":
-                raise ConfigError(f"the baseline {kind} is a token, but this model listens; take mean or zero")
-            return like.mean(dim=0).expand_as(like)
-        if kind == "mean":
-            network = self.model.network
-            table = network.embed_tokens.weight.detach()
-            return (table.mean(dim=0) * _scale(network)).expand_as(like).to(like)
-        tokenizer = self.model.tokenizer if side == "source" else self.model.tokenizer.target or self.model.tokenizer
-        id = tokenizer.pad if kind == "pad" else tokenizer.mask
-        if id is None:
-            raise ConfigError(f"the tokenizer has no {kind} token to put in place of others; take mean or zero")
-        return _looked_up(self.model, torch.tensor([id], device=like.device)).expand_as(like)
+        return looked_up(self.model, ids)
 
     def units(self, grain: Grain | str) -> list[tuple[str, str, list[int]]]:
         """The real tokens grouped: of each group its side, its text and its places.
@@ -392,9 +328,11 @@ def _moved(difference: Tensor, edit: Edit | None) -> Edit:
     return lambda x: (edit(x) if edit is not None else x).detach() + difference
 
 
-def _scale(network: nn.Module) -> float:
-    return getattr(network.config, "embed_scale", 1.0)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+def looked_up(model: Model, ids: Int[Tensor, " N"]) -> Float[Tensor, "N C"]:
+    """The vectors of ids as the network reads them, without positions."""
+    return (model.network.embed_tokens(ids) * scale_of(model)).detach()
 
 
-def _looked_up(model: Model, ids: Tensor) -> Tensor:
-    return (model.network.embed_tokens(ids) * _scale(model.network)).detach()
+def scale_of(model: Model) -> float:
+    """What the network multiplies its token vectors by."""
+    return getattr(model.config, "embed_scale", 1.0)
