@@ -213,8 +213,11 @@ class Tokenizer:
         return self._table[self._checked([id])[0]]
 
     def token(self, id: int) -> str:
-        r"""A token to be read: its text, with \n, \x00 and bytes that are no whole character escaped."""
-        return printable(self.token_bytes(id))
+        r"""A token to be read: its text, with \n, \x00 and bytes that are no whole character escaped.
+
+        A model's output may be padded with rows for which there is no token; these are shown by their number, "<151700>".
+        """
+        return printable(self.token_bytes(id)) if id < self.vocab_size else f"<{id}>"
 
     def id(self, token: str) -> int:
         """The id of the one token with this text, a special token's name, or a spelling from tokenizer.json.

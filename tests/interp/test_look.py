@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -18,7 +19,8 @@ from cutaway import save_model
 from cutaway.cli import main
 from cutaway.errors import InputError
 from cutaway.interp import Look, attention, ledger, logit_lens, look, surprisal
-from cutaway.models import Model
+from cutaway.models import Decoder, DecoderConfig, Model
+from cutaway.tokenizers import Tokenizer
 
 TEXT = "the cat sat"
 CHINESE = "你好吗\n<b>"
@@ -199,3 +201,17 @@ def test_the_command(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_an_output_without_a_token_is_shown_by_its_number(tokenizer: Tokenizer):
+    """Published models pad their output matrices: there is no token for the last rows."""
+    torch.manual_seed(0)
+    network = Decoder(DecoderConfig(tokenizer.vocab_size + 3, context=16, layers=1, width=16, heads=2, tied=False))
+    with torch.no_grad():
+        network.lm_head.weight.normal_()
+        network.lm_head.weight[-1] *= 100
+    model = Model(network.eval(), tokenizer, "padded")
+    last = f"<{tokenizer.vocab_size + 2}>"
+    texts = {look(model, text).likeliest[0][0] for text in ("the", "cat", "sat", "a", "t")}
+    assert last in texts
+    assert {found for found in texts if found.startswith("<")} == {last}

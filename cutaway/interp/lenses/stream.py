@@ -87,17 +87,12 @@ def cells(model: Model, logits: Float[Tensor, "T V"], top: int) -> list[LensCell
     logits = logits.float()
     probabilities = logits.softmax(-1)
     entropy = -(probabilities * logits.log_softmax(-1)).sum(-1) / math.log(2)
+    tokenizer = model.tokenizer.target or model.tokenizer
     values, ids = probabilities.topk(min(top, probabilities.shape[-1]))
     return [
-        LensCell([(token_name(model, i), p) for i, p in zip(ids_, values_, strict=True)], bits)
+        LensCell([(tokenizer.token(i), p) for i, p in zip(ids_, values_, strict=True)], bits)
         for ids_, values_, bits in zip(ids.tolist(), values.tolist(), entropy.tolist(), strict=True)
     ]
-
-
-def token_name(model: Model, id: int) -> str:
-    """A token to be read; output matrices may have rows for which there is no token."""
-    tokenizer = model.tokenizer.target or model.tokenizer
-    return tokenizer.token(id) if id < tokenizer.vocab_size else f"<{id}>"
 
 
 def one_text(model: Recording | Model, text: Text, source: Source | None, top: int, purpose: str) -> Recording:
