@@ -67,7 +67,7 @@ class Chain:
         *,
         place: str | int | None = None,
         held: Held = (),
-        sum: Sum | None = None,
+        parts: Sum | None = None,
     ) -> Sum:
         """Everything that was written before a place, as a reader finds it.
 
@@ -77,19 +77,19 @@ class Chain:
             reader: (…, C) float64, of what stands at the place.
             place: name of an activation, or how many steps stand before it; None: behind the last step.
             held: between the place and the number.
-            sum: takes the parts; None: a new one.
+            parts: takes what is found; None: a new one.
         """
-        sum = Sum() if sum is None else sum
+        parts = Sum() if parts is None else parts
         end = len(self.steps) if place is None else self.places[place] if isinstance(place, str) else place
         for i in reversed(range(end)):
-            found = self.steps[i].back(run, position, partial(self.value, run, i, position), reader, held, sum)
+            found = self.steps[i].back(run, position, partial(self.value, run, i, position), reader, held, parts)
             if found is None:
-                return sum
+                return parts
             reader, held, position = found
         if self.base is not None:
             chain, start = self.base
-            chain.read(run, position, reader, place=start, held=held, sum=sum)
-        return sum
+            chain.read(run, position, reader, place=start, held=held, parts=parts)
+        return parts
 
     def until(self, place: str) -> Chain:
         """The chain up to a place."""
@@ -104,11 +104,11 @@ class Chain:
         before: Callable[[Tensor], Tensor] | None = None
         if start == 0 and self.base is not None:
             chain, place = self.base
-            sum, before = chain.until(place).game(run, position)
+            parts, before = chain.until(place).game(run, position)
         else:
             where = self._seen(run, start, position)
             width = len(self.value(run, start, where))
-            sum = self.read(run, where, torch.eye(width, dtype=torch.float64), place=start)
+            parts = self.read(run, where, torch.eye(width, dtype=torch.float64), place=start)
         added = {
             i: step.used(run, position) - self.value(run, i, position)
             for i, step in enumerate(self.steps)
@@ -121,7 +121,7 @@ class Chain:
                 x = self.steps[i].forward(run, position, x) + added.get(i, 0.0)
             return x
 
-        return sum, function
+        return parts, function
 
     def _seen(self, run: Run, start: int, position: int | None) -> int | None:
         """The position of what stands before a step, where a pooling of one token stands behind it."""

@@ -77,10 +77,10 @@ class Embedding(Step):
         assert position is not None
         return torch.stack([vector.double() for _, _, vector in self.parts(run, position)]).sum(0)
 
-    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read | None:
+    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, parts: Sum) -> Read | None:
         assert position is not None
         names, labels, vectors = zip(*self.parts(run, position), strict=True)
-        sum.add(list(names), torch.stack([vector.double() for vector in vectors]), reader, held, labels)
+        parts.add(list(names), torch.stack([vector.double() for vector in vectors]), reader, held, labels)
         return None
 
 

@@ -73,8 +73,8 @@ def game_of(run: Run, number: Number) -> Game:
             "leave nonlinear at frozen, which opens it"
         )
     chain, reader, total = line
-    sum, function = chain.game(run, number.place)
-    return Game(number.said, sum.names, sum.labels, sum.values.T, lambda x: function(x) @ reader, total)
+    parts, function = chain.game(run, number.place)
+    return Game(number.said, parts.names, parts.labels, parts.values.T, lambda x: function(x) @ reader, total)
 
 
 def logit(run: Run, names: list[str], place: int | None, chosen: int, factor: float) -> Ledger:
@@ -158,9 +158,9 @@ def _other(run: Run, made: Layout, number: Number) -> Ledger:
         return _pattern(run, made, part, number, place)
     if isinstance(part, Attention) and name == "z":
         return part.sources(run, place, head, reader, float(run.heads(number.what)[head, place].double() @ reader))
-    sum = Sum()
-    part.read_written(run, place, reader, (), sum)
-    return sum.ledger(run, number.said, float(run.at(number.what, place) @ reader))
+    parts = Sum()
+    part.read_written(run, place, reader, (), parts)
+    return parts.ledger(run, number.said, float(run.at(number.what, place) @ reader))
 
 
 def _pattern(run: Run, made: Layout, part: Attention, number: Number, query: int) -> Ledger:

@@ -96,12 +96,12 @@ class Part(Step):
         assert position is not None
         return x + run.at(self.out, position)
 
-    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read:
+    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, parts: Sum) -> Read:
         assert position is not None
-        self.read_written(run, position, reader, held, sum)
+        self.read_written(run, position, reader, held, parts)
         return reader, held, position
 
-    def read_written(self, run: Run, position: int, reader: Tensor, held: Held, sum: Sum) -> None:
+    def read_written(self, run: Run, position: int, reader: Tensor, held: Held, parts: Sum) -> None:
         """What it added to the stream, part by part."""
         names, vectors = run.written(self.name, position, self.stream.source, lambda: self.wrote(run, position))
         bias = None if self.last is None or self.last.bias is None else self.last.bias.double()
@@ -109,16 +109,16 @@ class Part(Step):
         norm = None if self.norm_out is None else Norm(self.norm_out, f"{self.name}.norm")
         if run.edited(self.out):
             made = own if norm is None else norm.forward(run, position, own)
-            sum.add([f"{self.out}.edit"], (run.at(self.out, position) - made)[None], reader, held, ["edited"])
+            parts.add([f"{self.out}.edit"], (run.at(self.out, position) - made)[None], reader, held, ["edited"])
         if norm is not None:
-            reader, held, _ = norm.back(run, position, lambda: own, reader, held, sum)
+            reader, held, _ = norm.back(run, position, lambda: own, reader, held, parts)
         if bias is not None:
-            sum.add([f"{self.name}.bias"], bias[None], reader, held)
+            parts.add([f"{self.name}.bias"], bias[None], reader, held)
 
         def opener(i: int) -> Ledger:
             return self.opened(run, position, reader, i, float(vectors[i] @ reader))
 
-        sum.add(names, vectors, reader, (*held, *self.holds), opener=opener)
+        parts.add(names, vectors, reader, (*held, *self.holds), opener=opener)
 
 
 def at(run: Run, name: str, position: int, source: bool) -> str:
@@ -179,10 +179,10 @@ class Attention(Part):
         seen = pattern.nonzero().flatten()
         vectors = values[seen] * pattern[seen, None]
         places = seen.tolist()
-        sum = Sum()
+        parts = Sum()
         if run.edited(f"{self.name}.z"):
             change = run.heads(f"{self.name}.z")[head, position].double() - vectors.sum(0)
-            sum.add([f"{self.name}.z.edit"], change[None], reader, (), ["edited"])
+            parts.add([f"{self.name}.z.edit"], change[None], reader, (), ["edited"])
 
         def opener(i: int) -> Ledger:
             where, by = places[i], reader * pattern[places[i]]
@@ -191,9 +191,9 @@ class Attention(Part):
             return found.ledger(run, what, float(values[where] @ by))
 
         labels = [run.token(s, self.reads_source) for s in places]
-        sum.add([f"source.{s}" for s in places], vectors, reader, (PATTERN,), labels, opener)
+        parts.add([f"source.{s}" for s in places], vectors, reader, (PATTERN,), labels, opener)
         what = f"{at(run, self.head_name(head), position, self.stream.source)}, by the token it read"
-        return sum.ledger(run, what, total)
+        return parts.ledger(run, what, total)
 
     def inner(self, which: str, head: int) -> Chain:
         """From the stream to a query ("q"), key ("k") or value ("v") of one of their heads, (D,)."""
@@ -265,10 +265,10 @@ def neurons(
         what = f"neuron {i} of {at(run, name, position, part.stream.source)}, by what fed it"
         return chain.read(run, position, one).ledger(run, what, float(post[i] * reader[i]))
 
-    sum = Sum()
+    parts = Sum()
     names = [f"neuron.{i}" for i in range(len(post))]
-    sum.add_values(names, post * reader, (), (), opener)
-    return sum.ledger(run, f"{at(run, name, position, part.stream.source)}, by neuron", total)
+    parts.add_values(names, post * reader, (), (), opener)
+    return parts.ledger(run, f"{at(run, name, position, part.stream.source)}, by neuron", total)
 
 
 @dataclass(frozen=True)
@@ -287,10 +287,12 @@ class Expert(Step):
             return self.experts.activation(up)
         return self.experts.activation(x @ self._weights("gate").mT) * up
 
-    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read:
+    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, parts: Sum) -> Read:
         up, x = self._weights("up"), given()
         if self.experts.gate_proj is None:
-            reader, held, _ = Activation(self.experts.activation).back(run, position, lambda: up @ x, reader, held, sum)
+            reader, held, _ = Activation(self.experts.activation).back(
+                run, position, lambda: up @ x, reader, held, parts
+            )
             return reader @ up, held, position
         gate = self.experts.activation(self._weights("gate") @ x)
         return (reader * gate) @ up, (*held, "gate at its actual value"), position

@@ -37,32 +37,32 @@ def output(run: Run, target: Target, position: int, factor: float = 1.0) -> Ledg
     last = network.config.layers - 1
     reader = signs @ network.lm_head.weight[chosen].double()  # (N,)
     total = float(run.at("logits", position)[chosen] @ signs)
-    sum = Sum()
+    parts = Sum()
     if run.edited("logits"):
         made = run.at(f"layers.{last}.hidden", position) @ reader
-        sum.add(["logits.edit"], (total - made).reshape(1, 1), torch.ones(1, dtype=torch.float64), (), ["edited"])
-    units(run, last, position, reader, (), sum)
-    return sum.ledger(run, target.what, total)
+        parts.add(["logits.edit"], (total - made).reshape(1, 1), torch.ones(1, dtype=torch.float64), (), ["edited"])
+    units(run, last, position, reader, (), parts)
+    return parts.ledger(run, target.what, total)
 
 
 def inside(run: Run, what: str, position: int, reader: Tensor, said: str) -> Ledger:
     """Any other recorded number: the embedding, a state, the candidate or a gate, read by (N,)."""
     total = float(run.at(what, position) @ reader)
-    sum = Sum()
+    parts = Sum()
     if what == "embed":
-        _embedding(run, position, reader, (), sum)
-        return sum.ledger(run, said, total)
+        _embedding(run, position, reader, (), parts)
+        return parts.ledger(run, said, total)
     _, number, value = what.split(".")
     layer, used = int(number), reader.nonzero().flatten().tolist()
     if value in ("hidden", "cell"):
         if len(used) == 1:
             return steps(run, layer, position, value, used[0], float(reader[used[0]]))
-        units(run, layer, position, reader, (), sum, value)
-        return sum.ledger(run, said, total)
+        units(run, layer, position, reader, (), parts, value)
+        return parts.ledger(run, said, total)
     return _activated(run, layer, position, value, reader, said)
 
 
-def units(run: Run, layer: int, position: int, reader: Tensor, held: Held, sum: Sum, state: str = "hidden") -> None:
+def units(run: Run, layer: int, position: int, reader: Tensor, held: Held, parts: Sum, state: str = "hidden") -> None:
     """A state (N,), by unit."""
     values = run.at(f"layers.{layer}.{state}", position) * reader
 
@@ -70,7 +70,7 @@ def units(run: Run, layer: int, position: int, reader: Tensor, held: Held, sum: 
         return steps(run, layer, position, state, i, float(reader[i]))
 
     word = "unit" if state == "hidden" else state
-    sum.add_values([f"layers.{layer}.{word}.{i}" for i in range(len(reader))], values, held, (), opener)
+    parts.add_values([f"layers.{layer}.{word}.{i}" for i in range(len(reader))], values, held, (), opener)
 
 
 def steps(run: Run, layer: int, position: int, state: str, unit: int, weight: float) -> Ledger:
@@ -87,12 +87,12 @@ def steps(run: Run, layer: int, position: int, state: str, unit: int, weight: fl
     else:
         carried, keep, take, scale = at["cell"], at["forget"], at["input"], weight
         edited = [(f"{name}.cell", carried)]
-    sum = Sum()
+    parts = Sum()
     if cell == "lstm" and state == "hidden":
         made = float(at["output"][-1] * carried[-1].tanh())
         if run.edited(f"{name}.hidden"):
             change = torch.tensor([[at["hidden"][-1] - made]], dtype=torch.float64)
-            sum.add(
+            parts.add(
                 [f"step.{position}.hidden.edit"], change, torch.tensor([weight], dtype=torch.float64), (), ["edited"]
             )
         scale = weight * (made / float(carried[-1]) if carried[-1] else 0.0)
@@ -106,7 +106,7 @@ def steps(run: Run, layer: int, position: int, state: str, unit: int, weight: fl
             before = torch.cat((values.new_zeros(1), values[:-1]))
             change = (values - take * at["candidate"] - keep * before) * later * scale
             names = [f"step.{t}.edit" for t in change.nonzero().flatten().tolist()]
-            sum.add_values(names, change[change != 0], (), ["edited"] * len(names), None)
+            parts.add_values(names, change[change != 0], (), ["edited"] * len(names), None)
 
     def opener(t: int) -> Ledger:
         reader = torch.zeros(run.heads(f"{name}.candidate").shape[-1], dtype=torch.float64)
@@ -114,8 +114,8 @@ def steps(run: Run, layer: int, position: int, state: str, unit: int, weight: fl
         what = f"what unit {unit} of layer {layer} took up at “{run.token(t)}” ({t}), by what fed it"
         return _activated(run, layer, t, "candidate", reader, what)
 
-    sum.add_values([f"step.{t}" for t in range(position + 1)], at["candidate"] * share, held, labels, opener)
-    return sum.ledger(
+    parts.add_values([f"step.{t}" for t in range(position + 1)], at["candidate"] * share, held, labels, opener)
+    return parts.ledger(
         run, f"layer {layer} unit {unit}{' (its cell)' * (state == 'cell')}, by the step that wrote it", total
     )
 
@@ -176,17 +176,17 @@ class Cell:
         """What the activation makes of it, but for the half of a gate: σ(a) = ½ + ½ tanh(a / 2)."""
         return 0.5 * torch.tanh(given / 2) if self.gate else given.tanh()
 
-    def read(self, reader: Tensor, held: Held, sum: Sum) -> None:
+    def read(self, reader: Tensor, held: Held, parts: Sum) -> None:
         """What it was given, by what fed it."""
         from_x, from_h, bias = self.weights()
-        sum.add(["bias"], bias[None], reader, held)
+        parts.add(["bias"], bias[None], reader, held)
         if self.position:
             held_before = (*held, GATE) if self.resets else held
-            units(self.run, self.layer, self.position - 1, reader @ from_h, held_before, sum)
+            units(self.run, self.layer, self.position - 1, reader @ from_h, held_before, parts)
         if self.layer:
-            units(self.run, self.layer - 1, self.position, reader @ from_x, held, sum)
+            units(self.run, self.layer - 1, self.position, reader @ from_x, held, parts)
         else:
-            _embedding(self.run, self.position, reader @ from_x, held, sum)
+            _embedding(self.run, self.position, reader @ from_x, held, parts)
 
 
 def _activated(run: Run, layer: int, position: int, value: str, reader: Tensor, said: str) -> Ledger:
@@ -195,16 +195,16 @@ def _activated(run: Run, layer: int, position: int, value: str, reader: Tensor, 
     The half of a gate is a term of its own, so that the gate can be held at its ratio where it was given 0.
     """
     name, used = f"layers.{layer}.{value}", reader.nonzero().flatten()  # one unit is one of many
-    cell, short, sum = Cell(run, layer, position, value, used), reader[used], Sum()
+    cell, short, parts = Cell(run, layer, position, value, used), reader[used], Sum()
     given = cell.given()
     made = cell.made(given)
     if run.edited(name):
         change = run.at(name, position)[used] - made - 0.5 * cell.gate
-        sum.add([f"{name}.edit"], change[None], short, (), ["edited"])
+        parts.add([f"{name}.edit"], change[None], short, (), ["edited"])
     if cell.gate:
-        sum.add(["half"], torch.full_like(short, 0.5)[None], short, ())
-    cell.read(short * torch.where(given == 0, torch.zeros_like(given), made / given), (RATIO,), sum)
-    return sum.ledger(run, said, float(run.at(name, position) @ reader))
+        parts.add(["half"], torch.full_like(short, 0.5)[None], short, ())
+    cell.read(short * torch.where(given == 0, torch.zeros_like(given), made / given), (RATIO,), parts)
+    return parts.ledger(run, said, float(run.at(name, position) @ reader))
 
 
 def game(run: Run, what: str, position: int, reader: Tensor | None, said: str) -> Game:
@@ -219,19 +219,19 @@ def game(run: Run, what: str, position: int, reader: Tensor | None, said: str) -
             f"{what} has no norm or soft-cap to attribute through; of a recurrent model only one unit of a gate or "
             "candidate is attributed so: leave nonlinear at frozen, which opens it"
         )
-    cell, sum = Cell(run, int(what.split(".")[1]), position, value, reader.nonzero().flatten()), Sum()
-    cell.read(one, (), sum)
+    cell, parts = Cell(run, int(what.split(".")[1]), position, value, reader.nonzero().flatten()), Sum()
+    cell.read(one, (), parts)
     weight, total = float(reader.sum()), float(run.at(what, position) @ reader)
     rest = total - weight * float(cell.made(cell.given()))  # the half of a gate, and an edit
-    names, labels, vectors = sum.names, sum.labels, sum.values[:, None]
+    names, labels, vectors = parts.names, parts.labels, parts.values[:, None]
     return Game(said, names, labels, vectors, lambda x: weight * cell.made(x[..., 0]) + rest, total)
 
 
-def _embedding(run: Run, position: int, reader: Tensor, held: Held, sum: Sum) -> None:
+def _embedding(run: Run, position: int, reader: Tensor, held: Held, parts: Sum) -> None:
     vector = _network(run).embed_tokens.weight[run.ids(False)[position]].double()
     if run.edited("embed"):
-        sum.add(["embed.edit"], (run.at("embed", position) - vector)[None], reader, held, ["edited"])
-    sum.add(["embed"], vector[None], reader, held, [run.token(position)])
+        parts.add(["embed.edit"], (run.at("embed", position) - vector)[None], reader, held, ["edited"])
+    parts.add(["embed"], vector[None], reader, held, [run.token(position)])
 
 
 def _network(run: Run) -> Recurrent:

@@ -74,13 +74,13 @@ class Score:
 
     def ledger(self, factor: float = 1.0) -> Ledger:
         """By what fed the query; each by what fed the key; everything times a factor."""
-        sum, one = Sum(), torch.ones(1, dtype=torch.float64)
+        found, one = Sum(), torch.ones(1, dtype=torch.float64)
         if self.part.distance:
-            sum.add(["distance"], torch.tensor([[self.distance]], dtype=torch.float64), factor * one, ())
+            found.add(["distance"], torch.tensor([[self.distance]], dtype=torch.float64), factor * one, ())
         sides = self._query(factor * self.ratio * self.k)
         if self.run.edited(f"{self.part.name}.scores"):
             change = self.used - self.distance - float(self.made)
-            sum.add(
+            found.add(
                 [f"{self.part.name}.scores.edit"],
                 torch.tensor([[change]], dtype=torch.float64),
                 factor * one,
@@ -95,12 +95,12 @@ class Score:
                 eye = torch.eye(len(self.q), dtype=torch.float64)
                 parts.append(self._query(eye).values.T)
             what = f"what {names[i]} brings to the {self.what}, by what fed the key"
-            found = self._key(factor * self.ratio * parts[0][i])
-            return found.ledger(self.run, what, float(values[i]))
+            below = self._key(factor * self.ratio * parts[0][i])
+            return below.ledger(self.run, what, float(values[i]))
 
-        sum.join(sides, opener)
+        found.join(sides, opener)
         by = "" if factor == 1 else f" times {factor:.3g}"
-        return sum.ledger(self.run, f"{self.what}{by}, by what fed the query", factor * self.used)
+        return found.ledger(self.run, f"{self.what}{by}, by what fed the query", factor * self.used)
 
     def pairs(self) -> tuple[list[str], list[str], Tensor]:
         """Names of the parts of query and of key, and their products (P, N), which sum to the score but for bias."""

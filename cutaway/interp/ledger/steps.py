@@ -40,7 +40,7 @@ class Step(ABC):
         """(…, C) -> (…, C')"""
 
     @abstractmethod
-    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read | None:
+    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, parts: Sum) -> Read | None:
         """Walk back.
 
         Args:
@@ -49,7 +49,7 @@ class Step(ABC):
             given: computes what the step was given, (C,).
             reader: (…, C') of what it made.
             held: what was held so far.
-            sum: takes the parts.
+            parts: takes what is found.
 
         Returns:
             What reads that, (…, C), and where; None where nothing comes before.
@@ -69,9 +69,9 @@ class Edit(Step):
     def forward(self, run: Run, position: int | None, x: Tensor) -> Tensor:
         return x
 
-    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read:
+    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, parts: Sum) -> Read:
         if run.edited(self.name):
-            sum.add([f"{self.name}.edit"], (self.used(run, position) - given())[None], reader, held, ["edited"])
+            parts.add([f"{self.name}.edit"], (self.used(run, position) - given())[None], reader, held, ["edited"])
         return reader, held, position
 
 
@@ -105,10 +105,10 @@ class Norm(Step):
     def forward(self, run: Run, position: int | None, x: Tensor) -> Tensor:
         return normed(self.norm, x)
 
-    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read:
+    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, parts: Sum) -> Read:
         bias = getattr(self.norm, "bias", None)
         if bias is not None:
-            sum.add([f"{self.name}.bias"], bias.double()[None], reader, held)
+            parts.add([f"{self.name}.bias"], bias.double()[None], reader, held)
         return through(self.norm, given(), reader), (*held, NORM), position
 
 
@@ -125,10 +125,10 @@ class Matrix(Step):
         bias = None if self.matrix.bias is None else self.matrix.bias[self.which].double()
         return F.linear(x * self.scale, rows(self.matrix, self.which), bias)
 
-    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read:
+    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, parts: Sum) -> Read:
         bias = self.matrix.bias
         if bias is not None:
-            sum.add([f"{self.name}.bias"], bias[self.which].double()[None], reader, held)
+            parts.add([f"{self.name}.bias"], bias[self.which].double()[None], reader, held)
         return read_rows(self.matrix, self.which, reader) * self.scale, held, position
 
 
@@ -150,9 +150,9 @@ class Activation(Step):
     def forward(self, run: Run, position: int | None, x: Tensor) -> Tensor:
         return self.function(x)
 
-    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read:
+    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, parts: Sum) -> Read:
         x = given()  # all these functions are 0 at 0, where any ratio is right
-        sum.scale += float((reader * x).abs().sum())  # what is far down a tail is rounded as what it was made of
+        parts.scale += float((reader * x).abs().sum())  # what is far down a tail is rounded as what it was made of
         ratio = torch.where(x == 0, torch.zeros_like(x), self.function(x) / x)
         return reader * ratio, (*held, self.said), position
 
@@ -181,13 +181,13 @@ class Gate(Step):
     def forward(self, run: Run, position: int | None, x: Tensor) -> Tensor:
         return self._gate(run, position, x) * Matrix(self.up, self.name, self.which).forward(run, position, x)
 
-    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read:
+    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, parts: Sum) -> Read:
         gate, pre = self._gate(run, position, None), run.at(f"{self.name}.pre", position)[self.which]
         post = run.at(f"{self.name}.post", position)[self.which]
         before = torch.where(gate == 0, torch.zeros_like(gate), pre / gate)
-        sum.scale += float((reader * post * before).abs().sum())  # as in an activation
+        parts.scale += float((reader * post * before).abs().sum())  # as in an activation
         reader, held = reader * gate, (*held, "gate at its actual value")
-        return Matrix(self.up, f"{self.name}.up", self.which).back(run, position, given, reader, held, sum)
+        return Matrix(self.up, f"{self.name}.up", self.which).back(run, position, given, reader, held, parts)
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class HeadNorm(Step):
     def forward(self, run: Run, position: int | None, x: Tensor) -> Tensor:
         return self._one(x) * self._scales(x)
 
-    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read:
+    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, parts: Sum) -> Read:
         x = given()
         reader, held = reader * self._scales(x), (*held, NORM)
         if self.joint:
@@ -243,7 +243,7 @@ class Turn(Step):
         cos, sin = self._tables(run, position)
         return x * cos + self._swap(x) * sin
 
-    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read:
+    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, parts: Sum) -> Read:
         cos, sin = self._tables(run, position)
         return reader * cos + self._swap(reader * sin), held, position
 
@@ -255,7 +255,7 @@ class Length(Step):
     def forward(self, run: Run, position: int | None, x: Tensor) -> Tensor:
         return F.normalize(x, dim=-1)
 
-    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read:
+    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, parts: Sum) -> Read:
         # torch's smallest length is 1e-12
         return reader / given().norm().clamp(min=1e-12), (*held, "length at its actual value"), position
 
@@ -291,7 +291,7 @@ class Pool(Step):
         states = self.vectors(run)[self._real(run)]
         return states.amax(0) if self.how == "max" else states.mean(0)
 
-    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, sum: Sum) -> Read | None:
+    def back(self, run: Run, position: int | None, given: Given, reader: Tensor, held: Held, parts: Sum) -> Read | None:
         if not self.sums:
             return reader, held, self.token(run)
         real = self._real(run)
@@ -307,5 +307,5 @@ class Pool(Step):
             return self.opened(run, places[i], reader * weights[i], float((reader * weights[i]) @ states[i]))
 
         names, labels = [f"token.{s}" for s in places], [run.token(s) for s in places]
-        sum.add(names, states * weights, reader, held, labels, opener)
+        parts.add(names, states * weights, reader, held, labels, opener)
         return None

@@ -150,6 +150,24 @@ def test_norms_on_sums_are_counted(tokenizer: Tokenizer):
     assert opened["logits.bias"].frozen == ""
 
 
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls", "last"])
+def test_pooled_texts_open_by_their_real_tokens(tokenizer: Tokenizer, pooling: str):
+    features: dict[str, Any] = {"head": "embedding", "head_activation": "none", "pooling": pooling, "normalize": True}
+    model = Model(
+        with_noise(Encoder(EncoderConfig(tokenizer.vocab_size, 32, 2, 16, 2, **features))), tokenizer, "a test"
+    )
+    for row, text in enumerate(["the", TEXT]):
+        alone = ledger(model, text, token=3)
+        for pad, first in (("left", len(TEXT) - len(text)), ("right", 0)):
+            opened = record(model, ["the", TEXT], pad=pad).ledger(token=3, row=row)  # pyright: ignore[reportArgumentType]
+            assert [t.value for t in opened.terms] == pytest.approx([t.value for t in alone.terms], abs=1e-9)
+            if pooling in ("mean", "max"):
+                assert [t.name for t in opened.terms] == [f"token.{first + i}" for i in range(len(text))]
+                assert [t.label for t in opened.terms] == list(text)
+                assert opened.expand(opened.terms[0]).error < 1e-12
+            assert "length at its actual value" in opened.terms[0].frozen
+
+
 def test_readers_are_linear_and_may_be_vectors(model: Model):
     """A direction is the sum of the numbers that it reads."""
     model.network.double()
