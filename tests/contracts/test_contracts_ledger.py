@@ -46,7 +46,7 @@ def first(names: Iterable[str]) -> list[str]:
     return [name for name in names if "layers." not in name or "layers.0." in name]
 
 
-def check(opened: Ledger, depth: int, bound: float, most: int = 2) -> None:
+def check(opened: Ledger, depth: int, bound: float, most: int = 1) -> None:
     """It adds up, and so do its largest terms and its last one, down to a depth."""
     assert opened.error <= bound * max(opened.scale, *(abs(term.value) for term in opened.terms)), opened.what
     assert opened.receipt.gap == opened.error

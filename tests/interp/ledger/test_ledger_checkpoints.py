@@ -78,6 +78,7 @@ def test_paris_is_what_the_heads_bring(recording: Recording):
     assert (pairs.receipt.gap or 0.0) < 1e-4 * float(pairs.values.abs().max())
 
 
+@pytest.mark.slow
 def test_smollm2_in_float64(smollm2: Path):
     recording = record(load_model(smollm2, dtype=torch.float64), TEXT)
     for what, options in (("logits", {}), ("layers.17.attn.scores", {"head": 5, "index": 3})):
