@@ -8,7 +8,7 @@ import torch
 
 from cutaway import load_model, record, replace, save_model
 from cutaway.errors import ConfigError, InputError
-from cutaway.interp import attention, logit_lens, look, predicted_bytes, surprisal
+from cutaway.interp import attention, logit_lens, predicted_bytes, surprisal
 from cutaway.models import ActiveTap, EncoderConfig, Model, build_network
 from cutaway.models.config_parts import HEADS
 from cutaway.models.encoder import Encoder
@@ -231,9 +231,8 @@ def test_what_it_cannot_do_says_so(tokenizer: Tokenizer):
         network.pooled(torch.zeros(1, 3, 24))
     with pytest.raises(InputError, match="no output for the next sentence"):
         network.follows(torch.zeros(1, 3, 24))
-    for analysis in (surprisal, look):
-        with pytest.raises(ConfigError, match="predicts the next token"):
-            analysis(bert, TEXT)
+    with pytest.raises(ConfigError, match="an encoder sees the token itself"):
+        surprisal(bert, TEXT)
     with pytest.raises(ConfigError, match="predicts the next token"):
         bert.generate("the")
 
