@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.interp.claims import Claim, Claims
+from cutaway.interp.inputs import Inputs
 from cutaway.interp.record import Edit, Recording
 from cutaway.interp.target import Target
 
@@ -90,15 +91,16 @@ def of_lens(recording: Recording, target: Target, said: Sequence[float]) -> Clai
     return Claims(recording.model, recording.inputs, target, tuple(claims), ablation, "change of the lens")
 
 
-def of_ledger(recording: Recording, target: Target, terms: Mapping[str, float]) -> Claims:
+def of_ledger(recording: Recording, inputs: Inputs, target: Target, terms: Mapping[str, float]) -> Claims:
     """That without a head, an MLP or a unit the number falls by its term.
 
     Args:
         recording: of the run.
+        inputs: of it the text that was opened.
         target: the number that was opened.
         terms: name -> value.
     """
-    place = None if target.position is None else int(recording.inputs.places(target.position)[0])
+    place = None if target.position is None else int(inputs.places(target.position)[0])
     claims = []
     for name, value in terms.items():
         edits: dict[str, Edit] = {}
@@ -112,7 +114,7 @@ def of_ledger(recording: Recording, target: Target, terms: Mapping[str, float]) 
         if edits:
             claims.append(Claim(name.replace("layers.", "layer ").replace(".", " "), value, edits))
     ablation = "a part writes zeros at the token where the answer is read"
-    return Claims(recording.model, recording.inputs, target, tuple(claims), ablation, target.quantity)
+    return Claims(recording.model, inputs, target, tuple(claims), ablation, target.quantity)
 
 
 def nothing_at(place: int | None, *, head: int | None = None, unit: int | None = None) -> Edit:

@@ -215,7 +215,7 @@ class Tokenizer:
     def token(self, id: int) -> str:
         r"""A token to be read: its text, with \n, \x00 and bytes that are no whole character escaped.
 
-        A model's output may be padded with rows for which there is no token; these are shown by their number, "<151700>".
+        A model's output may be padded with rows for which there is no token: these are shown by number, "<151700>".
         """
         return printable(self.token_bytes(id)) if id < self.vocab_size else f"<{id}>"
 

@@ -4,14 +4,24 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import with_noise
 from scipy.stats import pearsonr, spearmanr
 
 from cutaway.errors import ConfigError
-from cutaway.interp import Panel, Table, TokenScores, attention, inputs_of, record, replace, surprisal, target_of
+from cutaway.interp import (
+    Panel,
+    Table,
+    TokenScores,
+    attention,
+    inputs_of,
+    ledger,
+    record,
+    replace,
+    surprisal,
+    target_of,
+)
 from cutaway.interp.check import check
 from cutaway.interp.claims import Claim, Claims
-from cutaway.interp.suggest import of_ledger, of_lens, of_saliency, typical_at
+from cutaway.interp.suggest import of_lens, of_saliency, typical_at
 from cutaway.models import Decoder, DecoderConfig, Model
 from cutaway.tokenizers import train_tokenizer
 
@@ -118,18 +128,18 @@ def attention_only(norm: str = "none") -> Model:
     tokenizer = train_tokenizer([TEXT * 5], "char", 300)
     shape = {"context": 16, "layers": 1, "width": 24, "heads": 6, "mlp": False, "norm": norm}
     network = Decoder(DecoderConfig(tokenizer.vocab_size, **shape)).double()
-    return Model(with_noise(network), tokenizer, "a test")  # pyright: ignore[reportArgumentType]
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return Model(network.eval(), tokenizer, "a test")
 
 
 def test_what_a_ledger_says_of_the_last_layer_is_what_happens():
     model = attention_only()
-    recording = record(model, TEXT)
-    target = target_of(model, inputs_of(model, TEXT))
-    terms = {term.name: term.value for term in recording.ledger().terms}
-    claims = of_ledger(recording, target, terms)
-    assert [claim.label for claim in claims.claims] == [f"layer 0 head {h}" for h in range(6)]
-    found = check(dataclasses.replace(surprisal(model, TEXT), claims=lambda: claims))
-    table = found["claims"]
+    opened = ledger(model, TEXT, position=4)
+    assert opened.claims is not None
+    assert [claim.label for claim in opened.claims().claims] == [f"layer 0 head {h}" for h in range(6)]
+    table = check(opened)["claims"]
     assert isinstance(table, Table)
     assert table.column("actual") == pytest.approx(table.column("predicted (logit)"), abs=1e-9)
 

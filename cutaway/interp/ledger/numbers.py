@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.interp.attention.parts import heads_of
+from cutaway.interp.claims import Claims
 from cutaway.interp.inputs import Text, inputs_of
 from cutaway.interp.ledger.address import number_of
 from cutaway.interp.ledger.layout import layout
@@ -26,6 +28,8 @@ from cutaway.interp.ledger.scores import Score
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, recording_of
 from cutaway.interp.results import Matrix
+from cutaway.interp.suggest import of_ledger
+from cutaway.interp.target import target_of
 from cutaway.models import Model
 from cutaway.models.model import Source
 
@@ -99,9 +103,19 @@ def ledger(
     run = _run(model, text, what, source, row, _clock(model, text, "ledger", options), drawn)
     number = number_of(run, what, **asked)
     if nonlinear == "frozen":
-        return opened(run, number)
+        made = opened(run, number)
+        return replace(made, claims=partial(_claims, run, made, token, minus, position)) if what == "logits" else made
     game = game_of(run, number)
     return shapley(run, game, samples, seed) if nonlinear == "shapley" else integrated(run, game, samples)
+
+
+def _claims(run: Run, made: Ledger, token: str | int | None, minus: str | int | None, position: int) -> Claims:
+    """What the terms of an output say of the parts: that without them it is so much less."""
+    recording = run.recording
+    inputs = recording.inputs.rows(run.row, run.row + 1)
+    output = recording.logits[run.row : run.row + 1]
+    target = target_of(recording.model, inputs, token=token, minus=minus, position=position, output=output)
+    return of_ledger(recording, inputs, target, {term.name: term.value for term in made.terms})
 
 
 def _clock(model: Recording | Model, text: Text, function: str, options: dict[str, Any]) -> Clock:

@@ -243,7 +243,7 @@ def _bars(made: Ledger, count: int, width: int) -> Iterator[Text]:
         yield line.append(f" {term.value:+{figures}.3f}".replace("-", "−"))
     total = sum(term.value for term in made.terms)
     line = f"sum {total:+.4f}   the model's {made.total:+.4f}   error {made.error:.1e}".replace("-", "−")
-    yield Text(fit(line + "  (logits)", width).rstrip(), "bold")
+    yield Text(fit(f"{line}  ({made.unit})" if made.unit else line, width).rstrip(), "bold")
 
 
 def panels(made: Panel, width: int, colour: bool) -> Iterator[Text]:

@@ -66,7 +66,7 @@ function level(ledger, inner) {
   const total = ledger.terms.reduce((sum, term) => sum + term.value, 0);
   const sum = el("div", { className: "sum" },
     el("span", {}, "sum ", el("b", {}, signed(total, 4))),
-    el("span", {}, inner ? "the term " : "the model's logit ", el("b", {}, signed(ledger.total, 4))),
+    el("span", {}, inner ? "the term " : "the model's own ", el("b", {}, signed(ledger.total, 4))),
     el("span", {}, "error ", el("b", {}, tiny(ledger.error))));
   const choices = [["largest first", true], ["in the order of computation", false]].map(([name, value]) => {
     const button = el("button", { type: "button", "aria-pressed": value === bySize }, name);
@@ -126,6 +126,6 @@ pictures.ledger = (ledger) => {
     el("span", {}, "The ", ...named, ", as the sum of what each part of the model wrote. A term with a ▸ opens: a head into the tokens it read, an MLP into its neurons, a recurrent unit into the steps that wrote it."),
     map(ledger, tree.reveal),
     tree,
-    el("p", { className: "legend" }, "logits (natural units)", swatch("plus", "raises it"), swatch("minus", "lowers it")),
+    el("p", { className: "legend" }, ledger.unit === "logits" ? "logits (natural units)" : ledger.unit, swatch("plus", "raises it"), swatch("minus", "lowers it")),
   ));
 };
