@@ -43,7 +43,7 @@ class Attributed(Sweep):
 
 def attribution_patching(
     model: Model,
-    clean: Recording | Text,
+    text: Recording | Text,
     corrupt: Recording | Text | None = None,
     *,
     what: str = "",
@@ -63,7 +63,7 @@ def attribution_patching(
 
     Args:
         model: what runs.
-        clean: as in `patch_sweep`, and so are the others.
+        text: the clean one, as in `patch_sweep`, and so are the others.
         corrupt: as in `patch_sweep`.
         what: as in `patch_sweep`.
         layers: as in `patch_sweep`.
@@ -86,11 +86,11 @@ def attribution_patching(
         InputError: as in `patch_sweep`.
     """
     clock = Clock(
-        model, "attribution_patching", clean, corrupt=corrupt, what=what, layers=layers, align=align, token=token,
+        model, "attribution_patching", text, corrupt=corrupt, what=what, layers=layers, align=align, token=token,
         minus=minus, position=position, quantity=quantity, normalise=normalise, check=check,
     )  # fmt: skip
     made = study(
-        model, clean, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,
+        model, text, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,
         position=position, quantity=quantity, names=swept_names(model, what, layers, stack),
     )  # fmt: skip
     cells = grid(model, made.pairs[0].corrupt, what, layers=layers, stack=stack)

@@ -84,7 +84,7 @@ class Reader:
 
 def circuit(
     model: Model,
-    clean: Text,
+    text: Text,
     corrupt: Text | None = None,
     *,
     edges: int = 20,
@@ -101,7 +101,7 @@ def circuit(
 
     Args:
         model: a decoder or an encoder in which norms stand before what they are for, so that writes add up.
-        clean: as in `patch`; of several texts scores are means.
+        text: the clean one, as in `patch`; of several texts scores are means.
         corrupt: as in `patch`.
         edges: how many are kept, those of the largest scores; of them, those on no path to the logits are dropped.
         threshold: edges of smaller scores are left out too.
@@ -118,7 +118,7 @@ def circuit(
         InputError: fewer than one edge, or as in `patch`.
     """
     clock = Clock(
-        model, "circuit", clean, corrupt=corrupt, edges=edges, threshold=threshold, steps=steps, token=token,
+        model, "circuit", text, corrupt=corrupt, edges=edges, threshold=threshold, steps=steps, token=token,
         minus=minus, position=position, quantity=quantity,
     )  # fmt: skip
     network = model.network
@@ -129,7 +129,7 @@ def circuit(
         )
     if edges < 1 or steps < 0 or align != "refuse":
         raise InputError(f"edges must be at least 1, steps 0 or more and align 'refuse', not {edges}, {steps}, {align}")
-    made = study(model, clean, corrupt, token=token, minus=minus, position=position, quantity=quantity, align=align)
+    made = study(model, text, corrupt, token=token, minus=minus, position=position, quantity=quantity, align=align)
     parts = Parts(model)
     scores = torch.zeros(len(parts.writers), len(parts.readers), dtype=torch.float64)
     for pair in made.pairs:

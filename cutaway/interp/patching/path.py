@@ -35,7 +35,7 @@ HELD = ("attn.z", "cross_attn.z", "mlp_out")  # what parts say to each other, be
 @torch.no_grad()
 def path_patching(
     model: Model,
-    clean: Recording | Text,
+    text: Recording | Text,
     corrupt: Text | None = None,
     *,
     receiver: str = "logits",
@@ -56,7 +56,7 @@ def path_patching(
 
     Args:
         model: what runs; of an encoder–decoder the decoder's side.
-        clean: as in `patch`.
+        text: the clean one, as in `patch`.
         corrupt: as in `patch`.
         receiver: "logits", which read the last residual stream, or an activation that some part reads, such as
             "layers.5.attn.q".
@@ -83,7 +83,7 @@ def path_patching(
         InputError: as in `patch`.
     """
     clock = Clock(
-        model, "path_patching", clean, corrupt=corrupt, receiver=receiver, head=head, align=align, token=token,
+        model, "path_patching", text, corrupt=corrupt, receiver=receiver, head=head, align=align, token=token,
         minus=minus, position=position, quantity=quantity, normalise=normalise, hold_mlps=hold_mlps,
     )  # fmt: skip
     if isinstance(model.network, Recurrent):
@@ -97,7 +97,7 @@ def path_patching(
     if not ends and receiver not in known:
         raise ConfigError(unknown("receiver", receiver, ["logits", *known]))
     made = study(
-        model, clean, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,
+        model, text, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,
         position=position, quantity=quantity,
     )  # fmt: skip
     count = layers_of(model)

@@ -157,7 +157,7 @@ def _neurons(model: Model, what: str, encodes: bool) -> int:
 
 def patch_sweep(
     model: Model,
-    clean: Recording | Text,
+    text: Recording | Text,
     corrupt: Recording | Text | None = None,
     *,
     what: str = "",
@@ -178,7 +178,7 @@ def patch_sweep(
 
     Args:
         model: what runs.
-        clean: as in `patch`; of several texts the columns name the first's tokens, and numbers are means.
+        text: the clean one, as in `patch`; of several texts the columns name the first's tokens, and numbers are means.
         corrupt: as in `patch`.
         what: "residual" (layers × positions), "attention" or "mlps" (what they write, layers × positions), "heads"
             (layers × heads), "head positions" (each head × positions), "neurons" (layers × neurons); of an
@@ -202,11 +202,11 @@ def patch_sweep(
         InputError: as in `patch`.
     """
     clock = Clock(
-        model, "patch_sweep", clean, corrupt=corrupt, what=what, layers=layers, align=align, token=token, minus=minus,
+        model, "patch_sweep", text, corrupt=corrupt, what=what, layers=layers, align=align, token=token, minus=minus,
         position=position, quantity=quantity, normalise=normalise,
     )  # fmt: skip
     made = study(
-        model, clean, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,
+        model, text, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,
         position=position, quantity=quantity, names=swept_names(model, what, layers, stack),
     )  # fmt: skip
     cells = grid(model, made.pairs[0].corrupt, what, layers=layers, stack=stack)

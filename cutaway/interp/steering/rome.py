@@ -10,9 +10,10 @@ Shapes: T tokens, M channels inside the MLP (the key), C channels of the stream 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -31,6 +32,8 @@ from cutaway.models.experts import Experts
 from cutaway.models.quantised import QuantisedLinear
 from cutaway.progress import OnProgress, Progress
 
+Prompt: TypeAlias = str | Sequence[int]  # text or ids
+FARTHEST = 4.0  # times the stream's length that a value may move, the factor of the paper's code
 PREFIX = 8  # tokens of another text that may stand before the prompt
 
 
@@ -67,28 +70,30 @@ def rank_one_edit(
     Raises:
         InputError: a moment that has no inverse: there were fewer keys than they have numbers.
     """
-    solved, info = torch.linalg.solve_ex(moment.double(), key.double())
-    reach = key.double() @ solved
-    if int(info) or not solved.isfinite().all() or float(reach) <= 0:
+    factor, info = torch.linalg.cholesky_ex(moment.double())
+    pivots = factor.diagonal().square()
+    if int(info) or float(pivots.min()) <= 1e-12 * float(pivots.max()):
         raise InputError("the second moment of the keys has no inverse; give more texts, or a ridge above 0")
+    solved = torch.cholesky_solve(key.double()[:, None], factor)[:, 0]
+    reach = key.double() @ solved
     change = torch.outer(value.double() - weight.double() @ key.double(), solved) / reach
     return (weight.double() + change).to(weight.dtype)
 
 
 def rome(
     model: Model,
-    prompt: str,
+    prompt: Prompt,
     *,
-    subject: str = "",
+    subject: str | tuple[int, int] = "",
     target: str | int | None = None,
-    texts: Sequence[str] = (),
+    texts: Sequence[Prompt] = (),
     layer: int | None = None,
-    paraphrases: Sequence[str] = (),
-    neighbours: Sequence[str] = (),
+    paraphrases: Sequence[Prompt] = (),
+    neighbours: Sequence[Prompt] = (),
     contexts: int = 4,
-    steps: int = 25,
-    rate: float = 0.5,
-    decay: float = 0.5,
+    steps: int = 40,
+    rate: float = 0.1,
+    decay: float = 0.05,
     keep: float = 0.0625,
     ridge: float = 0.01,
     in_place: bool = False,
@@ -101,7 +106,7 @@ def rome(
         model: a decoder, an encoder that fills gaps (the prompt has one), or an encoder–decoder (the prompt is its
             source, and its encoder is edited).
         prompt: ends where the answer comes, and holds the subject.
-        subject: as it stands in the prompt.
+        subject: as it stands in the prompt, or its first token and the one behind its last.
         target: the new answer: a token, as text or id.
         texts: ordinary texts, whose keys are to keep their values; the more tokens the better.
         layer: whose MLP; None: the middle one. `causal_trace` shows where the subject is looked up.
@@ -110,8 +115,8 @@ def rome(
         contexts: of a decoder, how many beginnings of texts are put before the prompt, so that the key does not depend
             on what comes before it.
         steps: of the search for the value, with Adam.
-        rate: its learning rate.
-        decay: how much a large value costs.
+        rate: its learning rate, in parts of the stream's root mean square at the subject.
+        decay: how much it costs to add a vector as long as the stream; none is longer than four times that.
         keep: how much it costs to change what a decoder expects right behind the subject alone.
         ridge: added to the second moment's diagonal, in parts of its mean; where texts hold fewer tokens than the MLP
             has channels it has no inverse without.
@@ -157,7 +162,7 @@ def rome(
         matrix.weight.copy_(changed)
     after = [_says(edited, text, target) for _, text in rows]
     cells: list[list[Cell]] = [
-        [kind, text, b[0], a[0], b[1], a[1]] for (kind, text), b, a in zip(rows, before, after, strict=True)
+        [kind, _shown(edited, text), b[0], a[0], b[1], a[1]] for (kind, text), b, a in zip(rows, before, after, strict=True)
     ]
     columns = ["kind", "prompt", "before", "after", "said before", "says after"]
     return Edited(
@@ -202,13 +207,17 @@ def matrix_of(model: Model, layer: int | None) -> tuple[str, nn.Linear]:
     return f"{'encoder.' * reads}layers.{layer}.mlp.down_proj", matrix
 
 
+def _shown(model: Model, prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else model.tokenizer.decode(list(prompt))
+
+
 def _copied(model: Model) -> Model:
     network = copy.deepcopy(model.network)
     return Model(network, model.tokenizer, model.source, model.origin, model.mel, model.generation)
 
 
 @torch.no_grad()
-def _says(model: Model, prompt: str, token: str | int) -> tuple[float, str]:
+def _says(model: Model, prompt: Prompt, token: str | int) -> tuple[float, str]:
     """The probability of the new answer, and the likeliest one."""
     inputs = reading(model, prompt)
     output = forward(model, inputs)
@@ -221,7 +230,7 @@ def _says(model: Model, prompt: str, token: str | int) -> tuple[float, str]:
 
 
 def _behind_others(
-    model: Model, inputs: Inputs, last: int, texts: Sequence[str], count: int, seed: int
+    model: Model, inputs: Inputs, last: int, texts: Sequence[Prompt], count: int, seed: int
 ) -> list[tuple[Inputs, int]]:
     """The prompt behind beginnings of other texts, and where the subject's last token then stands."""
     if getattr(model.config, "head", "causal_lm") != "causal_lm" or isinstance(model.network, Seq2Seq):
@@ -236,7 +245,7 @@ def _behind_others(
     return found
 
 
-def _alone(model: Model, ids: Tensor, subject: str) -> Inputs | None:
+def _alone(model: Model, ids: Tensor, subject: str | tuple[int, int]) -> Inputs | None:
     """The subject by itself, of a decoder."""
     if getattr(model.config, "head", "causal_lm") != "causal_lm" or isinstance(model.network, Seq2Seq):
         return None
@@ -257,10 +266,15 @@ def _value(
     progress: OnProgress | None,
 ) -> Tensor:
     """(C,) float64 what the MLP should write at the subject's last token, found by descent from what it writes."""
-    first = record(model, runs[0][0], name)[name][0, runs[0][1]]
+    stream = f"{name.removesuffix('mlp_out')}resid_post"
+    seen = record(model, runs[0][0], [name, stream])
+    first, around = (seen[part][0, runs[0][1]] for part in (name, stream))  # (C,) each
+    # in the paper's models an MLP writes as much as there is; a small one may write next to nothing, and the stream is
+    # what its value has to be seen in
+    length = float(around.norm())
+    scale = length / math.sqrt(len(around))
     added = torch.zeros_like(first).requires_grad_()
-    optimiser = torch.optim.Adam([added], lr=rate)
-    most = 4 * float(first.norm())  # as in the paper's code, a value may move so far
+    optimiser = torch.optim.Adam([added], lr=rate * scale)
     expected = None if alone is None else _output(model, alone, name, -1, None)[0, -1].log_softmax(-1)
     for step in range(steps):
         with torch.enable_grad():
@@ -271,12 +285,12 @@ def _value(
             if alone is not None and expected is not None:
                 now = _output(model, alone, name, alone.ids.shape[1] - 1, added)[0, -1].log_softmax(-1)
                 loss = loss + keep * (expected.exp() * (expected - now)).sum()
-            loss = loss + decay * added.square().sum() / first.square().sum().clamp(min=1e-12)
+            loss = loss + decay * added.square().sum() / length**2
             (slope,) = torch.autograd.grad(loss, added)
         added.grad = slope
         optimiser.step()
         with torch.no_grad():
-            added.mul_(min(1.0, most / max(float(added.norm()), 1e-12)))
+            added.mul_(min(1.0, FARTHEST * length / max(float(added.norm()), 1e-12)))
         if progress is not None:
             progress(Progress("finding the value", step + 1, steps, "steps", {"loss": float(loss)}))
     return (first + added).detach().double()
@@ -295,7 +309,7 @@ def _output(model: Model, inputs: Inputs, name: str, at: int, added: Tensor | No
 
 
 @torch.no_grad()
-def _moment(model: Model, texts: Sequence[str], post: str) -> Tensor:
+def _moment(model: Model, texts: Sequence[Prompt], post: str) -> Tensor:
     """(M, M) float64 second moment of the keys of all tokens of the texts."""
     total, count = None, 0
     for text in texts:

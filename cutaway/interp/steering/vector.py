@@ -145,7 +145,7 @@ def stream_after(model: Model, layer: int | None) -> str:
     return f"{'encoder.' * reads}layers.{layer}.{last}"
 
 
-def reading(model: Model, text: str) -> Inputs:
+def reading(model: Model, text: str | Sequence[int]) -> Inputs:
     """A text as what the model reads: of an encoder–decoder its source, before a target that has only begun."""
     if isinstance(model.network, Seq2Seq):
         return inputs_of(model, [model.network.config.start_id], text)
