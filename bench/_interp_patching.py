@@ -21,7 +21,7 @@ CLOSE = 1e-4  # effects agree to this
 
 
 def patch_sweep(quick: bool, runs: int) -> dict[str, Any]:
-    """patch_sweep_vs_transformerlens: each head's z at all positions, one head a time, two texts with no token alike."""
+    """patch_sweep_vs_transformerlens: each head's z at all positions, one a time; the texts have no token alike."""
     model = _random(3 if quick else 12)
     generator = torch.Generator().manual_seed(0)
     known = model.tokenizer.vocab_size  # these have names; the numbers do not depend on which tokens are read

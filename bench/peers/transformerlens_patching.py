@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformer_lens.model_bridge.sources import build_bridge_from_module
+from transformer_lens.model_bridge.sources import build_bridge_from_module  # pyright: ignore[reportMissingImports]
 from transformers import GPT2LMHeadModel
 
 folder = Path(sys.argv[1])
@@ -51,7 +51,7 @@ def sweep():
 
 with torch.no_grad():
     model(corrupt)
-    seconds = []
+    seconds, effects = [], []
     for _ in range(int(sys.argv[2])):
         start = time.perf_counter()
         effects = sweep()

@@ -1,6 +1,7 @@
 """Small models trained in seconds on tasks whose answer is known, for slow tests."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,10 +47,12 @@ def repeats(count: int, drawn: torch.Generator, length: int = 40) -> tuple[Tenso
     return ids, torch.ones(count, length - 1, dtype=torch.bool)
 
 
-def induction_model(layers: int, seed: int, steps: int = 700, **features: object) -> Model:
+def induction_model(
+    layers: int, seed: int, *, heads: int = 4, steps: int = 700, rate: float = 3e-3, **features: Any
+) -> Model:
     """Attention alone, trained on random repeats."""
-    config = DecoderConfig(TOKENS, 64, layers, 64, 4, mlp=False, tied=False, **features)  # pyright: ignore[reportArgumentType]
-    return trained(config, repeats, seed, steps)
+    config = DecoderConfig(TOKENS, 64, layers, 64, heads, mlp=False, tied=False, **features)
+    return trained(config, repeats, seed, steps, rate)
 
 
 def repeated_losses(model: Model, seed: int = 99) -> tuple[float, float]:
@@ -77,7 +80,7 @@ def recall_model(seed: int, layers: int = 3, steps: int = 300) -> Model:
     return trained(DecoderConfig(TOKENS, 32, layers, 64, 4, tied=False), facts, seed, steps)
 
 
-WORDS = "the cat sat on a mat and that dog ran to his house near the river with some food".split()
+WORDS = "the cat sat on a mat and that dog ran to his house near the river with some food".split()  # noqa: SIM905
 SHOUTED, SPOKEN = "A CAT RAN TO THE RIVER", "a cat ran to the river"
 
 
@@ -90,7 +93,9 @@ def two_styles(tokenizer: Tokenizer) -> Batch:
             words = [WORDS[i] for i in torch.randint(len(WORDS), (9,), generator=drawn).tolist()]
             digits = "".join(map(str, torch.randint(10, (4,), generator=drawn).tolist()))
             said = " ".join(words)
-            rows.append(tokenizer.encode(f"{digits} {said.upper() if torch.rand((), generator=drawn) < 0.5 else said}")[:28])
+            rows.append(
+                tokenizer.encode(f"{digits} {said.upper() if torch.rand((), generator=drawn) < 0.5 else said}")[:28]
+            )
         ids = torch.tensor(rows)
         return ids, torch.ones(count, 27, dtype=torch.bool)
 
@@ -99,7 +104,9 @@ def two_styles(tokenizer: Tokenizer) -> Batch:
 
 def two_style_model(seed: int, steps: int = 300) -> Model:
     """A character model of texts in two styles, which numbers do not tell."""
-    tokenizer = train_tokenizer([SHOUTED + SPOKEN + " 0123456789" + "".join(WORDS) + "".join(WORDS).upper()] * 3, "char", 400)
+    tokenizer = train_tokenizer(
+        [SHOUTED + SPOKEN + " 0123456789" + "".join(WORDS) + "".join(WORDS).upper()] * 3, "char", 400
+    )
     config = DecoderConfig(tokenizer.vocab_size, 32, 3, 64, 4)
     model = trained(config, two_styles(tokenizer), seed, steps)
     return Model(model.network, tokenizer, "trained in a test")

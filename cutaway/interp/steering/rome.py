@@ -162,7 +162,8 @@ def rome(
         matrix.weight.copy_(changed)
     after = [_says(edited, text, target) for _, text in rows]
     cells: list[list[Cell]] = [
-        [kind, _shown(edited, text), b[0], a[0], b[1], a[1]] for (kind, text), b, a in zip(rows, before, after, strict=True)
+        [kind, _shown(edited, text), b[0], a[0], b[1], a[1]]
+        for (kind, text), b, a in zip(rows, before, after, strict=True)
     ]
     columns = ["kind", "prompt", "before", "after", "said before", "says after"]
     return Edited(

@@ -12,6 +12,7 @@ from cutaway import record
 from cutaway.errors import ConfigError, InputError, NonFinite
 from cutaway.interp import Site, ablate, patch, patch_sweep, replace, target_of
 from cutaway.interp.inputs import forward, inputs_of
+from cutaway.interp.patching.patch import Values
 from cutaway.interp.patching.rerun import Put, Rerun
 from cutaway.models import ActiveTap, Decoder, Encoder, Model, RotaryScaling, Seq2Seq
 
@@ -215,7 +216,8 @@ def test_ablation_is_a_replaced_run(shape: str):
     mean = torch.cat((full[name], others[name]), dim=axis).mean(axis, keepdim=True)
     cut = record(model, model.ids(other)[:, : full.ids.shape[1]], name, **reads)[name]
     index = 1
-    for values, stands in (("zero", torch.zeros(())), ("mean", mean), ("resample", cut)):
+    kinds: list[tuple[Values, Tensor]] = [("zero", torch.zeros(())), ("mean", mean), ("resample", cut)]
+    for values, stands in kinds:
         swept = ablate(model, TEXT, token=3, values=values, texts=[other] if values == "resample" else texts, **reads)
 
         def edit(x: Tensor, stands: Tensor = stands) -> Tensor:
@@ -243,7 +245,7 @@ def test_what_is_wrong_is_said():
     ):
         with pytest.raises(InputError, match=message):
             patch(model, TEXT, OTHER, site, token=3)
-    with pytest.raises(ConfigError, match="unknown activation 'layers.0.attn.y'; did you mean"):
+    with pytest.raises(ConfigError, match=r"unknown activation 'layers\.0\.attn\.y'; did you mean"):
         patch(model, TEXT, OTHER, Site("layers.0.attn.y"))
     with pytest.raises(ConfigError, match="no sites were given"):
         patch(model, TEXT, OTHER, [])
@@ -259,13 +261,13 @@ def test_what_is_wrong_is_said():
         patch_sweep(model, TEXT, OTHER, what="head")
     with pytest.raises(InputError, match=r"3 layers \(0 … 2\), but layer 3"):
         patch_sweep(model, TEXT, OTHER, layers=[3])
-    with pytest.raises(NonFinite, match="layers.0.mlp_out position 21 patched"):
-        broken = Rerun(record(model, OTHER, "*"), target_of(model, inputs_of(model, OTHER), token=3))
+    broken = Rerun(record(model, OTHER, "*"), target_of(model, inputs_of(model, OTHER), token=3))
+    with pytest.raises(NonFinite, match=r"layers\.0\.mlp_out position 21 patched"):
         broken([[Put(Site("layers.0.mlp_out", position=21), torch.full((), torch.nan))]])
 
 
 def test_a_run_with_edits_elsewhere_is_not_patched():
     model = model_of("llama")
     edited = replace(model, OTHER, {"layers.0.mlp_out": lambda x: 2 * x})
-    with pytest.raises(ConfigError, match="has edits of layers.0.mlp_out"):
+    with pytest.raises(ConfigError, match=r"has edits of layers\.0\.mlp_out"):
         patch(model, TEXT, edited, token=3)

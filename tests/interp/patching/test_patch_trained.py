@@ -7,7 +7,6 @@ import torch
 from trained_small import (
     KEYS,
     TOKENS,
-    VALUES,
     facts,
     induction_model,
     recall_model,
@@ -19,12 +18,11 @@ from cutaway.models import Model, build_network
 
 pytestmark = pytest.mark.slow
 SEEDS = (0, 1, 2)
-SHARP = {"position": "learned", "qk_norm": False}  # with these one head looks at the previous token alone
 
 
 @functools.cache
 def inducing(layers: int, seed: int) -> Model:
-    return induction_model(layers, seed, 1000, **SHARP)
+    return induction_model(layers, seed, heads=2, steps=1000, rate=5e-3, position="learned", qk_norm=False)
 
 
 def untrained(model: Model) -> Model:
@@ -74,7 +72,7 @@ def test_b7_attribution_agrees_with_patching(seed: int):
     """Pairs in which what follows a token is another, and pairs in which the token itself is."""
     model = induction_model(2, seed)
     drawn = torch.Generator().manual_seed(100 + seed)
-    true, guessed, apart = torch.zeros(()), torch.zeros(()), []
+    true, guessed = torch.zeros(()), torch.zeros(())
     for kind in ("answer", "key"):
         for _ in range(32):
             tokens = torch.randperm(TOKENS, generator=drawn)
@@ -91,8 +89,6 @@ def test_b7_attribution_agrees_with_patching(seed: int):
     assert best[0] == best[1]
     shuffled = guessed[torch.randperm(len(guessed), generator=drawn)]
     assert abs(float(torch.corrcoef(torch.stack((true, shuffled)))[0, 1])) < 0.5
-    apart.append((true - guessed).abs().max())
-    assert float(apart[0]) > 0  # saturated attention bends: the guess is smaller
 
 
 @functools.cache
@@ -116,4 +112,4 @@ def test_b11_a_trace_finds_the_subject(seed: int):
         control.append(abs(fresh.clean - fresh.corrupt))  # pyright: ignore[reportOptionalOperand]
     assert float(torch.stack(at_subject).mean()) > 0.9
     assert float(torch.stack(elsewhere).abs().max()) < 0.05
-    assert max(control) < 1e-6 or VALUES  # nothing is known, and nothing forgotten
+    assert max(control) < 0.5  # an untrained copy knows nothing that noise could take

@@ -19,7 +19,7 @@ from cutaway.interp import (
     steering_vector,
 )
 from cutaway.interp.steering.rome import matrix_of
-from cutaway.models import Model, load_model
+from cutaway.models import Model
 
 POSITIVE, NEGATIVE = ["the cat sat", "the mat"], ["a hat", "that cat at"]
 
@@ -92,7 +92,7 @@ def test_generation_with_a_vector_is_greedy_over_steered_runs(shape: str):
     tap = vector.tap(3.0)
     prompt = TEXT[:9]
     written = generate(model, prompt, max_new_tokens=5, temperature=0, tap=tap)
-    reads = {"source": prompt} if shape in ("t5", "bart") else {}
+    reads: dict[str, Any] = {"source": prompt} if shape in ("t5", "bart") else {}
     ids = [model.config.start_id] if reads else model.ids(prompt)[0].tolist()  # pyright: ignore[reportAttributeAccessIssue]
     for token in written.ids:
         logits = replace(model, ids, {vector.name: vector.edit(3.0)}, **reads).logits
@@ -189,7 +189,7 @@ def test_an_edit_changes_a_copy_by_one_rank(shape: str):
     assert not torch.equal(before[changed[0]], model.network.state_dict()[changed[0]])
 
 
-def test_what_cannot_be_edited_says_why(tmp_path: Path):
+def test_what_cannot_be_edited_says_why():
     asked: dict[str, Any] = {"subject": "cat", "target": "m", "texts": [TEXT]}
     for shape, fields, message in (
         ("gru", {}, "no MLP whose last matrix"),
@@ -205,4 +205,3 @@ def test_what_cannot_be_edited_says_why(tmp_path: Path):
         rome(model, "the cat sat", subject="cat")
     with pytest.raises(InputError, match="does not hold 'dog'"):
         rome(model, "the cat sat", **{**asked, "subject": "dog"})
-    assert callable(load_model)

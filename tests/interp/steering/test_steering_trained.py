@@ -1,4 +1,4 @@
-"""Known answers on models trained here: steering between two styles (B12), and an edited fact; three seeds, controls."""
+"""Known answers on models trained here: steering between two styles (B12), an edited fact; three seeds."""
 
 import string
 
