@@ -234,6 +234,32 @@ def test_the_parts_of_the_residual_stream_add_up(model: Model):
                 assert torch.equal(recording[at + "resid_pre"], recording[f"{prefix}layers.{i - 1}.resid_post"])
 
 
+def test_a_run_may_resume_before_any_layer(model: Model):
+    recording = record(model, TEXT, **given(model))
+    network, last = model.network, model.network.tap_names()[-1]
+    source = None
+    if isinstance(network, Seq2Seq):
+        source = network.encode(recording.source)
+        for layer in range(network.config.encoder_layers):
+            before = recording[f"encoder.layers.{layer}.resid_pre"]
+            torch.testing.assert_close(network.encode_on(layer, before), source)
+    for layer in layers(model):
+        if attends(model):
+            before = recording[f"layers.{layer}.resid_pre"]
+        else:
+            before = recording[f"layers.{layer - 1}.hidden" if layer else "embed"]
+        more = {} if source is None else {"states": source}
+        seen: dict[str, torch.Tensor] = {}
+        with torch.no_grad():
+            tap = ActiveTap(network.tap_names(), sink=seen.__setitem__)
+            output = network.read_out(network.resume(layer, before, **more, tap=tap), tap=tap)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        torch.testing.assert_close(output, recording[last])
+        passed = [
+            name for name in network.tap_names() if name.startswith("layers.") and int(name.split(".")[1]) < layer
+        ]
+        assert not set(passed) & set(seen)
+
+
 def test_patching_everything_or_nothing_recovers_all_or_nothing(model: Model):
     other, other_source = TEXT.replace("cat", "mat"), SOURCE.replace("cat", "mat cat")
     clean, corrupt = record(model, TEXT, **given(model)), record(model, other, **given(model))
