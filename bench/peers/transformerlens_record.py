@@ -6,24 +6,13 @@ import time
 from statistics import median
 
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig  # pyright: ignore[reportMissingImports]
+from transformer_lens.model_bridge.sources import build_bridge_from_module  # pyright: ignore[reportMissingImports]
+from transformers import GPT2Config, GPT2LMHeadModel
 
 asked = json.loads(sys.argv[1])
 torch.manual_seed(0)
-config = HookedTransformerConfig(
-    n_layers=12,
-    d_model=768,
-    n_ctx=1024,
-    d_head=64,
-    n_heads=12,
-    d_mlp=3072,
-    d_vocab=50257,
-    act_fn="gelu_new",
-    normalization_type="LN",
-    seed=0,
-    device="cpu",
-)
-model = HookedTransformer(config).eval()
+published = GPT2LMHeadModel(GPT2Config()).eval()  # the defaults are those of GPT-2 small
+model = build_bridge_from_module(published, "GPT2LMHeadModel", hf_config=published.config)
 ids = torch.randint(0, 50257, (1, 128))
 found = []
 with torch.inference_mode():
