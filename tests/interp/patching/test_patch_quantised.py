@@ -1,6 +1,5 @@
 """Weights that are kept quantised are patched, guessed and steered like any others; they cannot be edited."""
 
-
 import pytest
 import torch
 from kinds import TEXT
