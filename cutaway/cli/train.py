@@ -76,7 +76,7 @@ def train(
     if resume is not None:
         if len(data or ()) > 1:
             raise ConfigError("a resumed run reads one corpus; give its folder alone, if it has moved")
-        changes = values | ({"data": data[0]} if data else {})
+        changes: dict[str, Any] = values | ({"data": data[0]} if data else {})
         with _display(quiet=quiet) as show:
             run = resume_run(resume, progress=show.progress, on_sample=show.sample, on_note=show.note, **changes)
     else:
