@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cutaway.cli._frame import live_progress
 from cutaway.errors import ConfigError
 from cutaway.files import write_atomic
 from cutaway.interp.analyses import ANALYSES, analyse, parsed
@@ -17,14 +18,18 @@ from cutaway.models import load_model
 
 def look(
     model: Annotated[str, typer.Argument(help="A run folder, a model folder, a .gguf file or a name on the hub.")],
-    text: Annotated[str, typer.Argument(help="What the model reads; - reads it from stdin.")],
+    text: Annotated[
+        str, typer.Argument(help="What the model reads; - reads it from stdin. Analyses of weights alone need none.")
+    ] = "",
     analysis: Annotated[str, typer.Option(help=f"One of {', '.join(ANALYSES)}.")] = "look",
     token: Annotated[str | None, typer.Option(help="The next token to open; by default the likeliest.")] = None,
     minus: Annotated[str | None, typer.Option(help="Another token: why the one rather than the other.")] = None,
     position: Annotated[int | None, typer.Option(help="After which token, from 0; -1 is the last.")] = None,
     layer: Annotated[int | None, typer.Option(help="Whose attention to show large, from 0.")] = None,
     head: Annotated[int | None, typer.Option(help="Which head of it; by default the sharpest.")] = None,
-    source: Annotated[str | None, typer.Option(help="What an encoder–decoder reads; TEXT is its target.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="What an encoder–decoder reads, text or a sound file; TEXT is its target.")
+    ] = None,
     set: Annotated[
         list[str] | None, typer.Option(metavar="OPTION=VALUE", help="An option of the analysis; may be repeated.")
     ] = None,
@@ -38,13 +43,18 @@ def look(
       cutaway look run "import os" --html look.html
       cutaway look run "import os" --layer 1 --head 0 --position 0
       cutaway look run "import os" --analysis logit_lens --set top=3
+      cutaway look run --analysis spectra
     """
     text = sys.stdin.read() if text == "-" else text
     options: dict[str, Any] = {"token": token, "minus": minus, "position": position, "layer": layer, "head": head}
-    options = {name: value for name, value in (options | {"source": source}).items() if value is not None}
-    seen = analyse(analysis, load_model(model), text, options | _given(set or [], analysis))
-    if check:
-        seen = try_out(seen)
+    loaded = load_model(model)
+    heard = source if source is None or loaded.mel is None else Path(source)
+    options = {name: value for name, value in (options | {"source": heard}).items() if value is not None}
+    options |= _given(set or [], analysis)
+    with live_progress(quiet=json) as progress:
+        seen = analyse(analysis, loaded, text, options, progress=progress)
+        if check:
+            seen = try_out(seen, progress=progress)
     if html is not None:
         write_atomic(html, seen.to_html())
     if json:

@@ -46,6 +46,7 @@ from cutaway.interp.steering import dose_response
 from cutaway.interp.text import calibration, entropy, generation_tree, surprisal
 from cutaway.interp.weights import fourier, loss_landscape, neighbours, spectra
 from cutaway.models import Model
+from cutaway.progress import OnProgress
 
 # each is called as f(model, text, **options), or as f(model, **options) if it takes no text
 ANALYSES: dict[str, Callable[..., Result]] = {
@@ -92,7 +93,14 @@ ANALYSES: dict[str, Callable[..., Result]] = {
 TEXTS = {"text", "clean"}  # what the argument with the text is called; "clean" where there is a corrupt one beside it
 
 
-def analyse(name: str, model: Model, text: Any, options: Mapping[str, Any] | None = None) -> Result:
+def analyse(
+    name: str,
+    model: Model,
+    text: Any,
+    options: Mapping[str, Any] | None = None,
+    *,
+    progress: OnProgress | None = None,
+) -> Result:
     """Run an analysis by its name.
 
     Args:
@@ -100,6 +108,7 @@ def analyse(name: str, model: Model, text: Any, options: Mapping[str, Any] | Non
         model: what is looked into.
         text: what it reads; not given to an analysis of weights alone.
         options: keyword arguments of the analysis.
+        progress: told how far it is, if it is one that takes long.
 
     Raises:
         ConfigError: an unknown analysis or option, or an option of a kind that it cannot be; near matches are named.
@@ -113,7 +122,8 @@ def analyse(name: str, model: Model, text: Any, options: Mapping[str, Any] | Non
         if not _fits(value, known[option]):
             raise ConfigError(f"{option} of {name} must be {_said(known[option])}, but {value!r} was given")
     given = (model, text) if takes_text(name) else (model,)
-    return ANALYSES[name](*given, **(options or {}))
+    told = {"progress": progress} if "progress" in inspect.signature(ANALYSES[name]).parameters else {}
+    return ANALYSES[name](*given, **(options or {}), **told)
 
 
 def takes_text(name: str) -> bool:
@@ -159,7 +169,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, hint)
     if origin is not None and isinstance(origin, type):
         return isinstance(value, list) if origin is not dict else isinstance(value, dict)
-    return hint is Any
+    return hint is Any or (isinstance(hint, type) and isinstance(value, hint))
 
 
 def _said(hint: Any) -> str:

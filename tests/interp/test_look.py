@@ -215,3 +215,26 @@ def test_an_output_without_a_token_is_shown_by_its_number(tokenizer: Tokenizer):
     texts = {look(model, text).likeliest[0][0] for text in ("the", "cat", "sat", "a", "t")}
     assert last in texts
     assert {found for found in texts if found.startswith("<")} == {last}
+
+
+def test_the_command_runs_any_analysis(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = str(save_model(model, tmp_path / "m"))
+    assert main(["look", folder, TEXT, "--analysis", "logit_lens", "--set", "top=2", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["cells"][0][0]["top"]) == 2
+    assert main(["look", folder, "--analysis", "spectra", "--html", str(tmp_path / "s.html")]) == 0
+    assert "spectr" in capsys.readouterr().out.lower()
+    assert "receipt" in (tmp_path / "s.html").read_text("utf-8")
+    words = ["--analysis", "patch_sweep", "--set", f"corrupt={TEXT[::-1]}", "--set", "what=heads", "--json"]
+    assert main(["look", folder, TEXT, *words]) == 0
+    assert len(json.loads(capsys.readouterr().out)["values"]) == 3
+    assert main(["look", folder, TEXT, "--analysis", "attention", "--check"]) == 0
+    assert "Pearson correlation" in capsys.readouterr().out
+    for words, message in (
+        (["--analysis", "lenses"], "unknown analysis 'lenses'; did you mean"),
+        (["--set", "nothing"], "--set takes OPTION=VALUE, but 'nothing' was given"),
+        (["--set", "layers=1"], "unknown option of look 'layers'; did you mean layer"),
+        (["--analysis", "logit_lens", "--layer", "1"], "unknown option of logit_lens 'layer'"),
+        (["--analysis", "occlusion", "--set", "window=two"], "window of occlusion must be a whole number"),
+    ):
+        assert main(["look", folder, TEXT, *words]) == 2
+        assert message in capsys.readouterr().err

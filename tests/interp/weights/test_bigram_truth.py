@@ -25,7 +25,8 @@ def walks(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seed", "states"), [(0, 8), (1, 24), (2, 64)])
+@pytest.mark.parametrize("states", [8, 24, 64])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_model_of_no_layers_is_the_chain_it_learned(seed: int, states: int):
     transitions, often = chain(states, seed)
     rate = float(-(often[:, None] * transitions * transitions.log()).sum())
