@@ -65,6 +65,7 @@ def diagnose() -> Diagnosis:
     """Look at the machine and measure it; takes about two seconds."""
     import torch  # late, as `cutaway doctor --help` should not wait for it
 
+    from cutaway.models.products import ONEDNN, REASON
     from cutaway.training.config import TrainConfig
     from cutaway.training.plan import DTYPES, choose_dtype, matmul_rate
 
@@ -82,6 +83,7 @@ def diagnose() -> Diagnosis:
         choices=[
             Choice("device", "cpu", f"{gpu}this version of Cutaway computes on the CPU"),
             Choice("training dtype", settled.dtype, reason.partition(": ")[2]),
+            Choice("float32 products", "oneDNN" if ONEDNN else "torch's own", REASON),
             Choice("threads", str(torch.get_num_threads()), f"torch's own choice for {cores} usable cores"),
         ],
         extras=_extras(),

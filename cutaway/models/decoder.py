@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cutaway.errors import InputError
-from cutaway.models.attention import explicit_attention
+from cutaway.models.attention import explicit_pattern
 from cutaway.models.cache import KVCache, Prefix
 from cutaway.models.config import DecoderConfig
 from cutaway.models.config_parts import POOLED
@@ -22,6 +22,7 @@ from cutaway.models.experts import Experts
 from cutaway.models.fused import causal_attention, heads, joined_linear
 from cutaway.models.heads import Head
 from cutaway.models.layers import MLP, RMSNorm, Sinusoids, make_norm, sinusoids
+from cutaway.models.products import Linear
 from cutaway.models.rotary import Rotary
 from cutaway.models.sight import Sight
 from cutaway.models.tap import OFF, Tap
@@ -36,10 +37,10 @@ class Attention(nn.Module):
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         self.scale = config.attention_scale or self.head_dim**-0.5
         inner, kv_inner = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        self.q_proj = nn.Linear(config.width, inner, bias=config.attention_bias)
-        self.k_proj = nn.Linear(config.width, kv_inner, bias=config.attention_bias)
-        self.v_proj = nn.Linear(config.width, kv_inner, bias=config.attention_bias)
-        self.o_proj = nn.Linear(inner, config.width, bias=config.output_bias)
+        self.q_proj = Linear(config.width, inner, bias=config.attention_bias)
+        self.k_proj = Linear(config.width, kv_inner, bias=config.attention_bias)
+        self.v_proj = Linear(config.width, kv_inner, bias=config.attention_bias)
+        self.o_proj = Linear(inner, config.width, bias=config.output_bias)
         if config.qk_norm:
             wide = config.qk_norm_joint
             self.q_norm = RMSNorm(inner if wide else self.head_dim, config.norm_eps, config.norm_plus_one)
@@ -88,9 +89,9 @@ class Attention(nn.Module):
             v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
         cap = self.config.score_cap
         if cap or tap.wants("scores", "pattern"):  # no kernel caps scores
-            explicit = explicit_attention(q, k, v, tap, scale=self.scale, mask=sight.mask(self.window), cap=cap)
+            pattern = explicit_pattern(q, k, tap, scale=self.scale, mask=sight.mask(self.window), cap=cap)
             if cap or tap.edits("scores", "pattern"):
-                return explicit
+                return pattern @ v
         if sight.plain(self.window):
             if sight.new == sight.seen and q.device.type == "cpu" and torch.is_grad_enabled():
                 return causal_attention(q, k, v, self.scale)
@@ -196,7 +197,7 @@ class Decoder(nn.Module):
         self.norm = make_norm(config)
         self.head = Head(config) if config.head not in ("causal_lm", "none") else None
         if config.head == "causal_lm":
-            self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.width, config.vocab_size, bias=False)
         self.restore_ties()
         self.reset_parameters()
 

@@ -22,10 +22,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cutaway.errors import InputError
-from cutaway.models.attention import explicit_attention
+from cutaway.models.attention import explicit_pattern
 from cutaway.models.encoder_config import EncoderConfig
 from cutaway.models.heads import Head, pool
 from cutaway.models.layers import MLP
+from cutaway.models.products import Linear
 from cutaway.models.rotary import Rotary
 from cutaway.models.sight import Sight
 from cutaway.models.tap import OFF, Tap
@@ -42,10 +43,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.head_dim, self.window = config.heads, config.head_dim, config.window(layer)
         inner = config.heads * config.head_dim
-        self.q_proj = nn.Linear(config.width, inner, bias=config.attention_bias)
-        self.k_proj = nn.Linear(config.width, inner, bias=config.attention_bias)
-        self.v_proj = nn.Linear(config.width, inner, bias=config.attention_bias)
-        self.o_proj = nn.Linear(inner, config.width, bias=config.output_bias)
+        self.q_proj = Linear(config.width, inner, bias=config.attention_bias)
+        self.k_proj = Linear(config.width, inner, bias=config.attention_bias)
+        self.v_proj = Linear(config.width, inner, bias=config.attention_bias)
+        self.o_proj = Linear(inner, config.width, bias=config.output_bias)
 
     def forward(
         self, x: Float[Tensor, "B T C"], rotary: Rotary | None, sight: Sight, tap: Tap
@@ -66,9 +67,9 @@ class Attention(nn.Module):
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, tap: Tap) -> Tensor:
         """Each query's mean of the values, weighted by its pattern: (B, H, T, D)."""
         if tap.wants("scores", "pattern"):
-            explicit = explicit_attention(q, k, v, tap, scale=self.head_dim**-0.5, mask=mask)
+            pattern = explicit_pattern(q, k, tap, scale=self.head_dim**-0.5, mask=mask)
             if tap.edits("scores", "pattern"):
-                return explicit
+                return pattern @ v
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
@@ -127,7 +128,7 @@ class Encoder(nn.Module):
         if config.embed_norm:
             self.embed_norm = _norm(config, config.embed_width)
         if config.embed_width != config.width:
-            self.embed_proj = nn.Linear(config.embed_width, config.width)
+            self.embed_proj = Linear(config.embed_width, config.width)
         self.rotary = self.rotary_local = None
         if config.position == "rotary":
             self.rotary = Rotary(config.head_dim, config.context, config.rotary_base, scaling=config.rotary_scaling)
@@ -137,13 +138,13 @@ class Encoder(nn.Module):
         if config.norm_place == "before":
             self.norm = _norm(config)
         if config.pooler:
-            self.pooler = nn.Linear(config.width, config.width)
+            self.pooler = Linear(config.width, config.width)
         if config.next_sentence:
-            self.next_sentence = nn.Linear(config.width, 2)
+            self.next_sentence = Linear(config.width, 2)
         self.head = Head(config) if config.head != "none" else None
         if config.head == "masked_lm":
             read = config.embed_width if config.head_activation != "none" else config.width
-            self.lm_head = nn.Linear(read, config.vocab_size, bias=config.head_bias)
+            self.lm_head = Linear(read, config.vocab_size, bias=config.head_bias)
         self.restore_ties()
         self.reset_parameters()
 

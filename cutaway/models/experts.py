@@ -4,12 +4,12 @@ Shapes: B batch, T tokens, C channels, E experts, M channels inside an expert, N
 """
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cutaway.models.config import DecoderConfig
 from cutaway.models.layers import ACTIVATIONS
+from cutaway.models.products import Linear, linear
 from cutaway.models.tap import Tap
 
 
@@ -21,7 +21,7 @@ class Experts(nn.Module):
         E, M, C = config.experts, config.expert_width, config.width
         self.activation, self.used = ACTIVATIONS[config.activation], config.experts_used
         self.sum_to_one = config.expert_weights_sum_to_one
-        self.router = nn.Linear(C, E, bias=False)
+        self.router = Linear(C, E, bias=False)
         self.gate_proj = nn.Parameter(torch.empty(E, M, C)) if config.gated else None
         self.up_proj = nn.Parameter(torch.empty(E, M, C))
         self.down_proj = nn.Parameter(torch.empty(E, C, M))
@@ -43,7 +43,7 @@ class Experts(nn.Module):
 
     def _expert(self, expert: int, x: Tensor) -> Tensor:
         """(N, C) -> (N, C)"""
-        up = F.linear(x, self.up_proj[expert])
+        up = linear(x, self.up_proj[expert])
         if self.gate_proj is None:
-            return F.linear(self.activation(up), self.down_proj[expert])
-        return F.linear(self.activation(F.linear(x, self.gate_proj[expert])) * up, self.down_proj[expert])
+            return linear(self.activation(up), self.down_proj[expert])
+        return linear(self.activation(linear(x, self.gate_proj[expert])) * up, self.down_proj[expert])

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from cutaway.models.products import product
+
 # pyright: reportIncompatibleMethodOverride=false
 # (autograd.Function declares forward and backward with *args)
 
@@ -170,21 +172,23 @@ class _JoinedLinear(Function):
         joined = torch.cat(weights)
         ctx.save_for_backward(x, joined)
         ctx.rows = [weight.shape[0] for weight in weights]
-        return F.linear(x, joined)
+        return F.linear(x, joined) if any(ctx.needs_input_grad[1:]) else product(x, joined)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, joined = ctx.saved_tensors
+        if not any(ctx.needs_input_grad[1:]):  # attributions ask for the gradient of x alone
+            return (product(grad, joined.mT), *[None] * len(ctx.rows))
         grad = grad.flatten(0, -2)
         x_grad = (grad @ joined).view_as(x)
-        if not any(ctx.needs_input_grad[1:]):  # attributions ask for the gradient of x alone
-            return (x_grad, *[None] * len(ctx.rows))
         return (x_grad, *(grad.mT @ x.flatten(0, -2)).split(ctx.rows))
 
 
 def joined_linear(x: Float[Tensor, "*S C"], *weights: Float[Tensor, "_ C"]) -> Float[Tensor, "*S N"]:
     """x times several matrices as one product: (…, C) and (N_i, C) -> (…, sum of N_i)."""
+    if not torch.is_grad_enabled():  # joining what comes out moves less memory than joining matrices
+        return torch.cat([product(x, weight) for weight in weights], dim=-1)
     return _JoinedLinear.apply(x, *weights)  # pyright: ignore[reportReturnType]
 
 

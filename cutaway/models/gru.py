@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cutaway.models.config import RecurrentConfig
+from cutaway.models.products import Linear
 from cutaway.models.tap import OFF, Tap
 
 # in the order of torch's stacked weights; the cell's further values follow
@@ -175,7 +176,7 @@ class Recurrent(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
         inputs = [config.width] + [config.hidden] * (config.layers - 1)
         self.layers = nn.ModuleList(Cells(config.cell, size, config.hidden) for size in inputs)
-        self.lm_head = nn.Linear(config.hidden, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden, config.vocab_size, bias=False)
         if config.tied:
             self.lm_head.weight = self.embed_tokens.weight
         self.reset_parameters()

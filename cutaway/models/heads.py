@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cutaway.models.config import DecoderConfig, EncoderConfig
 from cutaway.models.config_parts import POOLED
 from cutaway.models.layers import ACTIVATIONS
+from cutaway.models.products import Linear
 from cutaway.models.tap import Tap
 
 
@@ -52,12 +53,12 @@ class Head(nn.Module):
         }.get(config.head)
         if config.head_activation != "none":
             inner = config.embed_width if config.head == "masked_lm" else config.width  # what the embedding can read
-            self.dense = nn.Linear(config.width, inner, bias=config.head_dense_bias)
+            self.dense = Linear(config.width, inner, bias=config.head_dense_bias)
             self.activation = {**ACTIVATIONS, "tanh": torch.tanh}[config.head_activation]
             if config.head_norm:
                 self.norm = nn.LayerNorm(inner, eps=config.norm_eps, bias=config.norm_bias)
         if outputs is not None:
-            self.out = nn.Linear(config.width, outputs, bias=config.head_bias)
+            self.out = Linear(config.width, outputs, bias=config.head_bias)
 
     def forward(
         self, states: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None, tap: Tap

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cutaway.models.config import DecoderConfig, EncoderConfig, Seq2SeqConfig
 from cutaway.models.fused import relu2, rms_norm
+from cutaway.models.products import Linear
 from cutaway.models.tap import Tap
 
 MLPConfig: TypeAlias = DecoderConfig | EncoderConfig | Seq2SeqConfig
@@ -64,9 +65,9 @@ class MLP(nn.Module):
         C, M, bias = config.width, mlp_width or config.mlp_width, config.mlp_bias
         self.activation, self.gated = ACTIVATIONS[config.activation], config.gated
         if config.gated:
-            self.gate_proj = nn.Linear(C, M, bias=bias)
-        self.up_proj = nn.Linear(C, M, bias=bias)
-        self.down_proj = nn.Linear(M, C, bias=bias)
+            self.gate_proj = Linear(C, M, bias=bias)
+        self.up_proj = Linear(C, M, bias=bias)
+        self.down_proj = Linear(M, C, bias=bias)
 
     def forward(self, x: Float[Tensor, "B T C"], tap: Tap) -> Float[Tensor, "B T C"]:
         """(B, T, C) -> (B, T, C); `pre` goes into the activation, `post` into the last matrix, both (B, T, M)."""

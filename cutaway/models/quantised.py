@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from cutaway.models.families import Place
 from cutaway.models.formats.ggml import BY_NAME, dequantise
 from cutaway.models.formats.gguf import GGUF
 from cutaway.models.formats.gguf_models import describe, fitted, places_in
+from cutaway.models.products import linear
 
 PIECE = 1 << 22  # numbers dequantised at a time: a matrix of fewer is used whole, and gives the very same bits
 
@@ -80,8 +80,8 @@ class QuantisedLinear(nn.Linear):
         rows, width = self.blocks.shape
         step = max(1, PIECE // width)
         if rows <= step:
-            return F.linear(input, self.weight, self.bias)
-        made = torch.cat([F.linear(input, self.blocks[i : i + step]) for i in range(0, rows, step)], dim=-1)
+            return linear(input, self.weight, self.bias)
+        made = torch.cat([linear(input, self.blocks[i : i + step]) for i in range(0, rows, step)], dim=-1)
         return made if self.bias is None else made + self.bias
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cutaway.errors import InputError
 from cutaway.models.cache import CrossCache, KVCache
+from cutaway.models.products import Linear
 from cutaway.models.seq2seq_config import Seq2SeqConfig
 from cutaway.models.seq2seq_layers import Source, Stack
 from cutaway.models.sight import Sight
@@ -37,7 +38,7 @@ class Seq2Seq(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
         self.encoder = Stack(config, decodes=False)
         self.decoder = Stack(config, decodes=True)
-        self.lm_head = nn.Linear(config.width, config.vocab_size, bias=config.logit_bias)
+        self.lm_head = Linear(config.width, config.vocab_size, bias=config.logit_bias)
         self.restore_ties()
         self.reset_parameters()
 

@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from cutaway.models.attention import explicit_attention
+from cutaway.models.attention import explicit_pattern
 from cutaway.models.cache import KVCache
 from cutaway.models.layers import MLP, Sinusoids, make_norm, sinusoids_apart
+from cutaway.models.products import Linear
 from cutaway.models.seq2seq_config import Seq2SeqConfig
 from cutaway.models.sight import Sight
 from cutaway.models.tap import Tap
@@ -42,10 +43,10 @@ class Attention(nn.Module):
         self.heads, self.head_dim = heads, head_dim
         self.scale = config.attention_scale or head_dim**-0.5
         inner, bias = heads * head_dim, config.attention_bias
-        self.q_proj = nn.Linear(config.width, inner, bias=bias)
-        self.k_proj = nn.Linear(config.width, inner, bias=bias and config.key_bias)
-        self.v_proj = nn.Linear(config.width, inner, bias=bias)
-        self.o_proj = nn.Linear(inner, config.width, bias=config.output_bias)
+        self.q_proj = Linear(config.width, inner, bias=bias)
+        self.k_proj = Linear(config.width, inner, bias=bias and config.key_bias)
+        self.v_proj = Linear(config.width, inner, bias=bias)
+        self.o_proj = Linear(inner, config.width, bias=config.output_bias)
 
     def keys_values(self, x: Float[Tensor, "B S C"]) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D"]]:
         """What is attended to."""
@@ -67,9 +68,9 @@ class Attention(nn.Module):
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, tap: Tap) -> Tensor:
         learned = bias is not None and torch.is_grad_enabled()  # then torch's kernel keeps copies in float32
         if learned or tap.wants("scores", "pattern"):
-            explicit = explicit_attention(q, k, v, tap, scale=self.scale, mask=mask, bias=bias)
+            pattern = explicit_pattern(q, k, tap, scale=self.scale, mask=mask, bias=bias)
             if learned or tap.edits("scores", "pattern"):
-                return explicit
+                return pattern @ v
         if bias is not None:
             mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
