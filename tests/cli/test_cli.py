@@ -145,7 +145,12 @@ def test_doctor(capsys: pytest.CaptureFixture[str]):
     found = json.loads(capsys.readouterr().out)
     assert found["cores"] >= 1
     assert found["rates"]["fp32_gflops"] > 0
-    assert {choice["name"] for choice in found["choices"]} == {"device", "training dtype", "threads"}
+    assert {choice["name"] for choice in found["choices"]} == {
+        "device",
+        "training dtype",
+        "float32 products",
+        "threads",
+    }
     assert all(choice["reason"] for choice in found["choices"])
     assert main(["doctor"]) == 0
     assert "GFLOP/s" in capsys.readouterr().out
