@@ -29,6 +29,7 @@ def options(description: str | None) -> argparse.Namespace:
     """The command line of a benchmark: `--quick` tries it out in under a minute and writes no result."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller and once only; writes no result")
+    parser.add_argument("--only", default="", help="measure the parts with this in their names; keeps other figures")
     parser.add_argument("--runs", type=int, default=3, help="how often; the median is the figure (3)")
     return parser.parse_args()
 
@@ -61,9 +62,13 @@ def report(
     packages: Iterable[str] = (),
     *,
     quick: bool = False,
+    keep: bool = False,
     **more: Any,
 ) -> None:
-    """Print the table, and write `bench/results/<name>.json` unless `quick`. `more` goes into the file as it is."""
+    """Print the table, and write `bench/results/<name>.json` unless `quick`. `more` goes into the file as it is.
+
+    `keep` leaves figures that were not measured now as they are, each with the commit that it was measured at.
+    """
     result = {
         "name": name,
         "date": datetime.date.today().isoformat(),
@@ -87,6 +92,10 @@ def report(
         return
     path = BENCH / "results" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
+    if keep and path.exists():  # of figures that were not measured now, what was
+        old = json.loads(path.read_text("utf-8"))
+        before = {key: {"commit": old["commit"], **row} for key, row in old["figures"].items()}
+        result["figures"] = {**before, **figures}
     path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
     print(f"Wrote {path.relative_to(BENCH.parent)}")
 

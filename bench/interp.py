@@ -19,5 +19,6 @@ measures = (
     _interp_features.sparse_autoencoder,
 )
 for measure in measures:
-    figures |= measure(options.quick, 1 if options.quick else options.runs)
-_bench.report("interp", figures, packages=["torch"], quick=options.quick)
+    if options.only in measure.__name__:
+        figures |= measure(options.quick, 1 if options.quick else options.runs)
+_bench.report("interp", figures, packages=["torch"], quick=options.quick, keep=bool(options.only))

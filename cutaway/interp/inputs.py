@@ -138,12 +138,14 @@ def _padded(model: Model, rows: list[Tensor] | None, side: Side) -> tuple[Tensor
 @contextmanager
 def evaluating(model: Model) -> Any:
     """Without dropout, and as before afterwards."""
-    training = model.network.training
+    if not model.network.training:
+        yield
+        return
     model.network.eval()
     try:
         yield
     finally:
-        model.network.train(training)
+        model.network.train()
 
 
 def forward(model: Model, inputs: Inputs, tap: Tap = OFF) -> Tensor:

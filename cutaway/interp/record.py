@@ -21,6 +21,7 @@ from cutaway.interp.spill import Spill
 from cutaway.interp.target import Target, target_of
 from cutaway.models import ActiveTap, Model, match_names
 from cutaway.models.model import Source
+from cutaway.training.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from cutaway.interp.ledger.ledger import Ledger
@@ -239,6 +240,7 @@ def _run(
     clock: Clock | None = None,
 ) -> Recording:
     clock = clock or Clock(model, "replace", inputs)
+    keep_freed_memory()  # a recording is many megabytes, and the next one needs as many
     chosen = match_names(names, model.network.tap_names())
     weight = next(model.network.parameters())
     read = 0 if inputs.source is None else inputs.source.shape[-1]
