@@ -13,8 +13,8 @@ def keep_freed_memory() -> bool:
     """Tell glibc to keep large freed blocks instead of giving them back; True where it listens.
 
     A training step frees and asks again for the same tensors of many megabytes. By default each goes back to the system
-    and is paged in anew, zeroed, at every step, which costs a tenth of a small model's step, or of a recording. Up to 1 GB is
-    kept. Other allocators (musl, macOS, Windows) keep to their own ways.
+    and is paged in anew, zeroed, at every step, which costs a tenth of a small model's step, or of a recording. Up to
+    1 GB is kept. Other allocators (musl, macOS, Windows) keep to their own ways.
     """
     if not sys.platform.startswith("linux"):
         return False
