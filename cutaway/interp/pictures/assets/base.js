@@ -136,9 +136,10 @@ function roving(elements, columns, start) {
   });
 }
 
+const mark = () => el("p", { className: "mark" }, el("b", {}, "Cutaway"), " · a look inside");
 const title = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const places = (most) => (most >= 100 ? 0 : most >= 3 ? 1 : most >= 0.3 ? 2 : 3); // decimals that tell numbers of this size apart
-const number = (x) => (x === null || x === undefined ? "–" : Number.isInteger(x) ? count(x).replace("-", "−") : x !== 0 && Math.abs(x) < 1e-3 ? tiny(x) : x.toPrecision(4).replace("-", "−"));
+const number = (x) => (x === null || x === undefined ? "–" : Number.isInteger(x) ? count(x).replace("-", "−") : x !== 0 && Math.abs(x) < 1e-3 ? tiny(x) : String(+x.toPrecision(4)).replace("-", "−"));
 const steps = (most) => [0, 0.25, 0.5, 0.75, 1].map((t) => [(t * most).toPrecision(2), t]);
 
 // Orange above zero and blue below.

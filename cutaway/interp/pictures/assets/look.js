@@ -5,7 +5,7 @@ pictures.look = (look) => {
   const facts = [model.kind, `${count(model.parameters)} parameters`, model.shape, `vocabulary ${count(model.vocabulary)}`];
   root.append(
     el("header", {},
-      el("p", { className: "mark" }, el("b", {}, "Cutaway"), " · a look inside"),
+      mark(),
       el("h1", {}, model.name),
       el("p", { className: "facts" }, facts.join(" · "))),
   );

@@ -3,8 +3,8 @@
 pictures.panel = (panel) => {
   const figures = Object.entries(panel.figures);
   root.append(el("header", {},
-    el("p", { className: "mark" }, el("b", {}, "Cutaway"), " · a look inside"),
-    el("h1", {}, panel.title),
+    mark(),
+    el("h1", {}, title(panel.title)),
     ...panel.notes.map((note) => el("p", { className: "said" }, note)),
     figures.length ? el("dl", { className: "figures" }, ...figures.flatMap(([name, value]) => [el("div", {}, el("dt", {}, name), el("dd", {}, number(value)))])) : null));
 };
@@ -20,6 +20,7 @@ pictures.receipt = (receipt) => {
   root.append(el("footer", { className: "receipt" }, ...facts.filter(Boolean).map((fact) => el("span", {}, fact)), code));
 };
 
+if (!["look", "panel"].includes(data.parts[0][0])) root.append(mark());
 for (const [picture, part] of data.parts) pictures[picture](part);
 if (data.parts.length === 1 && data.parts[0][1].receipt) pictures.receipt(data.parts[0][1].receipt);
 
