@@ -31,7 +31,7 @@ demo: .venv/.use
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh --minutes $(MINUTES) $(if $(TEXT),"$(TEXT)")
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-all: .venv/.dev
 	$(BIN)/python -m pytest
