@@ -230,7 +230,7 @@ def test_the_command_runs_any_analysis(model: Model, tmp_path: Path, capsys: pyt
     assert main(["look", folder, TEXT, "--analysis", "attention", "--check"]) == 0
     assert "Pearson correlation" in capsys.readouterr().out
     for words, message in (
-        (["--analysis", "lenses"], "unknown analysis 'lenses'; did you mean"),
+        (["--analysis", "logit_lense"], "unknown analysis 'logit_lense'; did you mean logit_lens"),
         (["--set", "nothing"], "--set takes OPTION=VALUE, but 'nothing' was given"),
         (["--set", "layers=1"], "unknown option of look 'layers'; did you mean layer"),
         (["--analysis", "logit_lens", "--layer", "1"], "unknown option of logit_lens 'layer'"),
