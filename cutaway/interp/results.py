@@ -215,7 +215,7 @@ class Matrix(Result):
     def top(self, count: int = 10) -> list[tuple[str, str, float]]:
         """The largest numbers by absolute value: (row, column, value)."""
         flat = self.values.flatten()
-        size = flat.abs().nan_to_num(-1.0)
+        size = flat.abs().masked_fill(flat.isnan(), -1.0)  # places without a number are not among them
         chosen = size.topk(min(count, int((size >= 0).sum()))).indices.tolist()
         width = self.values.shape[1]
         return [(self.rows[i // width], self.columns[i % width], float(flat[i])) for i in chosen]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -161,7 +160,7 @@ def head_detectors(
         effects = head_effects(model, heads, told, ablation=ablation, progress=progress)
         if bool((seen := ~scores["induction"].flatten().isnan()).all()) and int(seen.sum()) > 2:
             both = torch.stack((scores["induction"].flatten().double().cpu(), effects.flatten()))
-            figures["correlation of induction and effect"] = float(torch.corrcoef(both)[0, 1].nan_to_num())
+            figures["correlation of induction and effect"] = float(torch.corrcoef(both)[0, 1])  # of no variation: none
     elif causal:
         notes.append("no effect is measured: this model names no tokens, or has no token for a gap")
     if missing := [name for name, score in scores.items() if score.isnan().all()]:
@@ -299,7 +298,7 @@ def _parts(
     best: list[list[str | int | float | bool | None]] = []
 
     def name_best(kind: str, made: Matrix, uniform: float | None) -> None:
-        for row, column, value in replace(made, values=made.values.nan_to_num(0)).top(3):
+        for row, column, value in made.top(3):  # a head without a score is not among the best
             i, j = rows.index(row), columns.index(column)
             effect = None if effects is None else float(effects[i, j])
             best.append([kind, f"{i}.{j}", None if uniform is None else value, uniform, effect])

@@ -27,8 +27,8 @@ def matrix(made: Matrix, width: int, colour: bool) -> Iterator[Text]:
     rows = [show(name) for name in made.rows]
     side = min(14, max(map(cell_len, rows), default=0))
     values = made.values.double()
-    most = float(values.abs().nan_to_num().max()) if values.numel() else 0.0
-    most = most or 1.0
+    known = values[~values.isnan()].abs()  # a place without a number stays bare
+    most = (float(known.max()) if len(known) else 0.0) or 1.0
     columns = len(made.columns)
     cell = max(2, min(5, (width - side - 1) // max(1, columns)))
     count = min(columns, (width - side - 1) // cell)

@@ -104,7 +104,7 @@ def over_training(
         "loss": Curve("surprise at what is asked", "step", "bits", steps, {"loss": [*losses]}, receipt=receipt)
     }
     curves: dict[str, list[float | None]] = {
-        score: [_known(float(one.nan_to_num(-1).max())) for one in values] for score, values in heads.items() if values
+        score: [_best(one) for one in values] for score, values in heads.items() if values
     }
     if curves:
         what = "the best head's share of its pattern"
@@ -153,8 +153,10 @@ def _lens(model: Model, exam: Exam, layers: int) -> list[float]:
     return bits
 
 
-def _known(score: float) -> float | None:
-    return None if score < 0 else score
+def _best(scores: Tensor) -> float | None:
+    """The largest of the heads' scores; None where the text has no place at which there is one."""
+    known = scores[~scores.isnan()]
+    return float(known.max()) if len(known) else None
 
 
 def _given(text: Text, scores: list[str]) -> str:
