@@ -29,7 +29,7 @@ class Spill(Mapping[str, Tensor]):
         needed: bytes, for which there must be room.
 
     Raises:
-        InputError: the disk has no room.
+        InputError: the disk has no room, or the folder holds something already.
     """
 
     def __init__(self, folder: Path | None, needed: int) -> None:
@@ -37,6 +37,8 @@ class Spill(Mapping[str, Tensor]):
         if folder is None:
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
+        if any(self.folder.iterdir()):
+            raise InputError(f"{self.folder} holds something already; name a new folder with spill=")
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise InputError(

@@ -105,6 +105,8 @@ def test_above_the_limit_it_goes_to_files(model: Model, tmp_path: Path):
     again = open_spill(tmp_path / "kept")
     assert list(again) == list(kept)
     assert all(torch.equal(again[name], plain[name]) for name in again)
+    with pytest.raises(InputError, match="kept holds something already; name a new folder"):
+        record(model, "the cat", spill=tmp_path / "kept")
     path = tmp_path / "kept" / "layers.0.resid_post.bin"
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(DamagedFile, match="does not hold 1 x 11 x 32 numbers of float32"):
