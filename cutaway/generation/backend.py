@@ -1,0 +1,100 @@
+"""What the engine asks of whatever computes: one step over the new tokens of many sequences.
+
+A sequence's keys and values lie in pages of a fixed number of tokens; the engine says which pages are a sequence's (its
+table), shares full pages between sequences, and copies a page before two sequences write to it. A backend without pages
+(recurrent networks, encoder–decoders) keeps a state for each sequence instead.
+
+Shapes: W wanted rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from cutaway.models import OFF, Tap
+
+
+@dataclass
+class Rows:
+    """The new tokens of one sequence in one step: some of its prompt, one that was drawn, or some that were guessed.
+
+    Attributes:
+        sequence: a number of its own for as long as it lives.
+        ids: of the new tokens, one or more.
+        start: tokens that the backend already holds of it; a step may start earlier than the last one ended, which
+            forgets what stood behind (guesses that were wrong).
+        pages: its table, pages enough for `start + len(ids)` tokens; empty for a backend without pages.
+        wanted: of how many of the last rows the logits are needed.
+        tap: reads or replaces activations of these rows.
+    """
+
+    sequence: int
+    ids: list[int]
+    start: int = 0
+    pages: list[int] = field(default_factory=list)
+    wanted: int = 1
+    tap: Tap = OFF
+
+
+@dataclass(frozen=True)
+class Logits:
+    """What a step gives: of each wanted row, in the order of the sequences.
+
+    Attributes:
+        values: (W, V) float32 logits of the next token on the CPU, the caller's until the next step.
+        best: (W,) int64 the likeliest token of each, the lowest id of several.
+        log_sum: (W,) float32 log of the sum of exp(values), so that values - log_sum are log-probabilities. It is NaN or
+            infinite where a logit is.
+    """
+
+    values: Tensor
+    best: Tensor
+    log_sum: Tensor
+
+
+class Backend(Protocol):
+    """Computes steps.
+
+    Attributes:
+        name: what computes, such as "native avx512-vnni" or "torch".
+        reason: why it was chosen, in a sentence.
+        page: tokens in a page; 0: this one has no pages.
+        page_bytes: of one page, over all layers.
+    """
+
+    name: str
+    reason: str
+    page: int
+    page_bytes: int
+
+    def reserve(self, pages: int) -> None:
+        """Make room for this many pages, numbered from 0; keeps what the pages hold. Called again to grow."""
+        ...
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy one page."""
+        ...
+
+    def open(self, sequence: int, source: Any = None) -> None:
+        """Begin a sequence; an encoder–decoder reads its source here."""
+        ...
+
+    def fork(self, sequence: int, new: int) -> None:
+        """Begin a sequence with the state of another (pages are the engine's to share)."""
+        ...
+
+    def close(self, sequence: int) -> None:
+        """Forget a sequence."""
+        ...
+
+    def step(self, batch: Sequence[Rows]) -> Logits:
+        """Compute all rows.
+
+        Raises:
+            NonFinite: a wanted logit is NaN or infinite; names the sequence.
+        """
+        ...
