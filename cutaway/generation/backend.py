@@ -47,7 +47,7 @@ class Logits:
     Attributes:
         values: (W, V) float32 logits of the next token on the CPU, the caller's until the next step.
         best: (W,) int64 the likeliest token of each, the lowest id of several.
-        log_sum: (W,) float32 log of the sum of exp(values), so that values - log_sum are log-probabilities. It is NaN or
+        log_sum: (W,) float32 log of the sum of exp(values): values - log_sum are log-probabilities. It is NaN or
             infinite where a logit is.
     """
 
