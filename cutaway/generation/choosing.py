@@ -1,0 +1,148 @@
+"""From the logits of a step to what its sequences go on with: the choosers.
+
+A request's continuations are each run by a *chooser*; a beam search is one chooser that runs all of a request's
+hypotheses. The engine computes the rows that a chooser's sequences ask for and hands it their logits; it says which
+sequences go on (twice: they fork; not at all: they are dropped), with which tokens, and which tokens to guess behind
+them. Guesses are computed in the next step together with the last sure token, and what the chooser does not accept of
+them is forgotten. Text, stop strings, tokens that end a text, and the count of tokens are the engine's.
+
+Plain sampling is here; guessing ahead (`speculate`) and beam search (`beams`) are choosers of their own.
+
+Shapes: W wanted rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cutaway.generation.advice import Plan
+from cutaway.generation.backend import Logits
+from cutaway.generation.request import Alternatives, FinishReason
+from cutaway.generation.sampling import Sampling, pick
+
+
+@dataclass(slots=True)
+class Asked:
+    """One sequence of a chooser, and where its logits are.
+
+    Attributes:
+        ids: all of its tokens, the prompt's among them, without guesses; not to be changed.
+        prompt: how many of these were given.
+        guesses: the tokens that were tried behind them: those last asked for, or the first of them.
+        row: of the logits, the first of its 1 + len(guesses) rows: what comes after the last of `ids`, after the first
+            guess, …
+    """
+
+    ids: list[int]
+    prompt: int
+    guesses: list[int]
+    row: int
+
+
+@dataclass(slots=True)
+class Branch:
+    """A sequence that goes on.
+
+    Attributes:
+        ids: the tokens that were chosen, one or more: guesses that were accepted, then one that was drawn.
+        rows: of the logits, the row that each of them was chosen from.
+        parent: which of the chooser's asked sequences it goes on from. Several branches of one parent fork it.
+        guesses: what to try behind `ids` in the next step. The engine may cut them short.
+        finish: why it ends here; None: it goes on.
+    """
+
+    ids: list[int]
+    rows: list[int]
+    parent: int = 0
+    guesses: list[int] = field(default_factory=list)
+    finish: FinishReason | None = None
+
+
+@dataclass
+class Hypothesis:
+    """A whole continuation, of a chooser that tells nothing before its end.
+
+    Attributes:
+        ids: the tokens.
+        logprobs: of each under the model.
+        finish: why it ends.
+        top: beside each the likeliest ones, where they were asked for.
+    """
+
+    ids: list[int]
+    logprobs: list[float]
+    finish: FinishReason
+    top: list[Alternatives] = field(default_factory=list)
+
+
+class Constraint(Protocol):
+    """What a text must be. It is the caller's, and of one continuation."""
+
+    def allowed(self, guesses: Sequence[int]) -> Tensor:
+        """(1 + len(guesses), V) bool: the tokens that may come next, and after each guess.
+
+        Behind a guess that may not come, nothing is asked: those rows may hold anything.
+        """
+        ...
+
+    def accept(self, ids: Sequence[int]) -> FinishReason | None:
+        """Take in chosen tokens; "end" where the text is complete."""
+        ...
+
+    def forced(self) -> list[int]:
+        """The tokens that must come next, where there is no choice: they are guessed, which saves steps."""
+        ...
+
+
+class Chooser:
+    """What chooses for the sequences of one continuation, or of several.
+
+    Attributes:
+        tells: whether chosen tokens are told at once; a search tells `results()` when nothing goes on any more. One that
+            does not tell sees to the tokens that end a text and to the count of tokens itself.
+    """
+
+    tells = True
+
+    def choose(self, asked: Sequence[Asked], logits: Logits) -> list[Branch]:
+        """What goes on after a step. At first one sequence is asked for, behind its prompt."""
+        raise NotImplementedError
+
+    def results(self) -> list[Hypothesis]:
+        """Of a chooser that does not tell, the n best, best first."""
+        raise NotImplementedError
+
+    @classmethod
+    def choose_all(
+        cls, choosers: Sequence[Chooser], asked: Sequence[Sequence[Asked]], logits: Logits
+    ) -> list[list[Branch]]:
+        """`choose` of several choosers of this class, of one step. One that can do it together does."""
+        return [one.choose(its, logits) for one, its in zip(choosers, asked, strict=True)]
+
+
+class Plain(Chooser):
+    """One token at a time.
+
+    Args:
+        plan: how each is chosen.
+        generator: what it is drawn with.
+        constraint: what the text must be.
+    """
+
+    def __init__(self, plan: Plan, generator: torch.Generator, constraint: Constraint | None = None) -> None:
+        self.plan, self.generator, self.constraint = plan, generator, constraint
+
+    def choose(self, asked: Sequence[Asked], logits: Logits) -> list[Branch]:
+        """One token behind the one sequence."""
+        (one,) = asked
+        number = len(one.ids) - one.prompt
+        chosen = self.plan.forced.get(number)
+        if chosen is None:
+            how: Sampling = self.plan.sampling(number)
+            chosen = pick(logits.values[one.row], how, one.ids, self.generator)
+        return [Branch([chosen], [one.row])]

@@ -1,0 +1,123 @@
+"""What is asked of the engine, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cutaway.errors import ConfigError
+from cutaway.models import OFF, Tap
+from cutaway.models.model import Source
+
+FinishReason = Literal["length", "stop", "end", "cancelled"]
+Alternatives = tuple[tuple[int, float], ...]  # likeliest first: (id, log-probability)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt and how to continue it. What is left at None is as the checkpoint recommends, where it does.
+
+    Attributes:
+        prompt: text or ids; an empty one begins a new text. Of an encoder–decoder what `Model.source_ids` takes.
+        sampling: option -> value of those of `Sampling`, None where the caller says nothing; top_k 0 is none.
+        max_new_tokens: how many tokens at the most; None: as recommended, or 100.
+        stop: end before any of these strings; they may span tokens; None: as recommended.
+        seed: the same seed and prompt give the same tokens, whatever is computed beside them.
+        n: continuations of the one prompt, which is computed once; the i-th is drawn with (seed, i).
+        logprobs: how many of the likeliest tokens are told beside each that was chosen.
+        target: text or ids that an encoder–decoder's target begins with, behind its first token.
+        tenant: whose request it is. Nothing computed for one tenant is ever used for another, not even to be faster.
+        tap: reads or replaces activations, of the prompt and then of each new token.
+        beams: above 1, search with this many hypotheses instead of drawing (see `beams`); the best n are told.
+        length_penalty: a hypothesis' score is its log-probability over its length to this power (beam search).
+        speculate: how to guess tokens ahead (see `speculate`); None: not at all. It changes no probability.
+        constraint: what the text must be (see `constrain`); None: anything.
+    """
+
+    prompt: Source
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    max_new_tokens: int | None = None
+    stop: str | Sequence[str] | None = None
+    seed: int = 0
+    n: int = 1
+    logprobs: int = 0
+    target: str | Sequence[int] = ()
+    tenant: str = ""
+    tap: Tap = OFF
+    beams: int = 1
+    length_penalty: float = 1.0
+    speculate: Any = None
+    constraint: Any = None
+
+    def __post_init__(self) -> None:
+        """Check what is a number.
+
+        Raises:
+            ConfigError: of the wrong type or out of range.
+        """
+        if self.max_new_tokens is not None:
+            check_whole("max_new_tokens", self.max_new_tokens, 1)
+        for name, least in (("seed", 0), ("n", 1), ("logprobs", 0), ("beams", 1)):
+            check_whole(name, getattr(self, name), least)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token.
+
+    Attributes:
+        id: in the vocabulary.
+        text: what it adds to the text; "" while a character or a stop string is incomplete.
+        logprob: natural log of its probability under the model, before any sampling option.
+        finish_reason: None until the last one.
+        top: the likeliest tokens in its place, as many as were asked for.
+        sample: which of a request's n continuations it is of.
+    """
+
+    id: int
+    text: str
+    logprob: float
+    finish_reason: FinishReason | None = None
+    top: Alternatives = ()
+    sample: int = 0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A continued prompt.
+
+    Attributes:
+        prompt: what was given, text or ids.
+        text: the continuation alone, up to a stop string.
+        ids: the generated tokens.
+        logprobs: of each under the model.
+        finish_reason: "length" (max_new_tokens), "stop" (a stop string), "end" (the model ended the text, or what it is
+            held to is complete) or "cancelled".
+        seed: what was drawn with.
+        top: beside each token the likeliest ones, where they were asked for.
+        acceptance: of the tokens that were guessed ahead, the share that was right; None: none were.
+        prompt_tokens: of the prompt, or of an encoder–decoder's target before the first generated one.
+        cached_tokens: of these, how many were found computed already.
+    """
+
+    prompt: str | list[int]
+    text: str
+    ids: list[int]
+    logprobs: list[float]
+    finish_reason: FinishReason
+    seed: int
+    top: list[Alternatives] = field(default_factory=list)
+    acceptance: float | None = None
+    prompt_tokens: int = field(default=0, compare=False)
+    cached_tokens: int = field(default=0, compare=False)
+
+
+def check_whole(name: str, value: int, least: int) -> None:
+    """Refuse what is no whole number from `least` up.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+        raise ConfigError(f"{name} must be at least {least} and a whole number below 2^63, but {value!r} was given")
