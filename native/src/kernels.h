@@ -4,23 +4,24 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "matrix.h"
+#include "matrix_layout.h"
 
 namespace cutaway {
 
 struct Kernels {
     const char* name;
-    // rows of x to 8-bit blocks, as matrix_layout.h has them
-    void (*prepare)(const float* x, int64_t stride, int64_t rows, int64_t c, Rounding rounding, uint8_t* prepared);
+    // blocks [first, last) of x, counted along row after row, rounded to where they belong (matrix_layout.h)
+    void (*prepare)(const float* x, int64_t stride, int64_t rows, int64_t blocks, Rounding rounding, Rounded* prepared,
+                    int64_t first, int64_t last);
     // tiles [first, last) of a quantised matrix
-    void (*quantised)(const Matrix& matrix, const uint8_t* prepared, int64_t rows, Rounding rounding, float* out,
+    void (*quantised)(const Matrix& matrix, const Rounded* prepared, int64_t rows, Rounding rounding, float* out,
                       int64_t stride_out, int64_t first, int64_t last);
     // rows [first, last) of a float matrix
     void (*floating)(const Matrix& matrix, const float* x, int64_t stride, int64_t rows, float* out,
                      int64_t stride_out, int64_t first, int64_t last);
 };
 
-// Best first; each is null where this build has no such file.
+// Each is there where this build has such a file.
 extern const Kernels avx512_kernels, avxvnni_kernels, avx2_kernels, neon_kernels, portable_kernels;
 
 const Kernels& kernels();  // those in use

@@ -37,7 +37,7 @@ size_t prepared_bytes(int64_t rows, int64_t c, Rounding rounding);
 void prepare(const float* x, int64_t stride, int64_t rows, int64_t c, Rounding rounding, void* prepared, int part,
              int parts);
 
-// out (rows, stride_out): the matrix's product with x (float kinds) or with what was prepared of it (quantised kinds).
+// out (rows, stride_out): the matrix's product with x (float kinds) or with what was prepared of it (quantised kinds, and
 void multiply(const Matrix& matrix, const float* x, int64_t stride, const void* prepared, int64_t rows,
               Rounding rounding, float* out, int64_t stride_out, int part, int parts);
 
