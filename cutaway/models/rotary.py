@@ -62,6 +62,10 @@ class Rotary(nn.Module):
         self.table = like.new_empty(2, 0, 1, self.head_dim)
         self.reset(self._first)
 
+    def angles(self, length: int) -> Float[Tensor, "2 T 1 D"]:
+        """Cosines and signed sines of positions 0 … length - 1 in float64, of a text that is no longer than that."""
+        return self._angles(length, length)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rotary":
         length = self.table.shape[1]
         super()._apply(fn, recurse)

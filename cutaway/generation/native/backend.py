@@ -1,0 +1,325 @@
+"""Steps computed by the native runner: each is one call, whatever it holds.
+
+Shapes: W wanted rows, V vocabulary, T new tokens of a sequence, S tokens it then holds, H heads, D head dim.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.errors import ConfigError, InputError, NonFinite
+from cutaway.generation.backend import Logits, Rows
+from cutaway.generation.native import interface, library
+from cutaway.generation.native.interface import ERROR, Batch, Buffer, Operation, PlanOf, Shown
+from cutaway.generation.native.plan import Place, Plan, angles, fingerprint, make_plan, quantised, supported
+from cutaway.models import ActiveTap, Decoder, Tap
+from cutaway.models.formats.ggml import KINDS
+
+CACHES = {"float32": 0, "float16": 1, "int8": 2}
+FIRST_TABLE = 2048  # positions whose angles are computed at first
+WANTED = ("final_norm", "logits")  # places that have wanted rows alone, so that all are wanted where they are shown
+
+
+class NativeBackend:
+    """Computes steps of a decoder; see `backend.Backend`.
+
+    A row's numbers do not depend on what else a step computes, bit for bit.
+
+    Args:
+        network: one for which `plan.supported` gives no reason against it. Its float matrices are used where they lie;
+            quantised ones are packed, norms and biases copied (see `stale`).
+        cache: how keys and values are kept; "auto": float16 where the network's matrices are quantised, else float32.
+        threads: None: as many as torch uses.
+        rounding: to how many bits the activations are rounded that quantised matrices are multiplied with.
+
+    Raises:
+        ConfigError: the network, or the machine, is not one for native kernels; says why.
+    """
+
+    page: int
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        cache: Literal["auto", "float32", "float16", "int8"] = "auto",
+        threads: int | None = None,
+        rounding: Literal["eight", "sixteen"] = "eight",
+    ) -> None:
+        if reason := supported(network):
+            raise ConfigError(f"the native kernels cannot compute this network: {reason}")
+        assert isinstance(network, Decoder)
+        self.network, self.config, self._library = network, network.config, interface.load()
+        self.threads = threads or torch.get_num_threads()
+        self.cache = cache if cache != "auto" else "float16" if quantised(network) else "float32"
+        self.name, self.reason = f"native {library.instruction_set()}", library.available()[1]
+        self._plan, self._made_of = make_plan(network), fingerprint(network)
+        self._error, self._lock = ctypes.create_string_buffer(ERROR), threading.Lock()
+        matrices = _pack(self._library, self._plan, self.threads)
+        self._runner = self._make_runner(matrices, CACHES[self.cache], 8 if rounding == "eight" else 16)
+        weakref.finalize(self, _end, self._library, self._runner, matrices)
+        self.page = self._library.ctw_page_tokens()
+        self.page_bytes = self._library.ctw_page_bytes(self._runner)
+        self._positions = 0
+        self._tables: dict[int, Tensor] = {}
+        self._know_positions(1)
+        self._batch = Batch()
+        self._batch_pointer = ctypes.byref(self._batch)
+        self._room: dict[str, ctypes.Array[ctypes.c_int32]] = {}
+        self._logits: tuple[Tensor, Tensor, Tensor] | None = None
+        self._names: dict[frozenset[str], tuple[tuple[str, Place], ...]] = {}
+
+    def _make_runner(self, matrices: dict[tuple[int, int], int], cache: int, rounding: int) -> int:
+        config, plan = self.config, self._plan
+        buffers = (Buffer * len(plan.buffers))(*plan.buffers)
+        operations = (Operation * len(plan.operations))(*plan.operations)
+        handles = (ctypes.c_void_p * len(plan.matrices))(*(matrices[_bytes(m[1])] for m in plan.matrices))
+        made = PlanOf(
+            threads=self.threads,
+            rounding=rounding,
+            cache=cache,
+            layers=config.layers,
+            heads=config.heads,
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            turned=config.rotary_dim,
+            vocabulary=config.vocab_size,
+            buffers=len(buffers),
+            ops=len(operations),
+            matrices=len(handles),
+            tables=3,
+            taps=max((place.number for place in plan.places.values()), default=0) + 1,
+            buffer=buffers,
+            op=operations,
+            matrix=handles,
+        )
+        runner = self._library.ctw_runner(ctypes.byref(made), self._error, ERROR)
+        if not runner:
+            raise ConfigError(f"the native kernels cannot compute this network: {self._said()}")
+        return runner
+
+    def _said(self) -> str:
+        return self._error.value.decode("utf-8", errors="replace")
+
+    def _do(self, failed: int) -> None:
+        if failed:
+            said = self._said()
+            raise MemoryError(said) if "memory" in said else RuntimeError(said)
+
+    def stale(self) -> bool:
+        """Whether weights were changed or replaced since the backend was made; then make another."""
+        return fingerprint(self.network) != self._made_of
+
+    def declines(self, tap: Tap) -> str | None:
+        """Why a sequence with this tap must be computed by torch; None: it need not."""
+        if type(tap) is Tap:
+            return None
+        if not isinstance(tap, ActiveTap):
+            return f"the native kernels do not know what a {type(tap).__name__} asks for"
+        if tap.replacements:
+            return f"{min(tap.replacements)} is edited, which torch computes"
+        return "what is recorded must be formed on the way" if tap.formed else None
+
+    def reserve(self, pages: int) -> None:
+        """Make room for this many pages, numbered from 0; keeps what the pages hold. Called again to grow."""
+        self._do(self._library.ctw_reserve(self._runner, pages, self._error, ERROR))
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy one page."""
+        self._do(self._library.ctw_copy(self._runner, source, target, self._error, ERROR))
+
+    def open(self, sequence: int, source: Any = None) -> None:
+        """Begin a sequence; nothing is kept of it but its pages, which are the engine's."""
+
+    def fork(self, sequence: int, new: int) -> None:
+        """Begin a sequence with the state of another, which its pages are."""
+
+    def close(self, sequence: int) -> None:
+        """Forget a sequence."""
+
+    def step(self, batch: Sequence[Rows]) -> Logits:
+        """Compute all rows.
+
+        Raises:
+            NonFinite: a wanted logit is NaN or infinite; names the sequence.
+        """
+        with self._lock:
+            return self._step(batch)
+
+    def _step(self, batch: Sequence[Rows]) -> Logits:
+        ids: list[int] = []
+        spans: list[int] = []
+        pages: list[int] = []
+        rows: list[int] = []
+        asked = [() if type(item.tap) is Tap else self._asked(item.tap) for item in batch]
+        whole = False  # whether more logits are computed than are wanted, as they are shown
+        for item, names in zip(batch, asked, strict=True):
+            first, new = len(ids), len(item.ids)
+            of_all = any(name in WANTED for name, _ in names)
+            whole |= of_all
+            rows += range(first if of_all else first + new - item.wanted, first + new)
+            spans += (new, item.start, len(pages), len(item.pages))
+            ids += item.ids
+            pages += item.pages
+            if item.start + new > self._positions:
+                self._know_positions(item.start + new)
+        shown = [self._made(item, names) if names else [] for item, names in zip(batch, asked, strict=True)]
+        listed = [
+            Shown(place.number, number, made.data_ptr())
+            for number, each in enumerate(shown)
+            for _, place, made in each
+            if place.number >= 0
+        ]
+        values, best, log_sum = self._results(len(rows))
+        said = self._batch
+        said.rows, said.sequences, said.wanted, said.taps = len(ids), len(batch), len(rows), len(listed)
+        said.ids, said.span = self._ints("ids", ids), self._ints("span", spans)
+        said.pages, said.row = self._ints("pages", pages), self._ints("row", rows)
+        taps = (Shown * len(listed))(*listed)
+        said.tap = ctypes.addressof(taps)
+        self._do(self._library.ctw_step(self._runner, self._batch_pointer, self._error, ERROR))
+        if any(asked):
+            _show(batch, shown, values)
+        if whole:
+            values, best, log_sum = _only_wanted(batch, asked, values, best, log_sum)
+        _check(batch, log_sum)
+        return Logits(values, best, log_sum)
+
+    def _ints(self, name: str, numbers: list[int]) -> int:
+        """The address of some numbers, in room that is kept for them."""
+        room = self._room.get(name)
+        if room is None or len(room) < len(numbers):
+            room = self._room[name] = (ctypes.c_int32 * (2 * len(numbers) + 16))()
+        room[: len(numbers)] = numbers
+        return ctypes.addressof(room)
+
+    def _results(self, wanted: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Room for (W, V) logits, (W,) best and (W,) log_sum."""
+        if self._logits is None or len(self._logits[1]) < wanted:
+            V = self.config.vocab_size
+            made = torch.empty(wanted, V), torch.empty(wanted, dtype=torch.int64), torch.empty(wanted)
+            self._logits = made
+            self._batch.logits, self._batch.best, self._batch.log_sum = (tensor.data_ptr() for tensor in made)
+        values, best, log_sum = self._logits
+        return values[:wanted], best[:wanted], log_sum[:wanted]
+
+    def _know_positions(self, end: int) -> None:
+        """Compute the tables of positions before `end`, and some more."""
+        length = min(self.config.context, max(2 * end, FIRST_TABLE))
+        if end > length:
+            raise InputError(f"{end} tokens were given, but this model sees {self.config.context} at once")
+        self._tables = angles(self.network, length)
+        for number, table in self._tables.items():
+            rows, width = table.shape[-2:]
+            said = (number, table.data_ptr(), rows, width, self._error, ERROR)
+            self._do(self._library.ctw_table(self._runner, *said))
+        self._positions = length
+
+    def _asked(self, tap: Tap) -> tuple[tuple[str, Place], ...]:
+        """The places that a tap records, in the network's order."""
+        if reason := self.declines(tap):
+            raise ConfigError(f"a step with this tap is not for the native kernels: {reason}")
+        assert isinstance(tap, ActiveTap)
+        if tap.keep not in self._names:
+            self._names[tap.keep] = tuple((n, place) for n, place in self._plan.places.items() if n in tap.keep)
+        return self._names[tap.keep]
+
+    def _made(self, item: Rows, names: Iterable[tuple[str, Place]]) -> list[tuple[str, Place, Tensor]]:
+        """Room for what is recorded of one sequence's rows."""
+        new, held = len(item.ids), item.start + len(item.ids)
+        scores: dict[int, Tensor] = {}
+        made = []
+        for name, place in names:
+            if place.scores:  # a pattern is made of the scores
+                if place.number not in scores:
+                    scores[place.number] = torch.full((place.heads, new, held), -math.inf)
+                made.append((name, place, scores[place.number]))
+            else:
+                made.append((name, place, torch.empty(new if place.number >= 0 else 0, place.width)))
+        return made
+
+
+def _show(batch: Sequence[Rows], shown: list[list[tuple[str, Place, Tensor]]], values: Tensor) -> None:
+    """Hand what was recorded to the taps, in the shapes that the decoder has there."""
+    row = 0
+    for item, each in zip(batch, shown, strict=True):
+        new = len(item.ids)
+        for name, place, made in each:
+            if name.endswith(".pattern"):
+                made = made.softmax(-1)
+            elif place.number < 0:
+                made = values[row : row + new].clone()
+            elif place.heads and not place.scores:
+                made = made.view(new, place.heads, -1).transpose(0, 1)
+            item.tap.show(name, made[None])
+        row += new if any(name in WANTED for name, _, _ in each) else item.wanted
+
+
+def _only_wanted(
+    batch: Sequence[Rows], asked: Sequence[Iterable[tuple[str, Place]]], *results: Tensor
+) -> tuple[Tensor, ...]:
+    """Of logits that were computed to be shown, those that were wanted."""
+    row, keep = 0, []
+    for item, names in zip(batch, asked, strict=True):
+        count = len(item.ids) if any(name in WANTED for name, _ in names) else item.wanted
+        keep += range(row + count - item.wanted, row + count)
+        row += count
+    return tuple(result[keep] for result in results)
+
+
+def _check(batch: Sequence[Rows], log_sum: Tensor) -> None:
+    """Raises NonFinite where a logit is not finite."""
+    if len(log_sum) == 1:
+        if math.isfinite(log_sum.item()):
+            return
+    elif bool(log_sum.isfinite().all()):
+        return
+    row = 0
+    for item in batch:
+        if not bool(log_sum[row : row + item.wanted].isfinite().all()):
+            raise NonFinite(
+                f"a logit of sequence {item.sequence} is NaN or infinite after {item.start + len(item.ids)} tokens; "
+                "check the weights for numbers that are not finite or far too large"
+            )
+        row += item.wanted
+
+
+def _bytes(numbers: Tensor) -> tuple[int, int]:
+    """Which memory a matrix is."""
+    return numbers.data_ptr(), numbers.nbytes
+
+
+def _pack(native: ctypes.CDLL, plan: Plan, threads: int) -> dict[tuple[int, int], int]:
+    """The matrices of a plan, packed, by the memory that they are made of.
+
+    Raises:
+        ConfigError: a kind or a shape that no kernel takes.
+    """
+    packed: dict[tuple[int, int], int] = {}
+    for kind, numbers, width in plan.matrices:
+        if _bytes(numbers) in packed:
+            continue
+        handle = native.ctw_pack(kind, numbers.data_ptr(), numbers.shape[0], width, threads)
+        if not handle:
+            _end(native, None, packed)
+            raise ConfigError(
+                f"the native kernels cannot multiply a matrix of {numbers.shape[0]} rows and {width} columns that is "
+                f"stored as {KINDS[kind].name}"
+            )
+        packed[_bytes(numbers)] = handle
+    return packed
+
+
+def _end(native: ctypes.CDLL, runner: int | None, matrices: dict[tuple[int, int], int]) -> None:
+    if runner:
+        native.ctw_end(runner)
+    for handle in matrices.values():
+        native.ctw_release(handle)

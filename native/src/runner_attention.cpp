@@ -1,0 +1,106 @@
+// Attention's share of a step: which pieces it is cut into, and the parts' merging.
+#include <cstring>
+
+#include "runner.h"
+
+namespace cutaway {
+
+namespace {
+
+constexpr int64_t kSplitRows = 16;  // with more rows there are pieces enough, and partial results would take much memory
+constexpr int64_t kPiecesEach = 3;  // pieces for a thread, so that none waits long for the last one
+
+size_t places(int64_t count) { return static_cast<size_t>(count); }
+
+}  // namespace
+
+void Runner::lay_out_attention() {
+  units_.clear();
+  ranges_ = 0;
+  int64_t pieces = 0;
+  for (const Sequence& sequence : sequences_) {
+    const int64_t ranges = (sequence.start + sequence.rows + kRange - 1) / kRange;
+    ranges_ = ranges > ranges_ ? ranges : ranges_;
+    pieces += (sequence.rows + kRows - 1) / kRows * shape_.kv_heads;
+  }
+  split_ = batch_->rows <= kSplitRows && ranges_ > 1 && threads_.parts() > 1 && pieces < kPiecesEach * threads_.parts();
+  for (size_t s = 0; s < sequences_.size(); ++s) {
+    const Sequence& sequence = sequences_[s];
+    const int64_t blocks = (sequence.rows + kRows - 1) / kRows;
+    for (int64_t block = blocks - 1; block >= 0; --block) {  // those with the longest contexts first
+      const int64_t first = block * kRows, rows = sequence.rows - first < kRows ? sequence.rows - first : kRows;
+      const int64_t ranges = (sequence.start + first + rows + kRange - 1) / kRange;
+      for (int64_t range = 0; range < (split_ ? ranges : 1); ++range)
+        for (int32_t h = 0; h < shape_.kv_heads; ++h)
+          units_.push_back({static_cast<int32_t>(s), static_cast<int32_t>(first), static_cast<int32_t>(rows), h,
+                            split_ ? range : 0, split_ ? range + 1 : ranges});
+    }
+  }
+  if (split_)
+    partial_.need(places(batch_->rows * shape_.heads * ranges_ * (pages_.layout().padded + 2)));
+}
+
+void Runner::attend(const ctw_op& op, const Walk& walk) {
+  const int64_t count = static_cast<int64_t>(units_.size());
+  for (int64_t i = threads_.take(); i < count; i = threads_.take()) attend(op, walk, units_[places(i)]);
+}
+
+void Runner::attend(const ctw_op& op, const Walk& walk, const Unit& unit) {
+  const Sequence& sequence = sequences_[places(unit.sequence)];
+  const BlockLayout& layout = pages_.layout();
+  const int64_t D = layout.head_dim, row = sequence.first + unit.first, group = shape_.heads / shape_.kv_heads;
+  const int64_t head = unit.kv_head * group, end = sequence.start + unit.first + unit.rows;
+  auto& blocks = blocks_[places(walk.part)];
+  blocks.resize(places((end + kPage - 1) / kPage));
+  const int64_t last = unit.last_range * (kRange / kPage);
+  for (int64_t p = unit.first_range * (kRange / kPage); p < last && p * kPage < end; ++p)
+    blocks[places(p)] = pages_.block(sequence.pages[p], op.layer, unit.kv_head);
+
+  AttendPiece piece{};
+  piece.layout = &layout;
+  piece.blocks = blocks.data();
+  piece.queries = at(op.in, walk.part, row) + head * D;
+  piece.query_stride = buffers_[places(op.in)].width;
+  piece.rows = unit.rows;
+  piece.group = static_cast<int>(group);
+  piece.position = sequence.start + unit.first;
+  piece.first_range = unit.first_range;
+  piece.last_range = unit.last_range;
+  piece.window = op.window;
+  piece.scale = op.scale;
+  piece.cap = op.cap;
+  piece.scratch = scratch_[places(walk.part)].data();
+  if (split_) {
+    piece.partial_head = ranges_ * (layout.padded + 2);
+    piece.partial_row = shape_.heads * piece.partial_head;
+    piece.partial = partial_.data() + row * piece.partial_row + head * piece.partial_head;
+  } else {
+    piece.out = at(op.out, walk.part, row) + head * D;
+    piece.out_stride = buffers_[places(op.out)].width;
+  }
+  if (op.tap >= 0)
+    for (int32_t i = first_tap_[places(op.tap)]; i >= 0; i = next_tap_[places(i)])
+      if (batch_->tap[i].sequence == unit.sequence) {
+        piece.scores_row = sequence.start + sequence.rows;
+        piece.scores_head = sequence.rows * piece.scores_row;
+        piece.scores = batch_->tap[i].out + head * piece.scores_head + unit.first * piece.scores_row;
+      }
+  kernels_.attend(piece);
+}
+
+void Runner::merge(const ctw_op& op, const Walk& walk, int64_t row) {
+  float* out = at(op.out, walk.part, row);
+  const int D = shape_.head_dim, padded = pages_.layout().padded;
+  if (!split_) {
+    std::memcpy(out, at(op.in, walk.part, row), sizeof(float) * places(shape_.heads * D));
+    return;
+  }
+  const Sequence& sequence = sequence_of(row);
+  const int64_t ranges = (sequence.start + row - sequence.first + kRange) / kRange;  // that the row sees
+  const int64_t of_head = ranges_ * (padded + 2);
+  for (int h = 0; h < shape_.heads; ++h)
+    kernels_.merge(partial_.data() + (row * shape_.heads + h) * of_head, ranges, D, padded,
+                   scratch_[places(walk.part)].data(), out + h * D);
+}
+
+}  // namespace cutaway

@@ -1,0 +1,2 @@
+#define CUTAWAY_TABLE steps_neon
+#include "steps.inc"
