@@ -178,8 +178,7 @@ def _blocks(
     Raises:
         DamagedFile: a shape that does not fit, named.
     """
-    fitting = {name: torch.empty_like(tensor, device="meta") for name, tensor in expected.items()}
-    fitted(place, lambda name: torch.empty(file.tensors[name].shape, device="meta"), config, fitting, file)
+    fitted(place, lambda name: torch.empty(file.tensors[name].shape, device="meta"), config, expected, file)
     kinds = {file.tensors[name].kind for name in place.theirs}
     if len(kinds) > 1:
         raise DamagedFile(f"{', '.join(place.theirs)} in {file.path} are stored in different ways")
