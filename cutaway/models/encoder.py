@@ -150,7 +150,8 @@ class Encoder(nn.Module):
 
     def restore_ties(self) -> None:
         """Make the output matrix the embedding, where the config says so."""
-        if self.config.head == "masked_lm" and self.config.tied:
+        tied = self.config.head == "masked_lm" and self.config.tied
+        if tied and isinstance(self.embed_tokens, nn.Embedding):  # a table kept quantised ties itself
             self.lm_head.weight = self.embed_tokens.weight
 
     @torch.no_grad()
@@ -175,7 +176,7 @@ class Encoder(nn.Module):
         self.restore_ties()
         for rotary in (self.rotary, self.rotary_local):
             if rotary is not None:
-                rotary.restore(self.embed_tokens.weight)
+                rotary.restore(next(self.parameters()))
 
     def forward(
         self,

@@ -197,7 +197,7 @@ class Recurrent(nn.Module):
 
     def restore(self) -> None:
         """Tie the output matrix, after tensors were assigned in place of the weights."""
-        if self.config.tied:
+        if self.config.tied and isinstance(self.embed_tokens, nn.Embedding):  # a table kept quantised ties itself
             self.lm_head.weight = self.embed_tokens.weight
 
     def forward(
@@ -241,7 +241,7 @@ class Recurrent(nn.Module):
 
     def new_cache(self, batch: int = 1, capacity: int | None = None) -> RecurrentState:
         """Empty states for `batch` sequences; `capacity` is not needed, as a state does not grow."""
-        zeros = self.embed_tokens.weight.new_zeros(batch, self.config.hidden)
+        zeros = next(self.parameters()).new_zeros(batch, self.config.hidden)
         return RecurrentState([zeros] * self.config.layers, [zeros] * self.config.layers)
 
     def tap_names(self) -> list[str]:

@@ -20,17 +20,17 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, DamagedFile, InputError, unknown
 from cutaway.files import MANIFEST, atomic_folder, holds, inside, read_json, verify, write_json
-from cutaway.models.assemble import Network, assemble, check_layers, read_tensors, write_tensors
+from cutaway.models.assemble import Network
 from cutaway.models.config import NetworkConfig, config_from_dict, config_to_dict
 from cutaway.models.decoder import Decoder
 from cutaway.models.encoder import Encoder
 from cutaway.models.formats.gguf import read_gguf
-from cutaway.models.formats.gguf_models import open_gguf, write_network
+from cutaway.models.formats.gguf_models import open_gguf, open_quantised, write_network
 from cutaway.models.formats.huggingface import CONFIG, Origin, open_huggingface, write_huggingface
 from cutaway.models.generation_config import GenerationConfig, read_generation, write_generation
 from cutaway.models.gru import Recurrent
 from cutaway.models.hub import fetch, is_repository
-from cutaway.models.quantised import open_quantised
+from cutaway.models.quantised_file import read_weights, write_weights
 from cutaway.models.seq2seq import Seq2Seq
 from cutaway.models.tap import OFF, Tap
 from cutaway.text.audio import MelConfig, log_mel, mel_config, published, read_audio
@@ -215,10 +215,7 @@ class Model:
 def write_model(model: Model, folder: Path) -> None:
     """Write the model's files into an existing folder (a checkpoint adds its own beside them)."""
     write_json(folder / MODEL_JSON, config_to_dict(model.config))
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
-    if getattr(model.config, "tied", False):
-        state.pop("lm_head.weight", None)  # it is the embedding
-    write_tensors(state, folder / WEIGHTS)
+    write_weights(model.network, folder / WEIGHTS)
     model.tokenizer.save(folder)
     write_generation(model.generation, folder)
     write_listening(model, folder)
@@ -247,7 +244,7 @@ def save_model(
     format: str = "cutaway",
     *,
     family: str | None = None,
-    kind: str = "F16",
+    kind: str | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Write a model folder, whole or not at all.
@@ -258,7 +255,8 @@ def save_model(
         format: "cutaway", or for other tools to open "huggingface" or "gguf".
         family: for "huggingface", the model_type to write it as, and for "gguf" the general.architecture; None: as it
             was read, or the first that can.
-        kind: for "gguf", how matrices are stored: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q4_K or Q6_K.
+        kind: for "gguf", how matrices are stored: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q4_K or Q6_K; None: F16, and
+            those of a quantised model as they are.
         note: for "gguf", told of every choice that was made, in a sentence each.
 
     Returns:
@@ -325,17 +323,18 @@ def newest_intact(run: Path) -> Path:
     raise InputError(f"{run} holds no checkpoint yet; train for longer, or give a model folder or another run")
 
 
-def load_model(source: str | Path, *, dtype: torch.dtype | None = None, quantised: bool = False) -> Model:
+def load_model(source: str | Path, *, dtype: torch.dtype | None = None, quantised: bool | None = None) -> Model:
     """Open a model folder, a run (its newest intact checkpoint), a Hugging Face folder or hub name, or a GGUF file.
 
     Args:
         source: the folder or the .gguf file; or owner/name, which is fetched from the hub or found in its cache.
         dtype: of the weights; None: as they are stored (float16 and quantised ones become float32).
-        quantised: of a GGUF file, keep its matrices as they are stored and dequantise them whenever they are used:
-            memory for time. It computes the same, but cannot be trained.
+        quantised: whether matrices that are stored as blocks stay so, and are dequantised whenever they are used:
+            memory for time. It computes the same, but cannot be trained. None: those of a GGUF file are dequantised,
+            those of a folder that `cutaway quantize` made are kept. What holds no blocks opens as it always does.
 
     Raises:
-        InputError: no such folder, or it holds no model.
+        InputError: no such folder, or it holds no model; or its weights do not fit into the memory that is free.
         DamagedFile: a file does not match its checksum, or tensors are missing, left over or misshapen.
         ConfigError: the config holds a key or value that this version does not know.
     """
@@ -360,8 +359,6 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None, quantise
         # its lists of tokens are let go before the weights come
         file = replace(file, metadata={key: v for key, v in file.metadata.items() if not key.startswith(TOKENIZER)})
         return Model((open_quantised if quantised else open_gguf)(file, dtype), tokenizer, str(source))
-    if quantised:
-        raise ConfigError(f"{source} is no GGUF file, so there is nothing quantised to keep; leave quantised out")
     folder = path
     if not (path / MODEL_JSON).is_file():
         if (path / CONFIG).is_file() and not (path / CHECKPOINTS).is_dir():
@@ -377,10 +374,6 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None, quantise
     elif holds(folder, MANIFEST):
         verify(folder)
     config = config_from_dict(read_json(inside(folder, MODEL_JSON)), where=str(folder / MODEL_JSON))
-    tensors = read_tensors(inside(folder, WEIGHTS))
-    check_layers(config, len(tensors), str(folder / WEIGHTS))
-    # copied out of the file: products of numbers that lie otherwise in memory may differ in the last bit
-    state = {name: tensor.to(dtype or tensor.dtype, copy=True) for name, tensor in tensors.items()}
-    network = assemble(config, state, where=str(folder / WEIGHTS))
+    network = read_weights(config, inside(folder, WEIGHTS), dtype, keep=quantised is not False)
     mel = read_listening(folder) if getattr(config, "source", "") == "audio" else None
     return Model(network, load_tokenizer(folder), str(source), mel=mel, generation=read_generation(folder))

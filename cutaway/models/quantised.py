@@ -1,8 +1,7 @@
 """Weights that stay as a file holds them, and become numbers only while they are used.
 
-A matrix keeps the blocks that a GGUF file stores, memory-mapped where they lie as we need them; each product
-dequantises it anew, in pieces where it is large. That costs time for memory: the numbers of the whole model never exist
-at once.
+A matrix keeps the blocks of a GGUF kind, memory-mapped where they lie as we need them; each product dequantises it
+anew, in pieces where it is large. That costs time for memory: the numbers of the whole model never exist at once.
 
 `weight` is there as in torch's own layers, dequantised when it is asked for, so everything that reads weights (the
 ledger, an export) works. What does not: training, as there is nothing to learn, and other devices than the CPU.
@@ -10,55 +9,20 @@ ledger, an export) works. What does not: training, as there is nothing to learn,
 Shapes: N rows, C channels, V vocabulary, E experts.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cutaway.errors import DamagedFile
-from cutaway.models.assemble import assemble
-from cutaway.models.decoder import Decoder
+from cutaway.models.assemble import Network, assemble, complete
 from cutaway.models.experts import Experts
-from cutaway.models.families import Place
-from cutaway.models.formats.ggml import BY_NAME, dequantise
-from cutaway.models.formats.gguf import GGUF
-from cutaway.models.formats.gguf_models import describe, fitted, places_in
+from cutaway.models.formats.ggml import Blocks
+from cutaway.models.gru import Cells
 from cutaway.models.products import linear
 
 PIECE = 1 << 22  # numbers dequantised at a time: a matrix of fewer is used whole, and gives the very same bits
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """A matrix, or several of one shape, as blocks.
-
-    Attributes:
-        kind: how its numbers are stored, such as "Q4_K".
-        data: the bytes of each row, (…, N, bytes) uint8.
-        dtype: of its numbers once they are dequantised.
-    """
-
-    kind: str
-    data: UInt8[Tensor, "*S N bytes"]
-    dtype: torch.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of its numbers."""
-        how = BY_NAME[self.kind]
-        return (*self.data.shape[:-1], self.data.shape[-1] // how.bytes * how.numbers)
-
-    def __getitem__(self, which: Any) -> Float[Tensor, "*S C"]:
-        """The numbers of some rows, or of one of several matrices."""
-        data = self.data[which]
-        return dequantise(data.reshape(-1), self.kind, self.dtype).view(*data.shape[:-1], self.shape[-1])
-
-    def numbers(self) -> Float[Tensor, "*S C"]:
-        """All of them."""
-        return self[...]
 
 
 class QuantisedLinear(nn.Linear):
@@ -126,72 +90,94 @@ class QuantisedExperts(nn.Module):
         destination[prefix.removesuffix(".")] = self.blocks.numbers()
 
 
-def open_quantised(file: GGUF, dtype: torch.dtype | None = None) -> Decoder:
-    """The network of a file, its matrices kept as they are stored.
+class QuantisedCells(Cells):
+    """In place of a recurrent layer: its matrices are dequantised for every pass over a text, or step.
 
     Args:
-        file: from `read_gguf`, which stays mapped for as long as the network lives.
-        dtype: of the numbers that matrices become; None: float32.
+        cells: the layer.
+        blocks: of its matrices, by name.
+    """
+
+    def __init__(self, cells: Cells, blocks: Mapping[str, Blocks]) -> None:
+        nn.Module.__init__(self)  # the other's would make matrices
+        self.cell, self.gates, self.blocks = cells.cell, cells.gates, dict(blocks)
+        for name, parameter in cells._parameters.items():
+            if name not in self.blocks:
+                self.register_parameter(name, parameter)
+
+    def __getattr__(self, name: str) -> Any:
+        blocks = self.__dict__.get("blocks", {})
+        return blocks[name].numbers() if name in blocks else super().__getattr__(name)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.update({prefix + name: blocks.numbers() for name, blocks in self.blocks.items()})
+
+
+def can_be_blocks(network: nn.Module, name: str) -> bool:
+    """Whether a tensor is one that may be kept as blocks: a matrix of a layer, of the embedding or of experts.
+
+    Small tables (positions, token types, routers) and convolutions are not.
+    """
+    home, _, part = name.rpartition(".")
+    module = network.get_submodule(home)
+    if isinstance(module, Experts):
+        return True  # (E, N, C)
+    if isinstance(module, Cells):
+        return part in ("weight_ih", "weight_hh")
+    embedding = isinstance(module, nn.Embedding) and home == "embed_tokens"
+    return part == "weight" and (embedding or isinstance(module, nn.Linear)) and not name.endswith("router.weight")
+
+
+def network_of_blocks(
+    config: Any, state: Mapping[str, Tensor], blocks: Mapping[str, Blocks], where: str = "the weights"
+) -> Network:
+    """A network made of these very tensors and blocks.
+
+    Args:
+        config: what it is made of.
+        state: its tensors by name.
+        blocks: its matrices by name, those of `can_be_blocks`. A tied output matrix is left out of both.
+        where: what to call them in a message.
 
     Raises:
-        ConfigError: an architecture, key or value that is not supported, named.
-        DamagedFile: tensors that are missing, left over or misshapen, named.
+        DamagedFile: a tensor is missing, left over or misshapen; all are named.
     """
-    dtype = dtype or torch.float32
-    architecture, config = describe(file)
     network = assemble(config, None)
-    assert isinstance(network, Decoder)
-    expected = network.state_dict()
-    state: dict[str, Tensor] = {}
-    kept: dict[str, Blocks] = {}
-    for place in places_in(file, architecture, config, expected):
-        if all(_stays(network, name) for name in place.ours):
-            kept |= _blocks(place, file, config, expected, dtype)
-        else:
-            state |= fitted(place, lambda name: file.tensors[name].load(dtype), config, expected, file)
-    if config.tied:
+    shapes = {name: torch.empty(kept.shape, dtype=kept.dtype, device="meta") for name, kept in blocks.items()}
+    whole = complete(network, {**state, **shapes}, where)
+    kept = dict(blocks)
+    if getattr(config, "tied", False) and "lm_head.weight" in whole and "embed_tokens.weight" in kept:
         kept["lm_head.weight"] = kept["embed_tokens.weight"]
-    for name, blocks in kept.items():
-        _put(network, name, blocks)
-    # what is left are norms and biases; nothing else may be without memory
-    network.load_state_dict(state, strict=False, assign=True)
+    return fill(network, {name: tensor for name, tensor in whole.items() if name not in kept}, kept)
+
+
+def fill(network: Network, state: Mapping[str, Tensor], blocks: Mapping[str, Blocks]) -> Network:
+    """Give a network of shapes alone its tensors and blocks, which are known to fit."""
+    for name, kept in blocks.items():
+        _put(network, name, kept)
+    network.load_state_dict(dict(state), strict=False, assign=True)
     assert not any(parameter.is_meta for parameter in network.parameters())
     network.restore()
     return network.eval()
 
 
-def _stays(network: nn.Module, name: str) -> bool:
-    """Whether a tensor is one that is kept as blocks: a matrix of a layer, of the embedding or of experts."""
-    home, _, part = name.rpartition(".")
-    module = network.get_submodule(home)
-    if isinstance(module, Experts):
-        return True  # (E, N, C)
-    embedding = isinstance(module, nn.Embedding) and home != "embed_positions"
-    return part == "weight" and (embedding or isinstance(module, nn.Linear)) and not name.endswith("router.weight")
+def blocks_in(network: nn.Module) -> dict[str, Blocks]:
+    """The matrices that a network keeps as blocks, by name; a tied one under both."""
+    found: dict[str, Blocks] = {}
+    for home, module in network.named_modules(remove_duplicate=False):
+        if isinstance(module, QuantisedLinear | QuantisedEmbedding):
+            found[f"{home}.weight"] = module.blocks
+        elif isinstance(module, QuantisedExperts):
+            found[home] = module.blocks
+        elif isinstance(module, QuantisedCells):
+            found |= {f"{home}.{name}": kept for name, kept in module.blocks.items()}
+    return found
 
 
-def _blocks(
-    place: Place, file: GGUF, config: Any, expected: Mapping[str, Tensor], dtype: torch.dtype
-) -> dict[str, Blocks]:
-    """Ours of one place. Layouts move whole rows, so they are done on the rows' bytes.
-
-    Raises:
-        DamagedFile: a shape that does not fit, named.
-    """
-    fitting = {name: torch.empty_like(tensor, device="meta") for name, tensor in expected.items()}
-    fitted(place, lambda name: torch.empty(file.tensors[name].shape, device="meta"), config, fitting, file)
-    kinds = {file.tensors[name].kind for name in place.theirs}
-    if len(kinds) > 1:
-        raise DamagedFile(f"{', '.join(place.theirs)} in {file.path} are stored in different ways")
-    rows = [_rows(file, name) for name in place.theirs]
-    found: Sequence[Tensor] = place.layout.into(rows, config)
-    return {name: Blocks(kinds.copy().pop(), data, dtype) for name, data in zip(place.ours, found, strict=True)}
-
-
-def _rows(file: GGUF, name: str) -> Tensor:
-    """(…, N, bytes) uint8"""
-    tensor = file.tensors[name]
-    return tensor.data.view(*tensor.shape[:-1], -1)
+def floats_in(network: nn.Module) -> dict[str, Tensor]:
+    """The other tensors of a network, by name, as in its state dict."""
+    return {name: p.detach() for name, p in network.named_parameters(remove_duplicate=False)}
 
 
 def _put(network: nn.Module, name: str, blocks: Blocks) -> None:
@@ -203,6 +189,10 @@ def _put(network: nn.Module, name: str, blocks: Blocks) -> None:
         setattr(module, part, QuantisedExperts(blocks))
         return
     above, _, called = home.rpartition(".")
-    bias = module._parameters.get("bias")
-    made = QuantisedEmbedding(blocks) if isinstance(module, nn.Embedding) else QuantisedLinear(blocks, bias)
+    if isinstance(module, Cells):
+        made = QuantisedCells(module, {**getattr(module, "blocks", {}), part: blocks})
+    elif isinstance(module, nn.Embedding):
+        made = QuantisedEmbedding(blocks)
+    else:
+        made = QuantisedLinear(blocks, module._parameters.get("bias"))
     setattr(network.get_submodule(above), called, made)

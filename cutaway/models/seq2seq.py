@@ -44,7 +44,7 @@ class Seq2Seq(nn.Module):
 
     def restore_ties(self) -> None:
         """Make the output matrix the embedding, where the config says so."""
-        if self.config.tied:
+        if self.config.tied and isinstance(self.embed_tokens, nn.Embedding):  # a table kept quantised ties itself
             self.lm_head.weight = self.embed_tokens.weight
 
     @torch.no_grad()
@@ -72,7 +72,7 @@ class Seq2Seq(nn.Module):
         self.restore_ties()
         if self.config.position == "sinusoidal":
             for stack in (self.encoder, self.decoder):
-                stack.positions.restore(self.embed_tokens.weight)
+                stack.positions.restore(next(self.parameters()))
 
     def forward(
         self,
@@ -190,7 +190,7 @@ class Seq2Seq(nn.Module):
                     f"this model reads spectrograms of {config.mel_bins} mel bins and no mask, but {source.shape[1]} "
                     f"bins were given{' with a mask' if mask is not None else ''}"
                 )
-            x = self.encoder.listen(source.to(self.embed_tokens.weight.dtype))
+            x = self.encoder.listen(source.to(next(self.parameters()).dtype))
         else:
             x = self.embed_tokens(source) * config.embed_scale
         self._check_length("a source", x.shape[1], config.source_context)
@@ -213,7 +213,7 @@ class Seq2Seq(nn.Module):
             capacity: most target tokens; None: the context.
             tap: reads or replaces what the encoder computes.
         """
-        config, weight = self.config, self.embed_tokens.weight
+        config, weight = self.config, next(self.parameters())
         shape = (source.shape[0], config.heads, capacity or config.context, config.head_dim)
         own = KVCache(config.layers, shape, dtype=weight.dtype, device=weight.device)
         return CrossCache(own, self._sources(self.encode(source, mask=mask, tap=tap), mask))

@@ -7,8 +7,7 @@ in Llama 2, Mistral, Gemma and Phi-3: tokens with scores, of which neighbours th
 merged first, and bytes for characters that have no token.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cutaway.errors import ConfigError, DamagedFile, unknown
@@ -118,7 +117,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "the GGUF file
     around = template(before, after, [*after, *before]) if before or after else None
     chat = metadata.get("tokenizer.chat_template")
     return Tokenizer(
-        json.dumps(spec | {"post_processor": around}, ensure_ascii=False),
+        spec | {"post_processor": around},
         roles=roles,
         where=where,
         chat_template=chat if isinstance(chat, str) else None,
@@ -136,7 +135,7 @@ def _cut(metadata: Mapping[str, Any], where: str) -> str:
 BEGINS = {name for name, words in WORDS.items() if words == WORDS["llama-bpe"]} | {"tekken"}
 
 
-def _bpe(vocab: list[str], merges: list[list[str]], **own: Any) -> dict[str, Any]:
+def _bpe(vocab: list[str], merges: Sequence[Sequence[str]], **own: Any) -> dict[str, Any]:
     return {
         "type": "BPE",
         "dropout": None,
@@ -155,7 +154,7 @@ def _bpe(vocab: list[str], merges: list[list[str]], **own: Any) -> dict[str, Any
 def _gpt2(metadata: Mapping[str, Any], tokens: list[str], kinds: list[Any], where: str) -> dict[str, Any]:
     """Byte-level BPE."""
     cutters, whole_words, normalizer = WORDS[_cut(metadata, where)]
-    merges = [merge.split(" ", 1) for merge in _texts(metadata, "merges", where)]
+    merges = [(*merge.split(" ", 1),) for merge in _texts(metadata, "merges", where)]
     if any(len(merge) != 2 for merge in merges):
         raise DamagedFile(f"{where} lists a merge that is not of two pieces")
     return {

@@ -16,7 +16,7 @@ from cutaway.tokenizers.beside import Beside
 from cutaway.tokenizers.explain import TokenExplanation
 from cutaway.tokenizers.sentencepiece import CONTROL, UNKNOWN
 from cutaway.tokenizers.sentencepiece_file import UNIGRAM, SentencePieceModel, parse_sentencepiece, read_sentencepiece
-from cutaway.tokenizers.spec import Spec, build_tokenizer, template, without_special
+from cutaway.tokenizers.spec import Spec, build_of_spec, template, without_special
 from cutaway.tokenizers.tokenizer import Tokenizer
 from cutaway.tokenizers.vocab_files import VOCAB_JSON, read_vocabulary, tokenizer
 
@@ -160,7 +160,7 @@ class Marian(Tokenizer):
         super().__init__(json.dumps(spec, ensure_ascii=False), roles=roles, where=where)
         self.pieces, self.files, self.config, self.target = pieces, files, config, target
         cut = without_special(dict(pieces.spec, normalizer=None), set(pieces.special))
-        self._cut = build_tokenizer(cut, where)  # of a normalised text, so that it says where in that a piece stands
+        self._cut = build_of_spec(cut, where)  # of a normalised text, so that it says where in that a piece stands
         self._specials = re.compile("(" + "|".join(map(re.escape, special)) + ")")
         parts = self.text + pieces.text + (target.fingerprint if target else "")
         self.fingerprint = hashlib.sha256(parts.encode()).hexdigest()

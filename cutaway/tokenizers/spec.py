@@ -22,6 +22,15 @@ END_OF_TEXT, PAD, MASK = "<|endoftext|>", "<|pad|>", "<|mask|>"
 CONTINUES = (
     "…"  # our prefix of a piece that continues a word: no byte is spelled so, hence it is never ambiguous as "##" is
 )
+BPE_OPTIONS = (
+    "dropout",
+    "unk_token",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "fuse_unk",
+    "byte_fallback",
+    "ignore_merges",
+)
 SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 MOST_GROWTH = 64.0
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
@@ -44,7 +53,15 @@ def parse(text: str, where: str) -> Spec:
     Raises:
         DamagedFile: not JSON, or no tokenizer.
     """
-    spec = parse_json(text, where)
+    return checked(parse_json(text, where), where)
+
+
+def checked(spec: Any, where: str) -> Spec:
+    """The content of a tokenizer.json, its outline checked.
+
+    Raises:
+        DamagedFile: it is no tokenizer.
+    """
     model = spec.get("model") if isinstance(spec, dict) else None
     if not isinstance(model, dict) or "vocab" not in model:
         raise DamagedFile(f"{where} is JSON but no tokenizer: it has no model with a vocabulary")
@@ -122,6 +139,28 @@ def build_tokenizer(text: str, where: str) -> tokenizers.Tokenizer:
     return tokenizer
 
 
+def build_of_spec(spec: Spec, where: str) -> tokenizers.Tokenizer:
+    """As `build_tokenizer`, of the content. BPE's vocabulary and merges are handed over as they are, without JSON.
+
+    Raises:
+        DamagedFile: the library cannot read it.
+    """
+    model = spec["model"]
+    if model["type"] != "BPE" or not isinstance(model["vocab"], dict) or "merges" not in model:
+        return build_tokenizer(json.dumps(spec, ensure_ascii=False), where)
+    hollow = {**spec, "added_tokens": [], "post_processor": None, "model": {**model, "vocab": {}, "merges": []}}
+    hollow["model"]["unk_token"] = None
+    made = build_tokenizer(json.dumps(hollow, ensure_ascii=False), where)
+    with damage(f"{where} is not a tokenizer that the tokenizers library can read"):
+        merges = [tuple(pair.split(" ", 1) if isinstance(pair, str) else pair) for pair in model["merges"]]
+        given = {key: model[key] for key in BPE_OPTIONS if model.get(key) is not None}
+        made.model = tokenizers.models.BPE(vocab=model["vocab"], merges=merges, **given)
+        for token in spec.get("added_tokens") or []:
+            flags = {key: value for key, value in token.items() if key not in ("id", "content")}
+            made.add_tokens([tokenizers.AddedToken(token["content"], **flags)])
+    return made
+
+
 @contextmanager
 def damage(what: str) -> Iterator[None]:
     """What the library's own code raises on a tokenizer that cannot work, as DamagedFile.
@@ -192,19 +231,19 @@ def special_token(id: int, name: str) -> dict[str, Any]:
     return {"id": id, "content": name, **flags}
 
 
-def without_special(spec: Spec, special: set[str]) -> str:
-    """The JSON of the same tokenizer, blind to its special tokens: their names in a text are text."""
+def without_special(spec: Spec, special: set[str]) -> Spec:
+    """The same tokenizer, blind to its special tokens: their names in a text are text."""
     added = [token for token in spec.get("added_tokens") or [] if token["content"] not in special]
-    return json.dumps(_blind(spec, special, added), ensure_ascii=False)
+    return _blind(spec, special, added)
 
 
-def with_hidden_special(spec: Spec, special: set[str]) -> str:
-    """The JSON of the same tokenizer, whose special tokens have other names: theirs after U+10FFFF."""
+def with_hidden_special(spec: Spec, special: set[str]) -> Spec:
+    """The same tokenizer, whose special tokens have other names: theirs after U+10FFFF."""
     added = [
         token | {"content": hidden(token["content"])} if token["content"] in special else token
         for token in spec.get("added_tokens") or []
     ]
-    return json.dumps(_blind(spec, special, added, always=True), ensure_ascii=False)
+    return _blind(spec, special, added, always=True)
 
 
 def _blind(spec: Spec, special: set[str], added: list[dict[str, Any]], *, always: bool = False) -> Spec:

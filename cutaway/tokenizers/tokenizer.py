@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,9 @@ from cutaway.tokenizers.spec import (
     MASK,
     PAD,
     Spec,
+    build_of_spec,
     build_tokenizer,
+    checked,
     continuing_prefix,
     damage,
     hidden,
@@ -71,7 +74,7 @@ class Tokenizer:
 
     def __init__(
         self,
-        text: str,
+        text: str | Spec,
         *,
         roles: dict[str, str] | None = None,
         where: str = TOKENIZER_JSON,
@@ -80,7 +83,8 @@ class Tokenizer:
         """Make a tokenizer from the text of a tokenizer.json (see `load_tokenizer` and `train_tokenizer`).
 
         Args:
-            text: the JSON.
+            text: the JSON; or its content, with every token of the vocabulary in its model, which is quicker: the text
+                is then written, and what finds special tokens built, when they are first asked for.
             roles: which special token plays "end_of_text", "pad", "mask", "begin_of_text"; by default Cutaway's names.
             where: what to call the source in a message.
             chat_template: jinja2's text of it, or several by name. It is kept; nothing in it is run here.
@@ -88,33 +92,52 @@ class Tokenizer:
         Raises:
             DamagedFile: not the JSON of a tokenizer.
         """
-        self.text = text
         self.chat_template = chat_template
         self.target: Tokenizer | None = None
-        spec = parse(text, where)  # not kept, as it takes several times the memory of the text
-        self._marked = build_tokenizer(text, where)
-        added = self._marked.get_added_tokens_decoder()
-        self.special: dict[str, int] = {token.content: id for id, token in sorted(added.items()) if token.special}
-        vocab = self._marked.get_vocab(with_added_tokens=True)
-        self.vocab_size = max(vocab.values(), default=-1) + 1
-        most = min(MOST_TOKENS, 4 * len(vocab) + SPARE)
+        self._where = where
+        if isinstance(text, str):
+            spec = parse(text, where)  # not kept, as it takes several times the memory of the text
+            self.text = text
+            self._marked = build_tokenizer(text, where)
+            added = self._marked.get_added_tokens_decoder()
+            self._vocab = self._marked.get_vocab(with_added_tokens=True)
+            self._added = {token.content for token in added.values()}
+            self.special = {token.content: id for id, token in sorted(added.items()) if token.special}
+        else:
+            self._given = spec = checked(text, where)
+            self._vocab = spec["model"]["vocab"]
+            self._added = {token["content"] for token in spec["added_tokens"]}
+            self.special = {token["content"]: token["id"] for token in spec["added_tokens"] if token["special"]}
+            self._plain = build_of_spec(without_special(spec, set(self.special)), where)
+        self.vocab_size = max(self._vocab.values(), default=-1) + 1
+        most = min(MOST_TOKENS, 4 * len(self._vocab) + SPARE)
         if not 0 < self.vocab_size <= most:
             size = f"the id {self.vocab_size - 1:,}" if self.vocab_size else "an empty vocabulary"
-            raise DamagedFile(f"{where} has {size}; the ids of {len(vocab):,} tokens must lie below {most:,}")
+            raise DamagedFile(f"{where} has {size}; the ids of {len(self._vocab):,} tokens must lie below {most:,}")
         self._read = reader(spec)
         known = {"end_of_text": END_OF_TEXT, "pad": PAD, "mask": MASK} if roles is None else roles
         for name in ROLES:
-            setattr(self, name, self._marked.token_to_id(known.get(name, "")))
+            setattr(self, name, self._vocab.get(known.get(name, "")))
         self._kind = _kind(spec)
         self.joins = is_byte_level(spec)
         self.exact = is_exact(spec)
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 65536 else np.uint32)
-        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
 
+    special: dict[str, int]
     begin_of_text: int | None
     end_of_text: int | None
     pad: int | None
     mask: int | None
+
+    @cached_property
+    def text(self) -> str:
+        """The text of tokenizer.json."""
+        return json.dumps(self._given, ensure_ascii=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the text, in hex."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
     @cached_property
     def spec(self) -> Spec:
@@ -175,7 +198,8 @@ class Tokenizer:
     @cached_property
     def bulk(self) -> Bulk:
         """What encodes in bulk, and why: `.name` and `.reason`. Chosen when first asked for."""
-        return choose_bulk(self._plain_text(), self._plain, [data.decode("utf-8", "ignore") for data in self._table])
+        text = json.dumps(without_special(parse(self.text, TOKENIZER_JSON), set(self.special)), ensure_ascii=False)
+        return choose_bulk(text, self._plain, [data.decode("utf-8", "ignore") for data in self._table])
 
     # ids -> text
 
@@ -210,7 +234,7 @@ class Tokenizer:
         Raises:
             InputError: an id outside the vocabulary.
         """
-        return self._table[self._checked([id])[0]]
+        return self._bytes_of(self._spellings[self._checked([id])[0]])
 
     def token(self, id: int) -> str:
         r"""A token to be read: its text, with \n, \x00 and bytes that are no whole character escaped.
@@ -283,18 +307,15 @@ class Tokenizer:
 
     # inside: what is only needed by some is made when it is first asked for
 
-    def _plain_text(self) -> str:
-        return without_special(parse(self.text, TOKENIZER_JSON), set(self.special))
+    @cached_property
+    def _marked(self) -> tokenizers.Tokenizer:
+        """The library's tokenizer, which finds special tokens by their names."""
+        return build_tokenizer(self.text, self._where)
 
     @cached_property
     def _plain(self) -> tokenizers.Tokenizer:
         """The library's tokenizer, blind to special tokens."""
-        return build_tokenizer(self._plain_text(), TOKENIZER_JSON)
-
-    @cached_property
-    def _vocab(self) -> dict[str, int]:
-        """Spelling in tokenizer.json -> id, special tokens too."""
-        return self._marked.get_vocab(with_added_tokens=True)
+        return build_of_spec(without_special(parse(self.text, TOKENIZER_JSON), set(self.special)), TOKENIZER_JSON)
 
     def _save_vocabulary(self, folder: Path) -> None:
         write_atomic(folder / TOKENIZER_JSON, self.text)
@@ -308,19 +329,26 @@ class Tokenizer:
 
     @cached_property
     def _guarded(self) -> tokenizers.Tokenizer:
-        made = build_tokenizer(with_hidden_special(self.spec, set(self.special)), str(self))
+        made = build_of_spec(with_hidden_special(self.spec, set(self.special)), str(self))
         if any(made.token_to_id(hidden(name)) != id for name, id in self.special.items()):
             raise ConfigError(f"the special tokens of {self} cannot be told from its ordinary ones")
         return made
 
     @cached_property
+    def _spellings(self) -> list[str]:
+        """id -> spelling in tokenizer.json, special tokens too. An id that the file leaves out has none."""
+        spellings = [""] * self.vocab_size
+        for token, id in self._vocab.items():
+            spellings[id] = token
+        return spellings
+
+    @cached_property
     def _table(self) -> list[bytes]:
         """id -> bytes. An id that the file leaves out stands for nothing."""
-        table = [b""] * self.vocab_size
-        added = {token.content for token in self._marked.get_added_tokens_decoder().values()}
-        for token, id in self._vocab.items():
-            table[id] = token.encode() if token in added else self._read(token)
-        return table
+        return [self._bytes_of(token) for token in self._spellings]
+
+    def _bytes_of(self, token: str) -> bytes:
+        return token.encode() if token in self._added else self._read(token)
 
     @cached_property
     def _ids_of_bytes(self) -> dict[bytes, int]:

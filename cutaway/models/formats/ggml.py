@@ -9,8 +9,10 @@ Shapes: N blocks; a block's numbers lie together.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 # numbers at a time: the steps between stay in the processor's cache, and torch gives each of them to one thread, as it
@@ -184,3 +186,33 @@ KINDS = {
     39: Kind("MXFP4", 32, 17, _mxfp4),
 }
 BY_NAME = {kind.name: kind for kind in KINDS.values()}
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A matrix, or several of one shape, as blocks.
+
+    Attributes:
+        kind: how its numbers are stored, such as "Q4_K".
+        data: the bytes of each row, (…, N, bytes) uint8.
+        dtype: of its numbers once they are dequantised.
+    """
+
+    kind: str
+    data: UInt8[Tensor, "*S N bytes"]
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of its numbers."""
+        how = BY_NAME[self.kind]
+        return (*self.data.shape[:-1], self.data.shape[-1] // how.bytes * how.numbers)
+
+    def __getitem__(self, which: Any) -> Float[Tensor, "*S C"]:
+        """The numbers of some rows, or of one of several matrices."""
+        data = self.data[which]
+        return dequantise(data.reshape(-1), self.kind, self.dtype).view(*data.shape[:-1], self.shape[-1])
+
+    def numbers(self) -> Float[Tensor, "*S C"]:
+        """All of them."""
+        return self[...]

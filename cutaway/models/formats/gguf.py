@@ -208,4 +208,26 @@ class _Reader:
             raise self.damage(f"its lists hold more than {MOST_VALUES:,} values")
         if kind in NUMBERS:
             return list(struct.unpack(f"<{count}{NUMBERS[kind]}", self.take(count * least)))
+        if kind == STRING:
+            return self._texts(count)
         return [self.value(kind, depth) for _ in range(count)]
+
+    def _texts(self, count: int) -> list[str]:
+        """As `count` times `text`, in one go: vocabularies have hundreds of thousands of them."""
+        data, position, length_at = self.data, self.position, struct.Struct("<Q").unpack_from
+        end, texts = len(data), []
+        add = texts.append
+        try:
+            for _ in range(count):
+                start = position + 8
+                position = start + length_at(data, position)[0]
+                if position > end or position - start > LONGEST_TEXT:
+                    self.position = start
+                    raise self.damage(f"a text of {position - start:,} bytes is expected at {start:,}")
+                add(data[start:position].decode())
+        except UnicodeDecodeError as error:
+            raise self.damage(f"a text at {start:,} is not UTF-8") from error
+        except struct.error as error:
+            raise self.damage(f"8 bytes are expected at {position:,}, but {end - position:,} are left") from error
+        self.position = position
+        return texts

@@ -1,6 +1,7 @@
 """Networks in GGUF files, read and written by the architectures of `gguf_architectures`."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from cutaway.errors import ConfigError, DamagedFile, unknown
 from cutaway.models.assemble import Network, assemble, check_layers
 from cutaway.models.config import DecoderConfig
 from cutaway.models.families import Place, read_places, write_places
-from cutaway.models.formats.ggml import BY_NAME
+from cutaway.models.formats.ggml import BY_NAME, Blocks
 from cutaway.models.formats.gguf import GGUF
 from cutaway.models.formats.gguf_architectures import ARCHITECTURES, OUTPUT, Architecture
 from cutaway.models.formats.gguf_rope import FACTORS
 from cutaway.models.formats.gguf_write import write_gguf
 from cutaway.models.formats.quantise import WRITABLE
+from cutaway.models.memory import check_memory
+from cutaway.models.quantised import blocks_in, can_be_blocks, fill, floats_in
 
 EMBEDDING, MOST_FACTORS = "token_embd.weight", 2**16
 FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q4_K": 14, "Q6_K": 18, "BF16": 32}
@@ -38,6 +41,7 @@ def open_gguf(file: GGUF, dtype: torch.dtype | None = None) -> Network:
         DamagedFile: tensors that are missing, left over or misshapen, named.
     """
     architecture, config = describe(file)
+    check_memory(config, dtype or torch.float32, str(file.path))
     expected = assemble(config, None).state_dict()
     state: dict[str, Tensor] = {}
     for place in places_in(file, architecture, config, expected):
@@ -48,6 +52,56 @@ def open_gguf(file: GGUF, dtype: torch.dtype | None = None) -> Network:
         state |= fitted(place, load, config, expected, file)
         file.release()
     return assemble(config, state, where=str(file.path))
+
+
+def open_quantised(file: GGUF, dtype: torch.dtype | None = None) -> Network:
+    """The network of a file, its matrices kept as they are stored.
+
+    Args:
+        file: from `read_gguf`, which stays mapped for as long as the network lives.
+        dtype: of the numbers that matrices become; None: float32.
+
+    Raises:
+        ConfigError: an architecture, key or value that is not supported, named.
+        DamagedFile: tensors that are missing, left over or misshapen, named.
+    """
+    dtype = dtype or torch.float32
+    architecture, config = describe(file)
+    network = assemble(config, None)
+    expected = network.state_dict()
+    state: dict[str, Tensor] = {}
+    kept: dict[str, Blocks] = {}
+    for place in places_in(file, architecture, config, expected):
+        if all(can_be_blocks(network, name) for name in place.ours):
+            kept |= _blocks(place, file, config, expected, dtype)
+        else:
+            state |= fitted(place, lambda name: file.tensors[name].load(dtype), config, expected, file)
+    if config.tied:
+        kept["lm_head.weight"] = kept["embed_tokens.weight"]
+    return fill(network, state, kept)
+
+
+def _blocks(
+    place: Place, file: GGUF, config: Any, expected: Mapping[str, Tensor], dtype: torch.dtype
+) -> dict[str, Blocks]:
+    """Ours of one place. Layouts move whole rows, so they are done on the rows' bytes.
+
+    Raises:
+        DamagedFile: a shape that does not fit, named.
+    """
+    fitted(place, lambda name: torch.empty(file.tensors[name].shape, device="meta"), config, expected, file)
+    kinds = {file.tensors[name].kind for name in place.theirs}
+    if len(kinds) > 1:
+        raise DamagedFile(f"{', '.join(place.theirs)} in {file.path} are stored in different ways")
+    rows = [_rows(file, name) for name in place.theirs]
+    found: Sequence[Tensor] = place.layout.into(rows, config)
+    return {name: Blocks(kinds.copy().pop(), data, dtype) for name, data in zip(place.ours, found, strict=True)}
+
+
+def _rows(file: GGUF, name: str) -> Tensor:
+    """(…, N, bytes) uint8"""
+    tensor = file.tensors[name]
+    return tensor.data.view(*tensor.shape[:-1], -1)
 
 
 def describe(file: GGUF) -> tuple[Architecture, DecoderConfig]:
@@ -162,7 +216,7 @@ def expressible(config: Any, name: str | None = None) -> tuple[Architecture, dic
 def write_network(
     network: Network,
     path: Path,
-    kind: str = "F16",
+    kind: str | None = None,
     *,
     name: str | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -176,7 +230,7 @@ def write_network(
     Args:
         network: what to write.
         path: of the file.
-        kind: one of WRITABLE.
+        kind: one of WRITABLE; None: F16, and matrices that are blocks are written as they are.
         name: of the architecture to write it as; None: the first that can express it.
         metadata: further keys, such as the tokenizer's.
         note: told of every choice that was made.
@@ -186,16 +240,30 @@ def write_network(
         NonFinite: a weight that the kind cannot hold.
         InputError: the disk is full or the place cannot be written.
     """
-    if kind not in WRITABLE:
+    if kind is not None and kind not in WRITABLE:
         raise ConfigError(unknown("kind to write", str(kind), WRITABLE))
     architecture, values = expressible(network.config, name)
     config = network.config
     assert isinstance(config, DecoderConfig)
-    note(f"written as {architecture.model_type}, its matrices as {kind}")
-    state = {ours: tensor.detach().cpu() for ours, tensor in network.state_dict().items()}
+    floats, blocks = floats_in(network), blocks_in(network)
+    ours = {**floats, **blocks}
     if config.tied and not architecture.own_output:
-        state.pop("lm_head.weight", None)
-    tensors = write_places(architecture.places(config, state), state, config)
+        ours.pop("lm_head.weight", None)
+    tensors: dict[str, Tensor] = {}
+    kept: dict[str, Blocks] = {}
+    for place in architecture.places(config, ours):
+        found = [blocks[name] for name in place.ours if name in blocks]
+        if kind is None and len(found) == len(place.ours) and len({one.kind for one in found}) == 1:
+            rows = write_places([place], {name: blocks[name].data for name in place.ours}, config)
+            kept |= {theirs: Blocks(found[0].kind, data, found[0].dtype) for theirs, data in rows.items()}
+        else:
+            numbers = {n: blocks[n].numbers() if n in blocks else floats[n].cpu() for n in place.ours}
+            tensors |= write_places([place], numbers, config)
+    kind = kind or "F16"
+    most = Counter(one.kind for one in kept.values()).most_common(1)
+    stored = most[0][0] if most else kind
+    how = f"kept as they are, most of them {stored}" if kept else f"as {kind}"
+    note(f"written as {architecture.model_type}, its matrices {how}")
     chosen = _kinds(tensors, kind, note)
     if config.rotary_scaling is not None and config.rotary_scaling.kind == "longrope":
         note("llama.cpp chooses between short and long factors by the context that it is started with, not by the text")
@@ -204,11 +272,13 @@ def write_network(
     for factors in FACTORS:
         if factors in values:
             tensors[factors], chosen[factors] = torch.tensor(values[factors]), "F32"
-    head = {"general.architecture": architecture.model_type, "general.file_type": FILE_TYPES[kind]}
-    head |= {"general.quantization_version": 2} if BY_NAME[kind].decode is not None else {}
+    head: dict[str, Any] = {"general.architecture": architecture.model_type}
+    head |= {"general.file_type": FILE_TYPES[stored]} if stored in FILE_TYPES else {}
+    head |= {"general.quantization_version": 2} if BY_NAME[stored].decode is not None else {}
     prefix = f"{architecture.model_type}."
     keys = {prefix + key: v for key, v in values.items() if v is not None and key not in (*FACTORS, "model_type")}
-    write_gguf(path, head | keys | dict(metadata or {}), {key: (tensors[key], chosen[key]) for key in tensors})
+    stored_as = {**kept, **{name: (tensor, chosen[name]) for name, tensor in tensors.items()}}
+    write_gguf(path, head | keys | dict(metadata or {}), stored_as)
 
 
 def _kinds(tensors: Mapping[str, Tensor], kind: str, note: Callable[[str], None]) -> dict[str, str]:
@@ -227,7 +297,11 @@ def _kinds(tensors: Mapping[str, Tensor], kind: str, note: Callable[[str], None]
         chosen[name] = fits
         if fits != wanted:
             changed.setdefault((f"{wanted} as {fits}", tensor.shape[-1]), []).append(name)
-    if chosen.get(output) not in (kind, "F32") and not any(output in names for names in changed.values()):
+    if (
+        output in chosen
+        and chosen[output] not in (kind, "F32")
+        and not any(output in names for names in changed.values())
+    ):
         note(f"{output} makes the logits and is stored as {chosen[output]}")
     for (change, width), names in changed.items():
         note(

@@ -1,5 +1,6 @@
 """Write GGUF files, the reverse of `gguf`: metadata and tensors in, a file that is whole or not there."""
 
+import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, unknown
 from cutaway.files import atomic_file
-from cutaway.models.formats.ggml import BY_NAME, KINDS
+from cutaway.models.formats.ggml import BY_NAME, KINDS, Blocks
 from cutaway.models.formats.gguf import ARRAY, BOOL, MAGIC, MOST_DIMENSIONS, NUMBERS, STRING
 from cutaway.models.formats.quantise import WRITABLE, quantise
 
@@ -20,7 +21,9 @@ OF_NUMPY = {np.dtype(form): number for number, form in NUMBERS.items()} | {np.dt
 NUMBER_OF_KIND = {kind.name: number for number, kind in KINDS.items()}
 
 
-def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Mapping[str, tuple[Tensor, str]]) -> None:
+def write_gguf(
+    path: str | Path, metadata: Mapping[str, Any], tensors: Mapping[str, tuple[Tensor, str] | Blocks]
+) -> None:
     """Write a file; its tensors are encoded one by one as they are written.
 
     Args:
@@ -28,7 +31,8 @@ def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Mapping[s
         metadata: key -> value. Whole numbers become UINT32, or INT32, UINT64, INT64 where they need it, fractions
             FLOAT32, and lists of them INT32 (INT64) and FLOAT32, as llama.cpp expects; NumPy's scalars and arrays keep
             their type.
-        tensors: name -> numbers, of one to four dimensions, and the kind to store them as (one of WRITABLE).
+        tensors: name -> numbers, of one to four dimensions, and the kind to store them as (one of WRITABLE); or blocks,
+            which are written as they are.
 
     Raises:
         ConfigError: a value or kind that the format cannot hold, or rows that are no whole number of blocks.
@@ -42,18 +46,21 @@ def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Mapping[s
     for key, value in metadata.items():
         head += [_text(key), _value(key, value)]
     offset = 0
-    for name, (tensor, kind) in tensors.items():
-        _check(name, tensor, kind)
-        shape = tuple(reversed(tensor.shape))
+    for name, given in tensors.items():
+        kind, size = _check(name, given)
+        shape = tuple(reversed(size))
         head.append(_text(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *shape))
         head.append(struct.pack("<IQ", NUMBER_OF_KIND[kind], offset))
-        offset += _aligned(tensor.numel() // BY_NAME[kind].numbers * BY_NAME[kind].bytes, alignment)
+        offset += _aligned(math.prod(size) // BY_NAME[kind].numbers * BY_NAME[kind].bytes, alignment)
     with atomic_file(Path(path)) as file:
         file.write(b"".join(head))
         _pad(file, alignment)
-        for tensor, kind in tensors.values():
-            for piece in quantise(tensor, kind):
-                file.write(piece)
+        for given in tensors.values():
+            if isinstance(given, Blocks):
+                file.write(given.data.contiguous().numpy().data)
+            else:
+                for piece in quantise(*given):
+                    file.write(piece)
             _pad(file, alignment)
 
 
@@ -65,21 +72,23 @@ def _pad(file: BinaryIO, alignment: int) -> None:
     file.write(bytes(-file.tell() % alignment))
 
 
-def _check(name: str, tensor: Tensor, kind: str) -> None:
-    if kind not in WRITABLE:
+def _check(name: str, given: tuple[Tensor, str] | Blocks) -> tuple[str, tuple[int, ...]]:
+    """Kind and shape of a tensor."""
+    kind, size = (given.kind, given.shape) if isinstance(given, Blocks) else (given[1], tuple(given[0].shape))
+    if kind not in (BY_NAME if isinstance(given, Blocks) else WRITABLE):
         raise ConfigError(unknown(f"kind to write {name} as", str(kind), WRITABLE))
     if len(name.encode()) > LONGEST_NAME:
         raise ConfigError(f"a tensor's name has at most {LONGEST_NAME} bytes in a GGUF file, {name!r} has more")
-    if not 1 <= tensor.ndim <= MOST_DIMENSIONS or not tensor.numel():
+    if not 1 <= len(size) <= MOST_DIMENSIONS or not math.prod(size):
         raise ConfigError(
-            f"{name} has shape {tuple(tensor.shape)}; a GGUF file holds tensors of 1 to {MOST_DIMENSIONS} dimensions, "
-            "none of them 0"
+            f"{name} has shape {size}; a GGUF file holds tensors of 1 to {MOST_DIMENSIONS} dimensions, none of them 0"
         )
-    if tensor.shape[-1] % BY_NAME[kind].numbers:
+    if size[-1] % BY_NAME[kind].numbers:
         raise ConfigError(
-            f"{name} has rows of {tensor.shape[-1]}, but the blocks of {kind} hold {BY_NAME[kind].numbers} numbers; "
+            f"{name} has rows of {size[-1]}, but the blocks of {kind} hold {BY_NAME[kind].numbers} numbers; "
             "choose another kind for it"
         )
+    return kind, size
 
 
 def _text(text: str) -> bytes:

@@ -19,6 +19,7 @@ from cutaway.models.assemble import DTYPES, Network, assemble, check_layers, wri
 from cutaway.models.config import DecoderConfig, EncoderConfig, NetworkConfig
 from cutaway.models.embedding import bare, beneath, read_embedding, write_embedding
 from cutaway.models.families import FAMILIES, Family, read_places, write_places
+from cutaway.models.memory import check_memory
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
@@ -164,6 +165,8 @@ def open_huggingface(folder: Path, dtype: torch.dtype | None = None) -> tuple[Ne
             "float64 are supported"
         )
     dtype = dtype or _stored(state)
+    if dtype != _most(state):  # else the files stay mapped
+        check_memory(config, dtype, str(folder))
     network = assemble(config, {name: tensor.to(dtype) for name, tensor in state.items()}, where=str(folder))
     return network, Origin(family.model_type, values, prefixed)
 
@@ -177,11 +180,16 @@ def _head(family: Family, values: Mapping[str, Any], where: str) -> str:
 
 def _stored(state: Mapping[str, Tensor]) -> torch.dtype:
     """The dtype of most numbers; float32 in place of float16."""
+    dtype = _most(state)
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
+def _most(state: Mapping[str, Tensor]) -> torch.dtype:
+    """The dtype of most numbers."""
     counts: Counter[torch.dtype] = Counter()
     for tensor in state.values():
         counts[tensor.dtype] += tensor.numel()
-    dtype = counts.most_common(1)[0][0]
-    return torch.float32 if dtype == torch.float16 else dtype
+    return counts.most_common(1)[0][0]
 
 
 def expressible(config: NetworkConfig, family: str | None = None) -> tuple[Family, dict[str, Any]]:

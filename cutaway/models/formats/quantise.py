@@ -54,15 +54,24 @@ def quantise(tensor: Tensor, kind: str) -> Iterator[bytes]:
         yield encode(piece.view(-1, how.numbers)).numpy().tobytes()
 
 
-def _half(scale: Tensor) -> Tensor:
-    """(N, 1) float32 -> (N, 2) bytes of float16."""
-    half = scale.to(torch.float16)
-    if not bool(half.isfinite().all()):
+def half(scale: Tensor) -> Tensor:
+    """(N, 1) float32 -> (N, 2) bytes of float16.
+
+    Raises:
+        NonFinite: a number too large for float16.
+    """
+    stored = scale.to(torch.float16)
+    if not bool(stored.isfinite().all()):
         raise NonFinite(f"a weight is {TOO_LARGE}")
-    return half.contiguous().view(torch.uint8)
+    return stored.contiguous().view(torch.uint8)
 
 
-def _inverse(scale: Tensor) -> Tensor:
+def worth(stored: Tensor) -> Tensor:
+    """(N, 2) bytes of float16 -> (N, 1) float32."""
+    return stored.contiguous().view(torch.float16).float()
+
+
+def inverse(scale: Tensor) -> Tensor:
     """1 / scale, and 0 where that is 0."""
     return torch.where(scale == 0, 0.0, 1 / scale)
 
@@ -82,44 +91,70 @@ def _packed(levels: Tensor) -> Tensor:
 
 def _q8_0(x: Tensor) -> Tensor:
     scale = x.abs().amax(dim=1, keepdim=True) / 127
-    levels = _round(x * _inverse(scale)).to(torch.int8)
-    return torch.cat((_half(scale), levels.view(torch.uint8)), dim=1)
+    return pack_q8_0(half(scale), _round(x * inverse(scale)))
+
+
+def pack_q8_0(scale: Tensor, levels: Tensor) -> Tensor:
+    """Bytes of scales (N, 2) and levels -127 … 127 (N, 32), as (N, 34) bytes; so do the others below."""
+    return torch.cat((scale, levels.to(torch.int8).view(torch.uint8)), dim=1)
 
 
 def _q4_0(x: Tensor) -> Tensor:
     scale = x.gather(1, x.abs().argmax(dim=1, keepdim=True)) / -8
-    levels = (x * _inverse(scale) + 8.5).trunc().clamp(0, 15)
-    return torch.cat((_half(scale), _packed(levels.view(-1, 2, 16))), dim=1)
+    return pack_q4_0(half(scale), (x * inverse(scale) + 8.5).trunc().clamp(0, 15) - 8)
+
+
+def pack_q4_0(scale: Tensor, levels: Tensor) -> Tensor:
+    """Levels -8 … 7."""
+    return torch.cat((scale, _packed((levels + 8).view(-1, 2, 16))), dim=1)
 
 
 def _q4_1(x: Tensor) -> Tensor:
     least = x.amin(dim=1, keepdim=True)
     scale = (x.amax(dim=1, keepdim=True) - least) / 15
-    levels = ((x - least) * _inverse(scale) + 0.5).trunc().clamp(0, 15)
-    return torch.cat((_half(scale), _half(least), _packed(levels.view(-1, 2, 16))), dim=1)
+    return pack_q4_1(half(scale), half(least), ((x - least) * inverse(scale) + 0.5).trunc().clamp(0, 15))
+
+
+def pack_q4_1(scale: Tensor, least: Tensor, levels: Tensor) -> Tensor:
+    """Levels 0 … 15 above the least number."""
+    return torch.cat((scale, least, _packed(levels.view(-1, 2, 16))), dim=1)
 
 
 def _q5_0(x: Tensor) -> Tensor:
     scale = x.gather(1, x.abs().argmax(dim=1, keepdim=True)) / -16
-    levels = (x * _inverse(scale) + 16.5).trunc().clamp(0, 31).to(torch.uint8)
+    return pack_q5_0(half(scale), (x * inverse(scale) + 16.5).trunc().clamp(0, 31) - 16)
+
+
+def pack_q5_0(scale: Tensor, levels: Tensor) -> Tensor:
+    """Levels -16 … 15."""
+    levels = (levels + 16).to(torch.uint8)
     fifth = (levels >> 4).view(-1, 4, 8) << torch.arange(8, dtype=torch.uint8)  # a bit of each number
-    return torch.cat((_half(scale), fifth.sum(dim=2).to(torch.uint8), _packed((levels & 15).view(-1, 2, 16))), dim=1)
+    return torch.cat((scale, fifth.sum(dim=2).to(torch.uint8), _packed((levels & 15).view(-1, 2, 16))), dim=1)
 
 
 def _q6_k(x: Tensor) -> Tensor:
-    groups = x.view(-1, 16, 16)
-    scales = _signed_scales(groups)  # (N, 16)
+    scale, steps, width = scales_q6_k(x)
+    levels = (x.view(-1, 16, 16) * inverse(width).unsqueeze(-1)).round().clamp(-32, 31)
+    return pack_q6_k(scale, steps, levels.flatten(1))
+
+
+def scales_q6_k(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(N, 256) numbers -> bytes of the scales (N, 2), steps of each group (N, 16), and what its levels are worth."""
+    scales = _signed_scales(x.view(-1, 16, 16))  # (N, 16)
     extreme = scales.gather(1, scales.abs().argmax(dim=1, keepdim=True))
     scale = extreme / -128  # (N, 1)
-    half = _half(scale)
-    steps = (scales * _inverse(scale)).round().clamp(-128, 127)
-    width = half.view(torch.float16).float() * steps  # what a level will be worth
-    levels = (groups * _inverse(width).unsqueeze(-1)).round().clamp(-32, 31).to(torch.int8) + 32
-    levels = levels.view(torch.uint8).view(-1, 2, 4, 32)  # halves of a block, quarters of a half
+    stored = half(scale)
+    steps = (scales * inverse(scale)).round().clamp(-128, 127)
+    return stored, steps, worth(stored) * steps
+
+
+def pack_q6_k(scale: Tensor, steps: Tensor, levels: Tensor) -> Tensor:
+    """Levels -32 … 31, of 16 groups."""
+    levels = (levels + 32).to(torch.uint8).view(-1, 2, 4, 32)  # halves of a block, quarters of a half
     low = _packed((levels & 15).view(-1, 2, 2, 64))
     high = levels >> 4
     high = high[:, :, 0] | (high[:, :, 1] << 2) | (high[:, :, 2] << 4) | (high[:, :, 3] << 6)
-    return torch.cat((low.flatten(1), high.flatten(1), steps.to(torch.int8).view(torch.uint8), half), dim=1)
+    return torch.cat((low.flatten(1), high.flatten(1), steps.to(torch.int8).view(torch.uint8), scale), dim=1)
 
 
 def _signed_scales(groups: Tensor) -> Tensor:
@@ -128,7 +163,7 @@ def _signed_scales(groups: Tensor) -> Tensor:
     weight = groups * groups
     best, found = torch.full_like(extreme[..., 0], -1.0), torch.zeros_like(extreme[..., 0])
     for step in range(-9, 10):
-        levels = (groups * (-(32 + 0.1 * step) * _inverse(extreme))).round_().clamp_(-32, 31)
+        levels = (groups * (-(32 + 0.1 * step) * inverse(extreme))).round_().clamp_(-32, 31)
         weighted = weight * levels
         along, square = (weighted * groups).sum(dim=2), (weighted * levels).sum(dim=2)
         scale = torch.where(square > 0, along / square, 0.0)
@@ -138,15 +173,26 @@ def _signed_scales(groups: Tensor) -> Tensor:
 
 
 def _q4_k(x: Tensor) -> Tensor:
-    groups = x.view(-1, 8, 32)
-    scales, depths = _scales_and_depths(groups)  # (N, 8), (N, 8)
+    halves, steps, falls, width, lift = scales_q4_k(x)
+    levels = ((x.view(-1, 8, 32) + lift.unsqueeze(-1)) * inverse(width).unsqueeze(-1)).round().clamp(0, 15)
+    return pack_q4_k(halves, steps, falls, levels.flatten(1))
+
+
+def scales_q4_k(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(N, 256) numbers -> bytes of both scales (N, 4), the steps of each group and its falls (N, 8), and what they make.
+
+    The last two are what a level is worth and how far below zero the levels begin, (N, 8) each.
+    """
+    scales, depths = _scales_and_depths(x.view(-1, 8, 32))  # (N, 8), (N, 8)
     scale, depth = scales.amax(dim=1, keepdim=True) / 63, depths.amax(dim=1, keepdim=True) / 63
-    halves = torch.cat((_half(scale), _half(depth)), dim=1)
-    steps = (scales * _inverse(scale)).round().clamp(0, 63)
-    falls = (depths * _inverse(depth)).round().clamp(0, 63)
-    worth = halves.view(torch.float16).float()  # (N, 2)
-    width, lift = worth[:, :1] * steps, worth[:, 1:] * falls
-    levels = ((groups + lift.unsqueeze(-1)) * _inverse(width).unsqueeze(-1)).round().clamp(0, 15)
+    halves = torch.cat((half(scale), half(depth)), dim=1)
+    steps = (scales * inverse(scale)).round().clamp(0, 63)
+    falls = (depths * inverse(depth)).round().clamp(0, 63)
+    return halves, steps, falls, worth(halves[:, :2]) * steps, worth(halves[:, 2:]) * falls
+
+
+def pack_q4_k(halves: Tensor, steps: Tensor, falls: Tensor, levels: Tensor) -> Tensor:
+    """Levels 0 … 15, of 8 groups."""
     s, m = steps.to(torch.uint8), falls.to(torch.uint8)
     first = s[:, :4] | ((s[:, 4:] >> 4) << 6)
     second = m[:, :4] | ((m[:, 4:] >> 4) << 6)
@@ -168,7 +214,7 @@ def _scales_and_depths(groups: Tensor) -> tuple[Tensor, Tensor]:
     best = torch.full_like(scale, torch.inf)
     for step in range(-1, 21):
         stretch = 15.0 if step < 0 else 14 + 0.1 * step
-        levels = ((groups - low) * (stretch * _inverse(span))).round_().clamp_(0, 15)
+        levels = ((groups - low) * (stretch * inverse(span))).round_().clamp_(0, 15)
         weighted = weight * levels
         sum_l, sum_l2 = weighted.sum(dim=2), (weighted * levels).sum(dim=2)
         sum_xl = (weighted * groups).sum(dim=2)
@@ -177,7 +223,7 @@ def _scales_and_depths(groups: Tensor) -> tuple[Tensor, Tensor]:
         bottom = torch.where(spread > 0, (sum_l2 * sum_x - sum_l * sum_xl) / spread, low[..., 0])
         # a group that lies above zero altogether has no depth
         above = bottom > 0
-        tried = torch.where(above, sum_xl * _inverse(sum_l2), tried)
+        tried = torch.where(above, sum_xl * inverse(sum_l2), tried)
         bottom = torch.where(above, 0.0, bottom)
         off = tried.unsqueeze(-1) * levels + bottom.unsqueeze(-1) - groups
         error = (weight * off * off).sum(dim=2)
