@@ -64,12 +64,15 @@ class Backend(Protocol):
         reason: why it was chosen, in a sentence.
         page: tokens in a page; 0: this one has no pages.
         page_bytes: of one page, over all layers.
+        chunk: pieces of prompts end at multiples of it, so that each is always the same product; 0: a row's numbers do
+            not depend on which rows are computed beside it.
     """
 
     name: str
     reason: str
     page: int
     page_bytes: int
+    chunk: int
 
     def reserve(self, pages: int) -> None:
         """Make room for this many pages, numbered from 0; keeps what the pages hold. Called again to grow."""
@@ -79,8 +82,8 @@ class Backend(Protocol):
         """Copy one page."""
         ...
 
-    def open(self, sequence: int, source: Any = None) -> None:
-        """Begin a sequence; an encoder–decoder reads its source here."""
+    def open(self, sequence: int, source: Any = None, tap: Tap = OFF) -> None:
+        """Begin a sequence; an encoder–decoder reads its source here, shown to the tap."""
         ...
 
     def fork(self, sequence: int, new: int) -> None:
@@ -92,9 +95,5 @@ class Backend(Protocol):
         ...
 
     def step(self, batch: Sequence[Rows]) -> Logits:
-        """Compute all rows.
-
-        Raises:
-            NonFinite: a wanted logit is NaN or infinite; names the sequence.
-        """
+        """Compute all rows. Of a row with a logit that is not finite `log_sum` is not finite; nothing is raised."""
         ...

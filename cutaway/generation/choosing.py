@@ -13,6 +13,7 @@ Shapes: W wanted rows, V vocabulary.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,8 +23,10 @@ from torch import Tensor
 
 from cutaway.generation.advice import Plan
 from cutaway.generation.backend import Logits
-from cutaway.generation.request import Alternatives, FinishReason
+from cutaway.generation.prepare import Prepared
+from cutaway.generation.request import Alternatives, FinishReason, Request
 from cutaway.generation.sampling import Sampling, pick
+from cutaway.models import Model
 
 
 @dataclass(slots=True)
@@ -103,8 +106,8 @@ class Chooser:
     """What chooses for the sequences of one continuation, or of several.
 
     Attributes:
-        tells: whether chosen tokens are told at once; a search tells `results()` when nothing goes on any more. One that
-            does not tell sees to the tokens that end a text and to the count of tokens itself.
+        tells: whether chosen tokens are told at once. A search tells `results()` when nothing goes on any more, and
+            sees to the tokens that end a text and to the count of tokens itself.
     """
 
     tells = True
@@ -120,9 +123,12 @@ class Chooser:
     @classmethod
     def choose_all(
         cls, choosers: Sequence[Chooser], asked: Sequence[Sequence[Asked]], logits: Logits
-    ) -> list[list[Branch]]:
-        """`choose` of several choosers of this class, of one step. One that can do it together does."""
-        return [one.choose(its, logits) for one, its in zip(choosers, asked, strict=True)]
+    ) -> list[list[Branch] | Exception]:
+        """`choose` of several choosers of this class, of one step; a class that can do it together overrides this.
+
+        What one of them fails with stands in place of its branches: its request fails with it, and no other.
+        """
+        return [_tried(one, its, logits) for one, its in zip(choosers, asked, strict=True)]
 
 
 class Plain(Chooser):
@@ -146,3 +152,27 @@ class Plain(Chooser):
             how: Sampling = self.plan.sampling(number)
             chosen = pick(logits.values[one.row], how, one.ids, self.generator)
         return [Branch([chosen], [one.row])]
+
+
+def _tried(one: Chooser, asked: Sequence[Asked], logits: Logits) -> list[Branch] | Exception:
+    try:
+        return one.choose(asked, logits)
+    except Exception as error:
+        return error
+
+
+def make_choosers(request: Request, prepared: Prepared, model: Model) -> tuple[list[Chooser], int]:
+    """What chooses for a request: for each of its n continuations, or one for all of them.
+
+    Returns:
+        The choosers, and how many sequences they run together at the most.
+    """
+    return [Plain(prepared.plan, generator(request.seed, index)) for index in range(request.n)], request.n
+
+
+def generator(seed: int, index: int) -> torch.Generator:
+    """What a request's continuation of this number is drawn with."""
+    if index:
+        mixed = hashlib.sha256(f"{seed} {index}".encode()).digest()
+        seed = int.from_bytes(mixed[:8], "little") >> 1
+    return torch.Generator().manual_seed(seed)

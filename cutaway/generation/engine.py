@@ -1,58 +1,37 @@
-"""The engine: many requests, one step at a time.
+"""The engine: many requests, computed together, one step at a time.
+
+A step takes one token of each sequence that generates (more where some are guessed ahead) and pieces of the prompts
+that are still to be computed, at most `chunk` tokens of these, so that a long prompt does not hold up the others.
+Requests are let in in the order of their coming, tenant by tenant, while there are pages; when pages run out, the
+request that was let in last goes back to wait and is computed again from its tokens.
+
+One thread at a time steps; others submit, cancel and iterate. `lane.py` holds what happens within a step.
 
 Shapes: W wanted rows, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from threading import Event
+from collections import deque
+from itertools import count
+from threading import Condition, Event, Lock
 from typing import Any
 
+from cutaway.errors import ConfigError, InputError
 from cutaway.generation.backend import Backend
-from cutaway.generation.request import Generation, Request, Token
-from cutaway.models import Model
+from cutaway.generation.choosing import make_choosers
+from cutaway.generation.job import Continuation, Job, Sequence
+from cutaway.generation.lane import Lane
+from cutaway.generation.memory import available_bytes
+from cutaway.generation.prepare import prepare
+from cutaway.generation.request import Request
+from cutaway.generation.select import choose_backend, records
+from cutaway.generation.text import Writer
+from cutaway.generation.ticket import Ticket
+from cutaway.generation.torch_backend import TorchBackend
+from cutaway.models import OFF, Decoder, Model
 
-
-class Ticket:
-    """What `Engine.submit` gives: the tokens of a request as they come.
-
-    Iterating it steps the engine where no other thread does.
-
-    Attributes:
-        request: what was asked.
-        prompt_tokens: of the prompt.
-        cached_tokens: of these, how many were found computed already.
-    """
-
-    request: Request
-    prompt_tokens: int
-    cached_tokens: int
-
-    def __iter__(self) -> Iterator[Token]:
-        """The tokens, of n > 1 continuations as they come (`Token.sample`).
-
-        Raises:
-            CutawayError: what this request failed with.
-        """
-        raise NotImplementedError
-
-    def cancel(self) -> None:
-        """End it now, from any thread; its pages are free after the step that runs."""
-        raise NotImplementedError
-
-    def result(self) -> Generation:
-        """Wait for the end; of several continuations the first (of a beam search the best)."""
-        raise NotImplementedError
-
-    def results(self) -> list[Generation]:
-        """Wait for the end of all n."""
-        raise NotImplementedError
-
-    @property
-    def done(self) -> bool:
-        """Whether it has ended."""
-        raise NotImplementedError
+KEPT = 256 << 20  # bytes of pages kept for later requests, where nobody says how many
 
 
 class Engine:
@@ -63,10 +42,14 @@ class Engine:
         backend: "auto", "native", "torch", or one of your own.
         pages: most pages of keys and values; None: what `memory` allows.
         memory: most bytes of keys and values; None: half of what is free.
+        keep: most pages kept for later requests though no sequence uses them; None: 256 MB of them.
         max_batch: most sequences computed at a time.
         chunk: most tokens of prompts computed in a step.
         cache: how keys and values are kept: "float32", "float16", "int8", or "auto".
         options: of the backend (threads, rounding).
+
+    Raises:
+        ConfigError: an option out of range, or a backend that cannot compute this model; says why.
     """
 
     def __init__(
@@ -76,26 +59,211 @@ class Engine:
         backend: str | Backend = "auto",
         pages: int | None = None,
         memory: int | None = None,
+        keep: int | None = None,
         max_batch: int = 64,
         chunk: int = 512,
         cache: str = "auto",
         **options: Any,
     ) -> None:
-        raise NotImplementedError
+        if max_batch < 1 or chunk < 1:
+            raise ConfigError(f"max_batch and chunk must be at least 1, but {max_batch} and {chunk} were given")
+        self.model, self.max_batch, self.chunk = model, max_batch, chunk
+        self.backend = choose_backend(model, backend, cache=cache, **options) if isinstance(backend, str) else backend
+        self._limits = (pages, memory, keep)
+        self._lanes = [self._lane(self.backend)]
+        self._whole = _depends_on_length(model)
+        self._numbers, self._admissions = count(), count(1)
+        self._inbox: deque[Job] = deque()
+        self._waiting: dict[str, deque[tuple[Job, Lane]]] = {}  # by tenant, the one to be served next first
+        self._jobs: dict[Ticket, tuple[Job, Lane]] = {}
+        self._cancelled: deque[Ticket] = deque()
+        self._stepping, self._change = Lock(), Condition()
 
-    def submit(self, request: Request) -> Ticket:
-        """Take a request, from any thread.
+    # what others call, from any thread
+
+    def submit(self, request: Request, *, lazy: bool = False) -> Ticket:
+        """Take a request.
+
+        Args:
+            request: what to generate.
+            lazy: compute it only while somebody waits for its next token.
 
         Raises:
             ConfigError: an option of the wrong type or out of range.
-            InputError: a prompt that is no text, holds an id outside the vocabulary, or is longer than the context.
+            InputError: a prompt that is no text, holds an id outside the vocabulary, or is longer than the context; or
+                a request that needs more pages than there are.
         """
-        raise NotImplementedError
+        prepared = prepare(self.model, request)
+        choosers, width = make_choosers(request, prepared, self.model)
+        ticket = Ticket(self, request, len(prepared.ids), lazy)
+        told = request.n // len(choosers)  # a search tells all of them
+        continuations = []
+        for number, chooser in enumerate(choosers):
+            writers = [Writer(self.model.tokenizer, prepared.stops, prepared.ends, prepared.count) for _ in range(told)]
+            continuations.append(Continuation(chooser, writers, number * told))
+        continuations[0].sequences.append(Sequence(next(self._numbers), prepared.ids, len(prepared.ids)))
+        whole = request.tap is not OFF or (self._whole is not None and len(prepared.ids) > self._whole)
+        job = Job(request, prepared, ticket, continuations, whole, width)
+        self._fits(job)
+        if lazy:
+            ticket.later = job
+        else:
+            self._inbox.append(job)
+            self.changed()
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """End a request; its pages are free at once, or after the step that runs."""
+        if ticket.later is not None or ticket.done:
+            ticket.later = None
+            return
+        self._cancelled.append(ticket)
+        if self._stepping.acquire(blocking=False):
+            try:
+                self._absorb()
+            finally:
+                self._stepping.release()
+        self.changed()
+
+    def pull(self, ticket: Ticket) -> None:
+        """Wait until a ticket has news, stepping where nobody else does."""
+        if ticket.later is not None:
+            self._inbox.append(ticket.later)
+            ticket.later = None
+        ticket.waiting = True
+        try:
+            while not ticket.news:
+                worked = True
+                if self._stepping.acquire(blocking=False):
+                    try:
+                        worked = ticket.news or self._step()
+                    finally:
+                        self._stepping.release()
+                        self.changed()
+                with self._change:
+                    if not ticket.news and (self._stepping.locked() or not worked):
+                        self._change.wait(0.05)
+        finally:
+            ticket.waiting = False
 
     def step(self) -> bool:
-        """Compute one step of what there is; False: there was nothing."""
-        raise NotImplementedError
+        """Compute one step of what there is; False: there was nothing to do."""
+        with self._stepping:
+            worked = self._step()
+        self.changed()
+        return worked
 
     def run(self, until: Event) -> None:
-        """Step, and wait where there is nothing to do, until the event is set (by a server's thread)."""
-        raise NotImplementedError
+        """Step, and wait where there is nothing to do, until the event is set (a server's thread)."""
+        while not until.is_set():
+            if not self.step():
+                with self._change:
+                    if not self._inbox and not self._cancelled:
+                        self._change.wait(0.05)
+
+    def changed(self) -> None:
+        """Wake whoever waits."""
+        with self._change:
+            self._change.notify_all()
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no request."""
+        return not self._jobs and not self._inbox
+
+    # inside a step; by the thread that holds `_stepping`
+
+    def _step(self) -> bool:
+        self._absorb()
+        self._admit()
+        worked = False
+        for lane in self._lanes:
+            worked = lane.step() or worked
+        return worked
+
+    def _absorb(self) -> None:
+        """Take in what others have asked for."""
+        while self._inbox:
+            job = self._inbox.popleft()
+            lane = self._lane_for(job)
+            self._jobs[job.ticket] = job, lane
+            self._waiting.setdefault(job.request.tenant, deque()).append((job, lane))
+        while self._cancelled:
+            found = self._jobs.get(self._cancelled.popleft())
+            if found is not None:
+                self._end(*found)
+
+    def _admit(self) -> None:
+        """Let in those that wait, a tenant after the other, while there are places and pages."""
+        while (found := self._next()) is not None:
+            tenant, (job, lane) = found
+            active = sum(len(one.sequences) for lane in self._lanes for one in lane.running if not one.paused)
+            if (active and active + job.width > self.max_batch) or not lane.admit(job, next(self._admissions)):
+                return
+            queue = self._waiting.pop(tenant)  # to the end of the row
+            queue.remove((job, lane))
+            if queue:
+                self._waiting[tenant] = queue
+
+    def _next(self) -> tuple[str, tuple[Job, Lane]] | None:
+        """The job to let in next, with its tenant; those that nobody waits for stand aside."""
+        for tenant, queue in self._waiting.items():
+            for found in queue:
+                if not found[0].paused:
+                    return tenant, found
+        return None
+
+    def _again(self, job: Job, lane: Lane) -> None:
+        """A job that had to give its pages back waits at the head of its tenant's row."""
+        self._waiting.setdefault(job.request.tenant, deque()).appendleft((job, lane))
+
+    def _end(self, job: Job, lane: Lane, error: Exception | None = None) -> None:
+        """A job is over."""
+        lane.close(job)
+        if self._jobs.pop(job.ticket, None) is not None:
+            queue = self._waiting.get(job.request.tenant)
+            if queue and (job, lane) in queue:
+                queue.remove((job, lane))
+                if not queue:
+                    del self._waiting[job.request.tenant]
+            job.ticket.end(error)
+
+    def _lane(self, backend: Backend) -> Lane:
+        pages, memory, keep = self._limits
+        if not backend.page:
+            return Lane(backend, 0, 0, self)
+        if pages is None:
+            pages = max(1, (available_bytes() // 2 if memory is None else memory) // backend.page_bytes)
+        keep = max(1, KEPT // backend.page_bytes) if keep is None else keep
+        return Lane(backend, pages, keep, self)
+
+    def _lane_for(self, job: Job) -> Lane:
+        """Where a job is computed: what the backend cannot show or change, torch can."""
+        if not job.tapped or records(self.backend, job.request.tap):
+            return self._lanes[0]
+        if len(self._lanes) == 1:
+            self._lanes.append(self._lane(TorchBackend(self.model.network, "a tap changes or reads what it asks for")))
+        return self._lanes[1]
+
+    def _fits(self, job: Job) -> None:
+        """Refuse what could never run."""
+        pages = self._lanes[0].pages
+        if not self.backend.page:
+            return
+        prepared = job.prepared
+        tokens = min(len(prepared.ids) + prepared.count, prepared.context or 2**62)
+        shared = len(prepared.ids) // pages.size
+        needed = shared + job.width * (pages.needed(tokens) - shared)
+        if needed > pages.most:
+            raise InputError(
+                f"this request may need {needed} pages of {pages.size} tokens, but there are {pages.most}; give fewer "
+                "max_new_tokens, a lower n, or the engine more memory"
+            )
+
+
+def _depends_on_length(model: Model) -> int | None:
+    """Tokens from which on a network's numbers depend on how long the whole text is; None: they never do."""
+    scaling = model.network.config.rotary_scaling if isinstance(model.network, Decoder) else None
+    if scaling is None or scaling.kind not in ("dynamic", "longrope"):
+        return None
+    return scaling.original_context or model.config.context

@@ -30,6 +30,7 @@ from cutaway.models.formats.huggingface import CONFIG, Origin, open_huggingface,
 from cutaway.models.generation_config import GenerationConfig, read_generation, write_generation
 from cutaway.models.gru import Recurrent
 from cutaway.models.hub import fetch, is_repository
+from cutaway.models.quantised import Blocks
 from cutaway.models.quantised_file import read_weights, write_weights
 from cutaway.models.seq2seq import Seq2Seq
 from cutaway.models.tap import OFF, Tap
@@ -61,6 +62,7 @@ class Model:
         origin: the published form that it was read from, if any.
         mel: how a model that listens turns sound into spectrograms; None of others.
         generation: how its makers recommend to generate with it.
+        engine: what generates with it, kept by `cutaway.generation` with the fingerprint of the weights that it is of.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Model:
     ) -> None:
         self.network, self.tokenizer, self.source, self.origin = network, tokenizer, source, origin
         self.generation = generation
+        self.engine: Any = None
         if isinstance(network, Seq2Seq) and network.config.source == "audio":
             self.mel = mel or MelConfig(feature_size=network.config.mel_bins)
         else:
@@ -83,6 +86,19 @@ class Model:
     def config(self) -> NetworkConfig:
         """The network's config."""
         return self.network.config
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes an engine of its own."""
+        return self.__dict__ | {"engine": None}
+
+    def fingerprint(self) -> tuple[Any, ...]:
+        """What differs after any weight was changed or another took its place; cheap, and of this process alone."""
+        held: list[Tensor] = list(self.network.parameters())
+        for module in self.network.modules():
+            blocks = getattr(module, "blocks", None)
+            if isinstance(blocks, Blocks):
+                held.append(blocks.data)
+        return id(self.network), *((id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in held)
 
     def speaker(self, purpose: str) -> Decoder | Recurrent:
         """The network, as one that predicts the next token.

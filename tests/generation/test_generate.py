@@ -53,9 +53,14 @@ def test_the_same_seed_gives_the_same_text_alone_and_in_company(model: Model):
 
 def test_generation_goes_on_past_the_context():
     model = make("decoder")
-    made = generate(model, TEXTS[0][:50], max_new_tokens=70, temperature=1.5, seed=1)
+    made = generate(model, TEXTS[0][:32], max_new_tokens=70, temperature=1.5, seed=1)
     assert len(made.ids) == 70 or made.finish_reason == "end"
     assert made.finish_reason in ("length", "end")
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers():
+    with pytest.raises(InputError, match="the prompt has 33 tokens, but this model sees 32 at once"):
+        generate(make("decoder"), TEXTS[0][:33])
 
 
 def test_sliding_forgets_the_earlier_half():

@@ -50,8 +50,11 @@ def dequantise(data: Tensor, kind: str, dtype: torch.dtype = torch.float32) -> T
     numbers = torch.empty(blocks.shape[0], how.numbers, dtype=dtype)
     decode, step = how.decode, CHUNK // how.numbers
 
+    inference = torch.is_inference_mode_enabled()  # a thread does not have it from the one that starts it
+
     def fill(start: int) -> None:
-        numbers[start : start + step] = decode(blocks[start : start + step])
+        with torch.inference_mode(inference):
+            numbers[start : start + step] = decode(blocks[start : start + step])
 
     starts = range(0, blocks.shape[0], step)
     if len(starts) < PARALLEL:

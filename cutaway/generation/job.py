@@ -1,0 +1,112 @@
+"""What the engine keeps of a request while it runs: its continuations, and the sequences that each of them runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cutaway.generation.choosing import Chooser
+from cutaway.generation.pages import Table
+from cutaway.generation.prepare import Prepared
+from cutaway.generation.request import Request
+from cutaway.generation.text import Writer
+from cutaway.generation.ticket import Ticket
+from cutaway.models import OFF
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Tokens that a backend computes one behind the other.
+
+    Attributes:
+        number: what the backend knows it by.
+        ids: all tokens, the prompt's first, without guesses.
+        prompt: how many of them were given.
+        base: of `ids`, the first that the backend sees; those before it are forgotten.
+        held: tokens from there on that the backend holds.
+        guesses: what to try behind `ids`.
+        table: its pages; None while it does not run.
+        sealed: tokens from `base` on whose pages may be found by others.
+        served: the step in which it was computed last.
+    """
+
+    number: int
+    ids: list[int]
+    prompt: int
+    base: int = 0
+    held: int = 0
+    guesses: list[int] = field(default_factory=list)
+    table: Table | None = None
+    sealed: int = 0
+    served: int = 0
+
+    @property
+    def pending(self) -> int:
+        """Tokens that are not computed yet."""
+        return len(self.ids) - self.base - self.held
+
+    def restart(self, base: int) -> None:
+        """Nothing is held any more; it will be computed anew from a token on."""
+        self.base, self.held, self.sealed, self.table = base, 0, 0, None
+
+
+@dataclass(slots=True, eq=False)
+class Continuation:
+    """One of a request's n continuations, or all of them where one chooser searches for them.
+
+    Attributes:
+        chooser: what chooses.
+        writers: of its texts.
+        first: the number of the first of them.
+        sequences: what it runs; empty before the prompt is computed and after its end.
+        tried: tokens guessed ahead.
+        right: how many of them were.
+    """
+
+    chooser: Chooser
+    writers: list[Writer]
+    first: int
+    sequences: list[Sequence] = field(default_factory=list)
+    tried: int = 0
+    right: int = 0
+    ended: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request that waits or runs.
+
+    Attributes:
+        request: what was asked.
+        prepared: what that means for the model.
+        ticket: what its caller holds.
+        continuations: the first one computes the prompt; the others fork it.
+        begun: whether the prompt has been computed.
+        whole: whether the prompt is computed in one piece, and nothing of it found or computed again, as somebody looks
+            or the numbers depend on the length of the text.
+        width: sequences that it runs at the most.
+        admitted: which of all admissions it was.
+    """
+
+    request: Request
+    prepared: Prepared
+    ticket: Ticket
+    continuations: list[Continuation]
+    whole: bool
+    width: int
+    begun: bool = False
+    admitted: int = 0
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """All that run."""
+        return [one for continuation in self.continuations for one in continuation.sequences]
+
+    @property
+    def paused(self) -> bool:
+        """Whether nobody waits for it now."""
+        return self.ticket.lazy and not self.ticket.waiting
+
+    @property
+    def tapped(self) -> bool:
+        """Whether somebody looks."""
+        return self.request.tap is not OFF

@@ -1,0 +1,104 @@
+"""What a caller holds of a request: its tokens as they come, and the way to end it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cutaway.generation.prepare import shown
+from cutaway.generation.request import Generation, Request, Token
+
+if TYPE_CHECKING:
+    from cutaway.generation.engine import Engine
+    from cutaway.generation.job import Job
+
+
+class Ticket:
+    """What `Engine.submit` gives: the tokens of a request as they come.
+
+    Iterating it steps the engine where no other thread does. Tokens are handed out once; `result` knows all of them.
+
+    Attributes:
+        request: what was asked.
+        prompt_tokens: of the prompt.
+        cached_tokens: of these, how many were found computed already.
+        lazy: computed only while somebody waits for its next token.
+        waiting: somebody does.
+    """
+
+    def __init__(self, engine: Engine, request: Request, prompt_tokens: int, lazy: bool) -> None:
+        self.request, self.prompt_tokens, self.cached_tokens = request, prompt_tokens, 0
+        self.lazy, self.waiting = lazy, False
+        self.later: Job | None = None  # of a lazy one that nobody has waited for yet
+        self.ended = False
+        self.error: Exception | None = None
+        self.acceptance: dict[int, float] = {}  # continuation -> share of the guessed tokens that were right
+        self._engine = engine
+        self._fresh: deque[Token] = deque()
+        self._all: list[list[Token]] = [[] for _ in range(request.n)]
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will come."""
+        return self.ended
+
+    @property
+    def news(self) -> bool:
+        """Whether there is something to hand out, or to say that there is no more."""
+        return bool(self._fresh) or self.ended
+
+    def tell(self, token: Token) -> None:
+        """One more token (the engine's to call)."""
+        self._all[token.sample].append(token)
+        self._fresh.append(token)
+
+    def end(self, error: Exception | None = None) -> None:
+        """There is no more (the engine's to call)."""
+        self.error, self.ended = error, True
+
+    def __iter__(self) -> Iterator[Token]:
+        """The tokens that were not handed out yet; of n > 1 continuations as they come (`Token.sample`).
+
+        Raises:
+            Exception: what this request failed with.
+        """
+        while True:
+            while not self._fresh and not self.ended:
+                self._engine.pull(self)
+            if self._fresh:
+                yield self._fresh.popleft()
+            elif self.error is not None:
+                raise self.error
+            else:
+                return
+
+    def cancel(self) -> None:
+        """End it now, from any thread; its pages are free after the step that runs."""
+        self._engine.cancel(self)
+
+    def result(self) -> Generation:
+        """Wait for the end; of several continuations the first (of a beam search the best)."""
+        return self.results()[0]
+
+    def results(self) -> list[Generation]:
+        """Wait for the end of all n."""
+        while not self.ended:
+            self._engine.pull(self)
+        if self.error is not None:
+            raise self.error
+        return [self._generation(sample, tokens) for sample, tokens in enumerate(self._all)]
+
+    def _generation(self, sample: int, tokens: list[Token]) -> Generation:
+        return Generation(
+            prompt=shown(self.request.prompt),
+            text="".join([token.text for token in tokens]),
+            ids=[token.id for token in tokens],
+            logprobs=[token.logprob for token in tokens],
+            finish_reason=(tokens[-1].finish_reason if tokens else None) or "cancelled",
+            seed=self.request.seed,
+            top=[token.top for token in tokens] if self.request.logprobs else [],
+            acceptance=self.acceptance.get(sample),
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+        )
