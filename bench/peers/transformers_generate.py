@@ -1,8 +1,8 @@
 """transformers' side of `bench/generate.py`: a GGUF file dequantised to bfloat16; prints seconds as JSON.
 
-    python transformers_generate.py prefill FILE THREADS TOKENS      seconds to the logits behind a prompt, the best of 5
-    python transformers_generate.py decode FILE THREADS TOKENS       tokens per second, greedy
-    python transformers_generate.py first FILE THREADS PROMPT        makes one token; its whole process is timed
+python transformers_generate.py prefill FILE THREADS TOKENS      seconds to the logits behind a prompt, the best of 5
+python transformers_generate.py decode FILE THREADS TOKENS       tokens per second, greedy
+python transformers_generate.py first FILE THREADS PROMPT        makes one token; its whole process is timed
 """
 
 import json
