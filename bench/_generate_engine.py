@@ -9,10 +9,10 @@ from typing import Any
 import _bench
 import torch
 from _generate_peers import THREADS, smollm2
-from cutaway.generation.engine import Engine
-from cutaway.generation.request import Generation, Request
 
 import cutaway
+from cutaway.generation.engine import Engine
+from cutaway.generation.request import Generation, Request
 from cutaway.models import Model
 
 _strangers = itertools.count()

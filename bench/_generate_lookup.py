@@ -3,8 +3,8 @@
 `lookup_speedup`: greedy decoding with the look-up over without, tokens per second behind the first, over all texts that
 repeat: functions of Python's library that are to be written again with a change, and paragraphs of Cutaway's
 documentation to be summarised. Each text gives the same tokens both ways, or there is no figure. `lookup_worst_case`:
-the same where nothing is repeated, the slowest of some prompts: stories drawn at temperature 1, and the answers to short
-questions.
+the same where nothing is repeated, the slowest of some prompts: stories drawn at temperature 1, and the answers to
+short questions.
 """
 
 import heapq
@@ -16,8 +16,8 @@ from typing import Any
 
 import _bench
 from _generate_engine import Timed, opened, timed
-from cutaway.generation.engine import Engine
 
+from cutaway.generation.engine import Engine
 from cutaway.tokenizers.chat import chat_ids
 
 EDITS: list[tuple[Callable[..., Any] | type, str]] = [

