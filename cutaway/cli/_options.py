@@ -39,7 +39,7 @@ Speculate = Annotated[
 ]
 Cache = Annotated[
     str,
-    typer.Option(metavar="DTYPE", help="Keys and values in float32, float16 or int8; auto: as the weights suggest."),
+    typer.Option(metavar="DTYPE", help="Keys and values in float32, float16 or int8; auto: as suits the weights."),
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads that compute; as many as there are cores.")]
 Rounding = Annotated[

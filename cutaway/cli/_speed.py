@@ -43,7 +43,7 @@ class Watch:
         return made
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data: tokens read, those of them found computed, tokens made, seconds, the share of right guesses."""
+        """As plain data."""
         guessed = self._guessed
         _, read, cached = self._prompts
         return {
