@@ -2,6 +2,8 @@
 
 import json as json_format
 import sys
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -35,9 +37,9 @@ HELP = f"""\
 def chat(
     model: Annotated[str, typer.Argument(help="A model with a chat template: a folder, a .gguf file, or a hub name.")],
     system: Annotated[str | None, typer.Option(help="What the model is told first (or @FILE).")] = None,
-    format: Annotated[str, typer.Option(help=f"{' or '.join(FORMATS)}: User: and Assistant: before each.")] = FORMATS[
-        0
-    ],
+    format: Annotated[
+        str, typer.Option(help="template, the model's own; plain: User: and Assistant: before what is said.")
+    ] = FORMATS[0],
     max_new_tokens: options.NewTokens = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
@@ -124,10 +126,8 @@ class _Talk:
 
     def hold(self) -> None:
         """Until /quit or the end of the input."""
-        try:
-            import readline  # noqa: F401 (input() edits lines with it, and keeps their history)
-        except ImportError:
-            pass
+        with suppress(ImportError):  # input() edits lines with it, and keeps their history
+            import_module("readline")
         model = self.conversation.engine.model
         print(f"{harmless(model.source)}: say something, or /help", file=sys.stderr)
         while (text := self._said()) is not None:

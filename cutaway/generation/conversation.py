@@ -59,9 +59,9 @@ class Conversation:
         model.speaker("a conversation")
         if format == "template" and not model.tokenizer.chat_template:
             raise ConfigError(
-                f"{model.source or 'this model'} has no chat template: it continues texts, and was not taught to answer; "
-                "let it continue one (cutaway generate), or ask for the plain format, which writes User: and Assistant: "
-                "before what is said"
+                f"{model.source or 'this model'} has no chat template: it continues texts, and was not taught to "
+                "answer; let it continue one (cutaway generate), or ask for the plain format, which writes User: and "
+                "Assistant: before what is said"
             )
         self.engine, self.format, self.options = engine, format, options
         self.seed, self.turn = seed, 0
