@@ -25,12 +25,12 @@ from rich.table import Table
 BENCH = Path(__file__).resolve().parent
 
 
-def options(description: str | None) -> argparse.Namespace:
+def options(description: str | None, runs: int = 3) -> argparse.Namespace:
     """The command line of a benchmark: `--quick` tries it out in under a minute and writes no result."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller and once only; writes no result")
     parser.add_argument("--only", default="", help="measure the parts with this in their names; keeps other figures")
-    parser.add_argument("--runs", type=int, default=3, help="how often; the median is the figure (3)")
+    parser.add_argument("--runs", type=int, default=runs, help=f"how often; the median is the figure ({runs})")
     return parser.parse_args()
 
 

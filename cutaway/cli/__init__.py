@@ -13,7 +13,8 @@ WAYS = {
         "train": "train a language model on a prepared corpus or on raw texts",
     },
     "Speak": {
-        "generate": "continue a prompt",
+        "generate": "continue a prompt, or many",
+        "chat": "hold a conversation",
     },
     "Look": {
         "look": "see inside: surprisal, attention, the logit lens, and where a logit comes from",

@@ -1,39 +1,59 @@
 """`cutaway generate`: continue a prompt."""
 
-import dataclasses
 import json as json_format
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cutaway.cli._frame import harmless
-from cutaway.errors import InputError
-from cutaway.generation import Token, stream
-from cutaway.generation import generate as generate_text
-from cutaway.models import load_model
+from cutaway.cli import _options as options
+from cutaway.cli._batch import read_batch, run_batch
+from cutaway.cli._frame import harmless, live_progress
+from cutaway.cli._speed import Watch
+from cutaway.errors import ConfigError
+from cutaway.generation.request import Generation, Request
+from cutaway.generation.ticket import Ticket
 
 
 def generate(
-    model: Annotated[str, typer.Argument(help="A run folder or a model folder.")],
+    model: Annotated[str, typer.Argument(help="A run folder, a model folder, a .gguf file or a name on the hub.")],
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", "-p", help="What to continue, or a sound file; - is stdin (repeat).")
     ] = None,
-    max_new_tokens: Annotated[
-        int | None,
-        typer.Option("--max-new-tokens", "-n", help="Tokens at the most; as the checkpoint says, or 100."),
+    batch: Annotated[
+        Path | None, typer.Option(help="Many prompts: a file of JSON lines, answered as JSON lines.", dir_okay=False)
     ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="0: always the likeliest token; as the checkpoint says, or 0.8.")
+    max_new_tokens: options.NewTokens = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    typical_p: options.TypicalP = None,
+    repetition_penalty: options.RepetitionPenalty = None,
+    frequency_penalty: options.FrequencyPenalty = None,
+    presence_penalty: options.PresencePenalty = None,
+    logit_bias: options.LogitBias = None,
+    stop: options.Stop = None,
+    seed: options.Seed = 0,
+    samples: Annotated[int, typer.Option(help="Continuations of each prompt, which is computed once.")] = 1,
+    beams: Annotated[int, typer.Option(help="Above 1: search with this many hypotheses instead of drawing.")] = 1,
+    length_penalty: Annotated[float, typer.Option(help="Of beam search: above 0 longer texts, below shorter.")] = 1.0,
+    logprobs: Annotated[int, typer.Option(help="With --json: the k likeliest tokens beside each that came.")] = 0,
+    json_schema: Annotated[
+        str | None, typer.Option(metavar="SCHEMA", help="The text is JSON of this schema; @FILE reads it from a file.")
     ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Draw among the k likeliest.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Draw among the likeliest that together reach p.")] = None,
-    min_p: Annotated[float | None, typer.Option(help="Draw among those at least this share of the likeliest.")] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: less of what was seen before.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="Stop before this text (repeat).")] = None,
-    seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
+    regex: Annotated[str | None, typer.Option(metavar="REGEX", help="The text matches this (or @FILE).")] = None,
+    grammar: Annotated[str | None, typer.Option(metavar="LARK", help="The text is of this grammar (or @FILE).")] = None,
+    choice: Annotated[list[str] | None, typer.Option(help="The text is one of these (repeat).")] = None,
+    speculate: options.Speculate = None,
+    cache: options.Cache = "auto",
+    threads: options.Threads = None,
+    rounding: options.Rounding = None,
+    dequantise: options.Dequantise = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr how fast it was.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object (a list for several prompts).")] = False,
 ) -> None:
     """Continue a prompt; of an encoder–decoder, answer it.
@@ -41,45 +61,95 @@ def generate(
     Examples:
       cutaway generate run --prompt "def main(" --temperature 0.7
       cutaway generate run --prompt "Once" --prompt "Never" --stop . --json
+      cutaway generate model.gguf --prompt "A colour: " --choice red --choice blue
+      cutaway generate model.gguf --batch prompts.jsonl --max-new-tokens 50 > answers.jsonl
     """
-    prompts = [_from_stdin() if text == "-" else text for text in prompt or [""]]
-    options: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
+    if batch is not None and prompt:
+        raise ConfigError("--batch holds the prompts, so leave --prompt out")
+    held = _constraint(json_schema, regex, grammar, choice)
+    lines = [] if batch is None else read_batch(batch)
+    prompts = [options.from_stdin("the prompt") if text == "-" else text for text in prompt or [""]]
+    sampling = {
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
         "min_p": min_p,
+        "typical_p": typical_p,
         "repetition_penalty": repetition_penalty,
-        "stop": stop or None,
+        "frequency_penalty": frequency_penalty,
+        "presence_penalty": presence_penalty,
+        "logit_bias": options.biases(logit_bias),
     }
-    loaded = load_model(model)
-    for note in loaded.generation.notes:
-        print(f"note: {harmless(note)}", file=sys.stderr)
-    listens = loaded.mel is not None
-    sources: list[Any] = [Path(name) for name in prompts] if listens else prompts
-    if json:
-        made = [generate_text(loaded, source, seed=seed + i, **options) for i, source in enumerate(sources)]
-        shown = [dataclasses.asdict(one) for one in made]
-        print(json_format.dumps(shown if len(shown) > 1 else shown[0], ensure_ascii=False))
-        return
-    apart = "\n" if loaded.config.kind == "seq2seq" else ""  # a target does not continue its source
-    for number, source in enumerate(sources):
-        _show(f"{source}{apart}", stream(loaded, source, seed=seed + number, **options))
+    given: dict[str, Any] = {
+        "sampling": {name: value for name, value in sampling.items() if value is not None},
+        "max_new_tokens": max_new_tokens,
+        "stop": stop or None,
+        "n": samples,
+        "beams": beams,
+        "length_penalty": length_penalty,
+        "logprobs": logprobs,
+        "constraint": held,
+    }
+    loaded = options.opened(model, dequantise)
+    given["speculate"] = options.speculation(speculate)
+    engine = options.engine_for(loaded, cache, threads, rounding)
+    watch = Watch(engine)
+    if batch is not None:
+        with live_progress(quiet=json) as progress:
+            for made in run_batch(watch, lines, {**given, "seed": seed}, progress):
+                print(_json(made), flush=True)
+    else:
+        sources: list[Any] = [Path(name) for name in prompts] if loaded.mel is not None else prompts
+        tickets = [engine.submit(Request(prompt=one, seed=seed + i, **given)) for i, one in enumerate(sources)]
+        if json:
+            print(_json(*(watch.results(ticket) for ticket in tickets), speed=watch))
+        else:
+            apart = "\n" if loaded.config.kind == "seq2seq" else ""  # a target does not continue its source
+            for source, ticket in zip(sources, tickets, strict=True):
+                for texts in _texts(watch, ticket):
+                    _show(f"{source}{apart}", texts)
+    if verbose:
+        print(watch, file=sys.stderr)
 
 
-def _from_stdin() -> str:
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"the prompt from stdin is not UTF-8: {error.reason} at byte {error.start}") from error
+def _constraint(schema: str | None, regex: str | None, grammar: str | None, choices: list[str] | None) -> Any:
+    """What the text must be, of the one option that says it."""
+    given = {
+        "json_schema": options.text_or_file(schema, "the schema"),
+        "regex": options.text_or_file(regex, "the regular expression"),
+        "grammar": options.text_or_file(grammar, "the grammar"),
+        "choice": choices or None,
+    }
+    said = {name: value for name, value in given.items() if value is not None}
+    if len(said) > 1:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in said)
+        raise ConfigError(f"{names} were given, but a text is held to one of them")
+    return said or None
 
 
-def _show(prompt: str, tokens: Iterator[Token]) -> None:
+def _texts(watch: Watch, ticket: Ticket) -> Iterator[Iterator[str]]:
+    """The continuations of one prompt; a single one as it comes."""
+    if ticket.request.n == 1 and ticket.request.beams == 1:
+        yield (token.text for token in watch.tokens(ticket))
+        watch.results(ticket)
+    else:
+        yield from (iter([made.text]) for made in watch.results(ticket))
+
+
+def _json(*made: Sequence[Generation], speed: Watch | None = None) -> str:
+    """One object for one text, a list for several; of one prompt alone also how fast it was."""
+    objects = [asdict(one) for several in made for one in several]
+    if len(objects) > 1 or speed is None:
+        return json_format.dumps(objects if len(objects) > 1 else objects[0], ensure_ascii=False)
+    return json_format.dumps({**objects[0], "speed": speed.to_json()}, ensure_ascii=False)
+
+
+def _show(prompt: str, texts: Iterable[str]) -> None:
     """Write a prompt, dim, and its continuation as it comes; exactly these texts where the output is no terminal."""
     terminal = sys.stdout.isatty()
     sys.stdout.write(typer.style(harmless(prompt), dim=True) if terminal else prompt)
     sys.stdout.flush()
-    for token in tokens:
-        sys.stdout.write(harmless(token.text) if terminal else token.text)
+    for text in texts:
+        sys.stdout.write(harmless(text) if terminal else text)
         sys.stdout.flush()
     sys.stdout.write("\n")
