@@ -15,12 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cutaway.errors import ConfigError, InputError, NonFinite
+from cutaway.errors import ConfigError, InputError
 from cutaway.generation.backend import Logits, Rows
 from cutaway.generation.native import interface, library
 from cutaway.generation.native.interface import ERROR, Batch, Buffer, Operation, PlanOf, Shown
 from cutaway.generation.native.plan import Place, Plan, angles, fingerprint, make_plan, quantised, supported
-from cutaway.models import ActiveTap, Decoder, Tap
+from cutaway.models import OFF, ActiveTap, Decoder, Tap
 from cutaway.models.formats.ggml import KINDS
 
 CACHES = {"float32": 0, "float16": 1, "int8": 2}
@@ -68,6 +68,7 @@ class NativeBackend:
         weakref.finalize(self, _end, self._library, self._runner, matrices)
         self.page = self._library.ctw_page_tokens()
         self.page_bytes = self._library.ctw_page_bytes(self._runner)
+        self.chunk = 0
         self._positions = 0
         self._tables: dict[int, Tensor] = {}
         self._know_positions(1)
@@ -136,7 +137,7 @@ class NativeBackend:
         """Copy one page."""
         self._do(self._library.ctw_copy(self._runner, source, target, self._error, ERROR))
 
-    def open(self, sequence: int, source: Any = None) -> None:
+    def open(self, sequence: int, source: Any = None, tap: Tap = OFF) -> None:
         """Begin a sequence; nothing is kept of it but its pages, which are the engine's."""
 
     def fork(self, sequence: int, new: int) -> None:
@@ -146,11 +147,7 @@ class NativeBackend:
         """Forget a sequence."""
 
     def step(self, batch: Sequence[Rows]) -> Logits:
-        """Compute all rows.
-
-        Raises:
-            NonFinite: a wanted logit is NaN or infinite; names the sequence.
-        """
+        """Compute all rows. Of a row with a logit that is not finite `log_sum` is not finite; nothing is raised."""
         with self._lock:
             return self._step(batch)
 
@@ -190,7 +187,6 @@ class NativeBackend:
             _show(batch, shown, values)
         if whole:
             values, best, log_sum = _only_wanted(batch, asked, values, best, log_sum)
-        _check(batch, log_sum)
         return Logits(values, best, log_sum)
 
     def _ints(self, name: str, numbers: list[int]) -> int:
@@ -273,23 +269,6 @@ def _only_wanted(
         keep += range(row + count - item.wanted, row + count)
         row += count
     return tuple(result[keep] for result in results)
-
-
-def _check(batch: Sequence[Rows], log_sum: Tensor) -> None:
-    """Raises NonFinite where a logit is not finite."""
-    if len(log_sum) == 1:
-        if math.isfinite(log_sum.item()):
-            return
-    elif bool(log_sum.isfinite().all()):
-        return
-    row = 0
-    for item in batch:
-        if not bool(log_sum[row : row + item.wanted].isfinite().all()):
-            raise NonFinite(
-                f"a logit of sequence {item.sequence} is NaN or infinite after {item.start + len(item.ids)} tokens; "
-                "check the weights for numbers that are not finite or far too large"
-            )
-        row += item.wanted
 
 
 def _bytes(numbers: Tensor) -> tuple[int, int]:
