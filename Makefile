@@ -59,6 +59,22 @@ native: | $(CMAKE)
 	$(CMAKE) -S native -B build/native -DCUTAWAY_BENCH=ON --log-level=WARNING
 	$(CMAKE) --build build/native --parallel 2
 
+# NEON is tried in an emulator where it and a compiler for ARM are at hand (Debian: g++-aarch64-linux-gnu, qemu-user-static)
+ARM_CXX := $(shell command -v aarch64-linux-gnu-g++)
+ARM_RUN := $(shell command -v qemu-aarch64-static || command -v qemu-aarch64)
+check-native: | $(CMAKE)
+	$(CMAKE) -S native -B build/check -DCUTAWAY_TESTS=ON -DCUTAWAY_SANITIZE=ON -DCMAKE_BUILD_TYPE=None --log-level=WARNING
+	$(CMAKE) --build build/check --parallel 2
+	cd build/check && ctest --output-on-failure --verbose
+ifneq ($(and $(ARM_CXX),$(ARM_RUN)),)
+	$(CMAKE) -S native -B build/check-arm -DCUTAWAY_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	  -DCMAKE_CXX_COMPILER=$(ARM_CXX) -DCMAKE_EXE_LINKER_FLAGS=-static -DCMAKE_CROSSCOMPILING_EMULATOR=$(ARM_RUN) --log-level=WARNING
+	$(CMAKE) --build build/check-arm --parallel 2
+	cd build/check-arm && ctest --output-on-failure --verbose
+else
+	@echo "NEON was not tried: there is no compiler for ARM or no emulator here"
+endif
+
 format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

@@ -65,10 +65,12 @@ def diagnose() -> Diagnosis:
     """Look at the machine and measure it; takes about two seconds."""
     import torch  # late, as `cutaway doctor --help` should not wait for it
 
+    from cutaway.generation.native.library import available, instruction_set
     from cutaway.models.products import ONEDNN, REASON
     from cutaway.training.config import TrainConfig
     from cutaway.training.plan import DTYPES, choose_dtype, matmul_rate
 
+    native, why = available()  # first, as what was asked for may not exist
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     rates = {f"{name}_gflops": round(matmul_rate(dtype) / 1e9, 1) for name, dtype in DTYPES.items()}
     settled, [reason] = choose_dtype(TrainConfig(data="", out=""))
@@ -84,6 +86,7 @@ def diagnose() -> Diagnosis:
             Choice("device", "cpu", f"{gpu}this version of Cutaway computes on the CPU"),
             Choice("training dtype", settled.dtype, reason.partition(": ")[2]),
             Choice("float32 products", "oneDNN" if ONEDNN else "torch's own", REASON),
+            Choice("kernels", instruction_set() if native else "torch", why),
             Choice("threads", str(torch.get_num_threads()), f"torch's own choice for {cores} usable cores"),
         ],
         extras=_extras(),

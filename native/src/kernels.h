@@ -6,6 +6,17 @@
 
 #include "matrix_layout.h"
 
+// Where a loop must be unrolled for its values to stay in registers.
+#if defined(CUTAWAY_ROLLED)
+#define CUTAWAY_UNROLL_LOOPS
+#elif defined(__clang__)
+#define CUTAWAY_UNROLL_LOOPS _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define CUTAWAY_UNROLL_LOOPS _Pragma("GCC unroll 16")
+#else
+#define CUTAWAY_UNROLL_LOOPS
+#endif
+
 namespace cutaway {
 
 struct Kernels {

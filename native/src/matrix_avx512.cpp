@@ -6,8 +6,6 @@
 
 #include "kernels.h"
 
-#define CUTAWAY_UNROLL _Pragma("GCC unroll 16")
-
 namespace cutaway {
 namespace {
 

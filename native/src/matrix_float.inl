@@ -23,12 +23,12 @@ void block(const uint8_t* const* w, const float* x, int64_t stride, int64_t c, f
     const int64_t whole = c / width * width;
     for (int64_t i = 0; i < whole; i += width) {
         Wide::Float weights[matrix_rows];
-        CUTAWAY_UNROLL
+        CUTAWAY_UNROLL_LOOPS
         for (int n = 0; n < matrix_rows; ++n) weights[n] = load_weights<kind>(w[n] + i * size);
-        CUTAWAY_UNROLL
+        CUTAWAY_UNROLL_LOOPS
         for (int r = 0; r < rows; ++r) {
             const Wide::Float numbers = Wide::load(reinterpret_cast<const uint8_t*>(x + r * stride + i));
-            CUTAWAY_UNROLL
+            CUTAWAY_UNROLL_LOOPS
             for (int n = 0; n < matrix_rows; ++n) sums[n][r] = Wide::fma(weights[n], numbers, sums[n][r]);
         }
     }

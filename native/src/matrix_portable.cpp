@@ -4,8 +4,6 @@
 
 #include "kernels.h"
 
-#define CUTAWAY_UNROLL
-
 namespace cutaway {
 namespace {
 

@@ -122,7 +122,7 @@ void tile(const uint8_t* at, const Rounded* x, int64_t height, int64_t units, fl
                 }
                 Int v[8];
                 unpack<f.bits, f.codebook, f.shift>(planes, s, v);
-                CUTAWAY_UNROLL
+                CUTAWAY_UNROLL_LOOPS
                 for (int r = 0; r < rows; ++r) {
                     const Rounded& b = x[r];
                     const Float by = Lanes::splat(&b.scale);
