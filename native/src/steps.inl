@@ -8,8 +8,8 @@
 #include "step_kernels.h"
 #include "lanes.h"
 
-#include "attention.inc"
-#include "rowwise.inc"
+#include "attention.inl"
+#include "rowwise.inl"
 
 namespace cutaway {
 
