@@ -24,6 +24,16 @@
 namespace cutaway {
 namespace {
 
+CTW_INLINE void prefetch(const void* p) {
+#if defined(__GNUC__)
+  __builtin_prefetch(p);
+#elif defined(__AVX2__)
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+#else
+  (void)p;
+#endif
+}
+
 // What differs: one register, and ten functions of it.
 #if defined(__AVX512F__)
 typedef __m512 Register;

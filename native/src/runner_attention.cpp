@@ -8,7 +8,7 @@ namespace cutaway {
 namespace {
 
 constexpr int64_t kSplitRows = 16;  // with more rows there are pieces enough, and partial results would take much memory
-constexpr int64_t kPiecesEach = 3;  // pieces for a thread, so that none waits long for the last one
+constexpr int64_t kPiecesEach = 4;  // pieces for a thread, so that none waits long for the last one
 
 size_t places(int64_t count) { return static_cast<size_t>(count); }
 
@@ -17,23 +17,25 @@ size_t places(int64_t count) { return static_cast<size_t>(count); }
 void Runner::lay_out_attention() {
   units_.clear();
   ranges_ = 0;
-  int64_t pieces = 0;
+  int64_t pieces = 0, all = 0;
   for (const Sequence& sequence : sequences_) {
     const int64_t ranges = (sequence.start + sequence.rows + kRange - 1) / kRange;
     ranges_ = ranges > ranges_ ? ranges : ranges_;
     pieces += (sequence.rows + kRows - 1) / kRows * shape_.kv_heads;
+    all += (sequence.rows + kRows - 1) / kRows * shape_.kv_heads * ranges;
   }
   split_ = batch_->rows <= kSplitRows && ranges_ > 1 && threads_.parts() > 1 && pieces < kPiecesEach * threads_.parts();
+  const int64_t wanted = kPiecesEach * threads_.parts(), each = split_ ? (all + wanted - 1) / wanted : ranges_;
   for (size_t s = 0; s < sequences_.size(); ++s) {
     const Sequence& sequence = sequences_[s];
     const int64_t blocks = (sequence.rows + kRows - 1) / kRows;
     for (int64_t block = blocks - 1; block >= 0; --block) {  // those with the longest contexts first
       const int64_t first = block * kRows, rows = sequence.rows - first < kRows ? sequence.rows - first : kRows;
       const int64_t ranges = (sequence.start + first + rows + kRange - 1) / kRange;
-      for (int64_t range = 0; range < (split_ ? ranges : 1); ++range)
+      for (int64_t range = 0; range < ranges; range += each)
         for (int32_t h = 0; h < shape_.kv_heads; ++h)
-          units_.push_back({static_cast<int32_t>(s), static_cast<int32_t>(first), static_cast<int32_t>(rows), h,
-                            split_ ? range : 0, split_ ? range + 1 : ranges});
+          units_.push_back({static_cast<int32_t>(s), static_cast<int32_t>(first), static_cast<int32_t>(rows), h, range,
+                            range + each < ranges ? range + each : ranges});
     }
   }
   if (split_)

@@ -1,2 +1,2 @@
 #define CUTAWAY_TABLE steps_avx2
-#include "steps.inc"
+#include "steps.inl"

@@ -1,2 +1,2 @@
 #define CUTAWAY_TABLE steps_avx512
-#include "steps.inc"
+#include "steps.inl"

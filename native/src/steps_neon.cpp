@@ -1,2 +1,2 @@
 #define CUTAWAY_TABLE steps_neon
-#include "steps.inc"
+#include "steps.inl"

@@ -19,13 +19,20 @@ constexpr int kBlockRows = 4, kScoreTiles = 1, kValueParts = 1;
 constexpr int kPagesOfRange = kRange / kPage, kTilesOfPage = kPage / kTile;
 constexpr float kInfinite = std::numeric_limits<float>::infinity(), kNever = -kInfinite;
 
-// Scores of R queries and N tiles of 16 tokens: keys are [N][D][16].
+// Asks for memory that is read next: pages lie apart, so that the processor cannot guess where a context goes on.
+template <int N, typename T>
+CTW_INLINE void fetch(const T* ahead) {
+  for (size_t line = 0; line < N * kLanes * sizeof(T); line += 64) prefetch(reinterpret_cast<const char*>(ahead) + line);
+}
+
+// Scores of R queries and N tiles of 16 tokens: keys are [N][D][16]. ahead: as many numbers that are read next, or nullptr.
 template <int R, int N, typename T>
-void score_tiles(const float* const* queries, const T* keys, int head_dim, float* scores) {
+void score_tiles(const float* const* queries, const T* keys, const T* ahead, int head_dim, float* scores) {
   Lanes sums[R][N];
   for (int r = 0; r < R; ++r)
     for (int n = 0; n < N; ++n) sums[r][n] = all(0.0f);
   for (int d = 0; d < head_dim; ++d) {
+    if (ahead != nullptr) fetch<N>(ahead + d * N * kLanes);
     Lanes key[N];
     for (int n = 0; n < N; ++n) key[n] = load(keys + (n * head_dim + d) * kTile);
     for (int r = 0; r < R; ++r) {
@@ -38,20 +45,26 @@ void score_tiles(const float* const* queries, const T* keys, int head_dim, float
 }
 
 template <int R, typename T>
-void score(const float* const* queries, const T* keys, int tiles, int head_dim, float* scores) {
+void score(const float* const* queries, const T* keys, const T* ahead, int tiles, int head_dim, float* scores) {
   int n = 0;
-  for (; n + kScoreTiles <= tiles; n += kScoreTiles)
-    score_tiles<R, kScoreTiles>(queries, keys + n * head_dim * kTile, head_dim, scores + n * kTile);
-  for (; n < tiles; ++n) score_tiles<R, 1>(queries, keys + n * head_dim * kTile, head_dim, scores + n * kTile);
+  const auto some = [&](auto count) {
+    constexpr int N = decltype(count)::value;
+    const int at = n * head_dim * kTile;
+    score_tiles<R, N>(queries, keys + at, ahead == nullptr ? nullptr : ahead + at, head_dim, scores + n * kTile);
+    n += N;
+  };
+  while (n + kScoreTiles <= tiles) some(std::integral_constant<int, kScoreTiles>());
+  while (n < tiles) some(std::integral_constant<int, 1>());
 }
 
 // Adds to R sums of N * 16 channels the values of some tokens, weighted: values are [tokens][padded].
 template <int R, int N, typename T>
-void weigh_parts(const float* weights, const T* values, int tokens, int padded, float* sums) {
+void weigh_parts(const float* weights, const T* values, const T* ahead, int tokens, int padded, float* sums) {
   Lanes total[R][N];
   for (int r = 0; r < R; ++r)
     for (int n = 0; n < N; ++n) total[r][n] = load(static_cast<const float*>(sums + r * (padded + 2) + n * kLanes));
   for (int t = 0; t < tokens; ++t) {
+    if (ahead != nullptr) fetch<N>(ahead + t * N * kLanes);
     Lanes value[N];
     for (int n = 0; n < N; ++n) value[n] = load(values + t * padded + n * kLanes);
     for (int r = 0; r < R; ++r) {
@@ -64,11 +77,15 @@ void weigh_parts(const float* weights, const T* values, int tokens, int padded, 
 }
 
 template <int R, typename T>
-void weigh(const float* weights, const T* values, int tokens, int padded, float* sums) {
+void weigh(const float* weights, const T* values, const T* ahead, int tokens, int padded, float* sums) {
   int at = 0;
-  for (; at + kValueParts * kLanes <= padded; at += kValueParts * kLanes)
-    weigh_parts<R, kValueParts>(weights, values + at, tokens, padded, sums + at);
-  for (; at < padded; at += kLanes) weigh_parts<R, 1>(weights, values + at, tokens, padded, sums + at);
+  const auto some = [&](auto count) {
+    constexpr int N = decltype(count)::value;
+    weigh_parts<R, N>(weights, values + at, ahead == nullptr ? nullptr : ahead + at * kPage, tokens, padded, sums + at);
+    at += N * kLanes;
+  };
+  while (at + kValueParts * kLanes <= padded) some(std::integral_constant<int, kValueParts>());
+  while (at < padded) some(std::integral_constant<int, 1>());
 }
 
 // What is known of one query: the weighted sum of values [P], then the sum of weights, then the score they are relative
@@ -99,15 +116,18 @@ void finish(const float* total, int head_dim, int padded, float* z) {
 struct Range {
   const void* keys[kPagesOfRange];
   const void* values[kPagesOfRange];
+  const void* next[kPagesOfRange];        // keys that are read after these values; nullptr: none
   const float* key_scales[kPagesOfRange];  // nullptr: none
   const float* value_scales[kPagesOfRange];
   int64_t start;  // its first token
   int tokens;     // that are held
+  bool stored;    // as they are in memory, read for the first time
 };
 
 template <typename T>
 void widen(const Range& stored, const BlockLayout& layout, float* keys, float* values, Range& made) {
   made = stored;
+  made.stored = false;
   for (int page = 0; page * kPage < stored.tokens; ++page) {
     const int tokens = stored.tokens - page * kPage < kPage ? stored.tokens - page * kPage : kPage;
     const int tiles = (tokens + kTile - 1) / kTile;
@@ -166,8 +186,9 @@ void attend_range(const AttendPiece& piece, const Range& range, const float* con
   const int tiles = (high + kTile - 1) / kTile;
   for (int page = 0; page * kPage < high; ++page) {
     const int left = tiles - page * kTilesOfPage;
-    score<R>(queries, static_cast<const T*>(range.keys[page]), left < kTilesOfPage ? left : kTilesOfPage, head_dim,
-             scores + page * kPage);
+    const T* ahead = range.stored ? static_cast<const T*>(range.values[page]) : nullptr;
+    score<R>(queries, static_cast<const T*>(range.keys[page]), ahead, left < kTilesOfPage ? left : kTilesOfPage,
+             head_dim, scores + page * kPage);
   }
   for (int r = 0; r < R; ++r) {
     float* own = found + r * (padded + 2);
@@ -182,8 +203,8 @@ void attend_range(const AttendPiece& piece, const Range& range, const float* con
   }
   for (int page = 0; page * kPage < high; ++page) {
     const int left = high - page * kPage;
-    weigh<R>(scores + page * kPage, static_cast<const T*>(range.values[page]), left < kPage ? left : kPage, padded,
-             found);
+    weigh<R>(scores + page * kPage, static_cast<const T*>(range.values[page]),
+             range.stored ? static_cast<const T*>(range.next[page]) : nullptr, left < kPage ? left : kPage, padded, found);
   }
 }
 
@@ -203,8 +224,12 @@ Range range_of(const AttendPiece& piece, int64_t number) {
   range.start = number * kRange;
   const int64_t end = piece.position + piece.rows;
   range.tokens = static_cast<int>(end - range.start < kRange ? end - range.start : kRange);
+  range.stored = true;
   for (int page = 0; page * kPage < range.tokens; ++page) {
-    const uint8_t* block = piece.blocks[number * kPagesOfRange + page];
+    const uint8_t* const* blocks = piece.blocks + number * kPagesOfRange + page;
+    const uint8_t* block = *blocks;
+    const bool more = number + 1 < piece.last_range && range.start + kRange + page * kPage < end;
+    if (more) range.next[page] = blocks[kPagesOfRange];
     range.keys[page] = block;
     range.values[page] = block + layout.values_at;
     if (layout.kind == Cache::int8) {
@@ -246,6 +271,7 @@ void attend(const AttendPiece& piece) {
     }
     for (int first = 0; first < count; first += kBlockRows) {
       const int some = count - first < kBlockRows ? count - first : kBlockRows;
+      if (first > 0) range.stored = false;  // what was read once is near
       const float* queries[kBlockRows];
       float* taps[kBlockRows];
       Seen seen[kBlockRows];

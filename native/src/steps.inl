@@ -4,12 +4,13 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "step_kernels.h"
 #include "lanes.h"
 
-#include "attention.inc"
-#include "rowwise.inc"
+#include "attention.inl"
+#include "rowwise.inl"
 
 namespace cutaway {
 
