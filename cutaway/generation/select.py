@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from cutaway.errors import ConfigError, unknown
 from cutaway.generation.backend import Backend
+from cutaway.generation.native.library import available
 from cutaway.generation.torch_backend import TorchBackend
-from cutaway.models import OFF, ActiveTap, Model, Tap
+from cutaway.models import Model, Tap
 
-NATIVE = "cutaway.generation.native"
 BACKENDS = ("auto", "native", "torch")
 FOR_TORCH, FOR_NATIVE = ("together",), ("threads", "rounding")
 
@@ -33,9 +32,10 @@ def choose_backend(model: Model, kind: str = "auto", *, cache: str = "auto", **o
         raise ConfigError(unknown("option of a backend", name, (*FOR_TORCH, *FOR_NATIVE)))
     reason = "it was asked for" if kind == "torch" else why_not_native(model)
     if reason is None:
-        native = import_module(f"{NATIVE}.backend")
+        from cutaway.generation.native.backend import NativeBackend
+
         given = {name: value for name, value in options.items() if name in FOR_NATIVE}
-        return native.NativeBackend(model.network, cache=cache, **given)
+        return NativeBackend(model.network, cache=cast(Any, cache), **given)
     if kind == "native":
         raise ConfigError(f"the native kernels cannot compute {model.source or 'this model'}: {reason}")
     return TorchBackend(model.network, reason, cache=cache, together=options.get("together"))
@@ -43,17 +43,15 @@ def choose_backend(model: Model, kind: str = "auto", *, cache: str = "auto", **o
 
 def why_not_native(model: Model) -> str | None:
     """Why the native kernels cannot compute a model; None: they can."""
-    try:
-        native = import_module(f"{NATIVE}.plan")
-    except ModuleNotFoundError:
-        return "this installation has no native kernels"
-    return native.supported(model.network)
+    there, reason = available()
+    if not there:
+        return reason
+    from cutaway.generation.native.plan import supported
+
+    return supported(model.network)
 
 
 def records(backend: Backend, tap: Tap) -> bool:
     """Whether a backend can show a tap what it asks for."""
-    if tap is OFF or isinstance(backend, TorchBackend):
-        return True
-    names = getattr(backend, "tap_names", None)
-    # a tap of another make may do anything
-    return names is not None and type(tap) is ActiveTap and not tap.replacements and tap.keep <= set(names())
+    declines = getattr(backend, "declines", None)
+    return declines is None or declines(tap) is None
