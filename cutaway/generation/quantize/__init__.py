@@ -3,7 +3,7 @@
 from cutaway.generation.quantize.measure import Quality, compare, eight_bits, with_rounded_activations
 from cutaway.generation.quantize.quantize import Quantized, quantize, save_quantized
 from cutaway.generation.quantize.report import Report, read_report
-from cutaway.generation.quantize.texts import read_texts, rows_of
+from cutaway.generation.quantize.texts import held_out, read_texts, rows_of
 
 __all__ = [
     "Quality",
@@ -11,6 +11,7 @@ __all__ = [
     "Report",
     "compare",
     "eight_bits",
+    "held_out",
     "quantize",
     "read_report",
     "read_texts",

@@ -38,7 +38,7 @@ def kind_named(name: str) -> str:
     """
     found = PLAIN.get(str(name).lower(), str(name).upper())
     if found not in GRIDS:
-        raise ConfigError(unknown("kind to quantise to", str(name), [*PLAIN, *GRIDS]))
+        raise ConfigError(unknown("kind to quantise to", found, [*PLAIN, *GRIDS]))
     return found
 
 

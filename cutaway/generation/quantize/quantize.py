@@ -22,7 +22,7 @@ from cutaway.generation.quantize.measure import compare, matrix_costs
 from cutaway.generation.quantize.plan import plan
 from cutaway.generation.quantize.report import REPORT, Report, report_of
 from cutaway.generation.quantize.rounding import check_finite, round_matrix
-from cutaway.generation.quantize.texts import rows_of
+from cutaway.generation.quantize.texts import Given, rows_of
 from cutaway.models import Model, Network, save_model
 from cutaway.models.assemble import assemble
 from cutaway.models.formats.ggml import Blocks
@@ -53,9 +53,9 @@ def quantize(
     *,
     output: str | None = None,
     keep: Sequence[str] = (),
-    calibrate: Sequence[str] = (),
+    calibrate: Sequence[Given] = (),
     method: str = "gptq",
-    text: Sequence[str] = (),
+    text: Sequence[Given] = (),
     matrices: int = 0,
     tokens: int = MEASURED,
     progress: OnProgress | None = None,
@@ -128,7 +128,7 @@ def _measured(
     made: Model,
     kinds: Any,
     head: dict[str, Any],
-    text: Sequence[str],
+    text: Sequence[Given],
     matrices: int,
     tokens: int,
     show: OnProgress,

@@ -14,7 +14,10 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError
 from cutaway.models import OFF, Encoder, Model, Network, Seq2Seq, Tap
+from cutaway.models.model import CHECKPOINTS
+from cutaway.tokenizers import TokenStore
 from cutaway.tokenizers.frame import frame
+from cutaway.tokenizers.writer import STORE_JSON
 
 WINDOW = 256  # tokens of a text that are read at once
 HIDDEN = 7  # of a masked language model every so-manieth token is hidden
@@ -52,7 +55,10 @@ class Text:
         return made if self.places is None else made[self.places]
 
 
-def rows_of(model: Model, texts: Sequence[str], *, most: int, window: int = WINDOW) -> list[Text]:
+Given = str | Sequence[int]  # a text, or its ids
+
+
+def rows_of(model: Model, texts: Sequence[Given], *, most: int, window: int = WINDOW) -> list[Text]:
     """Texts cut to windows, until there are `most` tokens.
 
     Texts of a language model follow each other, ended by its end of text. Of a masked one every seventh token is
@@ -60,7 +66,7 @@ def rows_of(model: Model, texts: Sequence[str], *, most: int, window: int = WIND
 
     Args:
         model: that reads.
-        texts: plain texts.
+        texts: plain texts, or ids of them.
         most: tokens.
         window: tokens at once, at most the model's context.
 
@@ -88,19 +94,23 @@ def rows_of(model: Model, texts: Sequence[str], *, most: int, window: int = WIND
     return found
 
 
-def _windows(model: Model, texts: Sequence[str], window: int) -> Iterator[list[int]]:
+def _windows(model: Model, texts: Sequence[Given], window: int) -> Iterator[list[int]]:
     if isinstance(model.network, Encoder | Seq2Seq):
         for text in texts:
-            yield frame(model.tokenizer, model.tokenizer.encode(text), longest=window)[0]
+            yield frame(model.tokenizer, _ids(model, text), longest=window)[0]
         return
     waiting: list[int] = []
     for text in texts:
-        ids = model.tokenizer.encode(text)
-        waiting += [*ids, model.tokenizer.end_of_text] if model.tokenizer.end_of_text is not None else ids
+        end = model.tokenizer.end_of_text
+        waiting += [*_ids(model, text), *([end] if isinstance(text, str) and end is not None else [])]
         while len(waiting) >= window:
             yield waiting[:window]
             waiting = waiting[window:]
     yield waiting
+
+
+def _ids(model: Model, text: Given) -> list[int]:
+    return model.tokenizer.encode(text) if isinstance(text, str) else list(text)
 
 
 def _text(model: Model, ids: list[int]) -> Text:
@@ -144,7 +154,29 @@ def read_texts(paths: Sequence[str | Path]) -> list[str]:
     """
     from cutaway.text.readers import read  # reads documents; not needed by those who give texts
 
-    texts = [document.text for document in read(paths)]
-    if not texts:
+    texts = [document.text for document in read([str(path) for path in paths])]
+    if not any(texts):
         raise InputError(f"no text was found in {', '.join(map(str, paths))}")
     return texts
+
+
+def held_out(source: str | Path, most: int) -> list[list[int]]:
+    """The validation tokens of a run, at most so many; none where it is no run, or its corpus is gone.
+
+    Args:
+        source: what the model was loaded from.
+        most: tokens.
+    """
+    folder = Path(source)
+    if not (folder / CHECKPOINTS).is_dir():
+        return []
+    from cutaway.training.checkpoint import read_config  # training is not needed by those who give texts
+
+    corpus = Path(read_config(folder)[0].data)
+    if not (corpus / STORE_JSON).is_file():
+        return []
+    store = TokenStore.open(corpus, verify=False)
+    if "valid" not in store.splits or store.kind != "texts":
+        return []
+    split = store["valid"]
+    return [split.window(0, min(most, split.tokens)).tolist()]
