@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cutaway.generation import generate as generate
+    from cutaway.generation.quantize import quantize as quantize
     from cutaway.interp import look as look
     from cutaway.interp import record as record
     from cutaway.interp import replace as replace
@@ -29,6 +30,7 @@ _HOME = {
     "Model": "cutaway.models",
     "prepare": "cutaway.tokenizers",
     "prepare_examples": "cutaway.tokenizers",
+    "quantize": "cutaway.generation.quantize",
     "record": "cutaway.interp",
     "replace": "cutaway.interp",
     "save_model": "cutaway.models",
@@ -44,6 +46,7 @@ __all__ = [
     "look",
     "prepare",
     "prepare_examples",
+    "quantize",
     "record",
     "replace",
     "save_model",

@@ -22,6 +22,7 @@ WAYS = {
     "Exchange": {
         "get": "fetch a checkpoint from the Hugging Face hub",
         "convert": "write a model in a format that other tools open",
+        "quantize": "store a model in fewer bits, and say what that costs",
     },
     "Help": {
         "doctor": "what this machine can do, and which choices follow from it",

@@ -155,7 +155,7 @@ def network_of_blocks(
 def fill(network: Network, state: Mapping[str, Tensor], blocks: Mapping[str, Blocks]) -> Network:
     """Give a network of shapes alone its tensors and blocks, which are known to fit."""
     for name, kept in blocks.items():
-        _put(network, name, kept)
+        put_blocks(network, name, kept)
     network.load_state_dict(dict(state), strict=False, assign=True)
     assert not any(parameter.is_meta for parameter in network.parameters())
     network.restore()
@@ -180,8 +180,8 @@ def floats_in(network: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in network.named_parameters(remove_duplicate=False)}
 
 
-def _put(network: nn.Module, name: str, blocks: Blocks) -> None:
-    """Put a matrix into its place."""
+def put_blocks(network: nn.Module, name: str, blocks: Blocks) -> None:
+    """Put a matrix into its place, one of `can_be_blocks`."""
     home, _, part = name.rpartition(".")
     module = network.get_submodule(home)
     if isinstance(module, Experts):

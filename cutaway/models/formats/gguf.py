@@ -215,7 +215,7 @@ class _Reader:
     def _texts(self, count: int) -> list[str]:
         """As `count` times `text`, in one go: vocabularies have hundreds of thousands of them."""
         data, position, length_at = self.data, self.position, struct.Struct("<Q").unpack_from
-        end, texts = len(data), []
+        start, end, texts = position, len(data), []
         add = texts.append
         try:
             for _ in range(count):

@@ -179,7 +179,7 @@ def _q4_k(x: Tensor) -> Tensor:
 
 
 def scales_q4_k(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(N, 256) numbers -> bytes of both scales (N, 4), the steps of each group and its falls (N, 8), and what they make.
+    """(N, 256) numbers -> bytes of both scales (N, 4), steps and falls of each group (N, 8), and what they make.
 
     The last two are what a level is worth and how far below zero the levels begin, (N, 8) each.
     """
