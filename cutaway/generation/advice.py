@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cutaway.generation.sampling import Sampling
+from cutaway.generation.options import Sampling
 from cutaway.models import Model, Seq2Seq
 from cutaway.models.generation_config import usable
 from cutaway.settings import build
