@@ -30,6 +30,16 @@ class Plan:
         """How the new token of this number is chosen, unless it is forced."""
         return self.first if number == self.free else self.how
 
+    @property
+    def penalises(self) -> bool:
+        """Whether it matters which tokens were seen."""
+        return self.how.penalises
+
+    def greedy(self, number: int) -> bool:
+        """Whether a new token is the likeliest of all."""
+        how = self.sampling(number)
+        return how.temperature == 0 and not how.edits and number not in self.forced
+
 
 def plan(model: Model, how: Sampling, count: int, *, begins: bool) -> Plan:
     """What the recommendations force and suppress.

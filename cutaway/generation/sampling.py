@@ -111,7 +111,7 @@ def keep(
     Raises:
         ConfigError: no token is left.
     """
-    x, ids = _edited(logits, how, seen) if how.edits else logits, None
+    x, ids = edited(logits, how, seen) if how.edits else logits, None
     if allowed is not None:
         ids = np.flatnonzero(allowed)
         x = x[ids]
@@ -143,8 +143,8 @@ def _only(
     return values[places], places if ids is None else ids[places]
 
 
-def _edited(logits: Float[np.ndarray, " V"], how: Sampling, seen: Seen | None) -> Float[np.ndarray, " V"]:
-    """A copy, with the steps that change single logits."""
+def edited(logits: Float[np.ndarray, " V"], how: Sampling, seen: Seen | None) -> Float[np.ndarray, " V"]:
+    """A copy of a row, with the steps that change single logits."""
     x = logits.copy()
     if how.suppress:
         x[list(how.suppress)] = -math.inf
