@@ -4,10 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cutaway.errors import ConfigError
 from cutaway.generation.options import Sampling
+from cutaway.generation.request import Request
 from cutaway.models import Model, Seq2Seq
 from cutaway.models.generation_config import usable
 from cutaway.settings import build
+
+MOST_BEAMS = 256
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,31 @@ def sampling(model: Model, given: Mapping[str, Any]) -> Sampling:
     return build(Sampling, options | {"suppress": usable(model.generation.suppressed, model.config.vocab_size)})
 
 
+def beam_search(model: Model, request: Request, how: Sampling) -> dict[str, Any]:
+    """Beams, length_penalty and early_stopping: those asked for, then those recommended, then Cutaway's own.
+
+    Raises:
+        ConfigError: beams and a temperature are asked for.
+    """
+    advised = model.generation
+    beams = request.beams
+    if beams is None:
+        beams = advised.num_beams or 1 if how.temperature == 0 and request.speculate is None else 1
+    if beams > MOST_BEAMS:
+        raise ConfigError(f"there may be at most {MOST_BEAMS} beams, but {beams} were given")
+    if (request.beams or 1) > 1 and request.sampling.get("temperature"):
+        raise ConfigError("a beam search draws nothing; leave the temperature out, or the beams")
+    penalty = advised.length_penalty if request.length_penalty is None else request.length_penalty
+    early = advised.early_stopping if request.early_stopping is None else request.early_stopping
+    return {
+        "beams": beams,
+        "length_penalty": 1.0 if penalty is None else penalty,
+        "early_stopping": False if early is None else early,
+    }
+
+
 def _recommended(model: Model) -> dict[str, Any]:
-    advised, names = model.generation, ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    advised, names = model.generation, ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
     options = {name: value for name in names if (value := getattr(advised, name)) is not None}
     # a translation is not drawn, unless its makers say so; nor what they would search for with beams
     sample = False if isinstance(model.network, Seq2Seq) and advised.raw else None

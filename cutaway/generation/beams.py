@@ -1,8 +1,8 @@
 """Beam search: go on with the most probable beginnings, and tell the best whole texts.
 
-A hypothesis' score is the log of its probability over its length to the power of the length penalty (Wu et al. 2016). The
-rules of which hypotheses go on and when the search is over are those of transformers, so that checkpoints whose makers
-recommend a beam search (most translators) write what they wrote for their makers.
+A hypothesis' score is the log of its probability over its length to the power of the length penalty (Wu et al. 2016).
+The rules of which hypotheses go on and when the search is over are those of transformers, so that checkpoints whose
+makers recommend a beam search (most translators) write what they wrote for their makers.
 
 Shapes: W wanted rows, V vocabulary, K candidates.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -21,10 +20,8 @@ from cutaway.generation.backend import Logits
 from cutaway.generation.choosing import Asked, Branch, Chooser, Hypothesis
 from cutaway.generation.constrain import Constrained
 from cutaway.generation.largest import largest
-from cutaway.generation.request import Alternatives, FinishReason
+from cutaway.generation.request import Alternatives, EarlyStopping, FinishReason
 from cutaway.generation.sampling import Seen, edited, likeliest
-
-EarlyStopping = bool | Literal["never"]
 
 
 @dataclass(slots=True)
@@ -52,7 +49,7 @@ class Beams(Chooser):
     """Searches for one request. Its sequences are the hypotheses that go on, the best first.
 
     Args:
-        plan: tokens that are forced or suppressed, and penalties; temperature and what keeps the likeliest are not used.
+        plan: tokens that are forced or suppressed, and penalties; temperature, top-k and the like are not used.
         count: how many tokens there may be.
         ends: tokens that end a text.
         beams: hypotheses.

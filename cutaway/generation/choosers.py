@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cutaway.errors import ConfigError, unknown
+from cutaway.errors import ConfigError
 from cutaway.generation.beams import Beams
 from cutaway.generation.choosing import Chooser
 from cutaway.generation.constrain import Constrainer
@@ -24,7 +24,7 @@ def make_choosers(request: Request, prepared: Prepared, model: Model) -> tuple[l
     Raises:
         ConfigError: options that do not fit each other, or an invalid form.
     """
-    held = None if request.form is None else Constrainer(model, request.form)
+    held = None if prepared.form is None else Constrainer(model, prepared.form)
     if prepared.beams > 1:
         if request.speculate is not None:
             raise ConfigError("a beam search guesses nothing ahead; give beams or speculate")
@@ -44,7 +44,7 @@ def make_choosers(request: Request, prepared: Prepared, model: Model) -> tuple[l
     if isinstance(request.speculate, Model):
         drafter = _drafter(request.speculate, model)
     elif request.speculate not in (None, "lookup"):
-        raise ConfigError(unknown("way to guess ahead:", str(request.speculate), ["lookup", "a draft model"]))
+        raise ConfigError(f'speculate must be "lookup" or a draft model, but {request.speculate!r:.60} was given')
     made: list[Chooser] = []
     for index in range(request.n):
         constraint, random = None if held is None else held.start(), generator(request.seed, index)
@@ -62,7 +62,7 @@ def generator(seed: int, index: int) -> np.random.Generator:
 
 def _drafter(draft: Model, target: Model) -> Drafter:
     """The draft with its backend: kept on the draft as long as neither changes."""
-    state = (draft.fingerprint(), id(target))
+    state = draft.fingerprint(), target.fingerprint()
     if draft.drafter is None or draft.drafter[0] != state:
         draft.drafter = state, Drafter(draft, target)
     return draft.drafter[1]

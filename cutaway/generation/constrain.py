@@ -252,9 +252,7 @@ class _Tokens:
             self.special_token_ids.append(size)
             ends = (size,)
         self.ends, self.size, self.eos_token_id = frozenset(ends), len(self.tokens), ends[0]
-        self.made = llguidance.LLTokenizer(
-            llguidance.TokenizerWrapper(self), n_vocab=self.size, eos_token=list(ends)
-        )
+        self.made = llguidance.LLTokenizer(llguidance.TokenizerWrapper(self), n_vocab=self.size, eos_token=list(ends))
 
     def __call__(self, text: bytes | str) -> list[int]:
         return self._encode(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)

@@ -1,8 +1,8 @@
 """Guesses of a draft: a smaller model of the same tokens, which continues the text first.
 
-A draft draws its guesses, from probabilities q. One is accepted with probability min(1, p / q), else a token is drawn from
-what p has more than q: that is distributed as p is (Leviathan et al. 2023; Chen et al. 2023), though the same seed gives
-another text than without a draft.
+A draft draws its guesses, from probabilities q. One is accepted with probability min(1, p / q), else a token is drawn
+from what p has more than q: that is distributed as p is (Leviathan et al. 2023; Chen et al. 2023), though the same seed
+gives another text than without a draft.
 
 Shapes: W wanted rows, V vocabulary.
 """

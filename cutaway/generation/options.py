@@ -19,7 +19,7 @@ class Sampling:
     """
 
     suppress: tuple[int, ...] = ()  # tokens that never come
-    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)  # token -> what is added to its logit
+    logit_bias: dict[int, float] = field(default_factory=dict, hash=False)  # token -> what is added to its logit
     repetition_penalty: float = 1.0  # above 1: tokens of prompt and text become less likely (Keskar et al. 2019, CTRL)
     frequency_penalty: float = 0.0  # taken off a logit each time that its token was written
     presence_penalty: float = 0.0  # taken off once if it was written at all

@@ -1,9 +1,9 @@
 """From the logits of the next token to the next token.
 
 The options are steps in a stated order, that of the fields of `Sampling`. A row is worked on by itself, so its token
-never depends on what else is in the batch. Sorting is what a large vocabulary makes slow: the likeliest token is found in one
-pass, top-k, top-p and min-p look only where large logits are, and one uniform number finds the drawn token from sums of
-blocks (see largest.py).
+never depends on what else is in the batch. Sorting is what a large vocabulary makes slow: the likeliest token is found
+in one pass, top-k, top-p and min-p look only where large logits are, and one uniform number finds the drawn token from
+sums of blocks (see largest.py).
 
 Shapes: N rows, V vocabulary, K kept tokens.
 """

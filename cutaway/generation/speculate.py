@@ -1,10 +1,10 @@
 """Guessing ahead: several tokens for one step's time, and not another text.
 
 Guessed tokens are computed together with the last sure one, and each is then chosen as if nothing had been guessed
-(Leviathan et al. 2023; Chen et al. 2023): a guess costs a row of a step and saves a step if it was right. Two things guess.
-`Lookup` supposes that a text goes on as it did before, where its last tokens stood earlier (prompt look-up, Saxena 2023):
-it is nearly free, and right where a text is edited, quoted or summed up. A draft (see `drafts`) is a smaller model that
-continues the text first.
+(Leviathan et al. 2023; Chen et al. 2023): a guess costs a row of a step and saves a step if it was right. Two things
+guess. `Lookup` supposes that a text goes on as it did before, where its last tokens stood earlier (prompt look-up,
+Saxena 2023): it is nearly free, and right where a text is edited, quoted or summed up. A draft (see `drafts`) is a
+smaller model that continues the text first.
 
 How many to guess follows from how often guesses were right. Look-up learns that without guessing: every token shows
 whether its guess would have been right.
