@@ -80,7 +80,7 @@ def sampling(model: Model, given: Mapping[str, Any]) -> Sampling:
 
 
 def beam_search(model: Model, request: Request, how: Sampling) -> dict[str, Any]:
-    """Beams, length_penalty and early_stopping: those asked for, then those recommended, then Cutaway's own.
+    """What `Prepared` says of a beam search: what is asked for, then what is recommended, then Cutaway's own.
 
     Raises:
         ConfigError: beams and a temperature are asked for.
@@ -99,6 +99,7 @@ def beam_search(model: Model, request: Request, how: Sampling) -> dict[str, Any]
         "beams": beams,
         "length_penalty": 1.0 if penalty is None else penalty,
         "early_stopping": False if early is None else early,
+        "renormalise": bool(advised.renormalize_logits),
     }
 
 

@@ -57,6 +57,7 @@ class Beams(Chooser):
         length_penalty: above 0 favours long texts, below 0 short ones.
         early_stopping: True: the search is over as soon as there are so many whole texts as beams; False: when those
             that go on could not become better if they ended now; "never": not at any length that they may have.
+        renormalise: whether probabilities sum to 1 again after tokens were suppressed.
         logprobs: alternatives to tell beside each token.
         constraint: what the text must be.
 
@@ -76,6 +77,7 @@ class Beams(Chooser):
         n: int = 1,
         length_penalty: float = 1.0,
         early_stopping: EarlyStopping = False,
+        renormalise: bool = False,
         logprobs: int = 0,
         constraint: Constrained | None = None,
     ) -> None:
@@ -83,6 +85,7 @@ class Beams(Chooser):
             raise ConfigError(f"a beam search with {beams} beams tells at most so many texts, not n = {n}")
         self.plan, self.count, self.ends, self.beams, self.n = plan, count, ends, beams, n
         self.penalty, self.early, self.logprobs = length_penalty, early_stopping, logprobs
+        self.renormalise = renormalise
         self._running = [_Text(constraint=constraint)]
         self._whole: list[_Text] = []  # the best first
 
@@ -128,6 +131,8 @@ class Beams(Chooser):
                 logprobs = edited(logprobs, how, seen)
             if text.constraint is not None:
                 logprobs = np.where(text.constraint.allowed()[0], logprobs, -np.inf)
+            if self.renormalise:
+                logprobs = logprobs - np.log(np.exp(logprobs).sum(dtype=np.float64)).astype(np.float32)
             places = largest(logprobs, most)  # (K,)
             scores = (logprobs[places].astype(np.float64) + text.score).tolist()
             found += [(score, parent, id) for score, id in zip(scores, places.tolist(), strict=True) if score > -np.inf]

@@ -36,6 +36,7 @@ def make_choosers(request: Request, prepared: Prepared, model: Model) -> tuple[l
             n=request.n,
             length_penalty=prepared.length_penalty,
             early_stopping=prepared.early_stopping,
+            renormalise=prepared.renormalise,
             logprobs=request.logprobs,
             constraint=None if held is None else held.start(),
         )

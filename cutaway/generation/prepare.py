@@ -37,6 +37,7 @@ class Prepared:
         beams: hypotheses of a beam search; 1: tokens are drawn.
         length_penalty: of a beam search.
         early_stopping: of a beam search.
+        renormalise: in a beam search, whether probabilities sum to 1 again after tokens were suppressed.
         form: what the text must be; None: anything.
         context: tokens that are seen at once; None: any number.
     """
@@ -51,6 +52,7 @@ class Prepared:
     beams: int = 1
     length_penalty: float = 1.0
     early_stopping: EarlyStopping = False
+    renormalise: bool = False
     form: Form | None = None
 
 

@@ -73,6 +73,7 @@ class GenerationConfig:
         stop_strings: end the text.
         num_beams: hypotheses of a beam search.
         length_penalty, early_stopping: see `cutaway.generation.Request`.
+        renormalize_logits: in a beam search, whether probabilities sum to 1 again after tokens were suppressed.
         raw: the file as it stands.
     """
 
@@ -98,6 +99,7 @@ class GenerationConfig:
     num_beams: int | None = None
     length_penalty: float | None = None
     early_stopping: bool | Literal["never"] | None = None
+    renormalize_logits: bool | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
