@@ -39,8 +39,12 @@ def generate(
     stop: options.Stop = None,
     seed: options.Seed = 0,
     samples: Annotated[int, typer.Option(help="Continuations of each prompt, which is computed once.")] = 1,
-    beams: Annotated[int, typer.Option(help="Above 1: search with this many hypotheses instead of drawing.")] = 1,
-    length_penalty: Annotated[float, typer.Option(help="Of beam search: above 0 longer texts, below shorter.")] = 1.0,
+    beams: Annotated[
+        int | None, typer.Option(help="Above 1: search with this many hypotheses instead of drawing.")
+    ] = None,
+    length_penalty: Annotated[
+        float | None, typer.Option(help="Of beam search: above 0 longer texts, below shorter.")
+    ] = None,
     logprobs: Annotated[int, typer.Option(help="With --json: the k likeliest tokens beside each that came.")] = 0,
     json_schema: Annotated[
         str | None, typer.Option(metavar="SCHEMA", help="The text is JSON of this schema; @FILE reads it from a file.")
@@ -88,7 +92,7 @@ def generate(
         "beams": beams,
         "length_penalty": length_penalty,
         "logprobs": logprobs,
-        "constraint": held,
+        **held,
     }
     loaded = options.opened(model, dequantise)
     given["speculate"] = options.speculation(speculate)
@@ -112,24 +116,20 @@ def generate(
         print(watch, file=sys.stderr)
 
 
-def _constraint(schema: str | None, regex: str | None, grammar: str | None, choices: list[str] | None) -> Any:
+def _constraint(schema: str | None, regex: str | None, grammar: str | None, choices: list[str] | None) -> dict[str, Any]:
     """What the text must be, of the one option that says it."""
     given = {
-        "json_schema": options.text_or_file(schema, "the schema"),
+        "schema": options.text_or_file(schema, "the schema"),
         "regex": options.text_or_file(regex, "the regular expression"),
         "grammar": options.text_or_file(grammar, "the grammar"),
-        "choice": choices or None,
+        "choices": choices or None,
     }
-    said = {name: value for name, value in given.items() if value is not None}
-    if len(said) > 1:
-        names = " and ".join(f"--{name.replace('_', '-')}" for name in said)
-        raise ConfigError(f"{names} were given, but a text is held to one of them")
-    return said or None
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _texts(watch: Watch, ticket: Ticket) -> Iterator[Iterator[str]]:
     """The continuations of one prompt; a single one as it comes."""
-    if ticket.request.n == 1 and ticket.request.beams == 1:
+    if ticket.request.n == 1:
         yield (token.text for token in watch.tokens(ticket))
         watch.results(ticket)
     else:

@@ -4,10 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cutaway.generation.sampling import Sampling
+from cutaway.errors import ConfigError
+from cutaway.generation.options import Sampling
+from cutaway.generation.request import Request
 from cutaway.models import Model, Seq2Seq
 from cutaway.models.generation_config import usable
 from cutaway.settings import build
+
+MOST_BEAMS = 256
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,16 @@ class Plan:
     def sampling(self, number: int) -> Sampling:
         """How the new token of this number is chosen, unless it is forced."""
         return self.first if number == self.free else self.how
+
+    @property
+    def penalises(self) -> bool:
+        """Whether it matters which tokens were seen."""
+        return self.how.penalises
+
+    def greedy(self, number: int) -> bool:
+        """Whether a new token is the likeliest of all."""
+        how = self.sampling(number)
+        return how.temperature == 0 and not how.edits and number not in self.forced
 
 
 def plan(model: Model, how: Sampling, count: int, *, begins: bool) -> Plan:
@@ -65,8 +79,32 @@ def sampling(model: Model, given: Mapping[str, Any]) -> Sampling:
     return build(Sampling, options | {"suppress": usable(model.generation.suppressed, model.config.vocab_size)})
 
 
+def beam_search(model: Model, request: Request, how: Sampling) -> dict[str, Any]:
+    """What `Prepared` says of a beam search: what is asked for, then what is recommended, then Cutaway's own.
+
+    Raises:
+        ConfigError: beams and a temperature are asked for.
+    """
+    advised = model.generation
+    beams = request.beams
+    if beams is None:
+        beams = advised.num_beams or 1 if how.temperature == 0 and request.speculate is None else 1
+    if beams > MOST_BEAMS:
+        raise ConfigError(f"there may be at most {MOST_BEAMS} beams, but {beams} were given")
+    if (request.beams or 1) > 1 and request.sampling.get("temperature"):
+        raise ConfigError("a beam search draws nothing; leave the temperature out, or the beams")
+    penalty = advised.length_penalty if request.length_penalty is None else request.length_penalty
+    early = advised.early_stopping if request.early_stopping is None else request.early_stopping
+    return {
+        "beams": beams,
+        "length_penalty": 1.0 if penalty is None else penalty,
+        "early_stopping": False if early is None else early,
+        "renormalise": bool(advised.renormalize_logits),
+    }
+
+
 def _recommended(model: Model) -> dict[str, Any]:
-    advised, names = model.generation, ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    advised, names = model.generation, ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
     options = {name: value for name in names if (value := getattr(advised, name)) is not None}
     # a translation is not drawn, unless its makers say so; nor what they would search for with beams
     sample = False if isinstance(model.network, Seq2Seq) and advised.raw else None

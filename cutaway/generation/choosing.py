@@ -6,27 +6,19 @@ sequences go on (twice: they fork; not at all: they are dropped), with which tok
 them. Guesses are computed in the next step together with the last sure token, and what the chooser does not accept of
 them is forgotten. Text, stop strings, tokens that end a text, and the count of tokens are the engine's.
 
-Plain sampling is here; guessing ahead (`speculate`) and beam search (`beams`) are choosers of their own.
+Drawing (`sampler`), drawing with a draft (`drafts`) and beam search (`beams`) are choosers; `choosers` says which a
+request has.
 
 Shapes: W wanted rows, V vocabulary.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-import torch
-from torch import Tensor
-
-from cutaway.generation.advice import Plan
 from cutaway.generation.backend import Logits
-from cutaway.generation.prepare import Prepared
-from cutaway.generation.request import Alternatives, FinishReason, Request
-from cutaway.generation.sampling import Sampling, pick
-from cutaway.models import Model
+from cutaway.generation.request import Alternatives, FinishReason
 
 
 @dataclass(slots=True)
@@ -83,25 +75,6 @@ class Hypothesis:
     top: list[Alternatives] = field(default_factory=list)
 
 
-class Constraint(Protocol):
-    """What a text must be. It is the caller's, and of one continuation."""
-
-    def allowed(self, guesses: Sequence[int]) -> Tensor:
-        """(1 + len(guesses), V) bool: the tokens that may come next, and after each guess.
-
-        Behind a guess that may not come, nothing is asked: those rows may hold anything.
-        """
-        ...
-
-    def accept(self, ids: Sequence[int]) -> FinishReason | None:
-        """Take in chosen tokens; "end" where the text is complete."""
-        ...
-
-    def forced(self) -> list[int]:
-        """The tokens that must come next, where there is no choice: they are guessed, which saves steps."""
-        ...
-
-
 class Chooser:
     """What chooses for the sequences of one continuation, or of several.
 
@@ -120,6 +93,9 @@ class Chooser:
         """Of a chooser that does not tell, the n best, best first."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """It is over, or given up."""
+
     @classmethod
     def choose_all(
         cls, choosers: Sequence[Chooser], asked: Sequence[Sequence[Asked]], logits: Logits
@@ -131,48 +107,8 @@ class Chooser:
         return [_tried(one, its, logits) for one, its in zip(choosers, asked, strict=True)]
 
 
-class Plain(Chooser):
-    """One token at a time.
-
-    Args:
-        plan: how each is chosen.
-        generator: what it is drawn with.
-        constraint: what the text must be.
-    """
-
-    def __init__(self, plan: Plan, generator: torch.Generator, constraint: Constraint | None = None) -> None:
-        self.plan, self.generator, self.constraint = plan, generator, constraint
-
-    def choose(self, asked: Sequence[Asked], logits: Logits) -> list[Branch]:
-        """One token behind the one sequence."""
-        (one,) = asked
-        number = len(one.ids) - one.prompt
-        chosen = self.plan.forced.get(number)
-        if chosen is None:
-            how: Sampling = self.plan.sampling(number)
-            chosen = pick(logits.values[one.row], how, one.ids, self.generator)
-        return [Branch([chosen], [one.row])]
-
-
 def _tried(one: Chooser, asked: Sequence[Asked], logits: Logits) -> list[Branch] | Exception:
     try:
         return one.choose(asked, logits)
     except Exception as error:
         return error
-
-
-def make_choosers(request: Request, prepared: Prepared, model: Model) -> tuple[list[Chooser], int]:
-    """What chooses for a request: for each of its n continuations, or one for all of them.
-
-    Returns:
-        The choosers, and how many sequences they run together at the most.
-    """
-    return [Plain(prepared.plan, generator(request.seed, index)) for index in range(request.n)], request.n
-
-
-def generator(seed: int, index: int) -> torch.Generator:
-    """What a request's continuation of this number is drawn with."""
-    if index:
-        mixed = hashlib.sha256(f"{seed} {index}".encode()).digest()
-        seed = int.from_bytes(mixed[:8], "little") >> 1
-    return torch.Generator().manual_seed(seed)

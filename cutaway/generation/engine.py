@@ -19,7 +19,7 @@ from typing import Any
 
 from cutaway.errors import ConfigError, InputError
 from cutaway.generation.backend import Backend
-from cutaway.generation.choosing import make_choosers
+from cutaway.generation.choosers import make_choosers
 from cutaway.generation.job import Continuation, Job, Sequence
 from cutaway.generation.lane import Lane
 from cutaway.generation.memory import available_bytes

@@ -95,6 +95,7 @@ class Lane:
     def close(self, job: Job) -> None:
         """A job is over: everything it holds is free."""
         for continuation in job.continuations:
+            continuation.chooser.close()
             for one in continuation.sequences:
                 self._shut(one)
                 self.backend.close(one.number)
@@ -348,12 +349,13 @@ class Lane:
         logprobs = iter(values.tolist())
         for job, continuation, branch in told:
             request, writer, ended = job.request, continuation.writers[0], False
-            for id, row in zip(branch.ids, branch.rows, strict=True):
+            last = len(branch.ids) - 1
+            for number, (id, row) in enumerate(zip(branch.ids, branch.rows, strict=True)):
                 logprob = next(logprobs)
                 if ended:
                     continue
                 top = _likeliest(logits, row, request.logprobs) if request.logprobs else ()
-                text, finish = writer.add(id, branch.finish if id is branch.ids[-1] else None)
+                text, finish = writer.add(id, branch.finish if number == last else None)
                 job.ticket.tell(Token(id, text, logprob, finish, top, continuation.first))
                 ended = finish is not None
             if ended:
@@ -373,12 +375,13 @@ class Lane:
 
     def _finish(self, job: Job, continuation: Continuation) -> None:
         """A continuation has ended."""
+        continuation.chooser.close()
         for one in continuation.sequences:
             self._shut(one)
             self.backend.close(one.number)
         continuation.sequences, continuation.ended = [], True
         if continuation.tried:
-            job.ticket.acceptance[continuation.first] = continuation.right / continuation.tried
+            job.ticket.guesses[continuation.first] = continuation.tried, continuation.right
         if all(other.ended for other in job.continuations):
             self.engine._end(job, self)
 

@@ -12,8 +12,9 @@ import numpy as np
 from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError
-from cutaway.generation.advice import Plan, plan, sampling
-from cutaway.generation.request import Request
+from cutaway.generation.advice import Plan, beam_search, plan, sampling
+from cutaway.generation.constrain import Form, form
+from cutaway.generation.request import EarlyStopping, Request
 from cutaway.generation.text import StopStrings
 from cutaway.models import Model, Seq2Seq
 from cutaway.models.generation_config import usable
@@ -33,6 +34,11 @@ class Prepared:
         plan: how each is chosen.
         stops: strings to end before.
         ends: tokens that end the text.
+        beams: hypotheses of a beam search; 1: tokens are drawn.
+        length_penalty: of a beam search.
+        early_stopping: of a beam search.
+        renormalise: in a beam search, whether probabilities sum to 1 again after tokens were suppressed.
+        form: what the text must be; None: anything.
         context: tokens that are seen at once; None: any number.
     """
 
@@ -43,6 +49,11 @@ class Prepared:
     stops: tuple[str, ...]
     ends: frozenset[int]
     context: int | None
+    beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: EarlyStopping = False
+    renormalise: bool = False
+    form: Form | None = None
 
 
 def prepare(model: Model, request: Request) -> Prepared:
@@ -54,6 +65,8 @@ def prepare(model: Model, request: Request) -> Prepared:
             though the model has no token that begins a text.
     """
     how, advised = sampling(model, request.sampling), model.generation
+    how.check(model.config.vocab_size)
+    held = form(schema=request.schema, regex=request.regex, grammar=request.grammar, choices=request.choices)
     stops = advised.stop_strings if request.stop is None else request.stop
     stops = (stops,) if isinstance(stops, str) else tuple(stops)
     StopStrings(stops)  # for its errors
@@ -82,7 +95,8 @@ def prepare(model: Model, request: Request) -> Prepared:
         count = min(count, model.network.config.context - len(ids))
     made = plan(model, how, count, begins=source is not None and len(ids) == 1)
     ends = advised.eos_token_id or (model.tokenizer.end_of_text,)
-    return Prepared(ids, source, count, made, stops, frozenset(id for id in ends if id is not None), context)
+    ends = frozenset(id for id in ends if id is not None)
+    return Prepared(ids, source, count, made, stops, ends, context, **beam_search(model, request, how), form=held)
 
 
 def shown(prompt: Source) -> str | list[int]:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cutaway.errors import ConfigError
-from cutaway.models import OFF, Tap
+from cutaway.errors import ConfigError, unknown
+from cutaway.models import OFF, Model, Tap
 from cutaway.models.model import Source
 
 FinishReason = Literal["length", "stop", "end", "cancelled"]
+EarlyStopping = bool | Literal["never"]  # of a beam search
 Alternatives = tuple[tuple[int, float], ...]  # likeliest first: (id, log-probability)
 
 
@@ -31,8 +32,14 @@ class Request:
         tap: reads or replaces activations, of the prompt and then of each new token.
         beams: above 1, search with this many hypotheses instead of drawing (see `beams`); the best n are told.
         length_penalty: a hypothesis' score is its log-probability over its length to this power (beam search).
-        speculate: how to guess tokens ahead (see `speculate`); None: not at all. It changes no probability.
-        constraint: what the text must be (see `constrain`); None: anything.
+        early_stopping: when a beam search is over: True: as soon as there are so many whole texts as beams; False: when
+            the others could not be better if they ended now; "never": not at any length.
+        speculate: how to guess tokens ahead: "lookup", or a smaller model of the same tokens, a draft; None: not at
+            all. It changes no probability.
+        schema: the text is JSON that this JSON Schema allows; of these four at most one (see `constrain`).
+        regex: the text matches this regular expression.
+        grammar: the text is of this grammar.
+        choices: the text is one of these.
     """
 
     prompt: Source
@@ -45,10 +52,14 @@ class Request:
     target: str | Sequence[int] = ()
     tenant: str = ""
     tap: Tap = OFF
-    beams: int = 1
-    length_penalty: float = 1.0
-    speculate: Any = None
-    constraint: Any = None
+    beams: int | None = None
+    length_penalty: float | None = None
+    early_stopping: EarlyStopping | None = None
+    speculate: Literal["lookup"] | Model | None = None
+    schema: Mapping[str, Any] | str | None = None
+    regex: str | None = None
+    grammar: str | None = None
+    choices: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         """Check what is a number.
@@ -58,8 +69,18 @@ class Request:
         """
         if self.max_new_tokens is not None:
             check_whole("max_new_tokens", self.max_new_tokens, 1)
-        for name, least in (("seed", 0), ("n", 1), ("logprobs", 0), ("beams", 1)):
+        if self.beams is not None:
+            check_whole("beams", self.beams, 1)
+        for name, least in (("seed", 0), ("n", 1), ("logprobs", 0)):
             check_whole(name, getattr(self, name), least)
+        penalty = self.length_penalty
+        number = isinstance(penalty, int | float) and not isinstance(penalty, bool)
+        if penalty is not None and not (number and -100 <= penalty <= 100):
+            raise ConfigError(f"length_penalty must be a number in -100 … 100, but {penalty!r} was given")
+        if self.early_stopping is not None and self.early_stopping not in (True, False, "never"):
+            raise ConfigError(f'early_stopping must be true, false or "never", but {self.early_stopping!r} was given')
+        if isinstance(self.speculate, str) and self.speculate != "lookup":
+            raise ConfigError(unknown("way to guess ahead:", self.speculate, ["lookup"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +117,8 @@ class Generation:
             held to is complete) or "cancelled".
         seed: what was drawn with.
         top: beside each token the likeliest ones, where they were asked for.
-        acceptance: of the tokens that were guessed ahead, the share that was right; None: none were.
+        guessed: tokens that were guessed ahead.
+        acceptance: of these, the share that was right; None: none were guessed.
         prompt_tokens: of the prompt, or of an encoder–decoder's target before the first generated one.
         cached_tokens: of these, how many were found computed already.
     """
@@ -108,7 +130,8 @@ class Generation:
     finish_reason: FinishReason
     seed: int
     top: list[Alternatives] = field(default_factory=list)
-    acceptance: float | None = None
+    guessed: int = field(default=0, compare=False)
+    acceptance: float | None = field(default=None, compare=False)
     prompt_tokens: int = field(default=0, compare=False)
     cached_tokens: int = field(default=0, compare=False)
 

@@ -1,121 +1,234 @@
 """From the logits of the next token to the next token.
 
-Shapes: V vocabulary.
+The options are steps in a stated order, that of the fields of `Sampling`. A row is worked on by itself, so its token
+never depends on what else is in the batch. Sorting is what a large vocabulary makes slow: the likeliest token is found
+in one pass, top-k, top-p and min-p look only where large logits are, and one uniform number finds the drawn token from
+sums of blocks (see largest.py).
+
+Shapes: N rows, V vocabulary, K kept tokens.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cutaway.errors import ConfigError, NonFinite
+from cutaway.generation.largest import at_least, largest, reaching, running
+from cutaway.generation.options import Sampling
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen. The steps apply in the order of the fields.
+class Seen:
+    """Which tokens a text holds and how often each was written: what the penalties read, kept up in O(1) a token."""
 
-    Raises:
-        ConfigError: a number out of its range; the message gives the range.
+    def __init__(self, prompt: Sequence[int] = (), written: Sequence[int] = ()) -> None:
+        """Begin with the tokens of a prompt, and those that were written to it."""
+        self._ids = np.unique(np.asarray(prompt, dtype=np.int64))
+        self._times = np.zeros(len(self._ids), dtype=np.int64)
+        self._place = {int(id): place for place, id in enumerate(self._ids)}
+        self._of_prompt = self._length = len(self._ids)
+        for id in written:
+            self.add(id)
+
+    def add(self, id: int) -> None:
+        """A token was written, or is guessed."""
+        place = self._place.get(id)
+        if place is None:
+            if self._length == len(self._ids):
+                room = max(64, self._length)
+                self._ids = np.concatenate([self._ids, np.zeros(room, np.int64)])
+                self._times = np.concatenate([self._times, np.zeros(room, np.int64)])
+            place = self._place[id] = self._length
+            self._ids[place] = id
+            self._length += 1
+        self._times[place] += 1
+
+    def take_back(self, id: int) -> None:
+        """Forget the token that was added last."""
+        place = self._place[id]
+        self._times[place] -= 1
+        if self._times[place] == 0 and place >= self._of_prompt:
+            assert place == self._length - 1, "only the last one can be taken back"
+            del self._place[id]
+            self._length = place
+
+    @property
+    def ids(self) -> Int[np.ndarray, " K"]:
+        """The tokens of prompt and text, each once."""
+        return self._ids[: self._length]
+
+    @property
+    def times(self) -> Int[np.ndarray, " K"]:
+        """How often each of `ids` was written."""
+        return self._times[: self._length]
+
+
+class Kept(NamedTuple):
+    """What a token is drawn from.
+
+    Attributes:
+        ids: the tokens, (K,); None: all of the vocabulary, in order.
+        weights: in proportion to their probabilities, (K,) or (V,) float32; 0 of what never comes.
     """
 
-    repetition_penalty: float = 1.0  # above 1: tokens seen before become less likely (Keskar et al. 2019, CTRL)
-    temperature: float = 0.8  # divides the logits; 0 takes the likeliest token
-    top_k: int | None = None  # keep the k likeliest
-    top_p: float | None = None  # keep the likeliest that together reach p (Holtzman et al. 2020, nucleus)
-    min_p: float | None = None  # keep those at least this share of the likeliest (Nguyen et al. 2024)
-    suppress: tuple[int, ...] = ()  # tokens that never come (before all the other steps)
+    ids: Int[np.ndarray, " K"] | None
+    weights: Float[np.ndarray, " K"]
 
-    def __post_init__(self) -> None:
-        for name, holds, allowed in (
-            ("temperature", 0 <= self.temperature < math.inf, "a number from 0 (always the likeliest token) up"),
-            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0 (1 changes nothing)"),
-            ("top_k", self.top_k is None or self.top_k >= 1, "at least 1"),
-            ("top_p", self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("min_p", self.min_p is None or 0 <= self.min_p <= 1, "in 0 … 1"),
-        ):
-            if not holds:
-                raise ConfigError(f"{name} must be {allowed}, but {getattr(self, name)} was given")
+    def probability(self, id: int) -> float:
+        """Of one token."""
+        total = float(self.weights.sum(dtype=np.float64))
+        if self.ids is None:
+            return float(self.weights[id]) / total
+        return float(self.weights[self.ids == id].sum()) / total
+
+    def dense(self, vocab_size: int) -> Float[np.ndarray, " V"]:
+        """The probabilities of all tokens, (V,) float64."""
+        made = np.zeros(vocab_size)
+        made[slice(None) if self.ids is None else self.ids] = self.weights
+        return made / made.sum()
 
 
-def suppress(logits: Float[Tensor, " V"], ids: Sequence[int]) -> Float[Tensor, " V"]:
-    """Logits (V,) with those of `ids` at minus infinity.
-
-    Raises:
-        ConfigError: an id outside the vocabulary, or none is left.
-    """
-    if not all(0 <= id < len(logits) for id in ids) or len(set(ids)) == len(logits):
-        raise ConfigError(f"tokens to suppress must lie in 0 … {len(logits) - 1}, and leave one")
-    return logits.index_fill(0, torch.tensor(ids, device=logits.device), -math.inf)
-
-
-def penalise(logits: Float[Tensor, " V"], seen: Sequence[int], penalty: float) -> Float[Tensor, " V"]:
-    """Logits (V,) with those of `seen` tokens divided by the penalty if positive, else multiplied by it."""
-    if penalty == 1.0 or not seen:
-        return logits
-    ids = torch.tensor(sorted(set(seen)), device=logits.device)
-    values = logits[ids]
-    return logits.index_put((ids,), torch.where(values > 0, values / penalty, values * penalty))
-
-
-def keep_top_k(logits: Float[Tensor, " V"], k: int) -> Float[Tensor, " V"]:
-    """Logits (V,) with all below the k-th largest at minus infinity; ties with it stay."""
-    if k >= logits.numel():
-        return logits
-    return logits.masked_fill(logits < logits.topk(k).values[-1], -math.inf)
-
-
-def keep_top_p(logits: Float[Tensor, " V"], p: float) -> Float[Tensor, " V"]:
-    """Logits (V,) with only the smallest set of likeliest tokens left whose probabilities reach p."""
-    ordered, places = logits.sort(descending=True)
-    probabilities = ordered.softmax(-1)
-    before = probabilities.cumsum(-1) - probabilities  # what the likelier ones already hold
-    gone = before >= p
-    gone[0] = False
-    return logits.masked_fill(torch.zeros_like(gone).scatter(0, places, gone), -math.inf)
-
-
-def keep_min_p(logits: Float[Tensor, " V"], share: float) -> Float[Tensor, " V"]:
-    """Logits (V,) without tokens less likely than `share` times the likeliest."""
-    if share == 0:
-        return logits
-    return logits.masked_fill(logits < logits.max() + math.log(share), -math.inf)
-
-
-def distribution(logits: Float[Tensor, " V"], how: Sampling, seen: Sequence[int] = ()) -> Float[Tensor, " V"]:
-    """The probabilities (V,) that the next token is drawn from; temperature 0 puts all on the likeliest.
+def keep(
+    logits: Float[np.ndarray, " V"],
+    how: Sampling,
+    seen: Seen | None = None,
+    allowed: Bool[np.ndarray, " V"] | None = None,
+) -> Kept:
+    """The steps, on one row.
 
     Args:
-        logits: (V,) float32.
+        logits: (V,) float32, finite; it is left as it is.
         how: the steps.
-        seen: tokens that the repetition penalty applies to.
+        seen: what the penalties read; may be None where there is none.
+        allowed: the tokens that a constraint lets through, before all steps.
 
     Raises:
+        ConfigError: no token is left.
+    """
+    x, ids = edited(logits, how, seen) if how.edits else logits, None
+    if allowed is not None:
+        ids = np.flatnonzero(allowed)
+        x = x[ids]
+    best = int(x.argmax()) if len(x) else 0
+    if not len(x) or x[best] == -math.inf:
+        raise ConfigError("no token is left to choose from: suppress and constraints together forbid all of them")
+    if how.temperature == 0:
+        return Kept(np.array([best if ids is None else ids[best]]), np.ones(1, np.float32))
+    top = x[best]
+    if how.top_k is not None and how.top_k < len(x):
+        x, ids = _only(largest(x, how.top_k), x, ids)
+    if how.min_p and how.top_p is None:  # otherwise below: top-p reads the probabilities of what this would drop
+        x, ids = _only(at_least(x, float(top) + how.temperature * math.log(how.min_p)), x, ids)
+    weights = x - top
+    weights *= np.float32(1 / how.temperature)
+    np.exp(weights, out=weights)
+    if how.top_p is not None and how.top_p < 1:
+        weights, ids = _only(reaching(weights, weights, how.top_p), weights, ids)
+    if how.min_p and how.top_p is not None:
+        weights, ids = _only(at_least(weights, how.min_p), weights, ids)
+    if how.typical_p is not None and how.typical_p < 1:
+        weights, ids = _only(_typical(weights, how.typical_p), weights, ids)
+    return Kept(ids, weights)
+
+
+def _only(
+    places: Int[np.ndarray, " K"], values: Float[np.ndarray, " V"], ids: Int[np.ndarray, " V"] | None
+) -> tuple[Float[np.ndarray, " K"], Int[np.ndarray, " K"]]:
+    return values[places], places if ids is None else ids[places]
+
+
+def edited(logits: Float[np.ndarray, " V"], how: Sampling, seen: Seen | None) -> Float[np.ndarray, " V"]:
+    """A copy of a row, with the steps that change single logits."""
+    x = logits.copy()
+    if how.suppress:
+        x[list(how.suppress)] = -math.inf
+    if how.logit_bias:
+        x[list(how.logit_bias)] += np.fromiter(how.logit_bias.values(), np.float32)
+    if how.penalises and seen is not None and len(seen.ids):
+        values, times = x[seen.ids], seen.times
+        if how.repetition_penalty != 1:
+            penalty = np.float32(how.repetition_penalty)
+            values = np.where(values > 0, values / penalty, values * penalty)
+        values = values - (how.frequency_penalty * times + how.presence_penalty * (times > 0)).astype(np.float32)
+        x[seen.ids] = values
+    return x
+
+
+def _typical(weights: Float[np.ndarray, " V"], mass: float) -> Int[np.ndarray, " K"]:
+    """The places whose surprisal is nearest to the entropy, as few as reach `mass`."""
+    places = np.flatnonzero(weights)
+    log = np.log(weights[places] / weights.sum())
+    shares = np.exp(log)
+    return places[reaching(-np.abs(log - (shares * log).sum()), shares, mass)]
+
+
+def draw(kept: Kept, uniform: float) -> int:
+    """The token at which the sum of the probabilities before it and its own exceeds a uniform number in [0, 1)."""
+    ids, weights = kept
+    place = running(weights, uniform, "right")
+    return place if ids is None else int(ids[place])
+
+
+def distribution(
+    logits: Float[Tensor, "*N V"], how: Sampling, seen: Sequence[int] = (), written: Sequence[int] = ()
+) -> Float[Tensor, "*N V"]:
+    """The probabilities that the next token is drawn from; temperature 0 puts all on the likeliest.
+
+    Args:
+        logits: (V,) or (N, V) float32.
+        how: the steps.
+        seen: tokens of the prompt, which the repetition penalty applies to.
+        written: tokens that were written to it, which all three penalties apply to.
+
+    Raises:
+        ConfigError: an id outside the vocabulary, or no token is left.
         NonFinite: a logit is NaN or infinite.
     """
     if not torch.isfinite(logits).all():
         raise NonFinite("a logit of the next token is NaN or infinite: the weights are damaged, or training diverged")
-    if how.suppress:
-        logits = suppress(logits, how.suppress)
-    logits = penalise(logits, seen, how.repetition_penalty)
-    if how.temperature == 0:
-        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
-    logits = logits / how.temperature
-    if how.top_k is not None:
-        logits = keep_top_k(logits, how.top_k)
-    if how.top_p is not None:
-        logits = keep_top_p(logits, how.top_p)
-    if how.min_p is not None:
-        logits = keep_min_p(logits, how.min_p)
-    return logits.softmax(-1)
+    size = logits.shape[-1]
+    how.check(size)
+    history = Seen(seen, written)
+    rows = logits.detach().float().cpu().reshape(-1, size).numpy()
+    made = np.stack([keep(row, how, history).dense(size) for row in rows]) if len(rows) else rows
+    return torch.from_numpy(made).to(logits).reshape(logits.shape)
 
 
-def pick(logits: Float[Tensor, " V"], how: Sampling, seen: Sequence[int], generator: torch.Generator) -> int:
-    """Draw one token; at temperature 0 no random number is used."""
-    probabilities = distribution(logits, how, seen)
+def pick(
+    logits: Float[np.ndarray, " V"],
+    how: Sampling,
+    generator: np.random.Generator,
+    seen: Seen | None = None,
+    allowed: Bool[np.ndarray, " V"] | None = None,
+) -> int:
+    """Choose one token. One uniform number is used for a token, none at temperature 0.
+
+    Raises:
+        ConfigError: no token is left.
+    """
     if how.temperature == 0:
-        return int(probabilities.argmax())
-    return int(torch.multinomial(probabilities, 1, generator=generator))
+        if not how.edits and allowed is None:
+            return int(logits.argmax())
+        found = keep(logits, how, seen, allowed).ids
+        assert found is not None
+        return int(found[0])
+    return draw(keep(logits, how, seen, allowed), generator.random())
+
+
+def likeliest(logits: Float[np.ndarray, " V"], log_sum: float, count: int) -> list[tuple[int, float]]:
+    """The likeliest tokens and the natural logs of their probabilities under the model, before any option.
+
+    Args:
+        logits: (V,).
+        log_sum: log of the sum of exp(logits).
+        count: how many; of equally likely ones the lowest id comes first.
+    """
+    places = largest(logits, count)
+    order = np.argsort(-logits[places], kind="stable")[:count]
+    return [(int(id), float(logits[id]) - log_sum) for id in places[order]]

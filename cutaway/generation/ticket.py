@@ -33,7 +33,7 @@ class Ticket:
         self.later: Job | None = None  # of a lazy one that nobody has waited for yet
         self.ended = False
         self.error: Exception | None = None
-        self.acceptance: dict[int, float] = {}  # continuation -> share of the guessed tokens that were right
+        self.guesses: dict[int, tuple[int, int]] = {}  # continuation -> tokens guessed, and how many were right
         self._engine = engine
         self._fresh: deque[Token] = deque()
         self._all: list[list[Token]] = [[] for _ in range(request.n)]
@@ -90,6 +90,7 @@ class Ticket:
         return [self._generation(sample, tokens) for sample, tokens in enumerate(self._all)]
 
     def _generation(self, sample: int, tokens: list[Token]) -> Generation:
+        guessed, right = self.guesses.get(sample, (0, 0))
         return Generation(
             prompt=shown(self.request.prompt),
             text="".join([token.text for token in tokens]),
@@ -98,7 +99,8 @@ class Ticket:
             finish_reason=(tokens[-1].finish_reason if tokens else None) or "cancelled",
             seed=self.request.seed,
             top=[token.top for token in tokens] if self.request.logprobs else [],
-            acceptance=self.acceptance.get(sample),
+            guessed=guessed,
+            acceptance=right / guessed if guessed else None,
             prompt_tokens=self.prompt_tokens,
             cached_tokens=self.cached_tokens,
         )

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cutaway.errors import ConfigError, DamagedFile
 from cutaway.files import holds, inside, read_json, write_json
@@ -47,9 +47,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "remove_invalid_values": (False,),
 }
 REASONS = {
-    "num_beams": "there is no beam search; the likeliest token is taken instead",
-    "length_penalty": "it is for beam search",
-    "early_stopping": "it is for beam search",
     "no_repeat_ngram_size": "repetition_penalty is what there is against repetition",
     "bad_words_ids": "of these only single tokens are kept from coming",
     "forced_decoder_ids": "give the ids as the beginning of the text",
@@ -62,7 +59,7 @@ class GenerationConfig:
 
     Attributes:
         do_sample: whether to draw the next token; False: the likeliest is taken.
-        temperature, top_k, top_p, min_p, repetition_penalty: see `cutaway.generation.Sampling`.
+        temperature, top_k, top_p, min_p, typical_p, repetition_penalty: see `cutaway.generation.Sampling`.
         max_new_tokens: how many tokens to add at the most.
         max_length: how many tokens a text has at the most, the prompt among them (of an encoder–decoder: the target).
         bos_token_id: begins a text.
@@ -75,6 +72,8 @@ class GenerationConfig:
         bad_words_ids: sequences that never come; used are those of one token.
         stop_strings: end the text.
         num_beams: hypotheses of a beam search.
+        length_penalty, early_stopping: see `cutaway.generation.Request`.
+        renormalize_logits: in a beam search, whether probabilities sum to 1 again after tokens were suppressed.
         raw: the file as it stands.
     """
 
@@ -83,6 +82,7 @@ class GenerationConfig:
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
+    typical_p: float | None = None
     repetition_penalty: float | None = None
     max_new_tokens: int | None = None
     max_length: int | None = None
@@ -97,6 +97,9 @@ class GenerationConfig:
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     stop_strings: tuple[str, ...] = ()
     num_beams: int | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | Literal["never"] | None = None
+    renormalize_logits: bool | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -107,7 +110,7 @@ class GenerationConfig:
             said.pop("bad_words_ids", None)
         found = []
         for key, value in said.items():
-            used = key in _FIELDS and key not in ("num_beams", "bad_words_ids")
+            used = key in _FIELDS and key != "bad_words_ids"
             if used or value is None or value in ([], {}) or not _matters(key, value):
                 continue
             found.append(
@@ -171,7 +174,7 @@ def parse_generation(values: Mapping[str, Any], where: str) -> GenerationConfig:
     if wrong := [id for id in ids if not -1 <= id < 2**31]:  # -1 is how older files say none
         raise ConfigError(f"{where} names the token {wrong[0]}, which is no id")
     least = {"temperature": 0, "top_k": 0, "top_p": 0, "min_p": 0, "max_new_tokens": 1, "max_length": 1}
-    for name, bound in (least | {"repetition_penalty": 1e-9}).items():
+    for name, bound in (least | {"num_beams": 1, "typical_p": 1e-9, "repetition_penalty": 1e-9}).items():
         value = getattr(config, name)
         if value is not None and not bound <= value < 2**63:
             raise ConfigError(f"{name} in {where} must be at least {bound:g}, but is {value}")

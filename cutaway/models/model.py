@@ -63,6 +63,7 @@ class Model:
         mel: how a model that listens turns sound into spectrograms; None of others.
         generation: how its makers recommend to generate with it.
         engine: what generates with it, kept by `cutaway.generation` with the fingerprint of the weights that it is of.
+        drafter: what guesses with it what another model will write, kept in the same way.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Model:
         self.network, self.tokenizer, self.source, self.origin = network, tokenizer, source, origin
         self.generation = generation
         self.engine: Any = None
+        self.drafter: Any = None
         if isinstance(network, Seq2Seq) and network.config.source == "audio":
             self.mel = mel or MelConfig(feature_size=network.config.mel_bins)
         else:
@@ -89,7 +91,7 @@ class Model:
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes an engine of its own."""
-        return self.__dict__ | {"engine": None}
+        return self.__dict__ | {"engine": None, "drafter": None}
 
     def fingerprint(self) -> tuple[Any, ...]:
         """What differs after any weight was changed or another took its place; cheap, and of this process alone."""

@@ -92,11 +92,7 @@ def test_what_is_not_used_is_told() -> None:
     notes = parse_generation(TRANSLATION | {"bad_words_ids": [[9], [1, 2]]}, "f").notes
     assert [note.split(": ")[1].split(" is not used")[0] for note in notes] == [
         "bad_words_ids",
-        "length_penalty",
-        "num_beams",
-        "renormalize_logits",
     ]
-    assert "there is no beam search" in notes[2]
     assert parse_generation({"num_beams": 1, "length_penalty": 1.0, "use_cache": False, "new": None}, "f").notes == []
     assert parse_generation({"surprise": 3}, "f").notes == [
         "generation_config.json: surprise is not used (Cutaway does not know it)"
@@ -216,12 +212,12 @@ def test_recommendations_are_what_is_not_said(made: Path, tmp_path: Path) -> Non
 
 
 def test_the_command_tells_what_is_not_used(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = folder_with(made, tmp_path, {"num_beams": 4, "do_sample": False, "max_new_tokens": 3})
+    folder = folder_with(made, tmp_path, {"no_repeat_ngram_size": 4, "do_sample": False, "max_new_tokens": 3})
     assert main(["generate", str(folder), "--prompt", "the"]) == 0
     out = capsys.readouterr()
     assert out.err == (
-        "note: generation_config.json: num_beams is not used "
-        "(there is no beam search; the likeliest token is taken instead)\n"
+        "note: generation_config.json: no_repeat_ngram_size is not used "
+        "(repetition_penalty is what there is against repetition)\n"
     )
     assert out.out == "the" + generate(load_model(folder), "the", temperature=0, max_new_tokens=3).text + "\n"
 

@@ -29,7 +29,7 @@ def test_wrong_shapes_and_dtypes_are_caught():
     with pytest.raises(TypeCheckError):
         causal_attention(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 5, 4))
     with pytest.raises(TypeCheckError):
-        distribution(torch.zeros(1, 9), Sampling())
+        distribution(torch.zeros(9, dtype=torch.int64), Sampling())
 
 
 def test_wrong_arrays_are_caught():
