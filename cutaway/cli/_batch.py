@@ -11,7 +11,7 @@ from typing import Any
 from cutaway.cli._options import decoded
 from cutaway.cli._speed import Watch
 from cutaway.errors import CutawayError, InputError, unknown
-from cutaway.generation.options import Sampling
+from cutaway.generation import Sampling
 from cutaway.generation.request import Generation, Request
 from cutaway.progress import OnProgress, Progress
 from cutaway.tokenizers.chat import chat_ids
