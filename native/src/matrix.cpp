@@ -6,17 +6,11 @@
 #include <thread>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "kernels.h"
 #include "matrix_pack.h"
 
 namespace cutaway {
 namespace {
-
-constexpr size_t huge_page = size_t{1} << 21;
 
 const Form* form_of(int32_t kind) {
     for (const Form& form : forms)
@@ -25,20 +19,6 @@ const Form* form_of(int32_t kind) {
 }
 
 int float_bytes(int32_t kind) { return kind == 0 ? 4 : kind == 1 || kind == 30 ? 2 : 0; }
-
-// Memory for tiles. Large ones lie in large pages where the system gives them when asked.
-void* allocate(size_t size) {
-    const size_t alignment = size < huge_page ? 64 : huge_page;
-    void* memory = ::operator new(size, std::align_val_t{alignment}, std::nothrow);
-#if defined(__linux__)
-    if (memory && size >= huge_page) madvise(memory, size, MADV_HUGEPAGE);
-#endif
-    return memory;
-}
-
-void give_back(void* memory, size_t size) {
-    ::operator delete(memory, std::align_val_t{size < huge_page ? 64 : huge_page});
-}
 
 int64_t tile_count(const Matrix& matrix) { return (matrix.n + tile_rows - 1) / tile_rows; }
 
@@ -50,17 +30,17 @@ Matrix* pack(int32_t kind, const void* rows, int64_t n, int64_t c, int parts) {
     const Form* form = form_of(kind);
     const int bytes = float_bytes(kind);
     if (n < 1 || c < 1 || (!form && !bytes) || (form && c % form->columns != 0)) return nullptr;
-    Matrix* matrix = new (std::nothrow) Matrix{kind, form, n, c, static_cast<const uint8_t*>(rows), c * bytes, nullptr, 0};
+    Matrix* matrix = new (std::nothrow) Matrix{kind, form, n, c, static_cast<const uint8_t*>(rows), c * bytes, 0, {}};
     if (!matrix || !form) return matrix;
     matrix->tile_bytes = c / form->columns * unit_bytes(*form);
     const int64_t tiles = tile_count(*matrix);
     matrix->size = static_cast<size_t>(tiles * matrix->tile_bytes);
-    matrix->memory = allocate(matrix->size);
-    if (!matrix->memory) {
+    matrix->memory = take(matrix->size);
+    if (!matrix->memory.at) {
         delete matrix;
         return nullptr;
     }
-    uint8_t* data = static_cast<uint8_t*>(matrix->memory);
+    uint8_t* data = static_cast<uint8_t*>(matrix->memory.at);
     const uint8_t* from = static_cast<const uint8_t*>(rows);
     matrix->data = data;
     const auto work = [=](int part, int of) {
@@ -82,7 +62,7 @@ Matrix* pack(int32_t kind, const void* rows, int64_t n, int64_t c, int parts) {
 
 void release(Matrix* matrix) {
     if (!matrix) return;
-    if (matrix->memory) give_back(matrix->memory, matrix->size);
+    give_back(matrix->memory);
     delete matrix;
 }
 

@@ -16,6 +16,7 @@
 #include <cstring>
 
 #include "matrix.h"
+#include "memory.h"
 
 namespace cutaway {
 
@@ -76,8 +77,8 @@ struct Matrix {
     int64_t n, c;
     const uint8_t* data;  // the tiles, or the caller's rows
     int64_t tile_bytes;   // of a tile, or of a row of floats
-    void* memory;         // to be given back
-    size_t size;
+    size_t size;          // of all tiles
+    Piece memory;         // they lie in
 };
 
 // 32 numbers of x, rounded: x ~ scale * q.

@@ -149,6 +149,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]):
         "device",
         "training dtype",
         "float32 products",
+        "kernels",
         "threads",
     }
     assert all(choice["reason"] for choice in found["choices"])

@@ -1,12 +1,8 @@
 """The library is found, and what computes is what the environment asks for, or one sentence says why not."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
+from cutaway.cli import main
 from cutaway.errors import ConfigError
 from cutaway.generation.native import library
 from cutaway.generation.native.library import NAME, SETS, available, find, instruction_set, load
@@ -82,15 +78,7 @@ def test_a_file_that_is_no_library(monkeypatch: pytest.MonkeyPatch, tmp_path):
         available()
 
 
-def test_doctor_says_which_and_why():
-    def run(**more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "cutaway", "doctor", "--json"]
-        return subprocess.run(command, env=os.environ | more, capture_output=True, text=True, timeout=120)
-
-    refused = run(CUTAWAY_KERNELS="nonsense")
-    assert refused.returncode == 2
-    assert "unknown instruction set 'nonsense'" in refused.stderr
-    assert "Traceback" not in refused.stderr
-    found = {choice["name"]: choice for choice in json.loads(run().stdout)["choices"]}["kernels"]
-    assert found["value"] in SETS
-    assert "best" in found["reason"]
+def test_the_command_line_refuses_in_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("CUTAWAY_KERNELS", "nonsense")
+    assert main(["doctor"]) == 2
+    assert "unknown instruction set 'nonsense'" in capsys.readouterr().err

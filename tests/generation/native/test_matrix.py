@@ -1,4 +1,4 @@
-"""Products with packed matrices of every kind, by every instruction set of this machine, against float64 and gguf's numbers.
+"""Products with packed matrices of every kind, by every instruction set of this machine, against float64 and gguf.
 
 Shapes: N rows of a matrix, C columns, R rows multiplied at once.
 """
