@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cutaway.generation.native import library
 from cutaway.generation.native.interface import Buffer, Kind, Operation
 from cutaway.models.config import DecoderConfig
 from cutaway.models.decoder import Attention, Block, Decoder
 from cutaway.models.experts import Experts
-from cutaway.models.formats.ggml import KINDS
+from cutaway.models.formats.ggml import KINDS, Blocks
 from cutaway.models.layers import MLP, RMSNorm
 from cutaway.models.products import Linear
-from cutaway.models.quantised import Blocks, QuantisedEmbedding, QuantisedExperts, QuantisedLinear
+from cutaway.models.quantised import QuantisedEmbedding, QuantisedExperts, QuantisedLinear
 
 NUMBER = {kind.name: number for number, kind in KINDS.items()}
 FLOATS = {torch.float32: NUMBER["F32"], torch.float16: NUMBER["F16"], torch.bfloat16: NUMBER["BF16"]}
@@ -68,6 +69,9 @@ class Plan:
 
 def supported(network: nn.Module) -> str | None:
     """Why the native runner cannot compute a network; None: it can."""
+    there, reason = library.available()
+    if not there:
+        return reason
     if not isinstance(network, Decoder):
         return "the native kernels compute decoders alone"
     config = network.config
@@ -75,8 +79,9 @@ def supported(network: nn.Module) -> str | None:
         return f"a head for {config.head} is computed by torch"
     scaling = config.rotary_scaling if config.position == "rotary" else None
     if scaling is not None and scaling.kind in ("dynamic", "longrope"):
-        if config.context > (scaling.original_context or config.context):
-            return f"{scaling.kind} positions turn all tokens anew when a text grows"
+        original = scaling.original_context or config.context
+        if config.context > original:
+            return f"{scaling.kind} positions turn all tokens anew when a text grows beyond {original}"
     if network.training and config.dropout:
         return "the network is training, with dropout"
     for name, module in network.named_modules():
@@ -118,7 +123,9 @@ class _Maker:
         hidden = config.mlp_width * (2 if config.gated else 1)
         # rowwise buffers: the stream, what a norm gives, another norm's, and so on; product buffers likewise
         self.x, self.read, self.read_mlp, self.written = (self._buffer(C) for _ in range(4))
-        self.heads, self.z, self.inside, self.post = (self._buffer(n) for n in (joined, inner, hidden, config.mlp_width))
+        self.heads, self.z, self.inside, self.post = (
+            self._buffer(n) for n in (joined, inner, hidden, config.mlp_width)
+        )
         self.joined, self.mixed, self.out = (self._buffer(n, True) for n in (joined, inner, C))
         self.pre, self.router = self._buffer(hidden, True), self._buffer(max(config.experts, 1), True)
         self._embed()
@@ -140,7 +147,9 @@ class _Maker:
         for name in ("weight", "bias"):
             if fields.get(name) is not None:
                 fields[name] = self._keep(fields[name])
-        made = Operation(kind=kind, input=input, out=out, second=second, **{"tap": -1, "table": -1, "scale": 1.0} | fields)
+        made = Operation(
+            kind=kind, input=input, out=out, second=second, **{"tap": -1, "table": -1, "scale": 1.0} | fields
+        )
         self.plan.operations.append(made)
 
     def _keep(self, numbers: Tensor) -> int:
@@ -177,7 +186,14 @@ class _Maker:
         else:
             assert isinstance(norm, nn.LayerNorm)
             self._op(
-                Kind.NORM, input, out, width=self.config.width, choice=1, weight=norm.weight, bias=norm.bias, eps=norm.eps
+                Kind.NORM,
+                input,
+                out,
+                width=self.config.width,
+                choice=1,
+                weight=norm.weight,
+                bias=norm.bias,
+                eps=norm.eps,
             )
         return out
 
