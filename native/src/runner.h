@@ -109,6 +109,7 @@ class Runner {
   std::vector<Sequence> sequences_;
   std::vector<int32_t> owner_;  // of each row
   std::vector<Unit> units_;
+  std::vector<int64_t> first_unit_;  // of each part, where ranges are computed apart
   std::vector<int32_t> first_tap_, next_tap_;
   std::vector<Chosen> chosen_;  // the look at parts of rows of logits
 

@@ -78,10 +78,9 @@ def supported(network: nn.Module) -> str | None:
     if config.head != "causal_lm":
         return f"a head for {config.head} is computed by torch"
     scaling = config.rotary_scaling if config.position == "rotary" else None
-    if scaling is not None and scaling.kind in ("dynamic", "longrope"):
-        original = scaling.original_context or config.context
-        if config.context > original:
-            return f"{scaling.kind} positions turn all tokens anew when a text grows beyond {original}"
+    original = (scaling.original_context if scaling is not None else 0) or config.context
+    if scaling is not None and scaling.kind in ("dynamic", "longrope") and config.context > original:
+        return f"{scaling.kind} positions turn all tokens anew when a text grows beyond {original}"
     if network.training and config.dropout:
         return "the network is training, with dropout"
     for name, module in network.named_modules():
@@ -175,7 +174,7 @@ class _Maker:
         first = min([self._matrix(_held(linear)) for linear in linears])
         self._op(Kind.PRODUCT, input, out, first_matrix=first, matrices=len(linears))
         biases = [linear.bias for linear in linears if isinstance(linear, nn.Linear) and linear.bias is not None]
-        return torch.cat(biases) if biases else None
+        return torch.cat(tuple(biases)) if biases else None
 
     def _norm(self, norm: nn.Module | None, input: int, out: int) -> int:
         """Returns the buffer that holds what the norm gives."""
