@@ -75,7 +75,7 @@ class Runner {
   void embed(const ctw_op& op, int64_t row, float* out) const;
   void heads(const ctw_op& op, const Walk& walk, int64_t row);
   void store(const ctw_op& op, const Walk& walk, int64_t row);
-  void merge(const ctw_op& op, const Walk& walk, int64_t row);
+  void merge(const ctw_op& op, const Walk& walk);
   void tap(const ctw_op& op, const Walk& walk, int64_t row);
   void attend(const ctw_op& op, const Walk& walk);
   void attend(const ctw_op& op, const Walk& walk, const Unit& unit);

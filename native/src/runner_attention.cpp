@@ -60,6 +60,8 @@ void Runner::attend(const ctw_op& op, const Walk& walk) {
   if (split_) {
     for (int64_t i = first_unit_[places(walk.part)]; i < first_unit_[places(walk.part + 1)]; ++i)
       attend(op, walk, units_[places(i)]);
+    threads_.meet();
+    merge(op, walk);
     return;
   }
   const int64_t count = static_cast<int64_t>(units_.size());
@@ -109,19 +111,16 @@ void Runner::attend(const ctw_op& op, const Walk& walk, const Unit& unit) {
   kernels_.attend(piece);
 }
 
-void Runner::merge(const ctw_op& op, const Walk& walk, int64_t row) {
-  float* out = at(op.out, walk.part, row);
-  const int D = shape_.head_dim, padded = pages_.layout().padded;
-  if (!split_) {
-    std::memcpy(out, at(op.in, walk.part, row), sizeof(float) * places(shape_.heads * D));
-    return;
+void Runner::merge(const ctw_op& op, const Walk& walk) {
+  const int D = shape_.head_dim, H = shape_.heads, padded = pages_.layout().padded;
+  const int64_t of_head = ranges_ * (padded + 2), count = walk.rows * H;
+  for (int64_t i = count * walk.part / threads_.parts(); i < count * (walk.part + 1) / threads_.parts(); ++i) {
+    const int64_t row = i / H;
+    const Sequence& sequence = sequence_of(row);
+    const int64_t ranges = (sequence.start + row - sequence.first + kRange) / kRange;  // that the row sees
+    kernels_.merge(partial_.data() + i * of_head, ranges, D, padded, scratch_[places(walk.part)].data(),
+                   at(op.out, walk.part, row) + i % H * D);
   }
-  const Sequence& sequence = sequence_of(row);
-  const int64_t ranges = (sequence.start + row - sequence.first + kRange) / kRange;  // that the row sees
-  const int64_t of_head = ranges_ * (padded + 2);
-  for (int h = 0; h < shape_.heads; ++h)
-    kernels_.merge(partial_.data() + (row * shape_.heads + h) * of_head, ranges, D, padded,
-                   scratch_[places(walk.part)].data(), out + h * D);
 }
 
 }  // namespace cutaway

@@ -122,8 +122,8 @@ class _Maker:
         hidden = config.mlp_width * (2 if config.gated else 1)
         # rowwise buffers: the stream, what a norm gives, another norm's, and so on; product buffers likewise
         self.x, self.read, self.read_mlp, self.written = (self._buffer(C) for _ in range(4))
-        self.heads, self.z, self.inside, self.post = (
-            self._buffer(n) for n in (joined, inner, hidden, config.mlp_width)
+        self.heads, self.inside, self.post = (
+            self._buffer(n) for n in (joined, hidden, config.mlp_width)
         )
         self.joined, self.mixed, self.out = (self._buffer(n, True) for n in (joined, inner, C))
         self.pre, self.router = self._buffer(hidden, True), self._buffer(max(config.experts, 1), True)
@@ -271,9 +271,8 @@ class _Maker:
             scale=attention.scale,
             cap=config.score_cap,
         )
-        self._op(Kind.MERGE, self.mixed, self.z)
-        self._tap(f"layers.{i}.attn.z", self.z, H * D, 0, H)
-        return self._product(self.z, self.out, attention.o_proj)
+        self._tap(f"layers.{i}.attn.z", self.mixed, H * D, 0, H)
+        return self._product(self.mixed, self.out, attention.o_proj)
 
     def _mlp(self, i: int, mlp: nn.Module, read: int) -> Tensor | None:
         config = self.config
