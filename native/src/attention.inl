@@ -240,6 +240,13 @@ Range range_of(const AttendPiece& piece, int64_t number) {
   return range;
 }
 
+// Asks for the keys of a piece's first range at once.
+void fetch_keys(const Range& range, const BlockLayout& layout) {
+  for (int page = 0; page * kPage < range.tokens; ++page)
+    for (size_t line = 0; line < layout.values_at; line += 64)
+      prefetch(static_cast<const char*>(range.keys[page]) + line);
+}
+
 int within(int64_t token) { return static_cast<int>(token < 0 ? 0 : token > kRange ? kRange : token); }
 
 Seen seen_of(const AttendPiece& piece, int64_t start, int row) {
@@ -266,6 +273,7 @@ void attend(const AttendPiece& piece) {
     Range range{};
     if (!behind) {
       range = range_of(piece, number);
+      if (number == piece.first_range) fetch_keys(range, layout);
       if (wide && layout.kind == Cache::float16) widen<uint16_t>(range_of(piece, number), layout, keys, values, range);
       if (wide && layout.kind == Cache::int8) widen<int8_t>(range_of(piece, number), layout, keys, values, range);
     }

@@ -19,13 +19,12 @@ enum {
   CTW_HEADS = 4,     // out: in (q, k, v) + bias, q and k normed (choice: 0 no, 1 each head, 2 all together) and turned
   CTW_STORE = 5,     // keys and values of in into the pages of a layer
   CTW_ATTEND = 6,    // out: what the queries of in mix of a layer's values; tap: scores; all together
-  CTW_MERGE = 7,     // out: the same after parts of it were computed apart
-  CTW_PRODUCT = 8,   // out: in times each matrix, beside each other; all together
-  CTW_TAP = 9,       // gives `width` numbers of in, from in_at on, to whoever asked
-  CTW_WANTED = 10,   // out: in of the wanted rows alone; so are all rows from here on
-  CTW_LOGITS = 11,   // in times the matrix into the step's logits, capped, and looked at; all together
-  CTW_EXPERTS = 12,  // out: what the experts that each row of in chose make of it; all together
-  CTW_OPS = 13
+  CTW_PRODUCT = 7,   // out: in times each matrix, beside each other; all together
+  CTW_TAP = 8,       // gives `width` numbers of in, from in_at on, to whoever asked
+  CTW_WANTED = 9,    // out: in of the wanted rows alone; so are all rows from here on
+  CTW_LOGITS = 10,   // in times the matrix into the step's logits, capped, and looked at; all together
+  CTW_EXPERTS = 11,  // out: what the experts that each row of in chose make of it; all together
+  CTW_OPS = 12
 };
 
 typedef struct {

@@ -162,8 +162,7 @@ void Runner::walk(int part) {
       walk.wanted = walk.wanted || ops_[i].kind == CTW_WANTED;
       for (int64_t row = first; row < last; ++row)
         for (size_t k = i; k < end; ++k) rowwise(ops_[k], walk, row);
-      waits = true;
-      i = end;
+      for (; i < end; ++i) waits = waits || ops_[i].kind != CTW_TAP;
     } else {
       if (waits && (!alone_ || ops_[i].kind == CTW_ATTEND)) threads_.meet();  // alone, one thread stores for all
       waits = false;
@@ -200,7 +199,6 @@ void Runner::rowwise(const ctw_op& op, const Walk& walk, int64_t row) {
     case CTW_ACTIVATE: return kernels_.activate(static_cast<Activation>(op.choice), in, second, op.width, out);
     case CTW_HEADS: return heads(op, walk, row);
     case CTW_STORE: return store(op, walk, row);
-    case CTW_MERGE: return merge(op, walk, row);
     case CTW_TAP: return tap(op, walk, row);
     case CTW_WANTED:
       in = at(op.in, walk.part, batch_->row[row]);

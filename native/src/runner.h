@@ -75,7 +75,7 @@ class Runner {
   void embed(const ctw_op& op, int64_t row, float* out) const;
   void heads(const ctw_op& op, const Walk& walk, int64_t row);
   void store(const ctw_op& op, const Walk& walk, int64_t row);
-  void merge(const ctw_op& op, const Walk& walk, int64_t row);
+  void merge(const ctw_op& op, const Walk& walk);
   void tap(const ctw_op& op, const Walk& walk, int64_t row);
   void attend(const ctw_op& op, const Walk& walk);
   void attend(const ctw_op& op, const Walk& walk, const Unit& unit);
@@ -109,6 +109,7 @@ class Runner {
   std::vector<Sequence> sequences_;
   std::vector<int32_t> owner_;  // of each row
   std::vector<Unit> units_;
+  std::vector<int64_t> first_unit_;  // of each part, where ranges are computed apart
   std::vector<int32_t> first_tap_, next_tap_;
   std::vector<Chosen> chosen_;  // the look at parts of rows of logits
 

@@ -8,7 +8,7 @@ namespace cutaway {
 namespace {
 
 constexpr int64_t kSplitRows = 16;  // with more rows there are pieces enough, and partial results would take much memory
-constexpr int64_t kPiecesEach = 4;  // pieces for a thread, so that none waits long for the last one
+constexpr int64_t kPiecesEach = 4;  // with as many for each thread, none waits long for the last one
 
 size_t places(int64_t count) { return static_cast<size_t>(count); }
 
@@ -16,33 +16,54 @@ size_t places(int64_t count) { return static_cast<size_t>(count); }
 
 void Runner::lay_out_attention() {
   units_.clear();
+  first_unit_.clear();
   ranges_ = 0;
-  int64_t pieces = 0, all = 0;
-  for (const Sequence& sequence : sequences_) {
-    const int64_t ranges = (sequence.start + sequence.rows + kRange - 1) / kRange;
-    ranges_ = ranges > ranges_ ? ranges : ranges_;
-    pieces += (sequence.rows + kRows - 1) / kRows * shape_.kv_heads;
-    all += (sequence.rows + kRows - 1) / kRows * shape_.kv_heads * ranges;
-  }
-  split_ = batch_->rows <= kSplitRows && ranges_ > 1 && threads_.parts() > 1 && pieces < kPiecesEach * threads_.parts();
-  const int64_t wanted = kPiecesEach * threads_.parts(), each = split_ ? (all + wanted - 1) / wanted : ranges_;
+  int64_t all = 0;  // ranges of all pieces
   for (size_t s = 0; s < sequences_.size(); ++s) {
     const Sequence& sequence = sequences_[s];
-    const int64_t blocks = (sequence.rows + kRows - 1) / kRows;
-    for (int64_t block = blocks - 1; block >= 0; --block) {  // those with the longest contexts first
+    for (int64_t block = (sequence.rows - 1) / kRows; block >= 0; --block) {  // those with the longest contexts first
       const int64_t first = block * kRows, rows = sequence.rows - first < kRows ? sequence.rows - first : kRows;
       const int64_t ranges = (sequence.start + first + rows + kRange - 1) / kRange;
-      for (int64_t range = 0; range < ranges; range += each)
-        for (int32_t h = 0; h < shape_.kv_heads; ++h)
-          units_.push_back({static_cast<int32_t>(s), static_cast<int32_t>(first), static_cast<int32_t>(rows), h, range,
-                            range + each < ranges ? range + each : ranges});
+      ranges_ = ranges > ranges_ ? ranges : ranges_;
+      all += ranges * shape_.kv_heads;
+      for (int32_t h = 0; h < shape_.kv_heads; ++h)
+        units_.push_back({static_cast<int32_t>(s), static_cast<int32_t>(first), static_cast<int32_t>(rows), h, 0, ranges});
     }
   }
-  if (split_)
-    partial_.need(places(batch_->rows * shape_.heads * ranges_ * (pages_.layout().padded + 2)));
+  const int64_t parts = threads_.parts();
+  split_ = batch_->rows <= kSplitRows && ranges_ > 1 && parts > 1 &&
+           static_cast<int64_t>(units_.size()) < kPiecesEach * parts;
+  if (!split_) return;
+  // every thread takes as many ranges as the others, one behind the other
+  const std::vector<Unit> whole = units_;
+  units_.clear();
+  int64_t done = 0;
+  size_t next = 0;
+  Unit left = whole[0];
+  for (int64_t part = 0; part < parts; ++part) {
+    first_unit_.push_back(static_cast<int64_t>(units_.size()));
+    const int64_t until = all * (part + 1) / parts;
+    while (done < until) {
+      const int64_t ranges = left.last_range - left.first_range, some = ranges < until - done ? ranges : until - done;
+      units_.push_back(left);
+      units_.back().last_range = left.first_range + some;
+      left.first_range += some;
+      done += some;
+      if (left.first_range == left.last_range && ++next < whole.size()) left = whole[next];
+    }
+  }
+  first_unit_.push_back(static_cast<int64_t>(units_.size()));
+  partial_.need(places(batch_->rows * shape_.heads * ranges_ * (pages_.layout().padded + 2)));
 }
 
 void Runner::attend(const ctw_op& op, const Walk& walk) {
+  if (split_) {
+    for (int64_t i = first_unit_[places(walk.part)]; i < first_unit_[places(walk.part + 1)]; ++i)
+      attend(op, walk, units_[places(i)]);
+    threads_.meet();
+    merge(op, walk);
+    return;
+  }
   const int64_t count = static_cast<int64_t>(units_.size());
   for (int64_t i = threads_.take(); i < count; i = threads_.take()) attend(op, walk, units_[places(i)]);
 }
@@ -90,19 +111,16 @@ void Runner::attend(const ctw_op& op, const Walk& walk, const Unit& unit) {
   kernels_.attend(piece);
 }
 
-void Runner::merge(const ctw_op& op, const Walk& walk, int64_t row) {
-  float* out = at(op.out, walk.part, row);
-  const int D = shape_.head_dim, padded = pages_.layout().padded;
-  if (!split_) {
-    std::memcpy(out, at(op.in, walk.part, row), sizeof(float) * places(shape_.heads * D));
-    return;
+void Runner::merge(const ctw_op& op, const Walk& walk) {
+  const int D = shape_.head_dim, H = shape_.heads, padded = pages_.layout().padded;
+  const int64_t of_head = ranges_ * (padded + 2), count = walk.rows * H;
+  for (int64_t i = count * walk.part / threads_.parts(); i < count * (walk.part + 1) / threads_.parts(); ++i) {
+    const int64_t row = i / H;
+    const Sequence& sequence = sequence_of(row);
+    const int64_t ranges = (sequence.start + row - sequence.first + kRange) / kRange;  // that the row sees
+    kernels_.merge(partial_.data() + i * of_head, ranges, D, padded, scratch_[places(walk.part)].data(),
+                   at(op.out, walk.part, row) + i % H * D);
   }
-  const Sequence& sequence = sequence_of(row);
-  const int64_t ranges = (sequence.start + row - sequence.first + kRange) / kRange;  // that the row sees
-  const int64_t of_head = ranges_ * (padded + 2);
-  for (int h = 0; h < shape_.heads; ++h)
-    kernels_.merge(partial_.data() + (row * shape_.heads + h) * of_head, ranges, D, padded,
-                   scratch_[places(walk.part)].data(), out + h * D);
 }
 
 }  // namespace cutaway

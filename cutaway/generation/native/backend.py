@@ -10,12 +10,12 @@ import math
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cutaway.errors import ConfigError, InputError
+from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.generation.backend import Logits, Rows
 from cutaway.generation.native import interface, library
 from cutaway.generation.native.interface import ERROR, Batch, Buffer, Operation, PlanOf, Shown
@@ -24,6 +24,7 @@ from cutaway.models import OFF, ActiveTap, Decoder, Tap
 from cutaway.models.formats.ggml import KINDS
 
 CACHES = {"float32": 0, "float16": 1, "int8": 2}
+ROUNDINGS = {"eight": 8, "sixteen": 16}
 FIRST_TABLE = 2048  # positions whose angles are computed at first
 WANTED = ("final_norm", "logits")  # places that have wanted rows alone, so that all are wanted where they are shown
 
@@ -36,12 +37,15 @@ class NativeBackend:
     Args:
         network: one for which `plan.supported` gives no reason against it. Its float matrices are used where they lie;
             quantised ones are packed, norms and biases copied (see `stale`).
-        cache: how keys and values are kept; "auto": float16 where the network's matrices are quantised, else float32.
+        cache: how keys and values are kept: "float32", "float16" or "int8"; "auto": float16 where the network's matrices
+            are quantised, else float32.
         threads: None: as many as torch uses.
-        rounding: to how many bits the activations are rounded that quantised matrices are multiplied with.
+        rounding: to how many bits the activations are rounded that quantised matrices are multiplied with: "eight", as
+            llama.cpp does, or "sixteen", which is as good as not at all.
 
     Raises:
-        ConfigError: the network, or the machine, is not one for native kernels; says why.
+        ConfigError: the network, or the machine, is not one for native kernels, which says why; or another cache or
+            rounding.
     """
 
     page: int
@@ -50,10 +54,15 @@ class NativeBackend:
         self,
         network: nn.Module,
         *,
-        cache: Literal["auto", "float32", "float16", "int8"] = "auto",
+        cache: str = "auto",
         threads: int | None = None,
-        rounding: Literal["eight", "sixteen"] = "eight",
+        rounding: str = "eight",
     ) -> None:
+        for what, given, known in (("cache", cache, ("auto", *CACHES)), ("rounding", rounding, ROUNDINGS)):
+            if given not in known:
+                raise ConfigError(unknown(what, given, known))
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads must be at least 1, but {threads} was given")
         if reason := supported(network):
             raise ConfigError(f"the native kernels cannot compute this network: {reason}")
         assert isinstance(network, Decoder)
@@ -64,7 +73,7 @@ class NativeBackend:
         self._plan, self._made_of = make_plan(network), fingerprint(network)
         self._error, self._lock = ctypes.create_string_buffer(ERROR), threading.Lock()
         matrices = _pack(self._library, self._plan, self.threads)
-        self._runner = self._make_runner(matrices, CACHES[self.cache], 8 if rounding == "eight" else 16)
+        self._runner = self._make_runner(matrices, CACHES[self.cache], ROUNDINGS[rounding])
         weakref.finalize(self, _end, self._library, self._runner, matrices)
         self.page = self._library.ctw_page_tokens()
         self.page_bytes = self._library.ctw_page_bytes(self._runner)
@@ -119,15 +128,9 @@ class NativeBackend:
         """Whether weights were changed or replaced since the backend was made; then make another."""
         return fingerprint(self.network) != self._made_of
 
-    def declines(self, tap: Tap) -> str | None:
-        """Why a sequence with this tap must be computed by torch; None: it need not."""
-        if type(tap) is Tap:
-            return None
-        if not isinstance(tap, ActiveTap):
-            return f"the native kernels do not know what a {type(tap).__name__} asks for"
-        if tap.replacements:
-            return f"{min(tap.replacements)} is edited, which torch computes"
-        return "what is recorded must be formed on the way" if tap.formed else None
+    def tap_names(self) -> list[str]:
+        """What can be recorded of a step, in the order of computation."""
+        return list(self._plan.places)
 
     def reserve(self, pages: int) -> None:
         """Make room for this many pages, numbered from 0; keeps what the pages hold. Called again to grow."""
@@ -156,7 +159,7 @@ class NativeBackend:
         spans: list[int] = []
         pages: list[int] = []
         rows: list[int] = []
-        asked = [() if type(item.tap) is Tap else self._asked(item.tap) for item in batch]
+        asked = [() if item.tap is OFF else self._asked(item.tap) for item in batch]
         whole = False  # whether more logits are computed than are wanted, as they are shown
         for item, names in zip(batch, asked, strict=True):
             first, new = len(ids), len(item.ids)
@@ -221,9 +224,8 @@ class NativeBackend:
 
     def _asked(self, tap: Tap) -> tuple[tuple[str, Place], ...]:
         """The places that a tap records, in the network's order."""
-        if reason := self.declines(tap):
-            raise ConfigError(f"a step with this tap is not for the native kernels: {reason}")
-        assert isinstance(tap, ActiveTap)
+        if not isinstance(tap, ActiveTap) or tap.replacements:
+            raise ConfigError("native steps can be recorded, but not edited; let torch compute this sequence")
         if tap.keep not in self._names:
             self._names[tap.keep] = tuple((n, place) for n, place in self._plan.places.items() if n in tap.keep)
         return self._names[tap.keep]

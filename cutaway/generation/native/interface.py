@@ -21,12 +21,11 @@ class Kind(IntEnum):
     HEADS = 4
     STORE = 5
     ATTEND = 6
-    MERGE = 7
-    PRODUCT = 8
-    TAP = 9
-    WANTED = 10
-    LOGITS = 11
-    EXPERTS = 12
+    PRODUCT = 7
+    TAP = 8
+    WANTED = 9
+    LOGITS = 10
+    EXPERTS = 11
 
 
 class Operation(ctypes.Structure):

@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cutaway.generation.native import library
 from cutaway.generation.native.interface import Buffer, Kind, Operation
 from cutaway.models.config import DecoderConfig
 from cutaway.models.decoder import Attention, Block, Decoder
 from cutaway.models.experts import Experts
-from cutaway.models.formats.ggml import KINDS
+from cutaway.models.formats.ggml import KINDS, Blocks
 from cutaway.models.layers import MLP, RMSNorm
 from cutaway.models.products import Linear
-from cutaway.models.quantised import Blocks, QuantisedEmbedding, QuantisedExperts, QuantisedLinear
+from cutaway.models.quantised import QuantisedEmbedding, QuantisedExperts, QuantisedLinear
 
 NUMBER = {kind.name: number for number, kind in KINDS.items()}
 FLOATS = {torch.float32: NUMBER["F32"], torch.float16: NUMBER["F16"], torch.bfloat16: NUMBER["BF16"]}
@@ -68,15 +69,18 @@ class Plan:
 
 def supported(network: nn.Module) -> str | None:
     """Why the native runner cannot compute a network; None: it can."""
+    there, reason = library.available()
+    if not there:
+        return reason
     if not isinstance(network, Decoder):
         return "the native kernels compute decoders alone"
     config = network.config
     if config.head != "causal_lm":
         return f"a head for {config.head} is computed by torch"
     scaling = config.rotary_scaling if config.position == "rotary" else None
-    if scaling is not None and scaling.kind in ("dynamic", "longrope"):
-        if config.context > (scaling.original_context or config.context):
-            return f"{scaling.kind} positions turn all tokens anew when a text grows"
+    original = (scaling.original_context if scaling is not None else 0) or config.context
+    if scaling is not None and scaling.kind in ("dynamic", "longrope") and config.context > original:
+        return f"{scaling.kind} positions turn all tokens anew when a text grows beyond {original}"
     if network.training and config.dropout:
         return "the network is training, with dropout"
     for name, module in network.named_modules():
@@ -118,9 +122,7 @@ class _Maker:
         hidden = config.mlp_width * (2 if config.gated else 1)
         # rowwise buffers: the stream, what a norm gives, another norm's, and so on; product buffers likewise
         self.x, self.read, self.read_mlp, self.written = (self._buffer(C) for _ in range(4))
-        self.heads, self.z, self.inside, self.post = (
-            self._buffer(n) for n in (joined, inner, hidden, config.mlp_width)
-        )
+        self.heads, self.inside, self.post = (self._buffer(n) for n in (joined, hidden, config.mlp_width))
         self.joined, self.mixed, self.out = (self._buffer(n, True) for n in (joined, inner, C))
         self.pre, self.router = self._buffer(hidden, True), self._buffer(max(config.experts, 1), True)
         self._embed()
@@ -170,7 +172,7 @@ class _Maker:
         first = min([self._matrix(_held(linear)) for linear in linears])
         self._op(Kind.PRODUCT, input, out, first_matrix=first, matrices=len(linears))
         biases = [linear.bias for linear in linears if isinstance(linear, nn.Linear) and linear.bias is not None]
-        return torch.cat(biases) if biases else None
+        return torch.cat(tuple(biases)) if biases else None
 
     def _norm(self, norm: nn.Module | None, input: int, out: int) -> int:
         """Returns the buffer that holds what the norm gives."""
@@ -267,9 +269,8 @@ class _Maker:
             scale=attention.scale,
             cap=config.score_cap,
         )
-        self._op(Kind.MERGE, self.mixed, self.z)
-        self._tap(f"layers.{i}.attn.z", self.z, H * D, 0, H)
-        return self._product(self.z, self.out, attention.o_proj)
+        self._tap(f"layers.{i}.attn.z", self.mixed, H * D, 0, H)
+        return self._product(self.mixed, self.out, attention.o_proj)
 
     def _mlp(self, i: int, mlp: nn.Module, read: int) -> Tensor | None:
         config = self.config

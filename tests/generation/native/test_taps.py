@@ -95,18 +95,22 @@ def test_two_sequences_record_names_of_their_own() -> None:
     other, second = recording(["layers.0.attn.z", "logits"])
     batch = [Rows(0, [1, 2, 3], 0, [0], tap=one), Rows(1, [4, 5], 0, [1], wanted=0, tap=other)]
     result = backend.step(batch)
-    assert list(first) == ["embed", "layers.0.attn.z"] and list(second) == ["layers.0.attn.z", "logits"]
-    assert first["layers.0.attn.z"].shape == (1, 4, 3, 10) and second["logits"].shape == (1, 2, V)
+    assert list(first) == ["embed", "layers.0.attn.z"]
+    assert list(second) == ["layers.0.attn.z", "logits"]
+    assert first["layers.0.attn.z"].shape == (1, 4, 3, 10)
+    assert second["logits"].shape == (1, 2, V)
     assert torch.equal(first["embed"][0], network.embed_tokens.weight[[1, 2, 3]])
     assert result.values.shape == (1, V)
 
 
-def test_edits_are_declined() -> None:
+def test_edits_are_refused() -> None:
     backend = NativeBackend(made(FIELDS["windowed"]), threads=1)
-    edit = ActiveTap(edits={"embed": lambda x: x * 2})
-    assert backend.declines(edit) == "embed is edited, which torch computes"
-    assert backend.declines(ActiveTap(["embed"], formed=True)) is not None
-    assert backend.declines(ActiveTap(["embed"])) is None
     backend.reserve(1)
-    with pytest.raises(ConfigError, match="embed is edited"):
-        backend.step([Rows(0, [1], 0, [0], tap=edit)])
+    with pytest.raises(ConfigError, match="not edited"):
+        backend.step([Rows(0, [1], 0, [0], tap=ActiveTap(edits={"embed": lambda x: x * 2}))])
+
+
+def test_all_that_the_network_names_is_known() -> None:
+    for fields in FIELDS.values():
+        network = made(fields)
+        assert NativeBackend(network, threads=1).tap_names() == network.tap_names()
