@@ -124,7 +124,9 @@ def test_company_changes_no_bit(shape: str) -> None:
     sizes = [90, 1, 131, 20, 3]
     while any(held[s] < len(text) for s, text in enumerate(texts)):
         batch = [
-            Rows(s, text[held[s] : held[s] + sizes[s]], held[s], pages(s), wanted=len(text[held[s] : held[s] + sizes[s]]))
+            Rows(
+                s, text[held[s] : held[s] + sizes[s]], held[s], pages(s), wanted=len(text[held[s] : held[s] + sizes[s]])
+            )
             for s, text in enumerate(texts)
             if held[s] < len(text)
         ]
@@ -144,7 +146,9 @@ def in_blocks(network: Decoder, kind: str) -> Decoder:
         if weight.shape[-1] % BY_NAME[kind].numbers:
             return None
         data = b"".join(quantise(weight, kind))
-        return Blocks(kind, torch.frombuffer(bytearray(data), dtype=torch.uint8).view(*weight.shape[:-1], -1), torch.float32)
+        return Blocks(
+            kind, torch.frombuffer(bytearray(data), dtype=torch.uint8).view(*weight.shape[:-1], -1), torch.float32
+        )
 
     for name, module in list(network.named_modules()):
         home, _, part = name.rpartition(".")
