@@ -125,23 +125,27 @@ class Engine:
                 self._stepping.release()
         self.changed()
 
-    def pull(self, ticket: Ticket) -> None:
-        """Wait until a ticket has news, stepping where nobody else does."""
+    def pull(self, ticket: Ticket, *, whole: bool = False) -> None:
+        """Wait until a ticket has news, or for all of it, stepping where nobody else does."""
+
+        def there() -> bool:
+            return ticket.ended if whole else ticket.news
+
         if ticket.later is not None:
             self._inbox.append(ticket.later)
             ticket.later = None
         ticket.waiting = True
         try:
-            while not ticket.news:
+            while not there():
                 worked = True
                 if self._stepping.acquire(blocking=False):
                     try:
-                        worked = ticket.news or self._step()
+                        worked = there() or self._step()
                     finally:
                         self._stepping.release()
                         self.changed()
                 with self._change:
-                    if not ticket.news and (self._stepping.locked() or not worked):
+                    if not there() and (self._stepping.locked() or not worked):
                         self._change.wait(0.05)
         finally:
             ticket.waiting = False

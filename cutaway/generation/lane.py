@@ -94,13 +94,15 @@ class Lane:
 
     def close(self, job: Job) -> None:
         """A job is over: everything it holds is free."""
+        runs = job in self.running
         for continuation in job.continuations:
             continuation.chooser.close()
             for one in continuation.sequences:
                 self._shut(one)
-                self.backend.close(one.number)
+                if runs:
+                    self.backend.close(one.number)
             continuation.sequences = []
-        if job in self.running:
+        if runs:
             self.running.remove(job)
 
     def _shut(self, one: Sequence) -> None:

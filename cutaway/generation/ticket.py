@@ -83,8 +83,7 @@ class Ticket:
 
     def results(self) -> list[Generation]:
         """Wait for the end of all n."""
-        while not self.ended:
-            self._engine.pull(self)
+        self._engine.pull(self, whole=True)
         if self.error is not None:
             raise self.error
         return [self._generation(sample, tokens) for sample, tokens in enumerate(self._all)]

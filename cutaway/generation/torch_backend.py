@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError
 from cutaway.generation.backend import Logits, Rows
-from cutaway.models import OFF, Decoder, Recurrent, Seq2Seq, Tap
+from cutaway.models import OFF, ActiveTap, Decoder, Recurrent, Seq2Seq, Tap
 from cutaway.models.cache import CrossCache, KVCache
 from cutaway.models.gru import RecurrentState
 
@@ -131,13 +131,16 @@ class TorchBackend:
         else:
             cache = self.states[rows.sequence]
             cache.own.length = rows.start
-        x = network.stream(ids, cache=cache, tap=rows.tap)  # (1, T, C)
-        if rows.tap is OFF:
-            if not rows.wanted:
-                return x[0, :0]
-            x = x[:, -rows.wanted :]
-        logits = network.read_out(x, tap=rows.tap)[0]
-        return logits[len(logits) - rows.wanted :]
+        return self._read_out(network.stream(ids, cache=cache, tap=rows.tap), rows.wanted, rows.tap)
+
+    def _read_out(self, x: Tensor, wanted: int, tap: Tap) -> Tensor:
+        """(wanted, V) of a stream (1, T, C); a tap is shown all T, which changes no number unless it edits them."""
+        new = x.shape[1]
+        if tap is not OFF:
+            logits = self.network.read_out(x, tap=tap)[0]
+            if new == wanted or type(tap) is not ActiveTap or tap.edits("logits", "final_norm"):
+                return logits[new - wanted :]
+        return self.network.read_out(x[:, -wanted:])[0] if wanted else x[0, :0]
 
     def _by_state(self, network: Recurrent, ids: Tensor, rows: Rows) -> Tensor:
         """(wanted, V); states are kept behind each wanted row, as the next step may go back to any."""
@@ -147,7 +150,7 @@ class TorchBackend:
         for end in ends:
             state = _copy(state)
             x = network.resume(0, rows.tap("embed", network.embed_tokens(ids[:, start:end])), cache=state, tap=rows.tap)
-            logits.append(network.read_out(x if rows.tap is not OFF else x[:, -1:], rows.tap)[0, -1:])
+            logits.append(self._read_out(x, 1, rows.tap))
             kept[rows.start + end] = state
             start = end
         self.states[rows.sequence] = kept

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from cutaway.errors import DamagedFile, InputError
-from cutaway.tokenizers.spec import parts
 from cutaway.tokenizers.tokenizer import Tokenizer
 
 Piece = tuple[int | str, int]  # a special token's id, or the text "A" or "B"; and the token type
@@ -53,10 +52,20 @@ def frame(
     return ids, types
 
 
+def beginning(tokenizer: Tokenizer) -> list[int]:
+    """The ids that a tokenizer.json puts before a text, such as the token that begins it.
+
+    Raises:
+        DamagedFile: a post-processor that is not known.
+    """
+    pieces = [what for what, _ in _pieces(tokenizer, False)]
+    return [what for what in pieces[: pieces.index("A")] if isinstance(what, int)] if "A" in pieces else []
+
+
 def _pieces(tokenizer: Tokenizer, pair: bool) -> list[Piece]:
     """What stands in a row, by the post-processor."""
     found: list[Piece] = [("A", 0), ("B", 1)] if pair else [("A", 0)]
-    for part in parts(tokenizer.spec, "post_processor"):
+    for part in tokenizer.around:
         try:
             kind = part["type"]
             if kind == "TemplateProcessing":

@@ -64,6 +64,7 @@ class Tokenizer:
         begin_of_text, end_of_text, pad, mask: the ids of these special tokens, or None where the tokenizer has none.
             Those that `train_tokenizer` makes have the last three.
         special: every special token's text -> id.
+        around: the steps of tokenizer.json that put special tokens around a text (see `cutaway.tokenizers.frame`).
         joins: whether the text of a sequence is the bytes of its tokens, joined (else words or spaces come between).
         exact: whether `decode(encode(text)) == text` for every text; true of every kind that `train_tokenizer` makes.
         dtype: the smallest of uint16 and uint32 that holds every id.
@@ -119,6 +120,7 @@ class Tokenizer:
         for name in ROLES:
             setattr(self, name, self._vocab.get(known.get(name, "")))
         self._kind = _kind(spec)
+        self.around = parts(spec, "post_processor")
         self.joins = is_byte_level(spec)
         self.exact = is_exact(spec)
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 65536 else np.uint32)
