@@ -118,7 +118,9 @@ class _Maker:
         hidden = config.mlp_width * (2 if config.gated else 1)
         # rowwise buffers: the stream, what a norm gives, another norm's, and so on; product buffers likewise
         self.x, self.read, self.read_mlp, self.written = (self._buffer(C) for _ in range(4))
-        self.heads, self.z, self.inside, self.post = (self._buffer(n) for n in (joined, inner, hidden, config.mlp_width))
+        self.heads, self.z, self.inside, self.post = (
+            self._buffer(n) for n in (joined, inner, hidden, config.mlp_width)
+        )
         self.joined, self.mixed, self.out = (self._buffer(n, True) for n in (joined, inner, C))
         self.pre, self.router = self._buffer(hidden, True), self._buffer(max(config.experts, 1), True)
         self._embed()
@@ -140,7 +142,9 @@ class _Maker:
         for name in ("weight", "bias"):
             if fields.get(name) is not None:
                 fields[name] = self._keep(fields[name])
-        made = Operation(kind=kind, input=input, out=out, second=second, **{"tap": -1, "table": -1, "scale": 1.0} | fields)
+        made = Operation(
+            kind=kind, input=input, out=out, second=second, **{"tap": -1, "table": -1, "scale": 1.0} | fields
+        )
         self.plan.operations.append(made)
 
     def _keep(self, numbers: Tensor) -> int:
@@ -177,7 +181,14 @@ class _Maker:
         else:
             assert isinstance(norm, nn.LayerNorm)
             self._op(
-                Kind.NORM, input, out, width=self.config.width, choice=1, weight=norm.weight, bias=norm.bias, eps=norm.eps
+                Kind.NORM,
+                input,
+                out,
+                width=self.config.width,
+                choice=1,
+                weight=norm.weight,
+                bias=norm.bias,
+                eps=norm.eps,
             )
         return out
 
