@@ -9,6 +9,7 @@ times are of the engine as a caller uses it, from the request to the last token'
 import _bench
 import _generate_context
 import _generate_lookup
+import _generate_quality
 import _generate_same
 import _generate_speed
 import _generate_start
@@ -25,6 +26,7 @@ measures = (
     _generate_taps.tapped,
     _generate_start.start,
     _generate_same.same,
+    _generate_quality.quality,
 )
 for measure in measures:
     if options.only in measure.__name__:

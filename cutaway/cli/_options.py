@@ -47,28 +47,18 @@ Rounding = Annotated[
     typer.Option(metavar="eight|sixteen", help="Bits of activations that meet quantised weights; eight is faster."),
 ]
 Dequantise = Annotated[
-    bool, typer.Option("--dequantise", help="Make float32 weights of a GGUF file; else they stay as they are stored.")
+    bool, typer.Option("--dequantise", help="Make float32 weights of blocks; else they stay as they are stored.")
 ]
 
 
 def opened(source: str, dequantise: bool) -> Model:
-    """A model, a GGUF file as it is stored unless it is to be dequantised; its notes go to stderr."""
+    """A model, its blocks as they are stored unless they are to be dequantised; its notes go to stderr."""
     from cutaway.models import load_model
 
-    model = load_model(source, quantised=not dequantise and is_gguf(source))
+    model = load_model(source, quantised=not dequantise)
     for note in model.generation.notes:
         print(f"note: {harmless(note)}", file=sys.stderr)
     return model
-
-
-def is_gguf(source: str) -> bool:
-    """Whether a source is a GGUF file, or a folder with nothing but one to open."""
-    from cutaway.models.model import CHECKPOINTS, CONFIG, GGUF_FILE, MODEL_JSON
-
-    path = Path(source)
-    if path.is_dir() and not any((path / name).exists() for name in (MODEL_JSON, CONFIG, CHECKPOINTS)):
-        return any(path.glob(f"*{GGUF_FILE}"))
-    return path.is_file() and path.suffix == GGUF_FILE
 
 
 def engine_for(model: Model, cache: str, threads: int | None, rounding: str | None) -> Engine:

@@ -25,7 +25,9 @@ def convert(
     ] = None,
     quantize: Annotated[
         str | None,
-        typer.Option(help="For gguf, how to store matrices: F32, F16 (the default), BF16, Q8_0, Q6_K, Q5_0, Q4_K …"),
+        typer.Option(
+            help="For gguf, how to store matrices: F16 (the default, but blocks stay as they are), Q8_0, Q6_K, Q4_K …"
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -40,7 +42,7 @@ def convert(
         raise ConfigError(f"--quantize {quantize} is for --to gguf; {to} keeps the weights as they are")
     notes: list[str] = []
     loaded = load_model(model)
-    made = save_model(loaded, out, to, family=family, kind=quantize or "F16", note=notes.append)
+    made = save_model(loaded, out, to, family=family, kind=quantize, note=notes.append)
     size = sum(path.stat().st_size for path in [made, *made.rglob("*")] if path.is_file())
     seconds = round(time.perf_counter() - started, 2)
     if json:

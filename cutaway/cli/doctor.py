@@ -1,6 +1,7 @@
 """`cutaway doctor`: what this machine can do, and which choices follow from it."""
 
 import json as json_format
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cutaway.doctor import diagnose
+from cutaway.generation.quantize.report import read_report
 from cutaway.parity import SAMPLE, Parity, parity
 
 
@@ -24,7 +26,15 @@ def doctor(
       cutaway doctor --model run
     """
     if model is not None:
-        _receipt(parity(model, text), json=json)
+        cost = read_report(Path(model))
+        found = parity(model, text)
+        if json:
+            own = {"quantisation": cost.to_json()} if cost is not None else {}
+            print(json_format.dumps(found.to_json() | own))
+            return
+        if cost is not None:
+            Console(highlight=False).print(cost)
+        _receipt(found)
         return
     found = diagnose()
     if json:
@@ -50,11 +60,8 @@ def doctor(
     Console(highlight=False, markup=False).print(table)  # cutaway[documents] is no markup
 
 
-def _receipt(found: Parity, *, json: bool) -> None:
+def _receipt(found: Parity) -> None:
     """Print a comparison."""
-    if json:
-        print(json_format.dumps(found.to_json()))
-        return
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()
