@@ -70,8 +70,7 @@ def llamacpp_server(file: Path, context: int) -> Iterator[Any]:
         port = found.getsockname()[1]
     command = [llamacpp("llama-server"), "--model", file, *FLASH, "--ctx-size", context, "--parallel", 1]
     command += ["--port", port, "--host", "127.0.0.1"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([*map(str, command)], **quiet, env=_plain())
+    process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_plain())
 
     def ask(path: str, given: dict[str, Any] | None = None) -> Any:
         data = None if given is None else json.dumps(given).encode()

@@ -19,7 +19,7 @@ def main() -> None:
     what, path, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(threads)
     options: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
-    model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.bfloat16, **options).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.bfloat16, **options).eval()
     with torch.inference_mode():
         if what == "first":
             tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)

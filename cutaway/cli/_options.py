@@ -52,10 +52,16 @@ Dequantise = Annotated[
 
 
 def opened(source: str, dequantise: bool) -> Model:
-    """A model, its blocks as they are stored unless they are to be dequantised; its notes go to stderr."""
+    """A model; its notes go to stderr.
+
+    Args:
+        source: as `load_model` takes it.
+        dequantise: make numbers of blocks, as is done where no native kernels compute with them.
+    """
+    from cutaway.generation.native.library import available
     from cutaway.models import load_model
 
-    model = load_model(source, quantised=not dequantise)
+    model = load_model(source, quantised=not dequantise and available()[0])
     for note in model.generation.notes:
         print(f"note: {harmless(note)}", file=sys.stderr)
     return model
@@ -65,8 +71,12 @@ def engine_for(model: Model, cache: str, threads: int | None, rounding: str | No
     """What generates; options that are not given are the engine's to choose."""
     from cutaway.generation.engine import Engine
 
-    given = {"threads": threads, "rounding": rounding}
-    return Engine(model, cache=cache, **{name: value for name, value in given.items() if value is not None})
+    return Engine(model, cache=cache, **said(threads=threads, rounding=rounding))
+
+
+def said(**options: Any) -> dict[str, Any]:
+    """Those of the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def speculation(wanted: str | None) -> Any:

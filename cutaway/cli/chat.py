@@ -64,13 +64,6 @@ def chat(
       cutaway chat model.gguf --system "Answer in one sentence."
       printf 'What is 2 + 2?\\nAnd twice that?\\n' | cutaway chat model.gguf --json
     """
-    sampling = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-    }
     loaded = options.opened(model, dequantise)
     guesses = options.speculation(speculate)
     conversation = Conversation(
@@ -79,7 +72,9 @@ def chat(
         format=format,
         max_new_tokens=max_new_tokens,
         seed=seed,
-        sampling={name: value for name, value in sampling.items() if value is not None},
+        sampling=options.said(
+            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
+        ),
         stop=stop or None,
         speculate=guesses,
     )
@@ -95,6 +90,7 @@ def _answer(conversation: Conversation, text: str, json: bool, verbose: bool) ->
     """Say something and write the answer in a line."""
     watch, forgotten = Watch(conversation.engine), conversation.forgotten
     answer = "".join(token.text for token in watch.tokens(conversation.say(text))).strip()
+    assert conversation.ticket is not None
     watch.results(conversation.ticket)
     if json:
         print(_json(conversation, answer, watch), flush=True)

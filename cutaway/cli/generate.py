@@ -43,7 +43,7 @@ def generate(
         int | None, typer.Option(help="Above 1: search with this many hypotheses instead of drawing.")
     ] = None,
     length_penalty: Annotated[
-        float | None, typer.Option(help="Of beam search: above 0 longer texts, below shorter.")
+        float | None, typer.Option(help="Of a beam search: above 0 longer texts, below 0 shorter ones.")
     ] = None,
     logprobs: Annotated[int, typer.Option(help="With --json: the k likeliest tokens beside each that came.")] = 0,
     json_schema: Annotated[
@@ -70,32 +70,33 @@ def generate(
     """
     if batch is not None and prompt:
         raise ConfigError("--batch holds the prompts, so leave --prompt out")
-    held = _constraint(json_schema, regex, grammar, choice)
     lines = [] if batch is None else read_batch(batch)
     prompts = [options.from_stdin("the prompt") if text == "-" else text for text in prompt or [""]]
-    sampling = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "typical_p": typical_p,
-        "repetition_penalty": repetition_penalty,
-        "frequency_penalty": frequency_penalty,
-        "presence_penalty": presence_penalty,
-        "logit_bias": options.biases(logit_bias),
-    }
     given: dict[str, Any] = {
-        "sampling": {name: value for name, value in sampling.items() if value is not None},
         "max_new_tokens": max_new_tokens,
         "stop": stop or None,
         "n": samples,
         "beams": beams,
         "length_penalty": length_penalty,
         "logprobs": logprobs,
-        **held,
+        "schema": options.text_or_file(json_schema, "the schema"),
+        "regex": options.text_or_file(regex, "the regular expression"),
+        "grammar": options.text_or_file(grammar, "the grammar"),
+        "choices": choice or None,
+        "sampling": options.said(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            typical_p=typical_p,
+            repetition_penalty=repetition_penalty,
+            frequency_penalty=frequency_penalty,
+            presence_penalty=presence_penalty,
+            logit_bias=options.biases(logit_bias),
+        ),
     }
     loaded = options.opened(model, dequantise)
-    given["speculate"] = options.speculation(speculate)
+    given = options.said(**given, speculate=options.speculation(speculate))
     engine = options.engine_for(loaded, cache, threads, rounding)
     watch = Watch(engine)
     if batch is not None:
@@ -114,17 +115,6 @@ def generate(
                     _show(f"{source}{apart}", texts)
     if verbose:
         print(watch, file=sys.stderr)
-
-
-def _constraint(schema: str | None, regex: str | None, grammar: str | None, choices: list[str] | None) -> dict[str, Any]:
-    """What the text must be, of the one option that says it."""
-    given = {
-        "schema": options.text_or_file(schema, "the schema"),
-        "regex": options.text_or_file(regex, "the regular expression"),
-        "grammar": options.text_or_file(grammar, "the grammar"),
-        "choices": choices or None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _texts(watch: Watch, ticket: Ticket) -> Iterator[Iterator[str]]:
