@@ -70,7 +70,7 @@ ifneq ($(and $(ARM_CXX),$(ARM_RUN)),)
 	$(CMAKE) -S native -B build/check-arm -DCUTAWAY_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
 	  -DCMAKE_CXX_COMPILER=$(ARM_CXX) -DCMAKE_EXE_LINKER_FLAGS=-static -DCMAKE_CROSSCOMPILING_EMULATOR=$(ARM_RUN) --log-level=WARNING
 	$(CMAKE) --build build/check-arm --parallel 2
-	cd build/check-arm && ctest --output-on-failure --verbose
+	cd build/check-arm && CUTAWAY_KERNELS=neon ctest --output-on-failure --verbose
 else
 	@echo "NEON was not tried: there is no compiler for ARM or no emulator here"
 endif

@@ -151,7 +151,7 @@ int main(int count, char** arguments) {
     const int parts = count > 1 ? std::atoi(arguments[1]) : 2;
     Crew crew(parts);
     if (const char* name = std::getenv("CUTAWAY_KERNELS"); name && !choose_instruction_set(name)) return 2;
-    std::printf("%s, %d threads\nkind  1 row: GB/s  of read   | in cache: GB/s |  16 rows: GMAC/s  512: GMAC/s  1536x576\n",
+    std::printf("%s, %d threads\nkind  1 row: GB/s  of read   | in cache: GB/s |  16 rows: GMAC/s  512: GMAC/s\n",
                 instruction_set(), parts);
     if (count < 3) like_a_model(crew, parts);
     for (const Form& f : forms) {

@@ -3,7 +3,7 @@
 struct Lanes {
     using Int = __m256i;
     using Float = __m256;
-    static constexpr int lanes = 8, most_rows = 4;
+    static constexpr int lanes = 8, most_rows = 4, abreast = 2;
 #if defined(CUTAWAY_VNNI)
     static constexpr bool wide_is_signed = false;
 #else

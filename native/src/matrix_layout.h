@@ -9,6 +9,8 @@
 // and of a kind with super-blocks (K) a sequence of
 //     scales of 16 rows [, minima of 16 rows], for each group: 16 small scales [, 16 small minima], planes of 8 blocks
 // The bytes are those of the file but for the small scales, which take a byte each instead of 6 bits.
+//
+// Functions here are static: each file must keep those that it compiled for its own instruction set.
 #pragma once
 
 #include <cstddef>
@@ -58,16 +60,16 @@ inline constexpr uint8_t codebooks[2][16] = {
     {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4},
 };
 
-constexpr int planes_bytes(const Form& f) { return tile_rows * block_columns * f.bits / 8; }
-constexpr bool is_super(const Form& f) { return f.columns == 256; }
-constexpr bool has_min(const Form& f) { return f.scales == Scales::half_min || f.scales >= Scales::super_min; }
-constexpr int unit_blocks(const Form& f) { return is_super(f) ? super_blocks : 1; }
+static constexpr int planes_bytes(const Form& f) { return tile_rows * block_columns * f.bits / 8; }
+static constexpr bool is_super(const Form& f) { return f.columns == 256; }
+static constexpr bool has_min(const Form& f) { return f.scales == Scales::half_min || f.scales >= Scales::super_min; }
+static constexpr int unit_blocks(const Form& f) { return is_super(f) ? super_blocks : 1; }
 // of the float16 scales (and minima), or exponents, at the head of a unit
-constexpr int head_bytes(const Form& f) { return f.scales == Scales::exponent ? 16 : has_min(f) ? 64 : 32; }
-constexpr int small_bytes(const Form& f) {  // of one group's small scales
+static constexpr int head_bytes(const Form& f) { return f.scales == Scales::exponent ? 16 : has_min(f) ? 64 : 32; }
+static constexpr int small_bytes(const Form& f) {  // of one group's small scales
     return !is_super(f) ? 0 : f.scales == Scales::super_min ? 32 : 16;
 }
-constexpr int unit_bytes(const Form& f) {
+static constexpr int unit_bytes(const Form& f) {
     return head_bytes(f) + f.columns / f.group * small_bytes(f) + unit_blocks(f) * planes_bytes(f);
 }
 
@@ -94,16 +96,16 @@ struct Rounded {
 // panel is followed by another, what was left to round.
 constexpr int panel_rows = 16;
 
-inline uint32_t load32(const uint8_t* from) {
+static inline uint32_t load32(const uint8_t* from) {
     uint32_t word;
     std::memcpy(&word, from, 4);
     return word;
 }
 
-inline void store32(uint8_t* to, uint32_t word) { std::memcpy(to, &word, 4); }
+static inline void store32(uint8_t* to, uint32_t word) { std::memcpy(to, &word, 4); }
 
 // Where a row's numbers of vector i stand in the planes of a block, as four bytes.
-inline uint32_t read_planes(int bits, const uint8_t* planes, int row, int i) {
+static inline uint32_t read_planes(int bits, const uint8_t* planes, int row, int i) {
     const auto plane = [=](int which) { return load32(planes + which * vector_bytes + 4 * row); };
     switch (bits) {
         case 8: return plane(i);
@@ -118,7 +120,7 @@ inline uint32_t read_planes(int bits, const uint8_t* planes, int row, int i) {
 }
 
 // The other way: v[i] are the numbers of vector i; the planes' bytes of that row are written.
-inline void write_planes(int bits, const uint32_t v[8], uint8_t* planes, int row) {
+static inline void write_planes(int bits, const uint32_t v[8], uint8_t* planes, int row) {
     const auto put = [=](int which, uint32_t word) { store32(planes + which * vector_bytes + 4 * row, word); };
     const auto pairs = [v](int j, int down) {  // two bits of each of four vectors
         uint32_t word = 0;
@@ -142,7 +144,7 @@ inline void write_planes(int bits, const uint32_t v[8], uint8_t* planes, int row
     if (bits == 3) put(2, single(2));
 }
 
-inline float half_to_float(uint16_t half) {
+static inline float half_to_float(uint16_t half) {
     const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16, rest = half & 0x7fff;
     float value;
     if (rest >= 0x7c00) {  // infinite or not a number
@@ -159,7 +161,7 @@ inline float half_to_float(uint16_t half) {
     return value;
 }
 
-inline float exponent_to_float(uint8_t exponent) {  // 2 ** (exponent - 128): the codebook holds doubles
+static inline float exponent_to_float(uint8_t exponent) {  // 2 ** (exponent - 128): the codebook holds doubles
     const uint32_t word = exponent < 2 ? 0x00200000u << exponent : static_cast<uint32_t>(exponent - 1) << 23;
     float value;
     std::memcpy(&value, &word, 4);

@@ -12,7 +12,7 @@ namespace {
 struct Lanes {
     using Int = int32x4_t;
     using Float = float32x4_t;
-    static constexpr int lanes = 4, most_rows = 4;
+    static constexpr int lanes = 4, most_rows = 4, abreast = 2;
     static constexpr bool wide_is_signed = true;  // both sides of a dot product are signed
 
     static uint8x16_t u8(Int v) { return vreinterpretq_u8_s32(v); }

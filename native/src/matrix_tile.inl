@@ -88,12 +88,6 @@ inline Float least_of(const uint8_t* small, int slice, Float negative, Float lea
     return least;
 }
 
-template <bool is_signed>
-inline Int dot4(Int sum, const Int* v, const int8_t* q) {  // four vectors with sixteen numbers of x
-    for (int i = 0; i < 4; ++i) sum = Lanes::template dot<is_signed>(sum, v[i], q + 4 * i);
-    return sum;
-}
-
 // out[r][row] for one tile and `rows` rows of x that stand in a panel of `height`.
 template <int which, int rows>
 void tile(const uint8_t* at, const Rounded* x, int64_t height, int64_t units, float* out, int64_t stride, int count,
@@ -102,6 +96,7 @@ void tile(const uint8_t* at, const Rounded* x, int64_t height, int64_t units, fl
     constexpr int groups = block_columns / f.group;
     constexpr bool is_signed = f.shift == 7 && Lanes::wide_is_signed;
     constexpr int shift = is_signed ? 0 : f.shift;
+    constexpr int abreast = rows < Lanes::abreast ? rows : Lanes::abreast;
     Float sums[slices][rows];
     for (int s = 0; s < slices; ++s)
         for (int r = 0; r < rows; ++r) sums[s][r] = Lanes::zero();
@@ -123,30 +118,45 @@ void tile(const uint8_t* at, const Rounded* x, int64_t height, int64_t units, fl
                 Int v[8];
                 unpack<f.bits, f.codebook, f.shift>(planes, s, v);
                 CUTAWAY_UNROLL_LOOPS
-                for (int r = 0; r < rows; ++r) {
-                    const Rounded& b = x[r];
-                    const Float by = Lanes::splat(&b.scale);
-                    Float sum = sums[s][r];
-                    if constexpr (groups == 1) {
-                        Int dot = Lanes::template start<shift>(&b.minus);
-                        dot = dot4<is_signed>(dot4<is_signed>(dot, v, b.q), v + 4, b.q + 16);
-                        sum = Lanes::fma(Lanes::mul(Lanes::to_float(dot), scale[0]), by, sum);
-                        if constexpr (has_min(f)) sum = Lanes::fma(least[0], Lanes::splat(&b.sum), sum);
-                    } else {
-                        Int first = Lanes::template start<shift>(&b.minus_half);
-                        Int second = Lanes::template start_rest<shift>(&b.minus, &b.minus_half);
-                        first = dot4<is_signed>(first, v, b.q);
-                        second = dot4<is_signed>(second, v + 4, b.q + 16);
-                        const Float both = Lanes::mul(Lanes::to_float(first), scale[0]);
-                        sum = Lanes::fma(Lanes::fma(Lanes::to_float(second), scale[1], both), by, sum);
-                        if constexpr (has_min(f)) {
+                for (int r = 0; r < rows; r += abreast) {
+                    Int dots[abreast][groups];
+                    CUTAWAY_UNROLL_LOOPS
+                    for (int k = 0; k < abreast; ++k) {
+                        const Rounded& b = x[r + k];
+                        if constexpr (groups == 1) {
+                            dots[k][0] = Lanes::template start<shift>(&b.minus);
+                        } else {
+                            dots[k][0] = Lanes::template start<shift>(&b.minus_half);
+                            dots[k][1] = Lanes::template start_rest<shift>(&b.minus, &b.minus_half);
+                        }
+                    }
+                    CUTAWAY_UNROLL_LOOPS
+                    for (int i = 0; i < 8; ++i)
+                        CUTAWAY_UNROLL_LOOPS
+                        for (int k = 0; k < abreast; ++k) {
+                            Int& dot = dots[k][i * groups / 8];
+                            dot = Lanes::template dot<is_signed>(dot, v[i], x[r + k].q + 4 * i);
+                        }
+                    CUTAWAY_UNROLL_LOOPS
+                    for (int k = 0; k < abreast; ++k) {
+                        const Rounded& b = x[r + k];
+                        const Float by = Lanes::splat(&b.scale);
+                        Float sum = sums[s][r + k];
+                        if constexpr (groups == 1) {
+                            sum = Lanes::fma(Lanes::mul(Lanes::to_float(dots[k][0]), scale[0]), by, sum);
+                            if constexpr (has_min(f)) sum = Lanes::fma(least[0], Lanes::splat(&b.sum), sum);
+                        } else {
+                            const Float both = Lanes::mul(Lanes::to_float(dots[k][0]), scale[0]);
+                            sum = Lanes::fma(Lanes::fma(Lanes::to_float(dots[k][1]), scale[1], both), by, sum);
+                        }
+                        if constexpr (groups == 2 && has_min(f)) {
                             const Float half = Lanes::whole(&b.minus_half, nullptr);
                             const Float rest = Lanes::whole(&b.minus, &b.minus_half);
                             const Float lower = Lanes::fma(rest, least[1], Lanes::mul(half, least[0]));
                             sum = Lanes::fma(lower, by, sum);
                         }
+                        sums[s][r + k] = sum;
                     }
-                    sums[s][r] = sum;
                 }
             }
             small += groups * small_bytes(f);
