@@ -3,10 +3,12 @@
 struct Lanes {
     using Int = __m256i;
     using Float = __m256;
-    static constexpr int lanes = 8, most_rows = 4, abreast = 2;
+    static constexpr int lanes = 8, most_rows = 4;
 #if defined(CUTAWAY_VNNI)
+    static constexpr int abreast = 2;
     static constexpr bool wide_is_signed = false;
 #else
+    static constexpr int abreast = 1;
     static constexpr bool wide_is_signed = true;  // sums of two products of full bytes do not fit 16 bits
 #endif
 

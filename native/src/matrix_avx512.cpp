@@ -12,7 +12,7 @@ namespace {
 struct Lanes {
     using Int = __m512i;
     using Float = __m512;
-    static constexpr int lanes = 16, most_rows = 16, abreast = 4;
+    static constexpr int lanes = 16, most_rows = 16, abreast = 2;
     static constexpr bool wide_is_signed = false;
 
     static Int load(const uint8_t* from) { return _mm512_loadu_si512(from); }

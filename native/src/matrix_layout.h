@@ -119,31 +119,6 @@ static inline uint32_t read_planes(int bits, const uint8_t* planes, int row, int
     return low;
 }
 
-// The other way: v[i] are the numbers of vector i; the planes' bytes of that row are written.
-static inline void write_planes(int bits, const uint32_t v[8], uint8_t* planes, int row) {
-    const auto put = [=](int which, uint32_t word) { store32(planes + which * vector_bytes + 4 * row, word); };
-    const auto pairs = [v](int j, int down) {  // two bits of each of four vectors
-        uint32_t word = 0;
-        for (int k = 0; k < 4; ++k) word |= (v[4 * j + k] >> down & 0x03030303u) << 2 * k;
-        return word;
-    };
-    const auto single = [v](int down) {
-        uint32_t word = 0;
-        for (int i = 0; i < 8; ++i) word |= (v[i] >> down & 0x01010101u) << i;
-        return word;
-    };
-    if (bits == 8)
-        for (int i = 0; i < 8; ++i) put(i, v[i]);
-    if (bits >= 4 && bits <= 6)
-        for (int j = 0; j < 4; ++j) put(j, (v[j] & 0x0f0f0f0fu) | (v[j + 4] & 0x0f0f0f0fu) << 4);
-    if (bits == 5) put(4, single(4));
-    if (bits == 6)
-        for (int j = 0; j < 2; ++j) put(4 + j, pairs(j, 4));
-    if (bits == 2 || bits == 3)
-        for (int j = 0; j < 2; ++j) put(j, pairs(j, 0));
-    if (bits == 3) put(2, single(2));
-}
-
 static inline float half_to_float(uint16_t half) {
     const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16, rest = half & 0x7fff;
     float value;

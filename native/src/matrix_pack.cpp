@@ -1,6 +1,6 @@
 // From a file's blocks to tiles, and one row back.
 #include <algorithm>
-#include <vector>
+#include <utility>
 
 #include "matrix_pack.h"
 
@@ -41,7 +41,8 @@ void six_bit_scales(const uint8_t* from, Read& read) {  // 12 bytes: 8 scales an
 }
 
 // Layouts as in cutaway/models/formats/ggml.py, four numbers at a time.
-void read_block(int kind, const uint8_t* b, Read& read) {
+template <int kind>
+inline void read_block(const uint8_t* b, Read& read) {
     uint32_t(*v)[8] = read.v;
     switch (kind) {
         case 2: case 20: nibbles(b + 2, v[0]); break;
@@ -96,31 +97,66 @@ void read_block(int kind, const uint8_t* b, Read& read) {
 void copy_half(uint8_t* to, const uint8_t* from) { std::memcpy(to, from, 2); }
 
 // Where the float16 scale and minimum of a block in a file are.
-int scale_at(int kind) { return kind == 10 ? 80 : kind == 11 ? 108 : kind == 14 ? 208 : 0; }
-int least_at(int kind) { return kind == 10 ? 82 : 2; }
+constexpr int scale_at(int kind) { return kind == 10 ? 80 : kind == 11 ? 108 : kind == 14 ? 208 : 0; }
+constexpr int least_at(int kind) { return kind == 10 ? 82 : 2; }
 
-void write_unit(const Form& f, const uint8_t* block, uint8_t* unit, int row) {
-    Read read;
-    read_block(f.kind, block, read);
-    if (f.scales == Scales::exponent)
+// The other way round than read_planes: v[i] are the numbers of vector i; the planes' bytes of that row are written.
+template <int bits>
+inline void write_planes(const uint32_t v[8], uint8_t* planes, int row) {
+    const auto put = [=](int which, uint32_t word) { store32(planes + which * vector_bytes + 4 * row, word); };
+    const auto pairs = [v](int j, int down) {  // two bits of each of four vectors
+        uint32_t word = 0;
+        for (int k = 0; k < 4; ++k) word |= (v[4 * j + k] >> down & 0x03030303u) << 2 * k;
+        return word;
+    };
+    const auto single = [v](int down) {
+        uint32_t word = 0;
+        for (int i = 0; i < 8; ++i) word |= (v[i] >> down & 0x01010101u) << i;
+        return word;
+    };
+    if (bits == 8)
+        for (int i = 0; i < 8; ++i) put(i, v[i]);
+    if (bits >= 4 && bits <= 6)
+        for (int j = 0; j < 4; ++j) put(j, (v[j] & 0x0f0f0f0fu) | (v[j + 4] & 0x0f0f0f0fu) << 4);
+    if (bits == 5) put(4, single(4));
+    if (bits == 6)
+        for (int j = 0; j < 2; ++j) put(4 + j, pairs(j, 4));
+    if (bits == 2 || bits == 3)
+        for (int j = 0; j < 2; ++j) put(j, pairs(j, 0));
+    if (bits == 3) put(2, single(2));
+}
+
+// One row's block of a file into its unit of a tile.
+template <int which>
+inline void write_unit(const uint8_t* block, uint8_t* unit, int row) {
+    constexpr Form f = forms[which];
+    if constexpr (f.scales == Scales::exponent)
         unit[row] = block[0];
     else
         copy_half(unit + 2 * row, block + scale_at(f.kind));
-    if (has_min(f)) copy_half(unit + 32 + 2 * row, block + least_at(f.kind));
+    if constexpr (has_min(f)) copy_half(unit + 32 + 2 * row, block + least_at(f.kind));
     uint8_t* at = unit + head_bytes(f);
-    if (is_super(f))
+    if constexpr (f.bits == 4 && !is_super(f)) {  // the halves of bytes are paired in the file as they are here
+        for (int j = 0; j < 4; ++j)
+            std::memcpy(at + j * vector_bytes + 4 * row, block + f.bytes - 16 + 4 * j, 4);
+        return;
+    }
+    Read read;
+    read_block<f.kind>(block, read);
+    if constexpr (is_super(f))
         for (int group = 0; group < f.columns / f.group; ++group, at += small_bytes(f)) {
             at[row] = read.scale[group];
             if (f.scales == Scales::super_min) at[16 + row] = read.least[group];
         }
     for (int block_of = 0; block_of < unit_blocks(f); ++block_of, at += planes_bytes(f))
-        write_planes(f.bits, read.v[block_of], at, row);
+        write_planes<f.bits>(read.v[block_of], at, row);
 }
 
-}  // namespace
-
-void pack_tiles(const Form& f, const uint8_t* rows, int64_t n, int64_t c, uint8_t* data, int64_t first, int64_t last) {
-    const int64_t units = c / f.columns, unit = unit_bytes(f), row_bytes = units * f.bytes;
+template <int which>
+void pack_form(const uint8_t* rows, int64_t n, int64_t c, uint8_t* data, int64_t first, int64_t last) {
+    constexpr Form f = forms[which];
+    constexpr int unit = unit_bytes(f);
+    const int64_t units = c / f.columns, row_bytes = units * f.bytes;
     for (int64_t tile = first; tile < last; ++tile) {
         const int64_t count = std::min<int64_t>(tile_rows, n - tile * tile_rows);
         uint8_t* to = data + tile * units * unit;
@@ -128,8 +164,22 @@ void pack_tiles(const Form& f, const uint8_t* rows, int64_t n, int64_t c, uint8_
         const uint8_t* from = rows + tile * tile_rows * row_bytes;
         for (int64_t u = 0; u < units; ++u)
             for (int row = 0; row < count; ++row)
-                write_unit(f, from + row * row_bytes + u * f.bytes, to + u * unit, row);
+                write_unit<which>(from + row * row_bytes + u * f.bytes, to + u * unit, row);
     }
+}
+
+using Pack = void (*)(const uint8_t*, int64_t, int64_t, uint8_t*, int64_t, int64_t);
+
+template <int... which>
+Pack pack_of(int64_t index, std::integer_sequence<int, which...>) {
+    static constexpr Pack all[] = {pack_form<which>...};
+    return all[index];
+}
+
+}  // namespace
+
+void pack_tiles(const Form& f, const uint8_t* rows, int64_t n, int64_t c, uint8_t* data, int64_t first, int64_t last) {
+    pack_of(&f - forms, std::make_integer_sequence<int, form_count>{})(rows, n, c, data, first, last);
 }
 
 void unpack_row(const Form& f, const uint8_t* tile, int row, int64_t c, float* out) {

@@ -5,7 +5,8 @@
 // For each block: numbers are unpacked into eight vectors, which stay in registers while each row of x is multiplied with
 // them: eight dot products of four bytes, whole numbers, exact; then in float32
 //     sum += (float(dot) * matrix's scale) * x's scale  [ + matrix's minimum * sum of x ]
-// in the order of the columns, whatever else is computed beside it.
+// in the order of the columns, whatever else is computed beside it. `Lanes::most_rows` rows of x share what was unpacked, and
+// the dot products of `Lanes::abreast` of them take turns, as each waits for the one before.
 
 constexpr int slices = tile_rows / Lanes::lanes;
 using Int = Lanes::Int;
@@ -103,6 +104,7 @@ void tile(const uint8_t* at, const Rounded* x, int64_t height, int64_t units, fl
     for (int64_t unit = 0; unit < units; ++unit) {
         const uint8_t* small = at + head_bytes(f);
         const uint8_t* planes = small + f.columns / f.group * small_bytes(f);
+        for (int line = 0; line < planes - at; line += 64) Lanes::prefetch(at + line);
         for (int block = 0; block < unit_blocks(f); ++block) {
             for (int line = 0; line < planes_bytes(f); line += 64) Lanes::prefetch(planes + line);
             for (int s = 0; s < slices; ++s) {
