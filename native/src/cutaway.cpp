@@ -33,6 +33,8 @@ Runner* of(void* runner) { return static_cast<Runner*>(runner); }
 
 }  // namespace
 
+int32_t ctw_version() { return CTW_VERSION; }
+
 void* ctw_runner(const ctw_plan* plan, char* error, int64_t size) {
   Runner* made = nullptr;
   tried([&] { made = new Runner(*plan); }, error, size);

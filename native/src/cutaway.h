@@ -10,6 +10,8 @@
 
 extern "C" {
 
+enum { CTW_VERSION = 1 };
+
 // Operations of a plan. "Rowwise" ones compute each row from itself; the others are computed by all threads together.
 enum {
   CTW_EMBED = 0,     // out: the rows of the matrix that the ids name, times scale; plus the table's rows by position
@@ -69,6 +71,7 @@ typedef struct {
   float* log_sum;          // (wanted)
 } ctw_batch;
 
+CTW_API int32_t ctw_version(void);  // of these structures and operations; Python's must be the same
 CTW_API void* ctw_runner(const ctw_plan* plan, char* error, int64_t size);
 CTW_API void ctw_end(void* runner);
 CTW_API int64_t ctw_page_tokens(void);

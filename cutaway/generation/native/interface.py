@@ -75,9 +75,12 @@ class Batch(ctypes.Structure):
     )
 
 
+VERSION = 1
+OTHER = "the native kernels are of another version of Cutaway, so install it again (or build them with: make native)"
 ERROR = 512  # bytes of a sentence about what failed
 SAID = (c_char_p, c_int64)
 FUNCTIONS = {
+    "ctw_version": (c_int32, ()),
     "ctw_runner": (c_void_p, (ctypes.POINTER(PlanOf), *SAID)),
     "ctw_end": (None, (c_void_p,)),
     "ctw_page_tokens": (c_int64, ()),
@@ -103,5 +106,7 @@ def load() -> ctypes.CDLL:
             function = getattr(found, name)
             function.restype, function.argtypes = result, arguments
     except AttributeError as error:
-        raise ConfigError(f"the native kernels are of another version of Cutaway: {error}; install it again") from error
+        raise ConfigError(f"{OTHER}: {error}") from error
+    if (version := found.ctw_version()) != VERSION:
+        raise ConfigError(f"{OTHER}: their interface is number {version}, not {VERSION}")
     return found
