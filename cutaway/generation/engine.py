@@ -13,9 +13,14 @@ Shapes: W wanted rows, V vocabulary.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence as Many
 from itertools import count
 from threading import Condition, Event, Lock
 from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError
 from cutaway.generation.backend import Backend
@@ -24,12 +29,14 @@ from cutaway.generation.job import Continuation, Job, Sequence
 from cutaway.generation.lane import Lane
 from cutaway.generation.memory import available_bytes
 from cutaway.generation.prepare import prepare
+from cutaway.generation.reading import Reading, Readings, ids_of
 from cutaway.generation.request import Request
 from cutaway.generation.select import choose_backend, records
 from cutaway.generation.text import Writer
 from cutaway.generation.ticket import Ticket
 from cutaway.generation.torch_backend import TorchBackend
 from cutaway.models import OFF, Decoder, Model
+from cutaway.models.embedding import framed_texts
 
 KEPT = 256 << 20  # bytes of pages kept for later requests, where nobody says how many
 
@@ -77,6 +84,7 @@ class Engine:
         self._waiting: dict[str, deque[tuple[Job, Lane]]] = {}  # by tenant, the one to be served next first
         self._jobs: dict[Ticket, tuple[Job, Lane]] = {}
         self._cancelled: deque[Ticket] = deque()
+        self._readings = Readings(model)
         self._stepping, self._change = Lock(), Condition()
 
     # what others call, from any thread
@@ -112,6 +120,43 @@ class Engine:
             self.changed()
         return ticket
 
+    def read(self, texts: Many[str] | Many[list[int]]) -> Reading:
+        """Take texts to be read whole, by a network that does not write; `results()` has what its head makes of each.
+
+        Raises:
+            ConfigError: a network that writes.
+            InputError: a lone string, or a text that is empty or longer than the context.
+        """
+        return self._read(ids_of(self.model, texts))
+
+    def embed(self, texts: Many[str]) -> Float[Tensor, "N C"]:
+        """One vector for each text, (N, C), as `cutaway.models.embed` with other requests in between.
+
+        Raises:
+            ConfigError: the model makes no vectors.
+            InputError: a lone string, no texts, or an empty one.
+        """
+        return torch.stack(self._read(framed_texts(self.model, texts)).results())
+
+    def classify(self, texts: Many[str]) -> Float[Tensor, "N L"]:
+        """The probability of each of `model.config.labels` for each text, (N, L).
+
+        Raises:
+            ConfigError: the model tells no labels.
+            InputError: a lone string, no texts, or one that is empty or longer than the context.
+        """
+        if getattr(self.model.config, "head", None) != "sequence_classification":
+            raise ConfigError(f"{self.model.source or 'the model'} has no labels for texts; load one that classifies")
+        if not texts:
+            raise InputError("give a list of texts, even of one")
+        return torch.stack(self.read(texts).results()).softmax(-1)
+
+    def _read(self, ids: Many[list[int]]) -> Reading:
+        reading = Reading(self, ids)
+        self._readings.add(reading)
+        self.changed()
+        return reading
+
     def cancel(self, ticket: Ticket) -> None:
         """End a request; its pages are free at once, or after the step that runs."""
         if ticket.later is not None or ticket.done:
@@ -125,7 +170,7 @@ class Engine:
                 self._stepping.release()
         self.changed()
 
-    def pull(self, ticket: Ticket, *, whole: bool = False) -> None:
+    def pull(self, ticket: Ticket | Reading, *, whole: bool = False) -> None:
         """Wait until a ticket has news, or for all of it, stepping where nobody else does."""
 
         def there() -> bool:
@@ -162,7 +207,7 @@ class Engine:
         while not until.is_set():
             if not self.step():
                 with self._change:
-                    if not self._inbox and not self._cancelled:
+                    if not self._inbox and not self._cancelled and not self._readings.waiting:
                         self._change.wait(0.05)
 
     def changed(self) -> None:
@@ -173,14 +218,14 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether there is no request."""
-        return not self._jobs and not self._inbox
+        return not self._jobs and not self._inbox and not self._readings.waiting
 
     # inside a step; by the thread that holds `_stepping`
 
     def _step(self) -> bool:
         self._absorb()
         self._admit()
-        worked = False
+        worked = self._readings.step()
         for lane in self._lanes:
             worked = lane.step() or worked
         return worked
