@@ -27,7 +27,7 @@ from cutaway.generation.backend import Backend
 from cutaway.generation.choosers import make_choosers
 from cutaway.generation.job import Continuation, Job, Sequence
 from cutaway.generation.lane import Lane
-from cutaway.generation.memory import available_bytes
+from cutaway.generation.memory import megabytes, pages_in
 from cutaway.generation.prepare import prepare
 from cutaway.generation.reading import Reading, Readings, ids_of
 from cutaway.generation.request import Request
@@ -282,7 +282,7 @@ class Engine:
         if not backend.page:
             return Lane(backend, 0, 0, self)
         if pages is None:
-            pages = max(1, (available_bytes() // 2 if memory is None else memory) // backend.page_bytes)
+            pages = pages_in(memory, backend.page_bytes, backend.page)
         keep = max(1, KEPT // backend.page_bytes) if keep is None else keep
         return Lane(backend, pages, keep, self)
 
@@ -299,14 +299,15 @@ class Engine:
         pages = self._lanes[0].pages
         if not self.backend.page:
             return
-        prepared = job.prepared
+        prepared, size = job.prepared, self.backend.page_bytes
         tokens = min(len(prepared.ids) + prepared.count, prepared.context or 2**62)
         shared = len(prepared.ids) // pages.size
         needed = shared + job.width * (pages.needed(tokens) - shared)
         if needed > pages.most:
             raise InputError(
-                f"this request may need {needed} pages of {pages.size} tokens, but there are {pages.most}; give fewer "
-                "max_new_tokens, a lower n, or the engine more memory"
+                f"this request may need {needed} pages of {pages.size} tokens, {megabytes(needed * size)} of keys and "
+                f"values, but there are {pages.most}, {megabytes(pages.most * size)}; give fewer max_new_tokens, a "
+                "lower n, or the engine more memory, or keep them as float16 or int8"
             )
 
 

@@ -88,8 +88,8 @@ class Lane:
         if not job.begun:
             job.ticket.cached_tokens = sequences[0].held
         if job.tapped:
-            for one in sequences:
-                self._room(job, one, 0, min(len(one.ids) + prepared.count, prepared.context or 2**62))
+            most = prepared.context or 2**62
+            return all(self._room(job, one, 0, min(len(one.ids) + prepared.count, most)) for one in sequences)
         return True
 
     def close(self, job: Job) -> None:
@@ -236,8 +236,13 @@ class Lane:
             if not victims:
                 return False
         if self.pages.made > self._reserved:
-            self._reserved = min(self.pages.most, max(self.pages.made, 2 * self._reserved))
-            self.backend.reserve(self._reserved)
+            wanted = min(self.pages.most, max(self.pages.made, 2 * self._reserved))
+            try:
+                self.backend.reserve(wanted)
+            except Exception as error:  # such as too little memory: of this request alone
+                self.engine._end(job, self, error)
+                return False
+            self._reserved = wanted
         for source, target in copies:
             self.backend.copy(source, target)
         return True

@@ -325,6 +325,11 @@ def test_a_backend_that_fails_fails_those_alone_that_it_fails_for(model: Model):
                 raise MemoryError("no room")
             return super().step(batch)
 
+        def reserve(self, pages: int) -> None:
+            if pages > 8:
+                raise MemoryError("no room for pages")
+            super().reserve(pages)
+
     made = engine(model, backend=Fragile())
     bad, good = (
         made.submit(Request([7], max_new_tokens=3)),
@@ -333,6 +338,8 @@ def test_a_backend_that_fails_fails_those_alone_that_it_fails_for(model: Model):
     assert good.result().ids == plain([1], 1)
     with pytest.raises(MemoryError, match="no room"):
         bad.result()
+    with pytest.raises(MemoryError, match="no room for pages"):
+        made.submit(Request([1] * 36, max_new_tokens=1)).result()
     nothing_left(made)
 
 
@@ -340,11 +347,13 @@ def test_what_could_never_run_is_refused_with_numbers(model: Model):
     with pytest.raises(InputError, match="41 tokens, but this model sees 40"):
         engine(model).submit(Request([1] * 41))
     small = engine(model, pages=4)
-    with pytest.raises(InputError, match=r"may need 8 pages of 4 tokens, but there are 4"):
+    with pytest.raises(InputError, match=r"may need 8 pages of 4 tokens, 0.0 MB of keys and values, but there are 4"):
         small.submit(Request([1] * 20, max_new_tokens=9))
     with pytest.raises(InputError, match="may need 10 pages"):
         small.submit(Request([1], max_new_tokens=3, n=10))
     assert small.submit(Request([1] * 10, max_new_tokens=5)).result().finish_reason == "length"
+    with pytest.raises(InputError, match=r"the keys and values of 4 tokens take 0\.0 MB, but only 0\.0 MB are there"):
+        Engine(model, backend=Pages(), memory=999)
     with pytest.raises(ConfigError, match="chunk must be at least 1"):
         engine(model, chunk=0)
     with pytest.raises(ConfigError, match="unknown backend 'cuda'"):
