@@ -52,7 +52,7 @@ class TorchBackend:
         self.store: Store | None = None
         self.states: dict[int, Any] = {}
         if isinstance(network, Decoder):
-            self.store = Store(network, CACHES.get(cache, like.dtype))
+            self.store = Store(network, like.dtype if cache == "auto" else CACHES[cache])
             self.page, self.page_bytes, self.chunk = PAGE, self.store.page_bytes, CHUNK
 
     def reserve(self, pages: int) -> None:

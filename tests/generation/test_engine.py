@@ -112,7 +112,8 @@ def request(number: int, **options: Any) -> Request:
     length = 1 + number * 7 % 30
     prompt = [1] * (number % 3 * PAGE) + [(number * i + i // 3) % 9 for i in range(length)]
     sampling = {"temperature": 0} if number % 4 == 0 else {"temperature": 1.0, "top_p": 0.9}
-    return Request(prompt[:36], sampling, **{"max_new_tokens": 3 + number * 5 % 23, "seed": number} | options)
+    fields: dict[str, Any] = {"max_new_tokens": 3 + number * 5 % 23, "seed": number} | options
+    return Request(prompt[:36], sampling, **fields)
 
 
 def alone(model: Model, one: Request) -> list[tuple]:

@@ -1,6 +1,7 @@
 """The engine on the backend that this machine has, against torch: requests of many kinds at a time."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -52,11 +53,13 @@ def test_native_is_the_same_in_company_bit_for_bit(model: Model, pages: int | No
     requests = several(model.tokenizer.vocab_size)
     alone = [Engine(model, backend="native").submit(one).results() for one in requests]
     engine = Engine(model, backend="native", pages=pages, keep=8)
+    found = 0
     for _ in range(2):  # the second time with prefixes found
         tickets = [engine.submit(one) for one in requests]
         assert [ticket.results() for ticket in tickets] == alone
+        found = sum(ticket.cached_tokens for ticket in tickets)
+    assert found
     assert engine._lanes[0].pages.used == 0
-    assert any(ticket.cached_tokens for ticket in tickets)
 
 
 def test_native_is_torch_token_for_token_in_greedy(model: Model):
@@ -104,7 +107,7 @@ def test_a_model_that_stays_quantised_generates(tokenizer: Tokenizer, model: Mod
     file = save_model(Model(wide, tokenizer), tmp_path / "wide.gguf", "gguf", kind="Q8_0")
     plain, kept = load_model(file), load_model(file, quantised=True)
     monkeypatch.setenv("CUTAWAY_KERNELS", "torch")
-    options = {"max_new_tokens": 3, "temperature": 0}
+    options: dict[str, Any] = {"max_new_tokens": 3, "temperature": 0}
     assert generate(kept, "the cat", **options).ids == generate(plain, "the cat", **options).ids
 
 
