@@ -112,8 +112,8 @@ def request(number: int, **options: Any) -> Request:
     length = 1 + number * 7 % 30
     prompt = [1] * (number % 3 * PAGE) + [(number * i + i // 3) % 9 for i in range(length)]
     sampling = {"temperature": 0} if number % 4 == 0 else {"temperature": 1.0, "top_p": 0.9}
-    fields: dict[str, Any] = {"max_new_tokens": 3 + number * 5 % 23, "seed": number} | options
-    return Request(prompt[:36], sampling, **fields)
+    fields: dict[str, Any] = {"sampling": sampling, "max_new_tokens": 3 + number * 5 % 23, "seed": number} | options
+    return Request(prompt[:36], **fields)
 
 
 def alone(model: Model, one: Request) -> list[tuple]:
@@ -143,9 +143,8 @@ def test_greedy_is_a_plain_loop(model: Model):
 def test_a_request_gives_the_same_whatever_else_runs(model: Model, data: st.DataObject):
     draw = data.draw
     numbers = draw(st.lists(st.integers(0, 40), min_size=1, max_size=16))
-    several = [
-        request(n, n=draw(st.sampled_from([1, 1, 1, 3])), logprobs=draw(st.sampled_from([0, 2]))) for n in numbers
-    ]
+    kinds = st.sampled_from([{}, {}, {"n": 3}, {"logprobs": 2}, {"speculate": "lookup"}, {"beams": 3, "sampling": {}}])
+    several = [request(n, **draw(kinds)) for n in numbers]
     together = engine(
         model,
         pages=draw(st.sampled_from([25, 40, 200])),  # few of them: requests must wait, and give theirs back
