@@ -79,7 +79,7 @@ class Engine:
         self._limits = (pages, memory, keep)
         self._lanes = [self._lane(self.backend)]
         self._whole = _depends_on_length(model)
-        self._numbers, self._admissions = count(), count(1)
+        self.numbers, self._admissions = count(), count(1)
         self._inbox: deque[Job] = deque()
         self._waiting: dict[str, deque[tuple[Job, Lane]]] = {}  # by tenant, the one to be served next first
         self._jobs: dict[Ticket, tuple[Job, Lane]] = {}
@@ -109,7 +109,7 @@ class Engine:
         for number, chooser in enumerate(choosers):
             writers = [Writer(self.model.tokenizer, prepared.stops, prepared.ends, prepared.count) for _ in range(told)]
             continuations.append(Continuation(chooser, writers, number * told))
-        continuations[0].sequences.append(Sequence(next(self._numbers), prepared.ids, len(prepared.ids)))
+        continuations[0].sequences.append(Sequence(next(self.numbers), prepared.ids, len(prepared.ids)))
         whole = request.tap is not OFF or (self._whole is not None and len(prepared.ids) > self._whole)
         job = Job(request, prepared, ticket, continuations, whole, width)
         self._fits(job)
@@ -240,7 +240,7 @@ class Engine:
         while self._cancelled:
             found = self._jobs.get(self._cancelled.popleft())
             if found is not None:
-                self._end(*found)
+                self.end(*found)
 
     def _admit(self) -> None:
         """Let in those that wait, a tenant after the other, while there are places and pages."""
@@ -262,11 +262,11 @@ class Engine:
                     return tenant, found
         return None
 
-    def _again(self, job: Job, lane: Lane) -> None:
+    def again(self, job: Job, lane: Lane) -> None:
         """A job that had to give its pages back waits at the head of its tenant's row."""
         self._waiting.setdefault(job.request.tenant, deque()).appendleft((job, lane))
 
-    def _end(self, job: Job, lane: Lane, error: Exception | None = None) -> None:
+    def end(self, job: Job, lane: Lane, error: Exception | None = None) -> None:
         """A job is over."""
         lane.close(job)
         if self._jobs.pop(job.ticket, None) is not None:

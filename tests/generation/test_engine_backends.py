@@ -52,7 +52,7 @@ def several(size: int) -> list[Request]:
 def test_native_is_the_same_in_company_bit_for_bit(model: Model, pages: int | None):
     requests = several(model.tokenizer.vocab_size)
     alone = [Engine(model, backend="native").submit(one).results() for one in requests]
-    engine = Engine(model, backend="native", pages=pages, keep=8)
+    engine = Engine(model, backend="native", pages=pages, keep=8, chunk=50)
     found = 0
     for _ in range(2):  # the second time with prefixes found
         tickets = [engine.submit(one) for one in requests]
