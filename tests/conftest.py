@@ -5,7 +5,6 @@ from jaxtyping import install_import_hook
 # models.model, interp.inputs and interp.target are left out: what they are given is the user's, and their own sentences
 # for wrong input are tested
 CHECKED = [
-    "cutaway.generation.engine",
     "cutaway.generation.largest",
     "cutaway.generation.sampling",
     "cutaway.interp.attention.circuits",

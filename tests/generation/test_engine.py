@@ -4,8 +4,8 @@ import copy
 import gc
 import hashlib
 import struct
+import sys
 import threading
-import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -256,18 +256,13 @@ def test_two_thousand_requests_leave_nothing_behind(model: Model):
         assert isinstance(backend, Pages)
         backend.steps.clear()
 
-    tracemalloc.start()
-    try:
-        batch(0, 200)
-        gc.collect()
-        before = tracemalloc.get_traced_memory()[0]
-        for start in range(200, 2200, 200):
-            batch(start, 200)
-        gc.collect()
-        grown = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-    assert grown < 50_000  # bytes; a number kept of each would be more
+    batch(0, 200)
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for start in range(200, 2200, 200):
+        batch(start, 200)
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 1000  # of memory; one kept of each request would be 2,000
     nothing_left(made)
     assert made._lanes[0].pages.made <= 60
 
@@ -374,14 +369,14 @@ def test_logprobs_tell_the_likeliest_beside_each(model: Model):
 def test_tokens_are_drawn_with_their_probabilities(model: Model):
     made = engine(model, pages=4000, max_batch=1000)
     how = {"temperature": 0.7, "top_k": 8}
-    samples = made.submit(Request([1, 2], how, max_new_tokens=1, n=2000, seed=4)).results()
-    seeds = [made.submit(Request([1, 2], how, max_new_tokens=1, seed=n)) for n in range(2000)]
+    samples = made.submit(Request([1, 2], how, max_new_tokens=1, n=1500, seed=4)).results()
+    seeds = [made.submit(Request([1, 2], how, max_new_tokens=1, seed=n)) for n in range(1500)]
     wanted = distribution(torch.tensor(logits_of([1, 2])), Sampling(**how)).double()
     kept = wanted > 0
     for drawn in (samples, [ticket.result() for ticket in seeds]):
         counts = torch.bincount(torch.tensor([one.ids[0] for one in drawn]), minlength=V)
         assert counts[~kept].sum() == 0
-        assert chisquare(counts[kept].numpy(), (wanted[kept] / wanted.sum() * 2000).numpy()).pvalue > 0.001
+        assert chisquare(counts[kept].numpy(), (wanted[kept] / wanted.sum() * 1500).numpy()).pvalue > 0.001
 
 
 def test_a_server_thread_steps_for_all_others(model: Model):
