@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence as Many
 from itertools import count
-from threading import Condition, Event, Lock
+from threading import Condition, Event, Lock, get_ident
 from typing import Any
 
 import torch
@@ -86,6 +86,7 @@ class Engine:
         self._cancelled: deque[Ticket] = deque()
         self._readings = Readings(model)
         self._stepping, self._change = Lock(), Condition()
+        self._stepper: int | None = None  # the thread that steps
 
     # what others call, from any thread
 
@@ -159,8 +160,10 @@ class Engine:
 
     def cancel(self, ticket: Ticket) -> None:
         """End a request; its pages are free at once, or after the step that runs."""
-        if ticket.later is not None or ticket.done:
+        if ticket.later is not None:  # it was never begun
             ticket.later = None
+            ticket.end()
+        if ticket.done:
             return
         self._cancelled.append(ticket)
         if self._stepping.acquire(blocking=False):
@@ -176,6 +179,8 @@ class Engine:
         def there() -> bool:
             return ticket.ended if whole else ticket.news
 
+        if self._stepper == get_ident():
+            raise ConfigError("a tap cannot wait for the engine that shows it a step; ask another model, or afterwards")
         if ticket.later is not None:
             self._inbox.append(ticket.later)
             ticket.later = None
@@ -223,12 +228,16 @@ class Engine:
     # inside a step; by the thread that holds `_stepping`
 
     def _step(self) -> bool:
-        self._absorb()
-        self._admit()
-        worked = self._readings.step()
-        for lane in self._lanes:
-            worked = lane.step() or worked
-        return worked
+        self._stepper = get_ident()
+        try:
+            self._absorb()
+            self._admit()
+            worked = self._readings.step()
+            for lane in self._lanes:
+                worked = lane.step() or worked
+            return worked
+        finally:
+            self._stepper = None
 
     def _absorb(self) -> None:
         """Take in what others have asked for."""

@@ -444,6 +444,20 @@ def test_a_stream_that_waits_gives_its_pages_to_who_does_not(model: Model):
     nothing_left(made)
 
 
+def test_a_stream_cancelled_before_it_began_has_ended(model: Model):
+    ticket = engine(model).submit(Request([1]), lazy=True)
+    ticket.cancel()
+    assert list(ticket) == []
+    assert ticket.result().finish_reason == "cancelled"
+
+
+def test_a_tap_that_asks_the_engine_that_shows_it_a_step_is_told_so(model: Model):
+    made = engine(model)
+    nested = ActiveTap(["seen"], sink=lambda *_: made.submit(Request([1])).result())
+    with pytest.raises(ConfigError, match="a tap cannot wait for the engine"):
+        made.submit(Request([1], tap=nested)).result()
+
+
 # the engine that a model keeps
 
 
