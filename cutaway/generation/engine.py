@@ -13,23 +13,30 @@ Shapes: W wanted rows, V vocabulary.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence as Many
 from itertools import count
-from threading import Condition, Event, Lock
+from threading import Condition, Event, Lock, get_ident
 from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError
 from cutaway.generation.backend import Backend
 from cutaway.generation.choosers import make_choosers
 from cutaway.generation.job import Continuation, Job, Sequence
 from cutaway.generation.lane import Lane
-from cutaway.generation.memory import available_bytes
+from cutaway.generation.memory import megabytes, pages_in
 from cutaway.generation.prepare import prepare
+from cutaway.generation.reading import Reading, Readings, ids_of
 from cutaway.generation.request import Request
 from cutaway.generation.select import choose_backend, records
 from cutaway.generation.text import Writer
 from cutaway.generation.ticket import Ticket
 from cutaway.generation.torch_backend import TorchBackend
 from cutaway.models import OFF, Decoder, Model
+from cutaway.models.embedding import framed_texts
 
 KEPT = 256 << 20  # bytes of pages kept for later requests, where nobody says how many
 
@@ -72,12 +79,14 @@ class Engine:
         self._limits = (pages, memory, keep)
         self._lanes = [self._lane(self.backend)]
         self._whole = _depends_on_length(model)
-        self._numbers, self._admissions = count(), count(1)
+        self.numbers, self._admissions = count(), count(1)
         self._inbox: deque[Job] = deque()
         self._waiting: dict[str, deque[tuple[Job, Lane]]] = {}  # by tenant, the one to be served next first
         self._jobs: dict[Ticket, tuple[Job, Lane]] = {}
         self._cancelled: deque[Ticket] = deque()
+        self._readings = Readings(model)
         self._stepping, self._change = Lock(), Condition()
+        self._stepper: int | None = None  # the thread that steps
 
     # what others call, from any thread
 
@@ -101,7 +110,7 @@ class Engine:
         for number, chooser in enumerate(choosers):
             writers = [Writer(self.model.tokenizer, prepared.stops, prepared.ends, prepared.count) for _ in range(told)]
             continuations.append(Continuation(chooser, writers, number * told))
-        continuations[0].sequences.append(Sequence(next(self._numbers), prepared.ids, len(prepared.ids)))
+        continuations[0].sequences.append(Sequence(next(self.numbers), prepared.ids, len(prepared.ids)))
         whole = request.tap is not OFF or (self._whole is not None and len(prepared.ids) > self._whole)
         job = Job(request, prepared, ticket, continuations, whole, width)
         self._fits(job)
@@ -112,10 +121,49 @@ class Engine:
             self.changed()
         return ticket
 
+    def read(self, texts: Many[str] | Many[list[int]]) -> Reading:
+        """Take texts to be read whole, by a network that does not write; `results()` has what its head makes of each.
+
+        Raises:
+            ConfigError: a network that writes.
+            InputError: a lone string, or a text that is empty or longer than the context.
+        """
+        return self._read(ids_of(self.model, texts))
+
+    def embed(self, texts: Many[str]) -> Float[Tensor, "N C"]:
+        """One vector for each text, (N, C), as `cutaway.models.embed` with other requests in between.
+
+        Raises:
+            ConfigError: the model makes no vectors.
+            InputError: a lone string, no texts, or an empty one.
+        """
+        return torch.stack(self._read(framed_texts(self.model, texts)).results())
+
+    def classify(self, texts: Many[str]) -> Float[Tensor, "N L"]:
+        """The probability of each of `model.config.labels` for each text, (N, L).
+
+        Raises:
+            ConfigError: the model tells no labels.
+            InputError: a lone string, no texts, or one that is empty or longer than the context.
+        """
+        if getattr(self.model.config, "head", None) != "sequence_classification":
+            raise ConfigError(f"{self.model.source or 'the model'} has no labels for texts; load one that classifies")
+        if not texts:
+            raise InputError("give a list of texts, even of one")
+        return torch.stack(self.read(texts).results()).softmax(-1)
+
+    def _read(self, ids: Many[list[int]]) -> Reading:
+        reading = Reading(self, ids)
+        self._readings.add(reading)
+        self.changed()
+        return reading
+
     def cancel(self, ticket: Ticket) -> None:
         """End a request; its pages are free at once, or after the step that runs."""
-        if ticket.later is not None or ticket.done:
+        if ticket.later is not None:  # it was never begun
             ticket.later = None
+            ticket.end()
+        if ticket.done:
             return
         self._cancelled.append(ticket)
         if self._stepping.acquire(blocking=False):
@@ -125,12 +173,14 @@ class Engine:
                 self._stepping.release()
         self.changed()
 
-    def pull(self, ticket: Ticket, *, whole: bool = False) -> None:
+    def pull(self, ticket: Ticket | Reading, *, whole: bool = False) -> None:
         """Wait until a ticket has news, or for all of it, stepping where nobody else does."""
 
         def there() -> bool:
             return ticket.ended if whole else ticket.news
 
+        if self._stepper == get_ident():
+            raise ConfigError("a tap cannot wait for the engine that shows it a step; ask another model, or afterwards")
         if ticket.later is not None:
             self._inbox.append(ticket.later)
             ticket.later = None
@@ -162,7 +212,7 @@ class Engine:
         while not until.is_set():
             if not self.step():
                 with self._change:
-                    if not self._inbox and not self._cancelled:
+                    if not self._inbox and not self._cancelled and not self._readings.waiting:
                         self._change.wait(0.05)
 
     def changed(self) -> None:
@@ -173,17 +223,21 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether there is no request."""
-        return not self._jobs and not self._inbox
+        return not self._jobs and not self._inbox and not self._readings.waiting
 
     # inside a step; by the thread that holds `_stepping`
 
     def _step(self) -> bool:
-        self._absorb()
-        self._admit()
-        worked = False
-        for lane in self._lanes:
-            worked = lane.step() or worked
-        return worked
+        self._stepper = get_ident()
+        try:
+            self._absorb()
+            self._admit()
+            worked = self._readings.step()
+            for lane in self._lanes:
+                worked = lane.step() or worked
+            return worked
+        finally:
+            self._stepper = None
 
     def _absorb(self) -> None:
         """Take in what others have asked for."""
@@ -195,7 +249,7 @@ class Engine:
         while self._cancelled:
             found = self._jobs.get(self._cancelled.popleft())
             if found is not None:
-                self._end(*found)
+                self.end(*found)
 
     def _admit(self) -> None:
         """Let in those that wait, a tenant after the other, while there are places and pages."""
@@ -217,11 +271,11 @@ class Engine:
                     return tenant, found
         return None
 
-    def _again(self, job: Job, lane: Lane) -> None:
+    def again(self, job: Job, lane: Lane) -> None:
         """A job that had to give its pages back waits at the head of its tenant's row."""
         self._waiting.setdefault(job.request.tenant, deque()).appendleft((job, lane))
 
-    def _end(self, job: Job, lane: Lane, error: Exception | None = None) -> None:
+    def end(self, job: Job, lane: Lane, error: Exception | None = None) -> None:
         """A job is over."""
         lane.close(job)
         if self._jobs.pop(job.ticket, None) is not None:
@@ -237,7 +291,7 @@ class Engine:
         if not backend.page:
             return Lane(backend, 0, 0, self)
         if pages is None:
-            pages = max(1, (available_bytes() // 2 if memory is None else memory) // backend.page_bytes)
+            pages = pages_in(memory, backend.page_bytes, backend.page)
         keep = max(1, KEPT // backend.page_bytes) if keep is None else keep
         return Lane(backend, pages, keep, self)
 
@@ -254,14 +308,15 @@ class Engine:
         pages = self._lanes[0].pages
         if not self.backend.page:
             return
-        prepared = job.prepared
+        prepared, size = job.prepared, self.backend.page_bytes
         tokens = min(len(prepared.ids) + prepared.count, prepared.context or 2**62)
         shared = len(prepared.ids) // pages.size
         needed = shared + job.width * (pages.needed(tokens) - shared)
         if needed > pages.most:
             raise InputError(
-                f"this request may need {needed} pages of {pages.size} tokens, but there are {pages.most}; give fewer "
-                "max_new_tokens, a lower n, or the engine more memory"
+                f"this request may need {needed} pages of {pages.size} tokens, {megabytes(needed * size)} of keys and "
+                f"values, but there are {pages.most}, {megabytes(pages.most * size)}; give fewer max_new_tokens, a "
+                "lower n, or the engine more memory, or keep them as float16 or int8"
             )
 
 

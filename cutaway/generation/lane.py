@@ -6,10 +6,9 @@ Shapes: W wanted rows, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
-from itertools import chain
+from math import isfinite
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from cutaway.errors import NonFinite
@@ -62,7 +61,7 @@ class Lane:
                 else:
                     self.backend.open(one.number, prepared.source, job.request.tap)
         except Exception as error:  # of this request alone
-            self.engine._end(job, self, error)
+            self.engine.end(job, self, error)
         return True
 
     def _find_pages(self, job: Job, sequences: Many[Sequence]) -> bool:
@@ -88,8 +87,8 @@ class Lane:
         if not job.begun:
             job.ticket.cached_tokens = sequences[0].held
         if job.tapped:
-            for one in sequences:
-                self._room(job, one, 0, min(len(one.ids) + prepared.count, prepared.context or 2**62))
+            most = prepared.context or 2**62
+            return all(self._room(job, one, 0, min(len(one.ids) + prepared.count, most)) for one in sequences)
         return True
 
     def close(self, job: Job) -> None:
@@ -117,7 +116,7 @@ class Lane:
             self._shut(one)
             self.backend.close(one.number)
         self.running.remove(job)
-        self.engine._again(job, self)
+        self.engine.again(job, self)
 
     # a step
 
@@ -236,8 +235,13 @@ class Lane:
             if not victims:
                 return False
         if self.pages.made > self._reserved:
-            self._reserved = min(self.pages.most, max(self.pages.made, 2 * self._reserved))
-            self.backend.reserve(self._reserved)
+            wanted = min(self.pages.most, max(self.pages.made, 2 * self._reserved))
+            try:
+                self.backend.reserve(wanted)
+            except Exception as error:  # such as too little memory: of this request alone
+                self.engine.end(job, self, error)
+                return False
+            self._reserved = wanted
         for source, target in copies:
             self.backend.copy(source, target)
         return True
@@ -248,7 +252,7 @@ class Lane:
                 logits = self.backend.step([one[3] for one in planned])
         except Exception as error:
             if len(planned) == 1:
-                self.engine._end(planned[0][0], self, error)
+                self.engine.end(planned[0][0], self, error)
                 return
             for one in planned:  # a step may be computed again: whose failure was it?
                 if one[2] in one[1].sequences:
@@ -260,8 +264,9 @@ class Lane:
 
     def _go_on(self, planned: Many[Planned], logits: Logits) -> None:
         asked: dict[Continuation, tuple[Job, list[Asked]]] = {}
-        finite = np.isfinite(logits.log_sum.numpy())
-        fine, row, broken = bool(finite.all()), 0, []
+        # plain numbers: a step reads more memory than any cache holds, and each call into a library comes back cold
+        sums: list[float] = logits.log_sum.tolist()
+        fine, row, broken = all(map(isfinite, sums)), 0, []
         for job, continuation, one, rows in planned:
             end, wanted = rows.start + len(rows.ids), rows.wanted
             guesses = wanted - 1 if wanted else 0
@@ -269,7 +274,7 @@ class Lane:
             self._seal(one, rows.start, one.held)
             if not wanted:
                 continue
-            if not fine and not finite[row : row + wanted].all():
+            if not fine and not all(map(isfinite, sums[row : row + wanted])):
                 broken.append(job)
             tried = rows.ids[len(rows.ids) - guesses :] if guesses else []
             for_one = asked.get(continuation)
@@ -287,13 +292,13 @@ class Lane:
             error = NonFinite(
                 "a logit of the next token is NaN or infinite: the weights are damaged, or training diverged"
             )
-            self.engine._end(job, self, error)
+            self.engine.end(job, self, error)
         if broken:
             asked = {continuation: found for continuation, found in asked.items() if found[0] not in broken}
         if asked:
-            self._choose(asked, logits)
+            self._choose(asked, logits, sums)
 
-    def _choose(self, asked: dict[Continuation, tuple[Job, list[Asked]]], logits: Logits) -> None:
+    def _choose(self, asked: dict[Continuation, tuple[Job, list[Asked]]], logits: Logits, sums: Many[float]) -> None:
         kinds: dict[type[Chooser], list[Continuation]] = {}
         for continuation in asked:
             kinds.setdefault(type(continuation.chooser), []).append(continuation)
@@ -304,7 +309,7 @@ class Lane:
             for continuation, branches in zip(some, chosen, strict=True):
                 job, its = asked[continuation]
                 if isinstance(branches, Exception):
-                    self.engine._end(job, self, branches)
+                    self.engine.end(job, self, branches)
                     continue
                 self._branch(continuation, its, branches)
                 if continuation.chooser.tells:
@@ -312,7 +317,7 @@ class Lane:
                 elif not branches:
                     self._tell_all(job, continuation)
         if told:
-            self._tell(told, logits)
+            self._tell(told, logits, sums)
 
     def _branch(self, continuation: Continuation, asked: Many[Asked], branches: Many[Branch]) -> None:
         """Fork, drop and lengthen a continuation's sequences."""
@@ -343,23 +348,19 @@ class Lane:
             one.ids.extend(branch.ids)
             one.guesses = branch.guesses
 
-    def _tell(self, told: Many[Told], logits: Logits) -> None:
+    def _tell(self, told: Many[Told], logits: Logits, sums: Many[float]) -> None:
         """Hand out the tokens of a step."""
-        rows = list(chain.from_iterable(branch.rows for _, _, branch in told))
-        ids = list(chain.from_iterable(branch.ids for _, _, branch in told))
-        values = logits.values.numpy()[rows, ids] - logits.log_sum.numpy()[rows]
-        logprobs = iter(values.tolist())
+        value = logits.values.numpy().item
         for job, continuation, branch in told:
             request, writer, ended = job.request, continuation.writers[0], False
             last = len(branch.ids) - 1
             for number, (id, row) in enumerate(zip(branch.ids, branch.rows, strict=True)):
-                logprob = next(logprobs)
-                if ended:
-                    continue
                 top = _likeliest(logits, row, request.logprobs) if request.logprobs else ()
                 text, finish = writer.add(id, branch.finish if number == last else None)
-                job.ticket.tell(Token(id, text, logprob, finish, top, continuation.first))
-                ended = finish is not None
+                job.ticket.tell(Token(id, text, value(row, id) - sums[row], finish, top, continuation.first))
+                if finish is not None:
+                    ended = True
+                    break
             if ended:
                 self._finish(job, continuation)
 
@@ -385,10 +386,10 @@ class Lane:
         if continuation.tried:
             job.ticket.guesses[continuation.first] = continuation.tried, continuation.right
         if all(other.ended for other in job.continuations):
-            self.engine._end(job, self)
+            self.engine.end(job, self)
 
     def _fork(self, one: Sequence) -> Sequence:
-        new = Sequence(next(self.engine._numbers), list(one.ids), one.prompt, one.base, one.held)
+        new = Sequence(next(self.engine.numbers), list(one.ids), one.prompt, one.base, one.held)
         new.sealed, new.served = one.sealed, one.served
         if one.table is not None:
             new.table = self.pages.fork(one.table)

@@ -1,21 +1,39 @@
-"""How much memory there is, and what a model and its keys and values take of it."""
+"""How much memory keys and values may take."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from cutaway.errors import InputError
+from cutaway.models.memory import free_memory
+
+UNKNOWN = 4 << 30  # bytes, where the system does not say how many are free
 
 
 def available_bytes() -> int:
-    """Memory that could be had now without pushing anything out; where the system does not say, half of all."""
-    try:
-        for line in Path("/proc/meminfo").read_text("utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name == "MemAvailable":
-                return int(value.split()[0]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (OSError, ValueError, AttributeError):
-        return 4 << 30
+    """Memory that could be had now."""
+    free = free_memory()
+    return UNKNOWN if free is None else free
+
+
+def pages_in(memory: int | None, page_bytes: int, size: int) -> int:
+    """How many pages fit.
+
+    Args:
+        memory: bytes that they may take; None: half of what is free.
+        page_bytes: of one.
+        size: tokens in one.
+
+    Raises:
+        InputError: not one; says what it takes.
+    """
+    memory = available_bytes() // 2 if memory is None else memory
+    if memory < page_bytes:
+        raise InputError(
+            f"the keys and values of {size} tokens take {megabytes(page_bytes)}, but only {megabytes(memory)} are "
+            "there for them; give the engine more memory, or keep them as float16 or int8"
+        )
+    return memory // page_bytes
+
+
+def megabytes(size: int) -> str:
+    """Bytes, to be read."""
+    return f"{size / 2**20:,.1f} MB"

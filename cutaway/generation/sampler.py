@@ -67,7 +67,7 @@ class Sampler(Chooser):
             self._begin(one)
         number, guesses, constraint = len(one.ids) - one.prompt, one.guesses, self.constraint
         if not guesses and constraint is None and not self._known and self.plan.greedy(number):
-            return Branch([int(logits.best[one.row])], [one.row])  # what the step has found already
+            return Branch([logits.best.tolist()[one.row]], [one.row])  # what the step has found already
         allowed = None if constraint is None else constraint.allowed(guesses)
         values = logits.values.numpy()
         ids: list[int] = []

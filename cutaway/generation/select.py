@@ -8,7 +8,7 @@ from cutaway.errors import ConfigError, unknown
 from cutaway.generation.backend import Backend
 from cutaway.generation.native.library import available
 from cutaway.generation.torch_backend import TorchBackend
-from cutaway.models import Model, Tap
+from cutaway.models import ActiveTap, Model, Tap
 
 BACKENDS = ("auto", "native", "torch")
 FOR_TORCH, FOR_NATIVE = ("together",), ("threads", "rounding")
@@ -53,5 +53,7 @@ def why_not_native(model: Model) -> str | None:
 
 def records(backend: Backend, tap: Tap) -> bool:
     """Whether a backend can show a tap what it asks for."""
-    declines = getattr(backend, "declines", None)
-    return declines is None or declines(tap) is None
+    if isinstance(backend, TorchBackend):
+        return True
+    # a tap of another make may do anything, and what must be formed has gradients
+    return type(tap) is ActiveTap and not tap.replacements and not tap.formed

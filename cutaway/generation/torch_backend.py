@@ -52,7 +52,7 @@ class TorchBackend:
         self.store: Store | None = None
         self.states: dict[int, Any] = {}
         if isinstance(network, Decoder):
-            self.store = Store(network, CACHES.get(cache, like.dtype))
+            self.store = Store(network, like.dtype if cache == "auto" else CACHES[cache])
             self.page, self.page_bytes, self.chunk = PAGE, self.store.page_bytes, CHUNK
 
     def reserve(self, pages: int) -> None:
@@ -73,7 +73,7 @@ class TorchBackend:
             InputError: a longer source than the context holds, or of another form.
         """
         if isinstance(self.network, Seq2Seq):
-            with _evaluating(self.network):
+            with evaluating(self.network):
                 made = self.network.new_cache(source, capacity=1, tap=tap)
             self.states[sequence] = CrossCache(Growing(made.own), made.sources)
         elif isinstance(self.network, Recurrent):
@@ -103,7 +103,7 @@ class TorchBackend:
         if self.together and self.store is not None:
             single = [i for i, rows in enumerate(batch) if len(rows.ids) == rows.wanted == 1 and rows.tap is OFF]
         single = single if len(single) > 1 else []
-        with _evaluating(self.network):
+        with evaluating(self.network):
             for i, rows in enumerate(batch):
                 if i not in single:
                     found[i] = self._logits(rows)
@@ -297,7 +297,7 @@ def _copy(state: RecurrentState) -> RecurrentState:
     return made
 
 
-class _evaluating:
+class evaluating:
     """The network without dropout, and afterwards as it was."""
 
     def __init__(self, network: Any) -> None:

@@ -146,17 +146,7 @@ def embed(model: Model, texts: Sequence[str], *, batch: int = BATCH) -> Float[Te
         InputError: a lone string, no texts, or an empty one.
         ConfigError: the model makes no vectors.
     """
-    config = model.config
-    if not isinstance(config, DecoderConfig | EncoderConfig) or config.head != "embedding":
-        head = getattr(config, "head", None)
-        has = f"a {config.kind} with a head for {head}" if head else f"a {config.kind} network"
-        raise ConfigError(f"{model.source or 'the model'} is {has}; embedding texts needs a network with pooling")
-    if isinstance(texts, str) or not texts:
-        raise InputError("give a list of texts, even of one")
-    longest = config.longest or config.context
-    framed = [frame(model.tokenizer, model.tokenizer.encode(text), longest=longest)[0] for text in texts]
-    if empty := [number for number, ids in enumerate(framed) if not ids]:
-        raise InputError(f"text {empty[0]} of {len(texts)} is empty")
+    framed = framed_texts(model, texts)
     network, training = model.network, model.network.training
     order = sorted(range(len(framed)), key=lambda i: len(framed[i]))
     rows: dict[int, Tensor] = {}
@@ -170,6 +160,27 @@ def embed(model: Model, texts: Sequence[str], *, batch: int = BATCH) -> Float[Te
     finally:
         network.train(training)
     return torch.stack([rows[i] for i in range(len(framed))])
+
+
+def framed_texts(model: Model, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text as a network with pooling reads it, cut to the longest that it takes.
+
+    Raises:
+        InputError: a lone string, no texts, or an empty one.
+        ConfigError: the model makes no vectors.
+    """
+    config = model.config
+    if not isinstance(config, DecoderConfig | EncoderConfig) or config.head != "embedding":
+        head = getattr(config, "head", None)
+        has = f"a {config.kind} with a head for {head}" if head else f"a {config.kind} network"
+        raise ConfigError(f"{model.source or 'the model'} is {has}; embedding texts needs a network with pooling")
+    if isinstance(texts, str) or not texts:
+        raise InputError("give a list of texts, even of one")
+    longest = config.longest or config.context
+    framed = [frame(model.tokenizer, model.tokenizer.encode(text), longest=longest)[0] for text in texts]
+    if empty := [number for number, ids in enumerate(framed) if not ids]:
+        raise InputError(f"text {empty[0]} of {len(texts)} is empty")
+    return framed
 
 
 def pad(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:

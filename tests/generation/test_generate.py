@@ -1,12 +1,15 @@
 """Generation: the same tokens as a plain loop, stop strings, whole characters, seeds."""
 
+import json
+
 import pytest
+import tokenizers
 import torch
 
 from cutaway.errors import ConfigError, InputError, NonFinite
 from cutaway.generation import generate, stream
 from cutaway.models import Decoder, DecoderConfig, Model, Recurrent, RecurrentConfig
-from cutaway.tokenizers import train_tokenizer
+from cutaway.tokenizers import Tokenizer, train_tokenizer
 
 TEXTS = ["the cat sat on the mat. 猫坐在垫子上😀 " * 20]
 
@@ -99,6 +102,37 @@ def test_an_empty_prompt_begins_a_new_text(model: Model):
     end = model.tokenizer.end_of_text
     assert end is not None
     assert made.ids[0] == int(model.logits([end])[0, -1].argmax())
+
+
+@pytest.mark.parametrize("kind", ["template", "roberta", "gpt2"])
+def test_a_text_begins_as_the_tokenizers_file_says_and_ids_as_they_are(kind: str):
+    model = make("decoder", "bpe")
+    begin = "<|endoftext|>"
+    id = model.tokenizer.id(begin)
+    around = {
+        "template": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": begin, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {begin: {"id": begin, "ids": [id], "tokens": [begin]}},
+        },
+        "roberta": {
+            "type": "RobertaProcessing",
+            "cls": [begin, id],
+            "sep": [begin, id],
+            "trim_offsets": True,
+            "add_prefix_space": False,
+        },
+        "gpt2": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+    }[kind]
+    plain = model.tokenizer
+    model.tokenizer = Tokenizer(json.dumps(json.loads(plain.text) | {"post_processor": around}))
+    outsider = tokenizers.Tokenizer.from_str(model.tokenizer.text).encode("the cat").ids
+    expected = outsider[: 1 + outsider.index(plain.encode("the cat")[-1])]  # a text that goes on has no end yet
+    assert expected == [id] * (kind != "gpt2") + plain.encode("the cat")
+    made = generate(model, "the cat", max_new_tokens=6, temperature=0)
+    assert made.prompt_tokens == len(expected)
+    assert made.ids == generate(model, expected, max_new_tokens=6, temperature=0).ids
 
 
 def test_ids_continue_as_the_text_that_they_spell(model: Model):

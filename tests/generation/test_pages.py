@@ -92,7 +92,7 @@ def filled(pages: Pages, tenant: str, ids: list[int]) -> Table:
     return table
 
 
-def test_full_pages_are_found_again_by_the_same_tenant_alone():
+def test_t18_full_pages_are_found_again_by_the_same_tenant_alone():
     pages = Pages(10, SIZE)
     ids = list(range(11))
     first = filled(pages, "a", ids)

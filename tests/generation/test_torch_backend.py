@@ -20,7 +20,8 @@ KINDS: dict[str, dict[str, Any]] = {"qwen3": {}, "gemma": GEMMA, "gpt2": GPT2, "
 
 def network(kind: str) -> Decoder:
     torch.manual_seed(0)
-    made = Decoder(DecoderConfig(50, context=900, **{"layers": 2, "width": 32, "heads": 2} | KINDS[kind])).eval()
+    fields: dict[str, Any] = {"layers": 2, "width": 32, "heads": 2} | KINDS[kind]
+    made = Decoder(DecoderConfig(50, context=900, **fields)).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
