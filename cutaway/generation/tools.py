@@ -1,7 +1,7 @@
 """Tool calls: what a model says when it wants a function called, in the form of its chat template.
 
-Descriptions of tools go to the model with `chat_ids(model, messages, tools=tools)`. Its answer is text; where it calls, a
-template has it written in one of three forms, which follow from the template's own words:
+Descriptions of tools go to the model with `chat_ids(model, messages, tools=tools)`. Its answer is text; where it calls,
+a template has it written in one of three forms, which follow from the template's own words:
 
     hermes     <tool_call>{"name": …, "arguments": {…}}</tool_call>, any number of them (Hermes, Qwen)
     llama      {"name": …, "parameters": {…}}, maybe after <|python_tag|> (Llama 3.1 and later)
@@ -71,7 +71,7 @@ def tool_style(tokenizer: Tokenizer) -> Style:
     if MARKS["llama"] in text or ('"parameters"' in text and "ipython" in text):
         return "llama"
     raise ConfigError(
-        f"the chat template of {tokenizer} says nothing of tool calls in a form that Cutaway knows ({', '.join(STYLES)})"
+        f"the chat template of {tokenizer} says nothing of tool calls in a form known here ({', '.join(STYLES)})"
     )
 
 
@@ -176,8 +176,8 @@ def tool_grammar(
     Give it to a request as `grammar`.
 
     Args:
-        tools: descriptions as `chat_ids` takes them: {"type": "function", "function": {"name", "parameters", …}}, or the
-            inner part alone.
+        tools: descriptions as `chat_ids` takes them: {"type": "function", "function": {"name", "parameters", …}}, or
+            the inner part alone.
         tokenizer: of the model.
         choice: "auto": text, or calls as soon as it begins one; "required": one call or more; or the name of the one
             tool that must be called, once.

@@ -1,7 +1,6 @@
-"""Tool calls in the forms of published templates: read without trust, in linear time, and held to the tools' schemas."""
+"""Tool calls in the forms of published templates: read without trust, in linear time, held to the tools' schemas."""
 
 import json
-import time
 from typing import Any
 
 import jsonschema
@@ -122,27 +121,26 @@ def test_t17_calls_are_read_and_what_is_none_stays_text(style: Style, text: str,
 def test_t17_reading_takes_linear_time_whatever_was_written(style: Style):
     mark = {"hermes": "<tool_call>", "llama": '{"name": "f"};', "mistral": "[TOOL_CALLS] "}[style]
     for unit in (mark, "<tool_call>{", "{", "[", '"', "\\", "<tool_call>[</tool_call>", mark + '{"a":'):
-        times = []
-        for size in (100_000, 200_000):
-            text = unit * (size // len(unit))
-            start = time.process_time()
-            read_calls(text, style)
-            times.append(time.process_time() - start)
-        assert times[1] < 1, "a hundred thousand letters in far less than a second"
-        assert times[1] < 5 * times[0] + 0.05, "twice the text, not four times the time"
+        text = unit * (1_000_000 // len(unit))  # what takes the square of that takes hours
+        assert read_calls(text, style).calls == [] or unit == mark
     deep = '{"name": "f", "arguments": {"a": ' + "[" * 100 + "]" * 100 + "}}"
     wrapped = {"hermes": f"<tool_call>{deep}</tool_call>", "llama": deep.replace("arguments", "parameters")}
     assert read_calls(wrapped.get(style, f"[TOOL_CALLS] [{deep}]"), style).calls == []
 
 
-def written(model: Model, grammar: str, seed: int, bias: str = "") -> tuple[str, bool]:
+def held_to(model: Model, **options: Any) -> Constrainer:
+    found = form(**options)
+    assert found is not None
+    return Constrainer(model, found)
+
+
+def written(model: Model, grammar: str, seed: int) -> tuple[str, bool]:
     """Tokens drawn at random among those that may come, and whether the text is complete."""
-    held = Constrainer(model, form(grammar=grammar) or pytest.fail()).start()
+    held = held_to(model, grammar=grammar).start()
     random, ids, tokenizer = np.random.default_rng(seed), [], model.tokenizer
     while len(ids) < 500:
         choices = np.flatnonzero(held.allowed()[0])
-        marked = [id for id in choices if tokenizer.token(int(id)) in bias] if len(ids) < len(bias) else []
-        ids.append(int(random.choice(marked or choices)))
+        ids.append(int(random.choice(choices)))
         if held.accept(ids[-1:]) is not None:
             break
     end = tokenizer.end_of_text
@@ -172,7 +170,7 @@ def test_calls_are_of_the_tools_schemas(style: Style, choice: str, marked: bool,
 
 @pytest.mark.parametrize("style", STYLES)
 def test_auto_is_text_or_calls(style: Style, model: Model):
-    held = Constrainer(model, form(grammar=tool_grammar(TOOLS, model.tokenizer, "auto", style)) or pytest.fail())
+    held = held_to(model, grammar=tool_grammar(TOOLS, model.tokenizer, "auto", style))
     call = {
         "hermes": '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>',
         "llama": '{"name": "now", "parameters": {}}',
