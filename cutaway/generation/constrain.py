@@ -38,6 +38,7 @@ WORK = {
 }
 # a blank, or a new line and its indentation: a model that may write blanks without end sometimes does
 BLANKS = r"[ ]|\n[ ]{0,32}"
+START = "\x02"  # a character that no tokenizer joins with what follows
 NAMES = {"schema": "JSON Schema", "regex": "regular expression", "grammar": "grammar", "choices": "choices"}
 
 
@@ -78,7 +79,7 @@ def form(
     if len(given) > 1:
         raise ConfigError(f"a text can be held to one form, but {' and '.join(given)} were given")
     if schema is not None:
-        return Form("schema", _schema(schema))
+        return Form("schema", schema_text(schema))
     if choices is not None:
         return Form("choices", _choices(choices))
     for kind in ("regex", "grammar"):
@@ -97,14 +98,19 @@ def _check_length(name: str, text: Any) -> None:
         raise ConfigError(f"the {name} holds half a character (a lone surrogate)")
 
 
-def _schema(schema: Any) -> str:
+def schema_text(schema: Any) -> str:
+    """A JSON Schema, plain data or its JSON, as JSON.
+
+    Raises:
+        ConfigError: it is none, or beyond the limits.
+    """
     if isinstance(schema, str):
         _check_length("JSON Schema", schema)
         try:
             schema = json.loads(schema)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"the JSON Schema is not JSON: {error or 'it is nested too deeply'}") from None
-    if not isinstance(schema, Mapping | bool):
+    if not isinstance(schema, Mapping):
         raise ConfigError(f"a JSON Schema must be an object, but {type(schema).__name__} was given")
     level, depth, references = [schema], 0, 0
     while level:
@@ -214,7 +220,7 @@ class Constrained:
 
     def forced(self) -> list[int]:
         """The tokens that must come next, where there is no choice of text."""
-        return self._matcher.compute_ff_tokens() if self._tokens.joins else []
+        return self._matcher.compute_ff_tokens()
 
     @property
     def complete(self) -> bool:
@@ -243,7 +249,8 @@ class _Tokens:
                 f"the tokens of {tokenizer} do not spell a text byte by byte, so its texts cannot be held to a form"
             )
         llguidance = need("llguidance", "constrain", "holding a text to a form")
-        self._encode, self.joins = tokenizer.encode, tokenizer.joins
+        self._encode, self._before = tokenizer.encode, "" if tokenizer.joins else START
+        self._skip = len(tokenizer.encode(self._before))
         known = min(size, tokenizer.vocab_size)
         self.tokens = [tokenizer.token_bytes(id) for id in range(known)] + [b""] * (size - known)
         self.special_token_ids = sorted(id for id in tokenizer.special.values() if id < size)
@@ -255,7 +262,12 @@ class _Tokens:
         self.made = llguidance.LLTokenizer(llguidance.TokenizerWrapper(self), n_vocab=self.size, eos_token=list(ends))
 
     def __call__(self, text: bytes | str) -> list[int]:
-        return self._encode(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+        """The tokens of a text that stands inside a text: without the blank that some tokenizers put before one.
+
+        Where only one text can follow, it may come in these tokens alone, as a model learned to write it.
+        """
+        text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        return self._encode(self._before + text)[self._skip :]
 
 
 @lru_cache(maxsize=4)

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 
 from cutaway.errors import ConfigError
 from cutaway.generation.advice import Plan
-from cutaway.generation.backend import Logits, Rows
+from cutaway.generation.backend import Backend, Logits, Rows
 from cutaway.generation.choosing import Asked, Branch, Chooser
 from cutaway.generation.constrain import Constrained
 from cutaway.generation.memory import available_bytes
@@ -65,7 +65,7 @@ class Drafter:
         ConfigError: it is no decoder, or has other tokens.
     """
 
-    def __init__(self, model: Model, target: Model, *, most: int = 8, backend: str = "auto") -> None:
+    def __init__(self, model: Model, target: Model, *, most: int = 8, backend: str | Backend = "auto") -> None:
         if not isinstance(model.network, Decoder) or not isinstance(target.network, Decoder):
             raise ConfigError(
                 f"a draft and what it guesses for must be decoders, but {model.source or 'the draft'} is a "
@@ -78,7 +78,7 @@ class Drafter:
                 f"{model.tokenizer} and {target.source or 'the model'} {target.tokenizer}"
             )
         self.model, self.most = model, most
-        self.backend = choose_backend(model, backend)
+        self.backend = choose_backend(model, backend) if isinstance(backend, str) else backend
         self.pages = Pages(max(1, available_bytes() // 4 // self.backend.page_bytes), self.backend.page, 0)
         self.size, self.context = target.config.vocab_size, model.network.config.context
         # a token costs about as much as the weights that are read for it

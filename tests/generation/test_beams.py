@@ -1,4 +1,4 @@
-"""Beam search: the texts and scores of transformers, on every kind of network, and the best of all where it can be tried."""
+"""Beam search: texts and scores of transformers on every kind of network, and the best of all where all are tried."""
 
 import itertools
 import json
