@@ -1,6 +1,7 @@
 """What all verbs share: running one with typer, turning errors into one sentence, and the live display of progress."""
 
 import errno
+import gc
 import importlib
 import inspect
 import io
@@ -36,6 +37,9 @@ def run_verb(verb: str, words: list[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         command = command_of(verb)
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
         with command.make_context(f"cutaway {verb}", words[:]) as context:
             command.invoke(context)
         sys.stdout.flush()

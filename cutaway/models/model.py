@@ -26,22 +26,20 @@ from cutaway.models.decoder import Decoder
 from cutaway.models.encoder import Encoder
 from cutaway.models.formats.gguf import read_gguf
 from cutaway.models.formats.gguf_models import open_gguf, open_quantised, write_network
-from cutaway.models.formats.huggingface import CONFIG, Origin, open_huggingface, write_huggingface
 from cutaway.models.generation_config import GenerationConfig, read_generation, write_generation
 from cutaway.models.gru import Recurrent
-from cutaway.models.hub import fetch, is_repository
 from cutaway.models.quantised import Blocks
 from cutaway.models.quantised_file import read_weights, write_weights
 from cutaway.models.seq2seq import Seq2Seq
 from cutaway.models.tap import OFF, Tap
-from cutaway.text.audio import MelConfig, log_mel, mel_config, published, read_audio
 from cutaway.tokenizers import Tokenizer, load_tokenizer
 from cutaway.tokenizers.frame import frame
 from cutaway.tokenizers.from_gguf import tokenizer_from_gguf
-from cutaway.tokenizers.to_gguf import tokenizer_to_gguf
 
 if TYPE_CHECKING:
     from cutaway.generation import Generation
+    from cutaway.models.formats.huggingface import Origin
+    from cutaway.text.audio import MelConfig
 
 NO_RECOMMENDATIONS = GenerationConfig()
 MODEL_JSON, WEIGHTS = "model.json", "model.safetensors"
@@ -80,6 +78,8 @@ class Model:
         self.engine: Any = None
         self.drafter: Any = None
         if isinstance(network, Seq2Seq) and network.config.source == "audio":
+            from cutaway.text.audio import MelConfig
+
             self.mel = mel or MelConfig(feature_size=network.config.mel_bins)
         else:
             self.mel = None
@@ -179,6 +179,8 @@ class Model:
         if not isinstance(self.network, Seq2Seq):
             raise ConfigError(f"a source is for an encoder–decoder, but {self.source or 'this'} is another network")
         if self.mel is not None:
+            from cutaway.text.audio import log_mel, read_audio
+
             if isinstance(source, Path):
                 source = read_audio(source, self.mel.sampling_rate)
             if isinstance(source, np.ndarray):
@@ -242,11 +244,15 @@ def write_model(model: Model, folder: Path) -> None:
 def write_listening(model: Model, folder: Path) -> None:
     """Write how a model that listens makes its spectrograms; nothing for others."""
     if model.mel is not None:
+        from cutaway.text.audio import published
+
         write_json(folder / LISTENING[0], published(model.mel))
 
 
 def read_listening(folder: Path) -> MelConfig | None:
     """How a folder's model makes its spectrograms, where a file says it."""
+    from cutaway.text.audio import mel_config
+
     for name in LISTENING:
         if holds(folder, name):
             values = read_json(inside(folder, name))
@@ -289,6 +295,8 @@ def save_model(
         raise ConfigError(unknown("format", str(format), FORMATS))
     folder = Path(folder)
     if format == "gguf":
+        from cutaway.tokenizers.to_gguf import tokenizer_to_gguf
+
         metadata = {"general.name": folder.stem} | tokenizer_to_gguf(model.tokenizer, model.config.vocab_size, note)
 
         def write(path: Path) -> None:
@@ -304,6 +312,8 @@ def save_model(
         if format == "cutaway":
             write_model(model, room)
         else:
+            from cutaway.models.formats.huggingface import write_huggingface
+
             model.tokenizer.save(room)
             write_listening(model, room)
             roles = {"bos_token_id": model.tokenizer.begin_of_text, "eos_token_id": model.tokenizer.end_of_text}
@@ -358,25 +368,24 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None, quantise
     """
     path = Path(source)
     if not path.exists():
+        from cutaway.models.hub import fetch, is_repository
+
         if not is_repository(str(source)):
             raise InputError(
                 f"{path} does not exist; give a run folder that cutaway train made, a model folder, or a name on the "
                 "Hugging Face hub (owner/name)"
             )
         path = fetch(str(source))
-    if path.is_dir() and not any((path / name).exists() for name in (MODEL_JSON, CONFIG, CHECKPOINTS)):
+    if path.is_file():
+        return _load_gguf(path, source, dtype, quantised)
+    from cutaway.models.formats.huggingface import CONFIG, open_huggingface  # a GGUF file needs no families of these
+
+    if not any((path / name).exists() for name in (MODEL_JSON, CONFIG, CHECKPOINTS)):
         found = sorted(path.glob(f"*{GGUF_FILE}"))
         if len(found) > 1:
             raise InputError(f"{path} holds {len(found)} GGUF files; give one of them, such as {found[0]}")
-        path = found[0] if found else path
-    if path.is_file():
-        if path.suffix != GGUF_FILE:
-            raise InputError(f"{path} is a file, but no {GGUF_FILE}; give that, or the folder of a model")
-        file = read_gguf(path)
-        tokenizer = tokenizer_from_gguf(file.metadata, str(path))
-        # its lists of tokens are let go before the weights come
-        file = replace(file, metadata={key: v for key, v in file.metadata.items() if not key.startswith(TOKENIZER)})
-        return Model((open_quantised if quantised else open_gguf)(file, dtype), tokenizer, str(source))
+        if found:
+            return _load_gguf(found[0], source, dtype, quantised)
     folder = path
     if not (path / MODEL_JSON).is_file():
         if (path / CONFIG).is_file() and not (path / CHECKPOINTS).is_dir():
@@ -395,3 +404,13 @@ def load_model(source: str | Path, *, dtype: torch.dtype | None = None, quantise
     network = read_weights(config, inside(folder, WEIGHTS), dtype, keep=quantised is not False)
     mel = read_listening(folder) if getattr(config, "source", "") == "audio" else None
     return Model(network, load_tokenizer(folder), str(source), mel=mel, generation=read_generation(folder))
+
+
+def _load_gguf(path: Path, source: str | Path, dtype: torch.dtype | None, quantised: bool | None) -> Model:
+    if path.suffix != GGUF_FILE:
+        raise InputError(f"{path} is a file, but no {GGUF_FILE}; give that, or the folder of a model")
+    file = read_gguf(path)
+    tokenizer = tokenizer_from_gguf(file.metadata, str(path))
+    # its lists of tokens are let go before the weights come
+    file = replace(file, metadata={key: v for key, v in file.metadata.items() if not key.startswith(TOKENIZER)})
+    return Model((open_quantised if quantised else open_gguf)(file, dtype), tokenizer, str(source))

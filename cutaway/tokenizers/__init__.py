@@ -4,19 +4,23 @@ tok = train_tokenizer(texts, "bpe", 8192)        tok.encode("中文")    tok.dec
 store = prepare("texts/", "store/").store        store["train"].batch(step, seed=0, batch=16, context=256)
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cutaway.tokenizers.explain import Merge, TokenExplanation, explain
 from cutaway.tokenizers.load import load_tokenizer
-from cutaway.tokenizers.measure import Compression, compression
-from cutaway.tokenizers.store import TokenSplit, TokenStore
 from cutaway.tokenizers.tokenizer import TextStream, Tokenizer
-from cutaway.tokenizers.train import KINDS, train_tokenizer
-from cutaway.tokenizers.writer import StoreWriter
 
 if TYPE_CHECKING:
     from cutaway.tokenizers.examples import prepare_examples as prepare_examples
+    from cutaway.tokenizers.measure import Compression as Compression
+    from cutaway.tokenizers.measure import compression as compression
     from cutaway.tokenizers.pipeline import prepare as prepare
+    from cutaway.tokenizers.store import TokenSplit as TokenSplit
+    from cutaway.tokenizers.store import TokenStore as TokenStore
+    from cutaway.tokenizers.train import KINDS as KINDS
+    from cutaway.tokenizers.train import train_tokenizer as train_tokenizer
+    from cutaway.tokenizers.writer import StoreWriter as StoreWriter
 
 __all__ = [
     "KINDS",
@@ -37,13 +41,20 @@ __all__ = [
 ]
 
 
+_HOME = {  # what is loaded when it is first used: opening a model needs none of it, and some of it reads documents
+    "Compression": "cutaway.tokenizers.measure",
+    "compression": "cutaway.tokenizers.measure",
+    "TokenSplit": "cutaway.tokenizers.store",
+    "TokenStore": "cutaway.tokenizers.store",
+    "KINDS": "cutaway.tokenizers.train",
+    "train_tokenizer": "cutaway.tokenizers.train",
+    "StoreWriter": "cutaway.tokenizers.writer",
+    "prepare": "cutaway.tokenizers.pipeline",
+    "prepare_examples": "cutaway.tokenizers.examples",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "prepare":  # these read documents too; loaded when they are used
-        from cutaway.tokenizers.pipeline import prepare
-
-        return prepare
-    if name == "prepare_examples":
-        from cutaway.tokenizers.examples import prepare_examples
-
-        return prepare_examples
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

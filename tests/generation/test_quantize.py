@@ -145,9 +145,8 @@ def test_the_memory_that_is_needed(shape: str, kind: str, tokenizer: Tokenizer):
         network = network.to(torch.float32 if kind == "F32" else torch.bfloat16)
         assert memory_needed(network.config, kind) == size_of(network)
     else:
-        same = {"output": kind}
         assert memory_needed(network.config, kind) == size_of(
-            quantize(make(shape, tokenizer), kind, **same).model.network
+            quantize(make(shape, tokenizer), kind, output=kind).model.network
         )
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,6 +80,7 @@ def test_numbers_are_those_of_a_direct_computation(model: Model):
         assert matrix.error == pytest.approx(float(off), rel=1e-5)
     measured = [matrix for matrix in report.matrices if matrix.kl is not None]
     assert len(measured) == 3
+    assert report.kl_mean is not None
     assert all(0 < matrix.kl < report.kl_mean * 3 for matrix in measured if matrix.kl is not None)
 
 
@@ -115,7 +117,7 @@ def test_one_matrix_alone(model: Model):
 
 
 def test_networks_that_do_not_write_texts(tokenizer: Tokenizer):
-    size = {"context": 64, "layers": 1, "width": 64, "heads": 2}
+    size: dict[str, Any] = {"context": 64, "layers": 1, "width": 64, "heads": 2}
     masked = quantize(noisy(EncoderConfig(tokenizer.vocab_size, **size), tokenizer), text=VALID).report
     assert masked.perplexity is not None
     assert masked.agreement is not None
