@@ -10,6 +10,7 @@ import _bench
 import _generate_context
 import _generate_lookup
 import _generate_quality
+import _generate_quality
 import _generate_same
 import _generate_speed
 import _generate_start
@@ -26,6 +27,7 @@ measures = (
     _generate_taps.tapped,
     _generate_start.start,
     _generate_same.same,
+    _generate_quality.quality,
     _generate_quality.quality,
 )
 for measure in measures:

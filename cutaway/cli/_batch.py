@@ -39,6 +39,9 @@ def read_batch(file: Path) -> list[dict[str, Any]]:
         line = {"prompt": line} if isinstance(line, str) else line
         if not isinstance(line, dict) or ("prompt" in line) == ("messages" in line):
             raise InputError(f'{where} must be a text, or an object with either "prompt" or "messages"')
+        prompt = line.get("prompt", "")
+        if not isinstance(prompt, str) and not (isinstance(prompt, list) and all(type(id) is int for id in prompt)):
+            raise InputError(f"{where}: the prompt must be text or token ids")
         for name in line.keys() - {"prompt", "messages", *OWN, *CHOOSING}:
             raise InputError(f"{where}: {unknown('key', name, ('prompt', 'messages', *OWN, *CHOOSING))}")
         lines.append({**line, "where": where})

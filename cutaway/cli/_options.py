@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cutaway.cli._frame import harmless
-from cutaway.errors import ConfigError, InputError
+from cutaway.errors import ConfigError, InputError, unknown
 
 if TYPE_CHECKING:
     from cutaway.generation.engine import Engine
     from cutaway.models import Model
 
+ROUNDINGS = ("eight", "sixteen")
 NewTokens = Annotated[
     int | None, typer.Option("--max-new-tokens", "-n", help="Tokens at the most; as the checkpoint says, or 100.")
 ]
@@ -41,7 +42,7 @@ Cache = Annotated[
     str,
     typer.Option(metavar="DTYPE", help="Keys and values in float32, float16 or int8; auto: as suits the weights."),
 ]
-Threads = Annotated[int | None, typer.Option(help="Threads that compute; as many as there are cores.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; as many as there are cores.")]
 Rounding = Annotated[
     str | None,
     typer.Option(metavar="eight|sixteen", help="Bits of activations that meet quantised weights; eight is faster."),
@@ -68,9 +69,19 @@ def opened(source: str, dequantise: bool) -> Model:
 
 
 def engine_for(model: Model, cache: str, threads: int | None, rounding: str | None) -> Engine:
-    """What generates; options that are not given are the engine's to choose."""
+    """What generates; options that are not given are the engine's to choose.
+
+    Raises:
+        ConfigError: an option that does not exist.
+    """
+    import torch
+
     from cutaway.generation.engine import Engine
 
+    if rounding not in (None, *ROUNDINGS):
+        raise ConfigError(unknown("rounding", str(rounding), ROUNDINGS))
+    if threads is not None:
+        torch.set_num_threads(threads)  # where it is torch that computes
     return Engine(model, cache=cache, **said(threads=threads, rounding=rounding))
 
 

@@ -126,13 +126,17 @@ class _Talk:
             import_module("readline")
         model = self.conversation.engine.model
         print(f"{harmless(model.source)}: say something, or /help", file=sys.stderr)
-        while (text := self._said()) is not None:
+        while True:
             try:
+                if (text := self._said()) is None:
+                    return
                 if text.startswith("/") and not text.startswith("//"):
                     if self._command(*text.split(maxsplit=1)) is False:
                         return
                 elif text.strip():
                     self._turn(text.removeprefix("/") if text.startswith("//") else text)
+            except KeyboardInterrupt:
+                print("\n(/quit or Ctrl-D ends the conversation)", file=sys.stderr)
             except CutawayError as error:
                 print(f"cutaway chat: {error}", file=sys.stderr)
             except OSError as error:
@@ -140,23 +144,20 @@ class _Talk:
 
     def _said(self) -> str | None:
         """What is typed, a line or several between quotes; None at the end of the input."""
-        while True:
-            try:
-                line = input("> ")
-                if not line.startswith(QUOTES):
-                    return line
-                lines, line = [], line.removeprefix(QUOTES)
-                while not line.endswith(QUOTES):
-                    lines.append(line)
-                    line = input(". ")
-                return "\n".join([*lines, line.removesuffix(QUOTES)]).strip("\n")
-            except KeyboardInterrupt:
-                print("\n(/quit or Ctrl-D ends the conversation)", file=sys.stderr)
-            except EOFError:
-                print(file=sys.stderr)
-                return None
-            except UnicodeDecodeError as error:
-                print(f"cutaway chat: what was typed is not UTF-8: {error.reason}", file=sys.stderr)
+        try:
+            line = input("> ")
+            if not line.startswith(QUOTES):
+                return line
+            lines, line = [], line.removeprefix(QUOTES)
+            while not line.endswith(QUOTES):
+                lines.append(line)
+                line = input(". ")
+            return "\n".join([*lines, line.removesuffix(QUOTES)]).strip("\n")
+        except EOFError:
+            print(file=sys.stderr)
+            return None
+        except UnicodeDecodeError as error:
+            raise InputError(f"what was typed is not UTF-8: {error.reason}") from error
 
     def _turn(self, text: str) -> None:
         """Say something; the answer is shown as it comes, until Ctrl-C."""

@@ -66,7 +66,7 @@ def generate(
       cutaway generate run --prompt "def main(" --temperature 0.7
       cutaway generate run --prompt "Once" --prompt "Never" --stop . --json
       cutaway generate model.gguf --prompt "A colour: " --choice red --choice blue
-      cutaway generate model.gguf --batch prompts.jsonl --max-new-tokens 50 > answers.jsonl
+      cutaway generate model.gguf --batch prompts.jsonl --max-new-tokens 50
     """
     if batch is not None and prompt:
         raise ConfigError("--batch holds the prompts, so leave --prompt out")

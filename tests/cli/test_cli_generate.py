@@ -52,18 +52,90 @@ def test_json_is_the_result(folder: str, capsys: pytest.CaptureFixture[str]):
     one, two = generate(load_model(folder), ["猫", ""], max_new_tokens=5, seed=2)
     words = ["generate", folder, "--json", "-n", "5", "--seed", "2", "-p", "猫"]
     assert main(words) == 0
-    assert json.loads(capsys.readouterr().out) == one.__dict__
+    shown = json.loads(capsys.readouterr().out)
+    speed = shown.pop("speed")
+    assert shown == one.__dict__
+    assert speed["new_tokens"] == len(one.ids)
+    assert 0 < speed["first_token_s"] <= speed["seconds"]
     assert main([*words, "-p", ""]) == 0
     assert json.loads(capsys.readouterr().out) == [one.__dict__, two.__dict__]
 
 
 def test_every_option_arrives(folder: str, capsys: pytest.CaptureFixture[str]):
     options = {"temperature": 0.9, "top_k": 20, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.3}
-    made = generate(load_model(folder), "def", max_new_tokens=9, stop=["xyz", "zyx"], seed=3, **options)
+    options |= {"typical_p": 0.9, "frequency_penalty": 0.2, "presence_penalty": -0.1, "speculate": "lookup"}
+    biases = {"logit_bias": {5: 2.5, 7: -1.0}}
+    made = generate(load_model(folder), "def", max_new_tokens=9, stop=["xyz", "zyx"], seed=3, **options, **biases)
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     words += ["--stop", "xyz", "--stop", "zyx", "--max-new-tokens", "9", "--seed", "3"]
+    words += ["--logit-bias", "5=2.5", "--logit-bias", "7=-1"]
     assert main(["generate", folder, "--prompt", "def", "--json", *words]) == 0
-    assert json.loads(capsys.readouterr().out) == made.__dict__
+    shown = json.loads(capsys.readouterr().out)
+    del shown["speed"]
+    assert shown == made.__dict__
+
+
+def test_several_continuations_and_a_search(folder: str, capsys: pytest.CaptureFixture[str]):
+    model = load_model(folder)
+    for words, options in (
+        (["--samples", "2", "--logprobs", "2"], {"n": 2, "logprobs": 2}),
+        (["--samples", "2", "--beams", "3", "--length-penalty", "0.5"], {"n": 2, "beams": 3, "length_penalty": 0.5}),
+    ):
+        made = generate(model, "def", max_new_tokens=6, **options)
+        command = ["generate", folder, "-p", "def", "-n", "6", *words]
+        assert main([*command, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == json.loads(json.dumps([one.__dict__ for one in made]))
+        assert main(command) == 0
+        assert capsys.readouterr().out == "".join(f"def{one.text}\n" for one in made)
+
+
+def test_forms_are_given_as_text_or_in_files(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    schema, grammar = tmp_path / "schema.json", tmp_path / "colours.lark"
+    schema.write_text('{"enum": ["f", "x"]}', "utf-8")
+    grammar.write_text('start: "return" | "x"', "utf-8")
+    for words, allowed in (
+        (["--json-schema", f"@{schema}"], {'"f"', '"x"'}),
+        (["--json-schema", '{"const": "f"}'], {'"f"'}),
+        (["--regex", "[xf]{3}"], {a + b + c for a in "xf" for b in "xf" for c in "xf"}),
+        (["--grammar", f"@{grammar}"], {"return", "x"}),
+        (["--choice", "def", "--choice", "猫"], {"def", "猫"}),
+    ):
+        assert main(["generate", folder, "-p", "def", "-n", "30", *words]) == 0
+        assert capsys.readouterr().out.removeprefix("def").rstrip("\n") in allowed
+
+
+def test_speed_is_told_on_request(folder: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["generate", folder, "-p", "def f(x):", "-n", "5", "--verbose", "--speculate", "lookup"]) == 0
+    told = capsys.readouterr().err
+    assert "5 new tokens in" in told
+    assert "the first new token after" in told
+    assert load_model(folder).generate("x", max_new_tokens=1).text is not None
+
+
+def test_another_model_guesses(folder: str, capsys: pytest.CaptureFixture[str]):
+    command = ["generate", folder, "-p", "def", "-n", "20", "--temperature", "0", "--json"]
+    assert main(command) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert main([*command, "--speculate", folder]) == 0
+    guessed = json.loads(capsys.readouterr().out)
+    assert guessed["ids"] == plain["ids"]
+    assert guessed["acceptance"] == 1  # it is the same model
+
+
+def test_a_batch_is_answered_line_by_line(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file, model = tmp_path / "prompts.jsonl", load_model(folder)
+    lines = ['{"prompt": "def", "temperature": 0, "max_new_tokens": 9}', "", '"猫"', '{"prompt": [5, 6, 7], "seed": 9}']
+    file.write_text("\n".join(lines), "utf-8")
+    assert main(["generate", folder, "--batch", str(file), "-n", "4", "--seed", "2", "--verbose"]) == 0
+    captured = capsys.readouterr()
+    expected = [
+        generate(model, "def", max_new_tokens=9, temperature=0, seed=2),
+        generate(model, "猫", max_new_tokens=4, seed=3),
+        generate(model, [5, 6, 7], max_new_tokens=4, seed=9),
+    ]
+    assert [json.loads(line) for line in captured.out.splitlines()] == [one.__dict__ for one in expected]
+    assert "generating 100 %" in captured.err
+    assert "3 prompts of" in captured.err
 
 
 def test_a_dash_reads_the_prompt_from_stdin(

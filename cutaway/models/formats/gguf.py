@@ -23,6 +23,10 @@ NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 10: "Q", 11: 
 BOOL, STRING, ARRAY = 7, 8, 9
 MOST_KEYS, MOST_TENSORS, LONGEST_NAME, DEEPEST = 65_536, 65_536, 65_535, 2
 MOST_VALUES, LONGEST_TEXT = 2**21, 2**24  # in all lists together; the largest published vocabularies need half of it
+# the kinds that llama.cpp knows and this does not, by ggml's numbers
+UNSUPPORTED = {9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S", 22: "IQ2_S"}
+UNSUPPORTED |= {23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M"}
+UNSUPPORTED |= {34: "TQ1_0", 35: "TQ2_0", 40: "NVFP4", 41: "Q1_0"}
 MOST_DIMENSIONS, LARGEST_DIMENSION, LARGEST_ALIGNMENT = 4, 2**40, 2**16
 
 
@@ -120,7 +124,9 @@ def _entry(reader: "_Reader") -> tuple[str, str, tuple[int, ...], int]:
         raise reader.damage(f"{name!r} has the shape {shape}")
     number = reader.number("I")
     if number not in KINDS:
-        raise ConfigError(f"{reader.path}: {name} is stored as type {number}, which is not supported")
+        kind = UNSUPPORTED.get(number, f"type {number}")
+        known = ", ".join(sorted(kind.name for kind in KINDS.values()))
+        raise ConfigError(f"{reader.path}: {name} is stored as {kind}, which is not supported; supported are {known}")
     return name, KINDS[number].name, shape, reader.number("Q")
 
 
