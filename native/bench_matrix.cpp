@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <functional>
 #include <random>
 #include <thread>
@@ -17,7 +18,6 @@
 #include "matrix_layout.h"
 
 using namespace cutaway;
-using Clock = std::chrono::steady_clock;
 
 namespace {
 
@@ -57,32 +57,54 @@ private:
     std::vector<std::thread> threads_;
 };
 
+// Seconds; with one thread those of its processor time, which others' work does not add to.
+double now(bool alone) {
+#if defined(__linux__)
+    if (alone) {
+        timespec time;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+        return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+    }
+#endif
+    (void)alone;
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 template <class Work>
-double best(int times, Work work) {
+double best(int parts, int times, Work work) {
     double least = 1e9;
     for (int i = 0; i < times; ++i) {
-        const auto start = Clock::now();
+        const double start = now(parts == 1);
         work();
-        least = std::min(least, std::chrono::duration<double>(Clock::now() - start).count());
+        least = std::min(least, now(parts == 1) - start);
     }
     return least;
 }
 
-std::vector<uint8_t> random_rows(const Form& f, int64_t n, int64_t c) {
+struct Kind {
+    int number, columns, bytes;  // of a block
+};
+
+Kind kind_of(int number) {
+    for (const Form& f : forms)
+        if (f.kind == number) return {number, f.columns, f.bytes};
+    return {number, 1, number == 0 ? 4 : 2};
+}
+
+std::vector<uint8_t> random_rows(const Kind& k, int64_t n, int64_t c) {
     std::mt19937_64 random(1);
-    std::vector<uint8_t> rows(static_cast<size_t>(n * c / f.columns * f.bytes));
+    std::vector<uint8_t> rows(static_cast<size_t>(n * c / k.columns * k.bytes));
     for (size_t i = 0; i + 8 <= rows.size(); i += 8) {
-        const uint64_t word = random();
+        const uint64_t word = (random() & 0x3b3b3b3b3b3b3b3b) | 0x2020202020202020;  // neither infinite nor subnormal
         std::memcpy(rows.data() + i, &word, 8);
     }
-    for (uint8_t& byte : rows) byte = (byte & 0x3b) | 0x20;  // no scale is infinite or subnormal then
     return rows;
 }
 
 volatile uint64_t sink;
 
 double read_rate(Crew& crew, int parts, const uint8_t* data, int64_t size) {
-    const double seconds = best(15, [&] {
+    const double seconds = best(parts, 15, [&] {
         crew.run([&](int part) {
             const int64_t from = size / 64 * part / parts, to = size / 64 * (part + 1) / parts;
             uint64_t a = 0, b = 0, c = 0, d = 0;
@@ -103,8 +125,8 @@ double product_time(Crew& crew, int parts, const Matrix& m, int64_t rows, int ti
     std::mt19937 random(2);
     for (float& value : x) value = static_cast<float>(random()) / 4e9f - 0.5f;
     std::vector<uint8_t> prepared(prepared_bytes(rows, c, Rounding::eight) + 64);
-    return best(times, [&] {
-        crew.run([&](int part) {
+    return best(parts, times, [&] {
+        if (rounds(m)) crew.run([&](int part) {
             prepare(x.data(), c, rows, c, Rounding::eight, prepared.data(), part, parts);
         });
         crew.run([&](int part) {
@@ -115,23 +137,23 @@ double product_time(Crew& crew, int parts, const Matrix& m, int64_t rows, int ti
 
 // One row through matrices of the sizes that a token of SmolLM2-135M passes, each packed by itself, as a model is.
 void like_a_model(Crew& crew, int parts) {
-    const Form &four = forms[1], &eight = forms[4];
+    const Kind four = kind_of(3), eight = kind_of(8);
     std::vector<Matrix*> all;
     double bytes = 0;
     for (int layer = 0; layer < 30; ++layer)
         for (const auto& [n, c] : {std::pair{960, 576}, {576, 576}, {3072, 576}, {576, 1536}}) {
             const std::vector<uint8_t> rows = random_rows(four, n, c);
-            all.push_back(pack(four.kind, rows.data(), n, c, parts));
+            all.push_back(pack(four.number, rows.data(), n, c, parts));
         }
     const std::vector<uint8_t> rows = random_rows(eight, 49152, 576);
-    all.push_back(pack(eight.kind, rows.data(), 49152, 576, parts));
+    all.push_back(pack(eight.number, rows.data(), 49152, 576, parts));
     std::vector<float> x(2048, 0.5f), out(49152);
     std::vector<uint8_t> prepared(prepared_bytes(1, 2048, Rounding::eight));
     for (const Matrix* m : all) bytes += static_cast<double>(packed_bytes(*m));
     double read = 0, took = 1e9;
     for (int i = 0; i < 3; ++i) {
         read = std::max(read, read_rate(crew, parts, all.back()->data, packed_bytes(*all.back())));
-        took = std::min(took, best(15, [&] {
+        took = std::min(took, best(parts, 15, [&] {
                             for (const Matrix* m : all) {
                                 prepare(x.data(), m->c, 1, m->c, Rounding::eight, prepared.data(), 0, 1);
                                 crew.run([&](int part) {
@@ -154,15 +176,18 @@ int main(int count, char** arguments) {
     std::printf("%s, %d threads\nkind  1 row: GB/s  of read   | in cache: GB/s |  16 rows: GMAC/s  512: GMAC/s\n",
                 instruction_set(), parts);
     if (count < 3) like_a_model(crew, parts);
-    for (const Form& f : forms) {
-        bool wanted = count < 3;
-        for (int i = 2; i < count; ++i) wanted |= std::atoi(arguments[i]) == f.kind;
-        if (!wanted) continue;
-        const int64_t n = 98304, c = f.columns == 32 ? 2016 : 2048;
-        std::vector<uint8_t> rows = random_rows(f, n, c);
-        Matrix* large = pack(f.kind, rows.data(), n, c, parts);
-        rows = random_rows(f, 1536, 768);
-        Matrix* small = pack(f.kind, rows.data(), 1536, 768, parts);
+    std::vector<int> kinds;
+    for (int i = 2; i < count; ++i) kinds.push_back(std::atoi(arguments[i]));
+    if (kinds.empty()) {
+        for (const Form& f : forms) kinds.push_back(f.kind);
+        for (int number : {0, 1, 30}) kinds.push_back(number);
+    }
+    for (int number : kinds) {
+        const Kind k = kind_of(number);
+        const int64_t c = k.columns == 32 ? 2016 : 2048, n = (int64_t{120} << 20) * k.columns / k.bytes / c;
+        std::vector<uint8_t> rows = random_rows(k, n, c), small_rows = random_rows(k, 1536, 768);
+        Matrix* large = pack(number, rows.data(), n, c, parts);
+        Matrix* small = pack(number, small_rows.data(), 1536, 768, parts);
         const double bytes = static_cast<double>(packed_bytes(*large));
         double read = 0, took = 1e9;
         for (int i = 0; i < 3; ++i) {
@@ -173,7 +198,7 @@ int main(int count, char** arguments) {
         const double macs = 1536.0 * 768;
         const double few = 16 * macs / product_time(crew, parts, *small, 16, 200);
         const double many = 512 * macs / product_time(crew, parts, *small, 512, 40);
-        std::printf("%4d %12.1f %8.0f %% %17.1f %17.0f %13.0f\n", f.kind, bytes / took / 1e9, 100 * bytes / took / read,
+        std::printf("%4d %12.1f %8.0f %% %17.1f %17.0f %13.0f\n", number, bytes / took / 1e9, 100 * bytes / took / read,
                     cached / 1e9, few / 1e9, many / 1e9);
         std::fflush(stdout);
         release(large);

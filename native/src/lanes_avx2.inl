@@ -80,7 +80,7 @@ struct Lanes {
         for (int i = 0; i < (count < lanes ? count : lanes); ++i) to[i] = add ? to[i] + all[i] : all[i];
     }
     static void prefetch(const uint8_t* at) {
-        _mm_prefetch(reinterpret_cast<const char*>(at) + 2048, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0);
     }
 };
 

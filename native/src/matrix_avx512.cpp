@@ -78,7 +78,7 @@ struct Lanes {
         _mm512_mask_storeu_ps(to, mask, v);
     }
     static void prefetch(const uint8_t* at) {
-        _mm_prefetch(reinterpret_cast<const char*>(at) + 2048, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0);
     }
 };
 

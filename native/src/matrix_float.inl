@@ -20,11 +20,15 @@ void block(const uint8_t* const* w, const float* x, int64_t stride, int64_t c, f
     Wide::Float sums[matrix_rows][rows];
     for (int n = 0; n < matrix_rows; ++n)
         for (int r = 0; r < rows; ++r) sums[n][r] = Wide::zero();
-    const int64_t whole = c / width * width;
+    const int64_t whole = c / width * width, ahead = matrix_rows * c * size;
     for (int64_t i = 0; i < whole; i += width) {
         Wide::Float weights[matrix_rows];
         CUTAWAY_UNROLL_LOOPS
-        for (int n = 0; n < matrix_rows; ++n) weights[n] = load_weights<kind>(w[n] + i * size);
+        for (int n = 0; n < matrix_rows; ++n) {
+            weights[n] = load_weights<kind>(w[n] + i * size);
+            // one row of x waits for memory: the rows that come next are asked for while these are multiplied
+            if constexpr (rows == 1) Lanes::prefetch(w[n] + i * size + ahead);
+        }
         CUTAWAY_UNROLL_LOOPS
         for (int r = 0; r < rows; ++r) {
             const Wide::Float numbers = Wide::load(reinterpret_cast<const uint8_t*>(x + r * stride + i));

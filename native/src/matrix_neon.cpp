@@ -79,7 +79,7 @@ struct Lanes {
     }
     static void prefetch(const uint8_t* at) {
 #if defined(__GNUC__)
-        __builtin_prefetch(at + 2048);
+        __builtin_prefetch(at);
 #endif
         (void)at;
     }

@@ -8,6 +8,7 @@
 // in the order of the columns, whatever else is computed beside it. `Lanes::most_rows` rows of x share what was unpacked, and
 // the dot products of `Lanes::abreast` of them take turns, as each waits for the one before.
 
+constexpr int ahead = 2048;  // bytes that are asked for before they are needed
 constexpr int slices = tile_rows / Lanes::lanes;
 using Int = Lanes::Int;
 using Float = Lanes::Float;
@@ -104,9 +105,9 @@ void tile(const uint8_t* at, const Rounded* x, int64_t height, int64_t units, fl
     for (int64_t unit = 0; unit < units; ++unit) {
         const uint8_t* small = at + head_bytes(f);
         const uint8_t* planes = small + f.columns / f.group * small_bytes(f);
-        for (int line = 0; line < planes - at; line += 64) Lanes::prefetch(at + line);
+        for (int line = 0; line < planes - at; line += 64) Lanes::prefetch(at + line + ahead);
         for (int block = 0; block < unit_blocks(f); ++block) {
-            for (int line = 0; line < planes_bytes(f); line += 64) Lanes::prefetch(planes + line);
+            for (int line = 0; line < planes_bytes(f); line += 64) Lanes::prefetch(planes + line + ahead);
             for (int s = 0; s < slices; ++s) {
                 const Float d = f.scales == Scales::exponent ? Lanes::exponents(at + s * Lanes::lanes)
                                                              : Lanes::halves(at + s * Lanes::lanes * 2);
