@@ -31,7 +31,7 @@ bool has_avx512() {
            __builtin_cpu_supports("avx512vnni");
 }
 
-bool has_avxvnni() {  // GCC 11 has no name for it yet
+[[maybe_unused]] bool has_avxvnni() {  // GCC 11 has no name for it yet
     if (!has_avx2()) return false;
     unsigned a = 7, b = 0, c = 1, d = 0;
     __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
@@ -57,9 +57,9 @@ bool has_avx512() {
            has(7, 0, 1, 31) && has(7, 0, 2, 11);
 }
 #elif defined(__aarch64__) && defined(__linux__)
-bool has_neon() { return (getauxval(AT_HWCAP) >> 20 & 1) != 0; }  // ASIMDDP
+[[maybe_unused]] bool has_neon() { return (getauxval(AT_HWCAP) >> 20 & 1) != 0; }  // ASIMDDP
 #else
-bool has_neon() { return true; }  // every ARM of Apple has the dot products, and is compiled for
+[[maybe_unused]] bool has_neon() { return true; }  // every ARM that Apple compiles for has the dot products
 #endif
 
 bool always() { return true; }

@@ -42,7 +42,7 @@ struct Lanes {
     template <bool is_signed>
     static Int dot(Int sum, Int v, const int8_t* q) {
         int32_t four;
-        __builtin_memcpy(&four, q, 4);
+        std::memcpy(&four, q, 4);
         return _mm512_dpbusd_epi32(sum, v, _mm512_set1_epi32(four));
     }
     static Float zero() { return _mm512_setzero_ps(); }

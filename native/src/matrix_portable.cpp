@@ -8,7 +8,7 @@ namespace cutaway {
 namespace {
 
 struct Lanes {
-    static constexpr int lanes = 16, most_rows = 4, abreast = 1;
+    static constexpr int lanes = 16, most_rows = 2, abreast = 1;
     static constexpr bool wide_is_signed = true;
     struct Int {
         uint32_t v[lanes];
