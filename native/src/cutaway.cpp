@@ -10,23 +10,24 @@ using cutaway::Runner;
 namespace {
 
 void say(const char* what, char* error, int64_t size) {
-  if (error == nullptr || size <= 0) return;
-  std::strncpy(error, what, static_cast<size_t>(size) - 1);
-  error[size - 1] = '\0';
+    if (error == nullptr || size <= 0) return;
+    std::strncpy(error, what, static_cast<size_t>(size) - 1);
+    error[size - 1] = '\0';
 }
 
 // No exception leaves the library.
 template <typename Work>
 int32_t tried(Work work, char* error, int64_t size) {
-  try {
-    work();
-    return 0;
-  } catch (const std::bad_alloc&) {
-    say("there is not enough memory", error, size);
-  } catch (const std::exception& failed) {
-    say(failed.what(), error, size);
-  }
-  return 1;
+    try {
+        work();
+        return 0;
+    } catch (const std::bad_alloc&) {
+        say("there is not enough memory", error, size);
+        return 2;
+    } catch (const std::exception& failed) {
+        say(failed.what(), error, size);
+    }
+    return 1;
 }
 
 Runner* of(void* runner) { return static_cast<Runner*>(runner); }
@@ -36,9 +37,9 @@ Runner* of(void* runner) { return static_cast<Runner*>(runner); }
 int32_t ctw_version() { return CTW_VERSION; }
 
 void* ctw_runner(const ctw_plan* plan, char* error, int64_t size) {
-  Runner* made = nullptr;
-  tried([&] { made = new Runner(*plan); }, error, size);
-  return made;
+    Runner* made = nullptr;
+    tried([&] { made = new Runner(*plan); }, error, size);
+    return made;
 }
 
 void ctw_end(void* runner) { delete of(runner); }
@@ -46,24 +47,24 @@ void ctw_end(void* runner) { delete of(runner); }
 int64_t ctw_page_tokens() { return cutaway::kPage; }
 
 int64_t ctw_page_bytes(const void* runner) {
-  return static_cast<int64_t>(const_cast<Runner*>(static_cast<const Runner*>(runner))->pages().page_bytes());
+    return static_cast<int64_t>(const_cast<Runner*>(static_cast<const Runner*>(runner))->pages().page_bytes());
 }
 
 int32_t ctw_table(void* runner, int32_t table, const float* numbers, int64_t rows, int64_t width, char* error,
                   int64_t size) {
-  return tried([&] { of(runner)->set_table(table, numbers, rows, width); }, error, size);
+    return tried([&] { of(runner)->set_table(table, numbers, rows, width); }, error, size);
 }
 
 int32_t ctw_reserve(void* runner, int64_t pages, char* error, int64_t size) {
-  return tried([&] { of(runner)->pages().reserve(pages); }, error, size);
+    return tried([&] { of(runner)->pages().reserve(pages); }, error, size);
 }
 
 int32_t ctw_copy(void* runner, int64_t source, int64_t target, char* error, int64_t size) {
-  return tried([&] { of(runner)->pages().copy(source, target); }, error, size);
+    return tried([&] { of(runner)->pages().copy(source, target); }, error, size);
 }
 
 int32_t ctw_step(void* runner, const ctw_batch* batch, char* error, int64_t size) {
-  return tried([&] { of(runner)->step(*batch); }, error, size);
+    return tried([&] { of(runner)->step(*batch); }, error, size);
 }
 
 void ctw_times(void* runner, int64_t* nanoseconds, int32_t measure) { of(runner)->times(nanoseconds, measure != 0); }

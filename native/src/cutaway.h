@@ -1,7 +1,7 @@
 // The plain C interface to steps: a runner holds a plan, pages of keys and values, and threads; a call computes the new
 // tokens of many sequences. Matrices come from matrix_c.h and stay the caller's, as do all numbers that are pointed to.
 //
-// Functions that can fail return 0, or 1 with a sentence in `error` (of `size` bytes). One call at a time for a runner.
+// Functions that can fail return 0; or 1, or 2 where memory is missing, with a sentence in `error` (of `size` bytes). One call at a time for a runner.
 #pragma once
 
 #include <stdint.h>
@@ -14,61 +14,61 @@ enum { CTW_VERSION = 1 };
 
 // Operations of a plan. "Rowwise" ones compute each row from itself; the others are computed by all threads together.
 enum {
-  CTW_EMBED = 0,     // out: the rows of the matrix that the ids name, times scale; plus the table's rows by position
-  CTW_NORM = 1,      // out: norm of in; choice: 0 root mean square, 1 layer norm; weight, bias, eps
-  CTW_ADD = 2,       // out: in + second (-1: nothing) + bias
-  CTW_ACTIVATE = 3,  // out: choice(in from in_at), times second from second_at
-  CTW_HEADS = 4,     // out: in (q, k, v) + bias, q and k normed (choice: 0 no, 1 each head, 2 all together) and turned
-  CTW_STORE = 5,     // keys and values of in into the pages of a layer
-  CTW_ATTEND = 6,    // out: what the queries of in mix of a layer's values; tap: scores; all together
-  CTW_PRODUCT = 7,   // out: in times each matrix, beside each other; all together
-  CTW_TAP = 8,       // gives `width` numbers of in, from in_at on, to whoever asked
-  CTW_WANTED = 9,    // out: in of the wanted rows alone; so are all rows from here on
-  CTW_LOGITS = 10,   // in times the matrix into the step's logits, capped, and looked at; all together
-  CTW_EXPERTS = 11,  // out: what the experts that each row of in chose make of it; all together
-  CTW_OPS = 12
+    CTW_EMBED = 0,     // out: the rows of the matrix that the ids name, times scale; plus the table's rows by position
+    CTW_NORM = 1,      // out: norm of in; choice: 0 root mean square, 1 layer norm; weight, bias, eps
+    CTW_ADD = 2,       // out: in + second (-1: nothing) + bias
+    CTW_ACTIVATE = 3,  // out: choice(in from in_at), times second from second_at
+    CTW_HEADS = 4,    // out: in (q, k, v) + bias, q and k normed (choice: 0 no, 1 each head, 2 all together) and turned
+    CTW_STORE = 5,    // keys and values of in into the pages of a layer
+    CTW_ATTEND = 6,   // out: what the queries of in mix of a layer's values; tap: scores; all together
+    CTW_PRODUCT = 7,  // out: in times each matrix, beside each other; all together
+    CTW_TAP = 8,      // gives `width` numbers of in, from in_at on, to whoever asked
+    CTW_WANTED = 9,   // out: in of the wanted rows alone; so are all rows from here on
+    CTW_LOGITS = 10,  // in times the matrix into the step's logits, capped, and looked at; all together
+    CTW_EXPERTS = 11,  // out: what the experts that each row of in chose make of it; all together
+    CTW_OPS = 12
 };
 
 typedef struct {
-  int32_t kind, layer, choice, tap;  // tap: a number of the caller's, -1: none
-  int32_t in, second, out, table;    // buffers, and a table; -1: none
-  int32_t in_at, second_at, width, first_matrix, matrices;
-  int32_t window, used, reserved;    // of experts: how many each row uses
-  float scale, eps, cap, sum_to_one;
-  const float *weight, *bias;
+    int32_t kind, layer, choice, tap;  // tap: a number of the caller's, -1: none
+    int32_t in, second, out, table;    // buffers, and a table; -1: none
+    int32_t in_at, second_at, width, first_matrix, matrices;
+    int32_t window, used, reserved;  // of experts: how many each row uses
+    float scale, eps, cap, sum_to_one;
+    const float *weight, *bias;
 } ctw_op;
 
 typedef struct {
-  int64_t width;    // float32 numbers of a row
-  int64_t product;  // 1: written by operations that all threads compute together, 0: by rowwise ones
+    int64_t width;    // float32 numbers of a row
+    int64_t product;  // 1: written by operations that all threads compute together, 0: by rowwise ones
 } ctw_buffer;
 
 typedef struct {
-  int32_t threads, rounding, cache, layers;  // rounding: 8 or 16; cache: 0 float32, 1 float16, 2 int8
-  int32_t heads, kv_heads, head_dim, turned;
-  int64_t vocabulary;
-  int64_t buffers, ops, matrices, tables, taps;
-  const ctw_buffer* buffer;
-  const ctw_op* op;
-  const void* const* matrix;
+    int32_t threads, rounding, cache, layers;  // rounding: 8 or 16; cache: 0 float32, 1 float16, 2 int8
+    int32_t heads, kv_heads, head_dim, turned;
+    int64_t vocabulary;
+    int64_t buffers, ops, matrices, tables, taps;
+    const ctw_buffer* buffer;
+    const ctw_op* op;
+    const void* const* matrix;
 } ctw_plan;
 
 typedef struct {
-  int32_t tap, sequence;
-  float* out;  // (rows, width) of the sequence's rows, or of its wanted ones; scores: (H, rows, tokens held), hidden
-               // ones are left as they are
+    int32_t tap, sequence;
+    float* out;  // (rows, width) of the sequence's rows, or of its wanted ones; scores: (H, rows, tokens held), hidden
+                 // ones are left as they are
 } ctw_tap;
 
 typedef struct {
-  int64_t rows, sequences, wanted, taps;
-  const int32_t* ids;      // (rows)
-  const int32_t* span;     // (sequences, 4): rows, tokens held before, first page in `pages`, pages
-  const int32_t* pages;
-  const int32_t* row;      // (wanted) rows, ascending
-  const ctw_tap* tap;      // (taps)
-  float* logits;           // (wanted, V)
-  int64_t* best;           // (wanted)
-  float* log_sum;          // (wanted)
+    int64_t rows, sequences, wanted, taps;
+    const int32_t* ids;   // (rows)
+    const int32_t* span;  // (sequences, 4): rows, tokens held before, first page in `pages`, pages
+    const int32_t* pages;
+    const int32_t* row;  // (wanted) rows, ascending
+    const ctw_tap* tap;  // (taps)
+    float* logits;       // (wanted, V)
+    int64_t* best;       // (wanted)
+    float* log_sum;      // (wanted)
 } ctw_batch;
 
 CTW_API int32_t ctw_version(void);  // of these structures and operations; Python's must be the same

@@ -15,6 +15,7 @@
 namespace cutaway {
 
 extern const StepKernels CUTAWAY_TABLE;
-const StepKernels CUTAWAY_TABLE = {norm, add, scale, activate, heads, store_token, attend, merge, choose, softmax, add_scaled};
+const StepKernels CUTAWAY_TABLE = {norm,   add,   scale,  activate, heads,     store_token,
+                                   attend, merge, choose, softmax,  add_scaled};
 
 }  // namespace cutaway

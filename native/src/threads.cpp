@@ -13,99 +13,105 @@ namespace cutaway {
 
 namespace {
 
-constexpr int kLooks = 400;      // before giving way, within a step
-constexpr int kLongLooks = 2000; // before sleeping, between steps: one follows another when text is generated
+constexpr int kLooks = 400;       // before giving way, within a step
+constexpr int kLongLooks = 2000;  // before sleeping, between steps: one follows another when text is generated
 
 int64_t process() {
 #if defined(_WIN32)
-  return _getpid();
+    return _getpid();
 #else
-  return getpid();
+    return getpid();
 #endif
 }
 
 inline void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
-  _mm_pause();
+    _mm_pause();
 #elif defined(__aarch64__) && defined(__GNUC__)
-  __asm__ __volatile__("yield");
+    __asm__ __volatile__("yield");
 #endif
 }
 
 }  // namespace
 
+// Threads stayed in the process that this one was forked from; what they sleep on still counts them, and may not even
+// be destroyed here.
+void Threads::leave_behind() {
+    for (auto& worker : workers_) worker.detach();
+    workers_.clear();
+    (void)sleep_.release();
+}
+
 void Threads::start() {
-  if (process_ == process()) return;
-  for (auto& worker : workers_) worker.detach();  // they stayed in the process that this one was forked from
-  workers_.clear();
-  process_ = process();
-  came_ = 0;
-  for (int part = 1; part < parts_; ++part) workers_.emplace_back([this, part] { serve(part); });
+    if (process_ == process()) return;
+    leave_behind();
+    sleep_ = std::make_unique<Sleep>();
+    process_ = process();
+    came_ = 0;
+    const uint64_t seen = call_.load();
+    for (int part = 1; part < parts_; ++part) workers_.emplace_back([this, part, seen] { serve(part, seen); });
 }
 
 void Threads::stop() {
-  if (process_ != process()) {
-    for (auto& worker : workers_) worker.detach();
-    return;
-  }
-  {
-    std::lock_guard<std::mutex> hold(lock_);
-    leave_ = true;
-  }
-  wake_.notify_all();
-  for (auto& worker : workers_) worker.join();
+    if (process_ != process()) return leave_behind();
+    {
+        std::lock_guard<std::mutex> hold(sleep_->lock);
+        leave_ = true;
+    }
+    sleep_->wake.notify_all();
+    for (auto& worker : workers_) worker.join();
 }
 
 void Threads::run(const std::function<void(int)>& work) {
-  if (parts_ > 1) {
-    start();
-    {
-      std::lock_guard<std::mutex> hold(lock_);
-      work_ = &work;
-      call_.fetch_add(1, std::memory_order_release);
+    if (parts_ > 1) {
+        start();
+        {
+            std::lock_guard<std::mutex> hold(sleep_->lock);
+            work_ = &work;
+            call_.fetch_add(1, std::memory_order_release);
+        }
+        sleep_->wake.notify_all();
     }
-    wake_.notify_all();
-  }
-  counter_.store(0, std::memory_order_relaxed);
-  work(0);
-  meet();
+    counter_.store(0, std::memory_order_relaxed);
+    work(0);
+    meet();
 }
 
-void Threads::serve(int part) {
-  uint64_t seen = 0;
-  for (;;) {
-    for (int look = 0; look < kLongLooks && call_.load(std::memory_order_acquire) == seen; ++look) pause();
-    const std::function<void(int)>* work;
-    {
-      std::unique_lock<std::mutex> hold(lock_);
-      wake_.wait(hold, [&] { return leave_ || call_.load(std::memory_order_relaxed) != seen; });
-      if (leave_) return;
-      seen = call_.load(std::memory_order_relaxed);
-      work = work_;
+void Threads::serve(int part, uint64_t seen) {
+    Sleep& sleep = *sleep_;
+    for (;;) {
+        for (int look = 0; look < kLongLooks && call_.load(std::memory_order_acquire) == seen; ++look) pause();
+        const std::function<void(int)>* work;
+        {
+            std::unique_lock<std::mutex> hold(sleep.lock);
+            sleep.wake.wait(hold, [&] { return leave_ || call_.load(std::memory_order_relaxed) != seen; });
+            if (leave_) return;
+            seen = call_.load(std::memory_order_relaxed);
+            work = work_;
+        }
+        (*work)(part);
+        meet();
     }
-    (*work)(part);
-    meet();
-  }
 }
 
 void Threads::meet() {
-  if (parts_ == 1) {
-    counter_.store(0, std::memory_order_relaxed);
-    return;
-  }
-  const uint64_t now = meeting_.load(std::memory_order_acquire);
-  if (came_.fetch_add(1, std::memory_order_acq_rel) + 1 == parts_) {
-    came_.store(0, std::memory_order_relaxed);
-    counter_.store(0, std::memory_order_relaxed);
-    meeting_.store(now + 1, std::memory_order_release);
-    return;
-  }
-  for (int look = 0; meeting_.load(std::memory_order_acquire) == now; ++look) {
-    if (look < kLooks)
-      pause();
-    else
-      std::this_thread::yield();
-  }
+    if (parts_ == 1) {
+        counter_.store(0, std::memory_order_relaxed);
+        return;
+    }
+    const uint64_t now = meeting_.load(std::memory_order_acquire);
+    if (came_.fetch_add(1, std::memory_order_acq_rel) + 1 == parts_) {
+        came_.store(0, std::memory_order_relaxed);
+        counter_.store(0, std::memory_order_relaxed);
+        meeting_.store(now + 1, std::memory_order_release);
+        return;
+    }
+    for (int look = 0; meeting_.load(std::memory_order_acquire) == now; ++look) {
+        if (look < kLooks)
+            pause();
+        else
+            std::this_thread::yield();
+    }
 }
 
 }  // namespace cutaway

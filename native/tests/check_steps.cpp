@@ -19,7 +19,9 @@ std::mt19937 random_bits(11);
 int failures = 0;
 const char* set = "";
 
-float number(float size = 1.0f) { return size * static_cast<float>(static_cast<int32_t>(random_bits())) / 2147483648.0f; }
+float number(float size = 1.0f) {
+    return size * static_cast<float>(static_cast<int32_t>(random_bits())) / 2147483648.0f;
+}
 
 std::vector<float> numbers(size_t count, float size = 1.0f) {
     std::vector<float> made(count);  // its end is the end of its memory, which the sanitizer watches
@@ -46,11 +48,16 @@ double furthest(const std::vector<float>& found, const std::vector<double>& want
 
 double activated(Activation kind, double x) {
     switch (kind) {
-        case Activation::silu: return x / (1 + std::exp(-x));
-        case Activation::gelu: return x * 0.5 * (1 + std::erf(x / std::sqrt(2.0)));
-        case Activation::gelu_tanh: return x * 0.5 * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
-        case Activation::relu: return x > 0 ? x : 0;
-        default: return x > 0 ? x * x : 0;
+        case Activation::silu:
+            return x / (1 + std::exp(-x));
+        case Activation::gelu:
+            return x * 0.5 * (1 + std::erf(x / std::sqrt(2.0)));
+        case Activation::gelu_tanh:
+            return x * 0.5 * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+        case Activation::relu:
+            return x > 0 ? x : 0;
+        default:
+            return x > 0 ? x * x : 0;
     }
 }
 
@@ -146,7 +153,8 @@ std::vector<double> kept(Cache kind, const std::vector<float>& given, size_t D) 
 }
 
 void compute(Context& c) {
-    const size_t D = static_cast<size_t>(c.D), group = static_cast<size_t>(c.group), window = static_cast<size_t>(c.window);
+    const size_t D = static_cast<size_t>(c.D), group = static_cast<size_t>(c.group),
+                 window = static_cast<size_t>(c.window);
     const auto keys = kept(c.kind, c.keys, D), values = kept(c.kind, c.values, D);
     c.wanted.assign(c.queries.size(), 0.0);
     for (size_t t = 0; t < static_cast<size_t>(c.tokens); ++t)
@@ -216,8 +224,16 @@ void check_attention(const StepKernels& kernels) {
         for (const int D : {6, 8, 40, 64, 80})
             for (const int group : {D / 8 % 2 ? 1 : 3, D == 6 ? 7 : 2}) {
                 const size_t count = tokens * static_cast<size_t>(D);
-                Context c{kind, D, group, tokens, D % 3 ? 0 : 70, group == 3 ? 2.0f : 0.0f, numbers(count, 2.0f),
-                          numbers(count, 2.0f), numbers(count * static_cast<size_t>(group), 2.0f), {}};
+                Context c{kind,
+                          D,
+                          group,
+                          tokens,
+                          D % 3 ? 0 : 70,
+                          group == 3 ? 2.0f : 0.0f,
+                          numbers(count, 2.0f),
+                          numbers(count, 2.0f),
+                          numbers(count * static_cast<size_t>(group), 2.0f),
+                          {}};
                 compute(c);
                 Pages pages(kind, 1, 1, D);
                 pages.reserve(2);

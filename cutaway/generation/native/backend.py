@@ -25,6 +25,7 @@ from cutaway.models.formats.ggml import KINDS
 
 CACHES = {"float32": 0, "float16": 1, "int8": 2}
 ROUNDINGS = {"eight": 8, "sixteen": 16}
+NO_MEMORY = 2  # what a call returns then
 FIRST_TABLE = 2048  # positions whose angles are computed at first
 WANTED = ("final_norm", "logits")  # places that have wanted rows alone, so that all are wanted where they are shown
 
@@ -121,8 +122,7 @@ class NativeBackend:
 
     def _do(self, failed: int) -> None:
         if failed:
-            said = self._said()
-            raise MemoryError(said) if "memory" in said else RuntimeError(said)
+            raise (MemoryError if failed == NO_MEMORY else RuntimeError)(self._said())
 
     def stale(self) -> bool:
         """Whether weights were changed or replaced since the backend was made; then make another."""

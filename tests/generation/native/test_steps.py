@@ -1,6 +1,9 @@
 """The native steps against the network itself, computed by torch in float64."""
 
+import os
 import runpy
+import time
+import warnings
 from copy import deepcopy
 from pathlib import Path
 
@@ -258,6 +261,26 @@ def test_what_is_not_finite_is_seen_in_its_own_sequence() -> None:
         network.embed_tokens.weight[7, 3] = 0.0
         network.lm_head.weight[60, :] = float("inf")
     assert not native(network).step([Rows(4, [1, 2], 0, pages(0))]).log_sum.isfinite()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    network, ids = made(PLAIN), tokens(40)
+    backend = native(network, threads=3)
+    wanted = through(backend, ids, [40])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that threads are lost is what is tried here
+        child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(through(backend, ids, [40]), wanted) else 1)
+    until = time.monotonic() + 60
+    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < until:
+        time.sleep(0.02)
+    if done == (0, 0):
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    assert done == (child, 0)
+    assert torch.equal(through(backend, ids, [40]), wanted)
 
 
 def test_weights_that_changed_are_noticed() -> None:
