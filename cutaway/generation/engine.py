@@ -77,9 +77,10 @@ class Engine:
         self.model, self.max_batch, self.chunk = model, max_batch, chunk
         self.backend = choose_backend(model, backend, cache=cache, **options) if isinstance(backend, str) else backend
         self._limits = (pages, memory, keep)
+        self.numbers = count()  # of sequences
         self._lanes = [self._lane(self.backend)]
         self._whole = _depends_on_length(model)
-        self.numbers, self._admissions = count(), count(1)
+        self._admissions = count(1)
         self._inbox: deque[Job] = deque()
         self._waiting: dict[str, deque[tuple[Job, Lane]]] = {}  # by tenant, the one to be served next first
         self._jobs: dict[Ticket, tuple[Job, Lane]] = {}
@@ -310,8 +311,8 @@ class Engine:
             return
         prepared, size = job.prepared, self.backend.page_bytes
         tokens = min(len(prepared.ids) + prepared.count, prepared.context or 2**62)
-        shared = len(prepared.ids) // pages.size
-        needed = shared + job.width * (pages.needed(tokens) - shared)
+        # continuations share their prompt, but not for sure once they had to give their pages back
+        needed = job.width * pages.needed(tokens)
         if needed > pages.most:
             raise InputError(
                 f"this request may need {needed} pages of {pages.size} tokens, {megabytes(needed * size)} of keys and "

@@ -1,4 +1,4 @@
-"""What one backend computes within a step: which rows, what is chosen behind them, and what follows from that.
+"""Which rows a backend computes in a step: who is let in, whose turn it is, who gives pages back.
 
 Shapes: W wanted rows, V vocabulary.
 """
@@ -6,24 +6,18 @@ Shapes: W wanted rows, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
-from math import isfinite
 from typing import TYPE_CHECKING
 
 import torch
 
-from cutaway.errors import NonFinite
-from cutaway.generation.backend import Backend, Logits, Rows
-from cutaway.generation.choosing import Asked, Branch, Chooser, Hypothesis
+from cutaway.generation.backend import Backend, Rows
+from cutaway.generation.held import Held
 from cutaway.generation.job import Continuation, Job, Sequence
-from cutaway.generation.pages import Pages
-from cutaway.generation.request import Alternatives, Token
+from cutaway.generation.outcome import Planned, follow
 from cutaway.models import OFF
 
 if TYPE_CHECKING:
     from cutaway.generation.engine import Engine
-
-Planned = tuple[Job, Continuation, Sequence, Rows]
-Told = tuple[Job, Continuation, Branch]
 
 
 class Lane:
@@ -38,11 +32,11 @@ class Lane:
 
     def __init__(self, backend: Backend, most: int, keep: int, engine: Engine) -> None:
         self.backend, self.engine = backend, engine
-        self.pages = Pages(most, backend.page or 1, keep)
+        self.held = Held(backend, most, keep, engine.numbers)
+        self.pages = self.held.pages
         self.running: list[Job] = []  # in the order in which they were let in
         self.steps = 0
-        self._paged, self._reserved = backend.page > 0, 0
-        self._chunk = backend.chunk
+        self._paged, self._chunk = backend.page > 0, backend.chunk
 
     # in and out
 
@@ -79,7 +73,7 @@ class Lane:
         room = self.pages.available - min(len(active), self.pages.most // 8)  # each may soon need one more
         if needed > (room if active else self.pages.available):
             for one in sequences:
-                self._shut(one)
+                self.held.shut(one)
             if not active and (paused := [one for one in self.running if not one.tapped]):
                 self._put_back(paused[-1])
                 return self._find_pages(job, sequences)
@@ -97,24 +91,16 @@ class Lane:
         for continuation in job.continuations:
             continuation.chooser.close()
             for one in continuation.sequences:
-                self._shut(one)
                 if runs:
-                    self.backend.close(one.number)
+                    self.held.close(one)
             continuation.sequences = []
         if runs:
             self.running.remove(job)
 
-    def _shut(self, one: Sequence) -> None:
-        """Give a sequence's pages back."""
-        if one.table is not None:
-            self.pages.close(one.table)
-        one.restart(one.base)
-
     def _put_back(self, job: Job) -> None:
         """Take a job's pages; it waits and is computed again."""
         for one in job.sequences:
-            self._shut(one)
-            self.backend.close(one.number)
+            self.held.close(one)
         self.running.remove(job)
         self.engine.again(job, self)
 
@@ -131,7 +117,7 @@ class Lane:
             self._compute(together)
         for one in planned:
             if one[0].request.tap is not OFF:
-                self._compute([one])
+                self._compute_alone(one)
         return True
 
     def _plan(self) -> list[Planned]:
@@ -164,7 +150,6 @@ class Lane:
                 room -= taken
         if any(one[2].table is None for one in planned) and self._paged:  # put back by one that came after it
             planned = [one for one in planned if one[2].table is not None]
-        # a search goes on with all of its sequences or with none
         return planned
 
     def _take_one(self, job: Job, continuation: Continuation, one: Sequence, planned: list[Planned]) -> None:
@@ -217,33 +202,26 @@ class Lane:
         """The context is full: go on with the later half of what was seen."""
         context = job.prepared.context
         assert context is not None
-        self._shut(one)
+        self.held.shut(one)
         one.restart(len(one.ids) - (context // 2 or 1))
         one.table, _ = self.pages.open(job.request.tenant)
 
     def _room(self, job: Job, one: Sequence, start: int, end: int) -> bool:
         """Make it that a sequence's tokens start … end - 1 can be computed; False: its job was put back."""
-        table = one.table
-        if table is None:
+        if one.table is None:
             return not self._paged
-        while (copies := self.pages.grow(table, start, end)) is None:
-            others = [other for other in self.running if other is not job and not other.tapped]
-            paused = [other for other in others if other.paused]
-            later = [other for other in others if other.admitted > job.admitted]
-            victims = paused or later
-            self._put_back(victims[-1] if victims else job)
-            if not victims:
-                return False
-        if self.pages.made > self._reserved:
-            wanted = min(self.pages.most, max(self.pages.made, 2 * self._reserved))
-            try:
-                self.backend.reserve(wanted)
-            except Exception as error:  # such as too little memory: of this request alone
-                self.engine.end(job, self, error)
-                return False
-            self._reserved = wanted
-        for source, target in copies:
-            self.backend.copy(source, target)
+        try:
+            while not self.held.grow(one.table, start, end):
+                others = [other for other in self.running if other is not job and not other.tapped]
+                paused = [other for other in others if other.paused]
+                later = [other for other in others if other.admitted > job.admitted]
+                victims = paused or later
+                self._put_back(victims[-1] if victims else job)
+                if not victims:
+                    return False
+        except Exception as error:  # such as too little memory: of this request alone
+            self.engine.end(job, self, error)
+            return False
         return True
 
     def _compute(self, planned: Many[Planned]) -> None:
@@ -255,163 +233,10 @@ class Lane:
                 self.engine.end(planned[0][0], self, error)
                 return
             for one in planned:  # a step may be computed again: whose failure was it?
-                if one[2] in one[1].sequences:
-                    self._compute([one])
+                self._compute_alone(one)
             return
-        self._go_on(planned, logits)
+        follow(planned, logits, self.held, lambda job, error: self.engine.end(job, self, error))
 
-    # what follows from a step
-
-    def _go_on(self, planned: Many[Planned], logits: Logits) -> None:
-        asked: dict[Continuation, tuple[Job, list[Asked]]] = {}
-        # plain numbers: a step reads more memory than any cache holds, and each call into a library comes back cold
-        sums: list[float] = logits.log_sum.tolist()
-        fine, row, broken = all(map(isfinite, sums)), 0, []
-        for job, continuation, one, rows in planned:
-            end, wanted = rows.start + len(rows.ids), rows.wanted
-            guesses = wanted - 1 if wanted else 0
-            one.held = end - guesses
-            self._seal(one, rows.start, one.held)
-            if not wanted:
-                continue
-            if not fine and not all(map(isfinite, sums[row : row + wanted])):
-                broken.append(job)
-            tried = rows.ids[len(rows.ids) - guesses :] if guesses else []
-            for_one = asked.get(continuation)
-            if for_one is None:
-                asked[continuation] = job, [Asked(one.ids, one.prompt, tried, row)]
-            else:
-                for_one[1].append(Asked(one.ids, one.prompt, tried, row))
-            if not job.begun:
-                job.begun = True
-                for other in job.continuations[1:]:
-                    other.sequences.append(self._fork(one))
-                    asked[other] = job, [Asked(other.sequences[0].ids, one.prompt, [], row)]
-            row += wanted
-        for job in broken:
-            error = NonFinite(
-                "a logit of the next token is NaN or infinite: the weights are damaged, or training diverged"
-            )
-            self.engine.end(job, self, error)
-        if broken:
-            asked = {continuation: found for continuation, found in asked.items() if found[0] not in broken}
-        if asked:
-            self._choose(asked, logits, sums)
-
-    def _choose(self, asked: dict[Continuation, tuple[Job, list[Asked]]], logits: Logits, sums: Many[float]) -> None:
-        kinds: dict[type[Chooser], list[Continuation]] = {}
-        for continuation in asked:
-            kinds.setdefault(type(continuation.chooser), []).append(continuation)
-        told: list[Told] = []
-        for kind, some in kinds.items():
-            choosers = [continuation.chooser for continuation in some]
-            chosen = kind.choose_all(choosers, [asked[continuation][1] for continuation in some], logits)
-            for continuation, branches in zip(some, chosen, strict=True):
-                job, its = asked[continuation]
-                if isinstance(branches, Exception):
-                    self.engine.end(job, self, branches)
-                    continue
-                self._branch(continuation, its, branches)
-                if continuation.chooser.tells:
-                    told += [(job, continuation, branch) for branch in branches]
-                elif not branches:
-                    self._tell_all(job, continuation)
-        if told:
-            self._tell(told, logits, sums)
-
-    def _branch(self, continuation: Continuation, asked: Many[Asked], branches: Many[Branch]) -> None:
-        """Fork, drop and lengthen a continuation's sequences."""
-        before = continuation.sequences
-        if len(before) == len(branches) == 1:
-            after = before
-        else:
-            first: set[int] = set()
-            after = []
-            for branch in branches:
-                one = before[branch.parent]
-                after.append(self._fork(one) if branch.parent in first else one)
-                first.add(branch.parent)
-            for number, one in enumerate(before):
-                if number not in first:
-                    self._shut(one)
-                    self.backend.close(one.number)
-            continuation.sequences = after
-        for one, branch in zip(after, branches, strict=True):
-            tried = asked[branch.parent].guesses
-            if tried:
-                right = 0
-                while right < min(len(tried), len(branch.ids)) and tried[right] == branch.ids[right]:
-                    right += 1
-                one.held += right
-                continuation.tried += len(tried)
-                continuation.right += right
-            one.ids.extend(branch.ids)
-            one.guesses = branch.guesses
-
-    def _tell(self, told: Many[Told], logits: Logits, sums: Many[float]) -> None:
-        """Hand out the tokens of a step."""
-        value = logits.values.numpy().item
-        for job, continuation, branch in told:
-            request, writer, ended = job.request, continuation.writers[0], False
-            last = len(branch.ids) - 1
-            for number, (id, row) in enumerate(zip(branch.ids, branch.rows, strict=True)):
-                top = _likeliest(logits, row, request.logprobs) if request.logprobs else ()
-                text, finish = writer.add(id, branch.finish if number == last else None)
-                job.ticket.tell(Token(id, text, value(row, id) - sums[row], finish, top, continuation.first))
-                if finish is not None:
-                    ended = True
-                    break
-            if ended:
-                self._finish(job, continuation)
-
-    def _tell_all(self, job: Job, continuation: Continuation) -> None:
-        """Hand out the texts that a search has found."""
-        found: list[Hypothesis] = continuation.chooser.results()
-        for number, (one, writer) in enumerate(zip(found, continuation.writers, strict=False)):
-            for i, (id, logprob) in enumerate(zip(one.ids, one.logprobs, strict=True)):
-                text, finish = writer.add(id, one.finish if i == len(one.ids) - 1 else None)
-                top = one.top[i] if one.top else ()
-                job.ticket.tell(Token(id, text, logprob, finish, top, continuation.first + number))
-                if finish is not None:
-                    break
-        self._finish(job, continuation)
-
-    def _finish(self, job: Job, continuation: Continuation) -> None:
-        """A continuation has ended."""
-        continuation.chooser.close()
-        for one in continuation.sequences:
-            self._shut(one)
-            self.backend.close(one.number)
-        continuation.sequences, continuation.ended = [], True
-        if continuation.tried:
-            job.ticket.guesses[continuation.first] = continuation.tried, continuation.right
-        if all(other.ended for other in job.continuations):
-            self.engine.end(job, self)
-
-    def _fork(self, one: Sequence) -> Sequence:
-        new = Sequence(next(self.engine.numbers), list(one.ids), one.prompt, one.base, one.held)
-        new.sealed, new.served = one.sealed, one.served
-        if one.table is not None:
-            new.table = self.pages.fork(one.table)
-        self.backend.fork(one.number, new.number)
-        return new
-
-    def _seal(self, one: Sequence, start: int, end: int) -> None:
-        """Let full pages be found, where what they hold does not depend on how it was computed."""
-        table = one.table
-        if table is None:
-            return
-        size = self.pages.size
-        if not self._chunk:
-            if end // size > len(table.keys):
-                self.pages.seal(table, one.ids[one.base : one.base + end], end)
-        elif start == one.sealed and start % self._chunk == 0 and end - start == self._chunk:
-            one.sealed = end
-            self.pages.seal(table, one.ids[one.base : one.base + end], end)
-
-
-def _likeliest(logits: Logits, row: int, count: int) -> Alternatives:
-    """The likeliest tokens of a row with their log-probabilities."""
-    found = logits.values[row].topk(min(count, logits.values.shape[1]))
-    logprobs = (found.values - logits.log_sum[row]).tolist()
-    return tuple(zip(found.indices.tolist(), logprobs, strict=True))
+    def _compute_alone(self, one: Planned) -> None:
+        if one[2] in one[1].sequences:  # its job has not failed since
+            self._compute([one])

@@ -147,7 +147,7 @@ def test_a_request_gives_the_same_whatever_else_runs(model: Model, data: st.Data
     several = [request(n, **draw(kinds)) for n in numbers]
     together = engine(
         model,
-        pages=draw(st.sampled_from([25, 40, 200])),  # few of them: requests must wait, and give theirs back
+        pages=draw(st.sampled_from([30, 42, 200])),  # few of them: requests must wait, and give theirs back
         chunk=draw(st.sampled_from([3, 8, 100])),
         max_batch=draw(st.sampled_from([3, 64])),
         keep=draw(st.sampled_from([0, 5, None])),
@@ -323,6 +323,9 @@ def test_what_is_wrong_with_one_request_never_touches_another(model: Model):
         broken.result()
     with pytest.raises(KeyError, match="the caller's own"):
         list(tapped)
+    twice = made.submit(Request([1, 2], max_new_tokens=9, n=3, tap=ActiveTap(["seen"], sink=fails)))
+    with pytest.raises(KeyError, match="the caller's own"):
+        twice.results()
     assert good.result().ids == plain([1, 2, 3], 9)
     nothing_left(made)
 
