@@ -16,7 +16,8 @@ from cutaway.generation.backend import Backend, Logits, Rows
 from cutaway.generation.choosing import Asked, Branch, Chooser, Hypothesis
 from cutaway.generation.job import Continuation, Job, Sequence
 from cutaway.generation.pages import Pages
-from cutaway.generation.request import Alternatives, Token
+from cutaway.generation.request import Token
+from cutaway.generation.sampling import likeliest
 from cutaway.models import OFF
 
 if TYPE_CHECKING:
@@ -355,7 +356,9 @@ class Lane:
             request, writer, ended = job.request, continuation.writers[0], False
             last = len(branch.ids) - 1
             for number, (id, row) in enumerate(zip(branch.ids, branch.rows, strict=True)):
-                top = _likeliest(logits, row, request.logprobs) if request.logprobs else ()
+                top = ()
+                if request.logprobs:
+                    top = tuple(likeliest(logits.values.numpy()[row], float(logits.log_sum[row]), request.logprobs))
                 text, finish = writer.add(id, branch.finish if number == last else None)
                 job.ticket.tell(Token(id, text, value(row, id) - sums[row], finish, top, continuation.first))
                 if finish is not None:
@@ -408,10 +411,3 @@ class Lane:
         elif start == one.sealed and start % self._chunk == 0 and end - start == self._chunk:
             one.sealed = end
             self.pages.seal(table, one.ids[one.base : one.base + end], end)
-
-
-def _likeliest(logits: Logits, row: int, count: int) -> Alternatives:
-    """The likeliest tokens of a row with their log-probabilities."""
-    found = logits.values[row].topk(min(count, logits.values.shape[1]))
-    logprobs = (found.values - logits.log_sum[row]).tolist()
-    return tuple(zip(found.indices.tolist(), logprobs, strict=True))

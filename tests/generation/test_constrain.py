@@ -241,11 +241,8 @@ def test_behind_a_wrong_guess_nothing_may_come(model: Model):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_generation_is_held_to_a_schema_and_says_when_it_ran_out_of_length(temperature: float, model: Model):
     schema = SCHEMAS["Chinese"]
-    made = [
-        generate(model, "the", schema=schema, temperature=temperature, seed=seed, max_new_tokens=200, n=2)
-        for seed in range(2)
-    ]
-    for one in (one for two in made for one in two):
+    prompts = ["the", "猫"]
+    for one in generate(model, prompts, schema=schema, temperature=temperature, seed=2, max_new_tokens=200):
         if one.finish_reason == "end":
             jsonschema.validate(json.loads(one.text), schema)
         else:
@@ -319,7 +316,7 @@ def test_t15_a_bad_form_is_one_sentence_and_the_next_request_works(options: dict
 def test_t15_forms_made_to_take_long_are_given_up_or_cheap():
     model = modelled(train_tokenizer(TEXTS, "char", 300))
     branches = [{"anyOf": [{"properties": {f"p{i}{j}": {"type": "string"}}} for j in range(5)]} for i in range(12)]
-    for options in (
+    forms: list[dict[str, Any]] = [
         {"regex": "((a{100}){100}){100}"},
         {"regex": "(a|b)*a(a|b){300}"},
         {"regex": "(x+x+)+y"},
@@ -329,7 +326,8 @@ def test_t15_forms_made_to_take_long_are_given_up_or_cheap():
         {"schema": {"type": "string", "minLength": 10**8}},
         {"grammar": 'start: a\na: a a | "x" | "y"'},
         {"grammar": "\n".join(["start: a0", *(f"a{i}: a{i + 1} a{i + 1}" for i in range(300)), 'a300: "x"'])},
-    ):
+    ]
+    for options in forms:
         with suppress(ConfigError):
             made = generate(model, "the", max_new_tokens=30, temperature=1.0, **options)
             assert len(made.ids) == 30 or made.finish_reason == "end"
