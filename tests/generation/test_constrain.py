@@ -16,7 +16,8 @@ import cutaway.generation.constrain as constrain
 from cutaway.errors import ConfigError
 from cutaway.generation import generate
 from cutaway.generation.constrain import Constrained, Constrainer, form
-from cutaway.models import DecoderConfig, Model, build_network
+from cutaway.models import DecoderConfig, Model, Seq2SeqConfig, build_network
+from cutaway.models.generation_config import GenerationConfig
 from cutaway.tokenizers import Tokenizer, train_tokenizer
 from cutaway.tokenizers.spec import make as make_spec
 
@@ -250,6 +251,17 @@ def test_generation_is_held_to_a_schema_and_says_when_it_ran_out_of_length(tempe
             assert len(one.ids) == 200
     short = generate(model, "the", schema=schema, max_new_tokens=3)
     assert short.finish_reason == "length"
+
+
+@pytest.mark.parametrize("options", [{"temperature": 1.0}, {"beams": 3}], ids=str)
+def test_an_encoder_decoder_whose_first_token_is_forced_is_held_to_a_form(options: dict[str, Any]):
+    tokenizer = train_tokenizer(TEXTS, "char", 300)
+    network = build_network(Seq2SeqConfig(tokenizer.vocab_size, layers=1, width=16, heads=2))
+    model = Model(network, tokenizer, generation=GenerationConfig(forced_bos_token_id=tokenizer.pad))
+    made = generate(model, "the", choices=["cat", "猫"], max_new_tokens=20, **options)
+    assert made.ids[0] == tokenizer.pad
+    assert tokenizer.decode(made.ids, skip_special=True) in ("cat", "猫")
+    assert made.finish_reason == "end"
 
 
 def test_what_is_forced_is_guessed_and_the_text_is_the_same(model: Model):
