@@ -6,6 +6,7 @@ from jaxtyping import install_import_hook
 # for wrong input are tested
 CHECKED = [
     "cutaway.generation.largest",
+    "cutaway.generation.sampler",
     "cutaway.generation.sampling",
     "cutaway.interp.attention.circuits",
     "cutaway.interp.attention.composition",

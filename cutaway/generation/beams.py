@@ -144,7 +144,9 @@ class Beams(Chooser):
         values, log_sum = logits.values.numpy()[row], float(logits.log_sum[row])
         top = [*text.top, tuple(likeliest(values, log_sum, self.logprobs))] if self.logprobs else []
         constraint = None if text.constraint is None else text.constraint.copy()
-        finish: FinishReason | None = None if constraint is None else constraint.accept([id])
+        finish: FinishReason | None = None
+        if constraint is not None and len(text.ids) not in self.plan.forced:  # what is forced is no text
+            finish = constraint.accept([id])
         if id in self.ends:
             finish = "end"
         elif finish is None and len(text.ids) + 1 == self.count:

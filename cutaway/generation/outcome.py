@@ -16,7 +16,8 @@ from cutaway.generation.backend import Logits, Rows
 from cutaway.generation.choosing import Asked, Branch, Chooser
 from cutaway.generation.held import Held
 from cutaway.generation.job import Continuation, Job, Sequence
-from cutaway.generation.request import Alternatives, Token
+from cutaway.generation.request import Token
+from cutaway.generation.sampling import likeliest
 
 Planned = tuple[Job, Continuation, Sequence, Rows]
 End = Callable[[Job, Exception | None], None]
@@ -142,9 +143,9 @@ def _tell(job: Job, continuation: Continuation, branches: Many[Branch], logits: 
     for branch in branches:
         last = len(branch.ids) - 1
         for number, (id, row) in enumerate(zip(branch.ids, branch.rows, strict=True)):
-            likeliest = _likeliest(logits, row, top) if top else ()
+            found = tuple(likeliest(logits.values.numpy()[row], sums[row], top)) if top else ()
             text, finish = writer.add(id, branch.finish if number == last else None)
-            tell(Token(id, text, value(row, id) - sums[row], finish, likeliest, continuation.first))
+            tell(Token(id, text, value(row, id) - sums[row], finish, found, continuation.first))
             if finish is not None:
                 return True
     return False
@@ -158,10 +159,3 @@ def _finish(job: Job, continuation: Continuation, held: Held) -> None:
     continuation.sequences, continuation.ended = [], True
     if continuation.tried:
         job.ticket.guesses[continuation.first] = continuation.tried, continuation.right
-
-
-def _likeliest(logits: Logits, row: int, count: int) -> Alternatives:
-    """The likeliest tokens of a row with their log-probabilities."""
-    found = logits.values[row].topk(min(count, logits.values.shape[1]))
-    logprobs = (found.values - logits.log_sum[row]).tolist()
-    return tuple(zip(found.indices.tolist(), logprobs, strict=True))

@@ -77,6 +77,7 @@ class Sampler(Chooser):
             row = one.row + place
             guess = guesses[place] if place < len(guesses) else None
             chosen = self.plan.forced.get(number + place)
+            forced = chosen is not None
             if chosen is None:
                 mask = None if allowed is None else allowed[place]
                 chosen = self._token(values[row], number + place, mask, place, guess)
@@ -86,7 +87,7 @@ class Sampler(Chooser):
                 self._seen.add(chosen)
             if self._lookup is not None:
                 self._lookup.add(chosen)
-            if constraint is not None:
+            if constraint is not None and not forced:  # what is forced is no text
                 finish = constraint.accept([chosen])
             if chosen != guess or finish is not None:
                 break

@@ -12,7 +12,7 @@ import transformers
 from cutaway.errors import ConfigError
 from cutaway.generation import generate
 from cutaway.generation.engine import Engine
-from cutaway.generation.request import Request
+from cutaway.generation.request import Generation, Request
 from cutaway.models import DecoderConfig, Model, RecurrentConfig, build_network, load_model, save_model
 from cutaway.models.generation_config import parse_generation
 from cutaway.tokenizers import train_tokenizer
@@ -31,6 +31,11 @@ SEARCHES: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def tokenizer():
     return train_tokenizer(["the cat sat on the mat"], "char", 300)
+
+
+def several(model: Model, prompt: str, **options: Any) -> list[Generation]:
+    made: Any = generate(model, prompt, **options)
+    return made if isinstance(made, list) else [made]
 
 
 def spread(network: torch.nn.Module, seed: int) -> None:
@@ -59,10 +64,10 @@ def folder(request: pytest.FixtureRequest, tokenizer: Any, tmp_path_factory: pyt
         sides = itertools.product(("encoder", "decoder"), (("layers", 1), ("ffn_dim", 24), ("attention_heads", 2)))
         small |= {f"{side}_{what}": number for side, (what, number) in sides}
         small |= {"max_position_embeddings": 60, "init_std": 1.0, "forced_eos_token_id": None}
-        kind = {"bart": (transformers.BartConfig, transformers.BartForConditionalGeneration)}.get(
-            request.param, (transformers.MarianConfig, transformers.MarianMTModel)
-        )
-        network = kind[1](kind[0](**small))
+        if request.param == "bart":
+            network = transformers.BartForConditionalGeneration(transformers.BartConfig(**small))
+        else:
+            network = transformers.MarianMTModel(transformers.MarianConfig(**small))
     network.save_pretrained(place)
     tokenizer.save(place)
     return place
@@ -92,17 +97,14 @@ def test_equals_transformers(search: dict[str, Any], folder: Path):
     )
     n = search.get("num_return_sequences", 1)
     ours.generation = parse_generation(json.loads(wanted.to_json_string()), "what they use")
-    found = generate(ours, "the cat", n=n)
-    for text, their_ids in zip(found if n > 1 else [found], made.sequences[:, first:].tolist(), strict=True):
+    found = several(ours, "the cat", n=n)
+    for text, their_ids in zip(found, made.sequences[:, first:].tolist(), strict=True):
         if text.finish_reason == "end":
             assert text.ids[-1] in ends
         assert text.ids == their_ids[: len(text.ids)]
         assert set(their_ids[len(text.ids) :]) <= {1}, "what is longer is filled up"
     if "repetition_penalty" not in search and "suppress_tokens" not in search:  # then scores are of what was changed
-        scores = [
-            sum(text.logprobs) / len(text.ids) ** search.get("length_penalty", 1.0)
-            for text in (found if n > 1 else [found])
-        ]
+        scores = [sum(text.logprobs) / len(text.ids) ** search.get("length_penalty", 1.0) for text in found]
         assert scores == pytest.approx(made.sequences_scores.tolist(), rel=2e-5, abs=1e-5)
 
 
@@ -118,7 +120,7 @@ def test_enough_beams_find_the_most_probable_text_of_all(cell: str, tokenizer: A
     allowed = "abc"
     ids = [model.tokenizer.id(letter) for letter in allowed]
     prompt = model.tokenizer.encode("the")
-    found = generate(model, "the", beams=27, n=3, max_new_tokens=3, regex="[abc]{9}")
+    found = several(model, "the", beams=27, n=3, max_new_tokens=3, regex="[abc]{9}")
     scores = {}
     for text in itertools.product(ids, repeat=3):
         logprobs = model.logits([*prompt, *text])[0, len(prompt) - 1 : -1].log_softmax(-1)

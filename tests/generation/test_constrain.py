@@ -16,7 +16,8 @@ import cutaway.generation.constrain as constrain
 from cutaway.errors import ConfigError
 from cutaway.generation import generate
 from cutaway.generation.constrain import Constrained, Constrainer, form
-from cutaway.models import DecoderConfig, Model, build_network
+from cutaway.models import DecoderConfig, Model, Seq2SeqConfig, build_network
+from cutaway.models.generation_config import GenerationConfig
 from cutaway.tokenizers import Tokenizer, train_tokenizer
 from cutaway.tokenizers.spec import make as make_spec
 
@@ -241,11 +242,8 @@ def test_behind_a_wrong_guess_nothing_may_come(model: Model):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_generation_is_held_to_a_schema_and_says_when_it_ran_out_of_length(temperature: float, model: Model):
     schema = SCHEMAS["Chinese"]
-    made = [
-        generate(model, "the", schema=schema, temperature=temperature, seed=seed, max_new_tokens=200, n=2)
-        for seed in range(2)
-    ]
-    for one in (one for two in made for one in two):
+    prompts = ["the", "猫"]
+    for one in generate(model, prompts, schema=schema, temperature=temperature, seed=2, max_new_tokens=200):
         if one.finish_reason == "end":
             jsonschema.validate(json.loads(one.text), schema)
         else:
@@ -253,6 +251,17 @@ def test_generation_is_held_to_a_schema_and_says_when_it_ran_out_of_length(tempe
             assert len(one.ids) == 200
     short = generate(model, "the", schema=schema, max_new_tokens=3)
     assert short.finish_reason == "length"
+
+
+@pytest.mark.parametrize("options", [{"temperature": 1.0}, {"beams": 3}], ids=str)
+def test_an_encoder_decoder_whose_first_token_is_forced_is_held_to_a_form(options: dict[str, Any]):
+    tokenizer = train_tokenizer(TEXTS, "char", 300)
+    network = build_network(Seq2SeqConfig(tokenizer.vocab_size, layers=1, width=16, heads=2))
+    model = Model(network, tokenizer, generation=GenerationConfig(forced_bos_token_id=tokenizer.pad))
+    made = generate(model, "the", choices=["cat", "猫"], max_new_tokens=20, **options)
+    assert made.ids[0] == tokenizer.pad
+    assert tokenizer.decode(made.ids, skip_special=True) in ("cat", "猫")
+    assert made.finish_reason == "end"
 
 
 def test_what_is_forced_is_guessed_and_the_text_is_the_same(model: Model):
@@ -319,7 +328,7 @@ def test_t15_a_bad_form_is_one_sentence_and_the_next_request_works(options: dict
 def test_t15_forms_made_to_take_long_are_given_up_or_cheap():
     model = modelled(train_tokenizer(TEXTS, "char", 300))
     branches = [{"anyOf": [{"properties": {f"p{i}{j}": {"type": "string"}}} for j in range(5)]} for i in range(12)]
-    for options in (
+    forms: list[dict[str, Any]] = [
         {"regex": "((a{100}){100}){100}"},
         {"regex": "(a|b)*a(a|b){300}"},
         {"regex": "(x+x+)+y"},
@@ -329,7 +338,8 @@ def test_t15_forms_made_to_take_long_are_given_up_or_cheap():
         {"schema": {"type": "string", "minLength": 10**8}},
         {"grammar": 'start: a\na: a a | "x" | "y"'},
         {"grammar": "\n".join(["start: a0", *(f"a{i}: a{i + 1} a{i + 1}" for i in range(300)), 'a300: "x"'])},
-    ):
+    ]
+    for options in forms:
         with suppress(ConfigError):
             made = generate(model, "the", max_new_tokens=30, temperature=1.0, **options)
             assert len(made.ids) == 30 or made.finish_reason == "end"
