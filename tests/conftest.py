@@ -6,6 +6,10 @@ from jaxtyping import install_import_hook
 # for wrong input are tested
 CHECKED = [
     "cutaway.generation.largest",
+    "cutaway.generation.quantize.gptq",
+    "cutaway.generation.quantize.grid",
+    "cutaway.generation.quantize.measure",
+    "cutaway.generation.quantize.rounding",
     "cutaway.generation.sampling",
     "cutaway.interp.attention.circuits",
     "cutaway.interp.attention.composition",
