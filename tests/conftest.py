@@ -7,6 +7,10 @@ from jaxtyping import install_import_hook
 CHECKED = [
     "cutaway.generation.largest",
     "cutaway.generation.sampler",
+    "cutaway.generation.quantize.gptq",
+    "cutaway.generation.quantize.grid",
+    "cutaway.generation.quantize.measure",
+    "cutaway.generation.quantize.rounding",
     "cutaway.generation.sampling",
     "cutaway.interp.attention.circuits",
     "cutaway.interp.attention.composition",

@@ -84,8 +84,8 @@ class Tokenizer:
         """Make a tokenizer from the text of a tokenizer.json (see `load_tokenizer` and `train_tokenizer`).
 
         Args:
-            text: the JSON; or its content, with every token of the vocabulary in its model, which is quicker: the text
-                is then written, and what finds special tokens built, when they are first asked for.
+            text: the JSON; or of one of BPE its content, which is quicker: the text is then written, and what finds
+                special tokens built, when they are first asked for.
             roles: which special token plays "end_of_text", "pad", "mask", "begin_of_text"; by default Cutaway's names.
             where: what to call the source in a message.
             chat_template: jinja2's text of it, or several by name. It is kept; nothing in it is run here.
@@ -106,8 +106,9 @@ class Tokenizer:
             self.special = {token.content: id for id, token in sorted(added.items()) if token.special}
         else:
             self._given = spec = checked(text, where)
-            self._vocab = spec["model"]["vocab"]
-            self._added = {token["content"] for token in spec["added_tokens"]}
+            added = {token["content"]: token["id"] for token in spec["added_tokens"]}
+            self._vocab = spec["model"]["vocab"] | added
+            self._added = set(added)
             self.special = {token["content"]: token["id"] for token in spec["added_tokens"] if token["special"]}
             self._plain = build_of_spec(without_special(spec, set(self.special)), where)
         self.vocab_size = max(self._vocab.values(), default=-1) + 1

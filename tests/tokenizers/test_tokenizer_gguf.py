@@ -1,6 +1,7 @@
 """Tokenizers out of GGUF metadata, against sentencepiece itself and transformers' own reading of such files."""
 
 import io
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -262,3 +263,20 @@ def test_what_does_not_fit_is_named(
 ):
     with pytest.raises(kind, match=message):
         tokenizer_from_gguf(metadata_of(peer, **change))
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char"])
+def test_a_tokenizer_of_content_is_that_of_its_text(kind: str):
+    texts = ["The quick brown fox — 狐狸 — jumps, 12 times! 🦊\n" * 8, "def f(x):\n    return x + 1\n" * 8]
+    text = train_tokenizer(texts, kind, 600).text
+    one, other = Tokenizer(text), Tokenizer(json.loads(text))
+    assert json.loads(other.text) == json.loads(one.text)
+    for name in ("special", "vocab_size", "kind", "joins", "exact", "end_of_text", "pad", "mask", "dtype"):
+        assert getattr(one, name) == getattr(other, name), name
+    for sample in (*texts, "<|endoftext|> is a name", "🦊 12"):
+        assert one.encode(sample) == other.encode(sample)
+        assert one.encode(sample, allow_special=True) == other.encode(sample, allow_special=True)
+    ids = list(range(one.vocab_size))
+    assert [one.token_bytes(id) for id in ids] == [other.token_bytes(id) for id in ids]
+    assert one.decode_bytes(ids) == other.decode_bytes(ids)
+    assert one.explain(texts[0]) == other.explain(texts[0])
