@@ -10,6 +10,7 @@ import datetime
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -98,6 +99,33 @@ def report(
         result["figures"] = {**before, **figures}
     path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
     print(f"Wrote {path.relative_to(BENCH.parent)}")
+    for page in quote(name, figures):
+        print(f"Its figures stand in {page.relative_to(BENCH.parent)} now")
+
+
+def quote(name: str, figures: Mapping[str, Mapping[str, Any]]) -> list[Path]:
+    """Put measured values where the documentation shows them, with as many digits as it shows; the pages that changed."""
+    changed = []
+    for page in [*BENCH.parent.glob("*.md"), *BENCH.parent.glob("docs/**/*.md")]:
+        text = page.read_text("utf-8")
+
+        def put(found: re.Match[str]) -> str:
+            if found[2] not in figures:
+                return found[0]
+            value, shown = figures[found[2]]["value"], found[3]
+            if re.fullmatch(r"-?[\d,]*\.?\d+", shown):
+                digits = len(shown.partition(".")[2])
+            elif re.fullmatch(r"\S*e\S*", shown):
+                return f"{found[1]}{value}{found[4]}"
+            else:
+                digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+            return f"{found[1]}{value:,.{digits}f}{found[4]}"
+
+        new = re.sub(rf"(<!--figure:{name}/(\w+)-->)([^<|]*)(<!--/figure-->)", put, text)
+        if new != text:
+            page.write_text(new, "utf-8")
+            changed.append(page)
+    return changed
 
 
 def hardware() -> str:
