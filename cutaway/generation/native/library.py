@@ -1,6 +1,6 @@
 """Finds the native library, loads it and chooses its instruction set.
 
-Nothing is loaded before it is asked for. The library is one file, `libcutaway_native`, without any Python in it; it lies
+Nothing is loaded before it is asked for. The library is one file, `libcutaway_native`, without any Python in it; it is
 in this package's folder, where the installation put it, or where CUTAWAY_NATIVE says. CUTAWAY_KERNELS names an
 instruction set to use instead of the best one that the processor has, or "torch" for no native code at all.
 """
