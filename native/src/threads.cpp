@@ -1,5 +1,7 @@
 #include "threads.h"
 
+#include <chrono>
+
 #if defined(_WIN32)
 #include <process.h>
 #else
@@ -14,7 +16,8 @@ namespace cutaway {
 namespace {
 
 constexpr int kLooks = 400;       // before giving way, within a step
-constexpr int kLongLooks = 2000;  // before sleeping, between steps: one follows another when text is generated
+// Between steps, before sleeping: one follows another when text is generated, and to wake up takes long.
+constexpr std::chrono::microseconds kAwake{300};
 
 int64_t process() {
 #if defined(_WIN32)
@@ -80,7 +83,9 @@ void Threads::run(const std::function<void(int)>& work) {
 void Threads::serve(int part, uint64_t seen) {
     Sleep& sleep = *sleep_;
     for (;;) {
-        for (int look = 0; look < kLongLooks && call_.load(std::memory_order_acquire) == seen; ++look) pause();
+        const auto until = std::chrono::steady_clock::now() + kAwake;
+        while (call_.load(std::memory_order_acquire) == seen && std::chrono::steady_clock::now() < until)
+            for (int look = 0; look < 50 && call_.load(std::memory_order_acquire) == seen; ++look) pause();
         const std::function<void(int)>* work;
         {
             std::unique_lock<std::mutex> hold(sleep.lock);

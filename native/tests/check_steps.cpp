@@ -145,8 +145,11 @@ std::vector<double> kept(Cache kind, const std::vector<float>& given, size_t D) 
             int exponent;
             std::frexp(left[at + d], &exponent);
             const double half = std::ldexp(1.0, (exponent < -13 ? -13 : exponent) - 11);  // a step of float16
-            const double step = kind == Cache::int8 ? size / 127 : half;
-            left[at + d] = std::nearbyint(left[at + d] / step) * step;
+            const float by = 127.0f / static_cast<float>(size);  // in float32, as halves may fall either way
+            if (kind == Cache::int8)
+                left[at + d] = std::nearbyint(given[at + d] * by) * size / 127;
+            else
+                left[at + d] = std::nearbyint(left[at + d] / half) * half;
         }
     }
     return left;

@@ -9,7 +9,7 @@ import ctypes
 import math
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -86,7 +86,7 @@ class NativeBackend:
         self._batch_pointer = ctypes.byref(self._batch)
         self._room: dict[str, ctypes.Array[ctypes.c_int32]] = {}
         self._logits: tuple[Tensor, Tensor, Tensor] | None = None
-        self._names: dict[frozenset[str], tuple[tuple[str, Place], ...]] = {}
+        self._names: dict[frozenset[str], Asked] = {}
 
     def _make_runner(self, matrices: dict[tuple[int, int], int], cache: int, rounding: int) -> int:
         config, plan = self.config, self._plan
@@ -159,25 +159,17 @@ class NativeBackend:
         spans: list[int] = []
         pages: list[int] = []
         rows: list[int] = []
-        asked = [() if item.tap is OFF else self._asked(item.tap) for item in batch]
-        whole = False  # whether more logits are computed than are wanted, as they are shown
+        asked = [None if item.tap is OFF else self._asked(item.tap) for item in batch]
         for item, names in zip(batch, asked, strict=True):
             first, new = len(ids), len(item.ids)
-            of_all = any(name in WANTED for name, _ in names)
-            whole |= of_all
-            rows += range(first if of_all else first + new - item.wanted, first + new)
+            rows += range(first if names is not None and names.whole else first + new - item.wanted, first + new)
             spans += (new, item.start, len(pages), len(item.pages))
             ids += item.ids
             pages += item.pages
             if item.start + new > self._positions:
                 self._know_positions(item.start + new)
-        shown = [self._made(item, names) if names else [] for item, names in zip(batch, asked, strict=True)]
-        listed = [
-            Shown(place.number, number, made.data_ptr())
-            for number, each in enumerate(shown)
-            for _, place, made in each
-            if place.number >= 0
-        ]
+        shown = [None if names is None else _room_for(item, names) for item, names in zip(batch, asked, strict=True)]
+        listed = [found for number, each in enumerate(shown) if each is not None for found in each.listed(number)]
         values, best, log_sum = self._results(len(rows))
         said = self._batch
         said.rows, said.sequences, said.wanted, said.taps = len(ids), len(batch), len(rows), len(listed)
@@ -186,10 +178,8 @@ class NativeBackend:
         taps = (Shown * len(listed))(*listed)
         said.tap = ctypes.addressof(taps)
         self._do(self._library.ctw_step(self._runner, self._batch_pointer, self._error, ERROR))
-        if any(asked):
-            _show(batch, shown, values)
-        if whole:
-            values, best, log_sum = _only_wanted(batch, asked, values, best, log_sum)
+        if any(shown):
+            return _show(batch, shown, values, best, log_sum)
         return Logits(values, best, log_sum)
 
     def _ints(self, name: str, numbers: list[int]) -> int:
@@ -222,55 +212,87 @@ class NativeBackend:
             self._do(self._library.ctw_table(self._runner, *said))
         self._positions = length
 
-    def _asked(self, tap: Tap) -> tuple[tuple[str, Place], ...]:
-        """The places that a tap records, in the network's order."""
+    def _asked(self, tap: Tap) -> Asked:
+        """The places that a tap records."""
         if not isinstance(tap, ActiveTap) or tap.replacements:
             raise ConfigError("native steps can be recorded, but not edited; let torch compute this sequence")
         if tap.keep not in self._names:
-            self._names[tap.keep] = tuple((n, place) for n, place in self._plan.places.items() if n in tap.keep)
+            self._names[tap.keep] = Asked({n: place for n, place in self._plan.places.items() if n in tap.keep})
         return self._names[tap.keep]
 
-    def _made(self, item: Rows, names: Iterable[tuple[str, Place]]) -> list[tuple[str, Place, Tensor]]:
-        """Room for what is recorded of one sequence's rows."""
-        new, held = len(item.ids), item.start + len(item.ids)
-        scores: dict[int, Tensor] = {}
-        made = []
-        for name, place in names:
-            if place.scores:  # a pattern is made of the scores
-                if place.number not in scores:
-                    scores[place.number] = torch.full((place.heads, new, held), -math.inf)
-                made.append((name, place, scores[place.number]))
-            else:
-                made.append((name, place, torch.empty(new if place.number >= 0 else 0, place.width)))
-        return made
+
+class Asked:
+    """Places that are recorded together.
+
+    Args:
+        places: by name, in the network's order.
+    """
+
+    def __init__(self, places: dict[str, Place]) -> None:
+        self.places = places
+        self.whole = any(name in WANTED for name in places)  # whether logits of all rows are computed
+        scored = dict.fromkeys(place.number for place in places.values() if place.scores)
+        self.scores = {number: slot for slot, number in enumerate(scored)}  # a pattern is made of the scores
+        self.patterns = any(name.endswith(".pattern") for name in places)
+        self.heads = next((place.heads for place in places.values() if place.scores), 0)
+        self.rows = {name: p for name, p in places.items() if not p.scores and p.number >= 0}
+        self.width = sum(place.width for place in self.rows.values())
 
 
-def _show(batch: Sequence[Rows], shown: list[list[tuple[str, Place, Tensor]]], values: Tensor) -> None:
-    """Hand what was recorded to the taps, in the shapes that the decoder has there."""
-    row = 0
-    for item, each in zip(batch, shown, strict=True):
-        new = len(item.ids)
-        for name, place, made in each:
-            if name.endswith(".pattern"):
-                made = made.softmax(-1)
+class Room:
+    """Where a step puts what is recorded of one sequence: few tensors, as each costs as much time as a small product.
+
+    Attributes:
+        rows: each place's (T, width) behind the one before.
+        scores: (places, H, T, S).
+    """
+
+    def __init__(self, asked: Asked, new: int, held: int) -> None:
+        self.asked, self.new = asked, new
+        self.rows = torch.empty(asked.width * new)
+        self.scores = torch.full((len(asked.scores), asked.heads, new, held), -math.inf)
+
+    def listed(self, sequence: int) -> list[Shown]:
+        """Each place with its address."""
+        made, at = [], self.rows.data_ptr()
+        for place in self.asked.rows.values():
+            made.append(Shown(place.number, sequence, at))
+            at += 4 * self.new * place.width
+        at, size = self.scores.data_ptr(), 4 * self.scores[0].numel() if self.asked.scores else 0
+        return [*made, *(Shown(number, sequence, at + slot * size) for number, slot in self.asked.scores.items())]
+
+    def show(self, tap: Tap, logits: Tensor) -> None:
+        """Hand everything to the tap, in the shapes that the decoder has there."""
+        patterns = self.scores.softmax(-1) if self.asked.patterns else self.scores
+        new, at = self.new, 0
+        for name, place in self.asked.places.items():
+            if place.scores:
+                slot = self.asked.scores[place.number]
+                value = (patterns if name.endswith(".pattern") else self.scores)[slot : slot + 1]  # (1, H, T, S)
             elif place.number < 0:
-                made = values[row : row + new].clone()
-            elif place.heads and not place.scores:
-                made = made.view(new, place.heads, -1).transpose(0, 1)
-            item.tap.show(name, made[None])
-        row += new if any(name in WANTED for name, _, _ in each) else item.wanted
+                value = logits.clone().unsqueeze(0)
+            else:
+                value = self.rows[at : at + new * place.width]
+                at += new * place.width
+                heads = place.heads
+                value = value.view(1, new, heads, -1).transpose(1, 2) if heads else value.view(1, new, -1)
+            tap.show(name, value)
 
 
-def _only_wanted(
-    batch: Sequence[Rows], asked: Sequence[Iterable[tuple[str, Place]]], *results: Tensor
-) -> tuple[Tensor, ...]:
-    """Of logits that were computed to be shown, those that were wanted."""
+def _room_for(item: Rows, asked: Asked) -> Room:
+    return Room(asked, len(item.ids), item.start + len(item.ids))
+
+
+def _show(batch: Sequence[Rows], shown: Sequence[Room | None], *results: Tensor) -> Logits:
+    """Show what was recorded; of logits that were computed for that, only those that were wanted are given on."""
     row, keep = 0, []
-    for item, names in zip(batch, asked, strict=True):
-        count = len(item.ids) if any(name in WANTED for name, _ in names) else item.wanted
+    for item, room in zip(batch, shown, strict=True):
+        count = len(item.ids) if room is not None and room.asked.whole else item.wanted
+        if room is not None:
+            room.show(item.tap, results[0][row : row + count])
         keep += range(row + count - item.wanted, row + count)
         row += count
-    return tuple(result[keep] for result in results)
+    return Logits(*(results if len(keep) == row else (result[keep] for result in results)))
 
 
 def _bytes(numbers: Tensor) -> tuple[int, int]:
