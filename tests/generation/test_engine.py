@@ -470,7 +470,11 @@ def test_a_stream_cancelled_before_it_began_has_ended(model: Model):
 
 def test_a_tap_that_asks_the_engine_that_shows_it_a_step_is_told_so(model: Model):
     made = engine(model)
-    nested = ActiveTap(["seen"], sink=lambda *_: made.submit(Request([1])).result())
+
+    def ask(name: str, value: torch.Tensor) -> None:
+        made.submit(Request([1])).result()
+
+    nested = ActiveTap(["seen"], sink=ask)
     with pytest.raises(ConfigError, match="a tap cannot wait for the engine"):
         made.submit(Request([1], tap=nested)).result()
 
