@@ -3,7 +3,8 @@
 llguidance (the extra `constrain`) says before each token which tokens may come; what is drawn is drawn among those. Its
 parser works on bytes, so a character may be written in any number of tokens. A form comes from whoever asks, maybe a
 stranger: its size, depth and references are limited before it is read, it is compiled where it is asked for and never
-in the engine's loop, within limits of work and of time, and a step's work has a limit too.
+in the engine's loop, first in a process of its own, within limits of work, time and memory, and a step's work has a
+limit too.
 
 Shapes: G guesses, V vocabulary.
 """
@@ -11,10 +12,10 @@ Shapes: G guesses, V vocabulary.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,12 +24,14 @@ from jaxtyping import Bool
 from cutaway.errors import ConfigError, need
 from cutaway.models import Model
 from cutaway.tokenizers import Tokenizer
+from cutaway.tokenizers.chat import worker
 
 LONGEST = 256 * 1024  # characters of a form
 DEEPEST = 64  # levels of a schema
 REFERENCES = 256  # in a schema
 CHOICES = 10_000
-SECONDS = 5.0  # of compiling; the limits of work below end it sooner
+SECONDS = 10.0  # of compiling, the start of the process that tries it among them; the limits of work end it sooner
+TRIES, TRYING = Path(__file__).with_name("constrain_worker.py"), "tries forms out"
 WORK = {
     "initial_lexer_fuel": 1_000_000,  # compiling: some 20 ms
     "step_lexer_fuel": 200_000,  # a step: some 15 ms
@@ -277,21 +280,9 @@ def _tokens(tokenizer: Tokenizer, size: int, ends: tuple[int, ...]) -> _Tokens:
 
 @lru_cache(maxsize=32)
 def _compiled(tokens: _Tokens, form: Form) -> Any:
-    """A matcher at the beginning of a text. It is computed in a thread, which is left alone when its time is over."""
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(_compile(tokens, form)), daemon=True)
-    thread.start()
-    thread.join(SECONDS)
-    if not found:
-        raise ConfigError(f"the {NAMES[form.kind]} is too complex: compiling it takes more than {SECONDS:g} s")
-    if isinstance(found[0], ConfigError):
-        raise found[0]
-    return found[0]
-
-
-def _compile(tokens: _Tokens, form: Form) -> Any:
+    """A matcher at the beginning of a text; the form was first tried out in a process of its own."""
     llguidance = need("llguidance", "constrain", "holding a text to a form")
-    kinds = llguidance.LLMatcher
+    kinds, name = llguidance.LLMatcher, NAMES[form.kind]
     try:
         if form.kind == "schema":
             grammar = kinds.grammar_from_json_schema(form.text, overrides={"whitespace_pattern": BLANKS})
@@ -299,14 +290,20 @@ def _compile(tokens: _Tokens, form: Form) -> Any:
             grammar = kinds.grammar_from_lark(form.text)
         else:
             grammar = kinds.grammar_from_regex(form.text)
-        limits = llguidance.LLParserLimits(verbose_errors=False, **WORK)
-        matcher = kinds(tokens.made, grammar, log_level=0, limits=limits)
-        error = matcher.get_error()
-    except BaseException as broken:  # a library written in Rust: its panics are BaseException
-        matcher, error = None, str(broken)
-    return ConfigError(f"the {NAMES[form.kind]} is not one: {_plainly(error)}") if error else matcher
+    except ValueError as error:
+        raise ConfigError(f"the {name} is not one: {_plainly(str(error))}") from None
+    tried = worker(TRIES, TRYING, SECONDS).ask({"grammar": grammar, "limits": WORK})
+    if TRYING in (error := tried["error"]):
+        raise ConfigError(
+            f"the {name} cannot be compiled: it takes more than {SECONDS:g} s or too much memory, or breaks llguidance"
+        )
+    limits = llguidance.LLParserLimits(verbose_errors=False, **WORK)
+    matcher: Any = None if error else kinds(tokens.made, grammar, log_level=0, limits=limits)
+    if error := error or matcher.get_error():
+        raise ConfigError(f"the {name} is not one: {_plainly(error)}")
+    return matcher
 
 
 def _plainly(error: str) -> str:
-    """The library's message as one line."""
-    return " ".join(error.split())[:300]
+    """The library's message as one line; of one that broke, nothing that is about its inside."""
+    return "llguidance breaks on it" if error.startswith("panic") else " ".join(error.split())[:300]

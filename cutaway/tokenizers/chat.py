@@ -177,22 +177,30 @@ def _render(template: str, variables: dict[str, Any]) -> str:
     return answer["text"]
 
 
-class _Worker:
-    """The process that renders. It is started when first needed, kept warm, and started anew when it has died."""
+class Worker:
+    """A process that does work of others: started when first needed, kept warm, started anew when it has died.
 
-    def __init__(self) -> None:
+    Args:
+        script: what it runs.
+        work: what it does, for messages.
+        patience: seconds for it to start and answer.
+    """
+
+    def __init__(self, script: Path, work: str, patience: float) -> None:
+        self._script, self._work, self._patience = script, work, patience
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0  # the process that started it; one forked from that one starts its own
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Its answer, or {"error": …} if it died of the request or took too long."""
         data = json.dumps(request).encode()
         with self._lock:
             if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
                 self.stop()
-                self._process, self._owner = _start(), os.getpid()
+                self._process, self._owner = _start(self._script), os.getpid()
             process = self._process
-            alarm = threading.Timer(PATIENCE, process.kill)
+            alarm = threading.Timer(self._patience, process.kill)
             alarm.start()
             try:
                 assert process.stdin is not None
@@ -203,7 +211,7 @@ class _Worker:
                 return json.loads(process.stdout.read(size))
             except (OSError, ValueError):
                 self.stop()
-                return {"error": "the process that renders templates ended; try again"}
+                return {"error": f"the process that {self._work} ended; try again"}
             finally:
                 alarm.cancel()
 
@@ -221,10 +229,10 @@ class _Worker:
                 pipe.close()
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start(script: Path) -> subprocess.Popen[bytes]:
     kept = ("SYSTEMROOT", "TZ", "LANG", "LC_ALL", "LC_TIME")
     return subprocess.Popen(
-        [sys.executable, "-I", str(WORKER)],
+        [sys.executable, "-I", str(script)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -233,8 +241,12 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 @cache
-def _worker() -> _Worker:
+def worker(script: Path, work: str, patience: float) -> Worker:
     """One for this process. It ends with it, and if that is killed too: the worker reads until its input is closed."""
-    worker = _Worker()
-    atexit.register(worker.stop)
-    return worker
+    made = Worker(script, work, patience)
+    atexit.register(made.stop)
+    return made
+
+
+def _worker() -> Worker:
+    return worker(WORKER, "renders templates", PATIENCE)

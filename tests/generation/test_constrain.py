@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -295,6 +296,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"schema": {"type": "array", "uniqueItems": True}},
         "the JSON Schema is not one: Unimplemented keys: .*uniqueItems",
     ),
+    ({"schema": {"type": "integer", "const": -1e308}}, "the JSON Schema cannot be compiled: .* or breaks llguidance"),
+    ({"schema": {"maximum": "😀" * 50}}, "the JSON Schema is not one: llguidance breaks on it"),
     ({"schema": False}, "a JSON Schema must be an object, but bool"),
     ({"regex": "[a"}, r"the regular expression is not one: .*unclosed character class"),
     ({"regex": "(?=a)b"}, "the regular expression is not one: .*look-around"),
@@ -346,12 +349,18 @@ def test_t15_forms_made_to_take_long_are_given_up_or_cheap():
     assert generate(model, "the", max_new_tokens=20, choices=["cat"]).text == "cat"
 
 
-def test_t15_compiling_has_a_limit_of_time(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("code", ["import time; time.sleep(9)", "import os; os.abort()"], ids=["long", "breaks"])
+def test_t15_a_form_that_takes_long_or_breaks_what_compiles_it_is_refused(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     model = modelled(train_tokenizer(TEXTS, "char", 300))
-    monkeypatch.setattr(constrain, "SECONDS", 0.05)
-    monkeypatch.setattr(constrain, "_compile", lambda *_: __import__("time").sleep(1))
-    with pytest.raises(ConfigError, match=r"too complex: compiling it takes more than 0.05 s"):
+    (tmp_path / "worker.py").write_text(code)
+    monkeypatch.setattr(constrain, "SECONDS", 0.5)
+    monkeypatch.setattr(constrain, "TRIES", tmp_path / "worker.py")
+    with pytest.raises(ConfigError, match=r"cannot be compiled: it takes more than 0.5 s or too much memory"):
         held_to(model, regex="never compiled before")
+    monkeypatch.undo()
+    held_to(model, regex="never compiled before")
 
 
 def test_t15_what_is_kept_of_compiled_forms_is_bounded():
