@@ -191,9 +191,11 @@ def mutate_safetensors(rng: Rng, data: bytes) -> bytes:
         elif how == 2:
             entry["shape"] = [rng.choice(BOUNDARIES) for _ in range(rng.randint(0, 4))]
         elif how == 3:
-            entry["shape"] = [*reversed(entry.get("shape") or [])]
+            entry["shape"] = [*reversed(entry["shape"] if isinstance(entry.get("shape"), list) else [])]
         elif how == 4:
-            entry["shape"] = [1] * rng.choice((1, 8, 70, 3000)) + list(entry.get("shape") or [])
+            entry["shape"] = [1] * rng.choice((1, 8, 70, 3000)) + (
+                entry["shape"] if isinstance(entry.get("shape"), list) else []
+            )
         elif how == 5:
             entry["dtype"] = rng.choice(DTYPES)
         elif how == 6:  # a kind of the same size

@@ -16,6 +16,7 @@ import torch
 
 from cutaway import save_model
 from cutaway.errors import ConfigError
+from cutaway.generation.quantize import quantize, save_quantized
 from cutaway.models import DecoderConfig, EncoderConfig, Model, RecurrentConfig, Seq2SeqConfig, build_network
 from cutaway.models.families import FAMILIES, Family
 from cutaway.models.formats.gguf_architectures import ARCHITECTURES
@@ -226,6 +227,15 @@ def make_all(root: Path) -> dict[str, list[Path]]:
     }
     for name, config in own.items():
         save_model(Model(build_network(config), text), add("cutaway", root / "cutaway" / name))
+    few: dict[str, Any] = {
+        "decoder": DecoderConfig(text.vocab_size, 32, 1, 32, 2, experts=2, experts_used=1),
+        "encoder": EncoderConfig(text.vocab_size, 32, 1, 32, 2),
+        "seq2seq": Seq2SeqConfig(text.vocab_size, 32, 24, 1, 2, 32, 2),
+        "lstm": RecurrentConfig(text.vocab_size, 32, 1, 32, 32, cell="lstm"),
+    }
+    for name, config in few.items():
+        made_small = quantize(Model(build_network(config), text), "int4")
+        save_quantized(made_small, add("cutaway", root / "cutaway" / f"few-bits-{name}"))
     for architecture in ARCHITECTURES:
         for kind in ("F32", "F16", "Q8_0"):
             folder = add("gguf", root / "gguf" / f"{architecture}-{kind}")
