@@ -10,7 +10,6 @@ import _bench
 import _generate_context
 import _generate_lookup
 import _generate_quality
-import _generate_quality
 import _generate_same
 import _generate_speed
 import _generate_start
@@ -27,7 +26,6 @@ measures = (
     _generate_taps.tapped,
     _generate_start.start,
     _generate_same.same,
-    _generate_quality.quality,
     _generate_quality.quality,
 )
 for measure in measures:
