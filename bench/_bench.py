@@ -104,7 +104,7 @@ def report(
 
 
 def quote(name: str, figures: Mapping[str, Mapping[str, Any]]) -> list[Path]:
-    """Put measured values where the documentation shows them, with as many digits as it shows; the pages that changed."""
+    """Put measured values where the documentation shows them, with as many digits; the pages that changed."""
     changed = []
     for page in [*BENCH.parent.glob("*.md"), *BENCH.parent.glob("docs/**/*.md")]:
         text = page.read_text("utf-8")

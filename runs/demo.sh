@@ -11,25 +11,33 @@ texts=("$@")
 room=demo-run
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
-say "1/4  Texts to tokens"
+say "1/5  Texts to tokens"
 rm -rf $room
 cutaway prepare "${texts[@]}" --out $room/corpus --vocab-size 4096 --report
 
-say "2/4  Training for about $minutes minutes"
+say "2/5  Training for about $minutes minutes"
 cutaway train $room/corpus --out $room/run --minutes "$minutes" --size 3 --context 256 --set batch=8
 
-say "3/4  What it writes"
+say "3/5  What it writes"
 if [ "${texts[0]}" = python: ]; then
   prompts=($'def read_lines(path):\n    """Return the lines of a file."""\n' $'class Counter(dict):\n    def __init__(self, ')
 else
   prompts=("" "")
 fi
 for prompt in "${prompts[@]}"; do
-  cutaway generate $room/run --prompt "$prompt" --max-new-tokens 120 --temperature 0.7 --seed 1
+  cutaway generate $room/run --prompt "$prompt" --max-new-tokens 120 --temperature 0.7 --seed 1 --verbose
   printf '\n'
 done
 
-say "4/4  A look inside"
+say "4/5  The same in few bits"
+cutaway quantize $room/run $room/int4 --kind int4 --json | python -c '
+import json, sys
+report = json.load(sys.stdin)
+print("{bytes_before:,} bytes became {bytes_after:,}; the perplexity grew by {growth:.2f} %, and {agreement:.1%} of the".format(**report),
+      "likeliest tokens are the same")'
+cutaway generate $room/int4 --prompt "${prompts[0]}" --max-new-tokens 60 --temperature 0 --verbose
+
+say "5/5  A look inside"
 if [ "${texts[0]}" = python: ]; then
   look=$'for name in names:\n    if name not in seen:\n        seen.add(name)\n'
 else
@@ -42,7 +50,8 @@ say "What next"
 cat <<TEXT
   open $room/look.html                                    the look inside, in any browser, offline
   open $room/corpus/report.html                           what happened to the text
-  cutaway generate $room/run --prompt "import "           let it write
+  cutaway generate $room/run --prompt "import "           let it write; --help: beams, JSON, guessing ahead …
+  cutaway chat $room/run --format plain                   talk to it, though nobody taught it to answer
   cutaway look $room/run "def main(" --token " self"      why this token?  any number opens into its parts
   cutaway train --resume $room/run --minutes 10           let it learn for longer
   make demo TEXT=path/to/your/texts                       the same with your own texts

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,9 +63,9 @@ def test_json_is_the_result(folder: str, capsys: pytest.CaptureFixture[str]):
 
 
 def test_every_option_arrives(folder: str, capsys: pytest.CaptureFixture[str]):
-    options = {"temperature": 0.9, "top_k": 20, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.3}
+    options: dict[str, Any] = {"temperature": 0.9, "top_k": 20, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.3}
     options |= {"typical_p": 0.9, "frequency_penalty": 0.2, "presence_penalty": -0.1, "speculate": "lookup"}
-    biases = {"logit_bias": {5: 2.5, 7: -1.0}}
+    biases: dict[str, Any] = {"logit_bias": {5: 2.5, 7: -1.0}}
     made = generate(load_model(folder), "def", max_new_tokens=9, stop=["xyz", "zyx"], seed=3, **options, **biases)
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     words += ["--stop", "xyz", "--stop", "zyx", "--max-new-tokens", "9", "--seed", "3"]
@@ -77,10 +78,11 @@ def test_every_option_arrives(folder: str, capsys: pytest.CaptureFixture[str]):
 
 def test_several_continuations_and_a_search(folder: str, capsys: pytest.CaptureFixture[str]):
     model = load_model(folder)
-    for words, options in (
+    tried: list[tuple[list[str], dict[str, Any]]] = [
         (["--samples", "2", "--logprobs", "2"], {"n": 2, "logprobs": 2}),
         (["--samples", "2", "--beams", "3", "--length-penalty", "0.5"], {"n": 2, "beams": 3, "length_penalty": 0.5}),
-    ):
+    ]
+    for words, options in tried:
         made = generate(model, "def", max_new_tokens=6, **options)
         command = ["generate", folder, "-p", "def", "-n", "6", *words]
         assert main([*command, "--json"]) == 0
