@@ -38,8 +38,8 @@ class NativeBackend:
     Args:
         network: one for which `plan.supported` gives no reason against it. Its float matrices are used where they lie;
             quantised ones are packed, norms and biases copied (see `stale`).
-        cache: how keys and values are kept: "float32", "float16" or "int8"; "auto": float16 where the network's matrices
-            are quantised, else float32.
+        cache: how keys and values are kept: "float32", "float16" or "int8"; "auto": float16 where the matrices of the
+            network are quantised, else float32.
         threads: None: as many as torch uses.
         rounding: to how many bits the activations are rounded that quantised matrices are multiplied with: "eight", as
             llama.cpp does, or "sixteen", which is as good as not at all.
