@@ -42,7 +42,7 @@ class NativeBackend:
             network are quantised, else float32.
         threads: None: as many as torch uses.
         rounding: to how many bits the activations are rounded that quantised matrices are multiplied with: "eight", as
-            llama.cpp does, or "sixteen", which is as good as not at all.
+            llama.cpp does, or "sixteen", which comes close to float32.
 
     Raises:
         ConfigError: the network, or the machine, is not one for native kernels, which says why; or another cache or
