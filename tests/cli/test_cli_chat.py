@@ -145,6 +145,7 @@ class TestTerminal:
             typed.write("\x03", shows="(stopped)\n> ")
             typed.write("\x03", shows="/quit or Ctrl-D")
             typed.write("/speed\r", shows="new tokens in")
+            typed.wait_for("> ")  # or the end of the input is typed while nobody reads
             typed.write("\x04")
             assert typed.process.wait(20) == 0
         finally:
