@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from cutaway.cli import main
-from cutaway.generation import generate
+from cutaway.generation import Generation, generate
 from cutaway.models import (
     Decoder,
     DecoderConfig,
@@ -83,7 +83,7 @@ def test_several_continuations_and_a_search(folder: str, capsys: pytest.CaptureF
         (["--samples", "2", "--beams", "3", "--length-penalty", "0.5"], {"n": 2, "beams": 3, "length_penalty": 0.5}),
     ]
     for words, options in tried:
-        made = generate(model, "def", max_new_tokens=6, **options)
+        made = cast(list[Generation], generate(model, "def", max_new_tokens=6, **options))
         command = ["generate", folder, "-p", "def", "-n", "6", *words]
         assert main([*command, "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == json.loads(json.dumps([one.__dict__ for one in made]))
