@@ -191,10 +191,12 @@ class Constrained:
         Raises:
             ConfigError: no token can come, or finding out which is too much work.
         """
+        from llguidance.numpy import fill_next_token_bitmask
+
         words = np.zeros((1 + len(guesses), (self._tokens.size + 31) // 32), np.int32)
         taken = 0
-        for row in words:
-            self._matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
+        for number, row in enumerate(words):
+            fill_next_token_bitmask(self._matcher, words, number)
             if taken == len(guesses) or not _bit(row, guesses[taken]) or guesses[taken] in self._tokens.ends:
                 break
             self._check(self._matcher.consume_token(guesses[taken]))

@@ -61,15 +61,12 @@ def test_a_cut_takes_from_the_longer_text():
 
 def test_a_post_processor_that_is_not_known_is_named():
     ours = Tokenizer(peer_with(PROCESSORS["bert"]).to_str())
-    ours.spec["post_processor"]["type"] = "Telepathy"
+    ours.around = [{"type": "Telepathy"}]
     with pytest.raises(DamagedFile, match="Telepathy"):
         frame(ours, [5])
-    ours.spec["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "?", "type_id": 0}}],
-    }
+    ours.around = [{"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "?", "type_id": 0}}]}]
     with pytest.raises(DamagedFile, match="damaged"):
         frame(ours, [5])
-    ours.spec["post_processor"] = {"type": "BertProcessing", "cls": ["x", 1], "sep": ["x", 10**9]}
+    ours.around = [{"type": "BertProcessing", "cls": ["x", 1], "sep": ["x", 10**9]}]
     with pytest.raises(DamagedFile, match="vocabulary"):
         frame(ours, [5])
