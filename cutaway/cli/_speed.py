@@ -21,7 +21,7 @@ class Watch:
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.first, self.seconds = engine, None, 0.0
-        self._start, self._prompts = time.perf_counter(), [0, 0, 0]
+        self._start, self._prompts, self._searched = time.perf_counter(), [0, 0, 0], False
         self._texts, self._new, self._guessed = 0, 0, []
 
     def tokens(self, tokens: Iterable[Token]) -> Iterator[Token]:
@@ -38,6 +38,7 @@ class Watch:
         made = ticket.results()
         self.seconds = time.perf_counter() - self._start
         self._texts += len(made)
+        self._searched |= ticket.beams > 1  # which tells all of its tokens at its end
         self._new += sum(len(one.ids) for one in made)
         self._guessed += [one.acceptance for one in made if one.acceptance is not None]
         counts = (1, ticket.prompt_tokens, ticket.cached_tokens)
@@ -67,14 +68,15 @@ class Watch:
             parts[0] += f" ({found['cached_tokens']:,} found computed)"
         if self.first is not None:
             parts.append(f"the first new token after {self.first:.2f} s")
-        parts.append(f"{self._new:,} new tokens in {self.seconds:.2f} s, {self._rate:.0f} a second")
+        parts.append(f"{self._new:,} new tokens in {self.seconds:.2f} s, {self._rate:,.0f} a second")
         if found["acceptance"] is not None:
             parts.append(f"{found['acceptance']:.0%} of the guesses right")
         return f"{'; '.join(parts)}; {self.engine.backend.name}: {self.engine.backend.reason}"
 
     @property
     def _rate(self) -> float:
-        """New tokens a second: behind the first, where there is one text, else over all the time."""
-        if self._texts == 1 and self.first is not None and self._new > 1 and self.seconds > self.first:
+        """New tokens a second: behind the first, where one text comes token by token, else over all the time."""
+        alone = self._texts == 1 and not self._searched
+        if alone and self.first is not None and self._new > 1 and self.seconds > self.first:
             return (self._new - 1) / (self.seconds - self.first)
         return self._new / self.seconds if self.seconds else 0.0

@@ -82,7 +82,7 @@ class Beams(Chooser):
         constraint: Constrained | None = None,
     ) -> None:
         if n > beams:
-            raise ConfigError(f"a beam search with {beams} beams tells at most so many texts, not n = {n}")
+            raise ConfigError(f"of {beams} beams at most {beams} texts can be told, but n = {n} was given")
         self.plan, self.count, self.ends, self.beams, self.n = plan, count, ends, beams, n
         self.penalty, self.early, self.logprobs = length_penalty, early_stopping, logprobs
         self.renormalise = renormalise

@@ -19,7 +19,6 @@ from cutaway.generation.text import StopStrings
 from cutaway.models import Model, Seq2Seq
 from cutaway.models.generation_config import usable
 from cutaway.models.model import Source
-from cutaway.tokenizers.frame import beginning
 
 LENGTH = 100  # tokens that are generated where nobody says how many
 
@@ -126,9 +125,7 @@ def _start(model: Model, prompt: Source) -> list[int]:
     if prompt is None or isinstance(prompt, int | float | Path | np.ndarray):
         raise InputError(f"a prompt must be text or token ids, but {prompt!r} was given")
     if len(prompt):
-        ids = model.ids(prompt)[0].tolist()
-        # ids are taken as they are: whoever gives them has them from a chat template, or wants just these
-        return [*beginning(model.tokenizer), *ids] if isinstance(prompt, str) else ids
+        return model.ids(prompt)[0].tolist()
     tokenizer = model.tokenizer
     begin = tokenizer.end_of_text if tokenizer.begin_of_text is None else tokenizer.begin_of_text
     begin = model.generation.bos_token_id if begin is None else begin

@@ -24,12 +24,13 @@ class Ticket:
         prompt_tokens: of the prompt.
         cached_tokens: of these, how many were found computed already.
         lazy: computed only while somebody waits for its next token.
+        beams: of its search; 1: tokens are drawn, and told as they come.
         waiting: somebody does.
     """
 
-    def __init__(self, engine: Engine, request: Request, prompt_tokens: int, lazy: bool) -> None:
+    def __init__(self, engine: Engine, request: Request, prompt_tokens: int, lazy: bool, beams: int = 1) -> None:
         self.request, self.prompt_tokens, self.cached_tokens = request, prompt_tokens, 0
-        self.lazy, self.waiting = lazy, False
+        self.lazy, self.waiting, self.beams = lazy, False, beams
         self.later: Job | None = None  # of a lazy one that nobody has waited for yet
         self.ended = False
         self.error: Exception | None = None

@@ -33,7 +33,7 @@ from cutaway.models.quantised_file import read_weights, write_weights
 from cutaway.models.seq2seq import Seq2Seq
 from cutaway.models.tap import OFF, Tap
 from cutaway.tokenizers import Tokenizer, load_tokenizer
-from cutaway.tokenizers.frame import frame
+from cutaway.tokenizers.frame import beginning, frame
 from cutaway.tokenizers.from_gguf import tokenizer_from_gguf
 
 if TYPE_CHECKING:
@@ -135,8 +135,9 @@ class Model:
         """Text, a list of ids or a tensor of them as (B, T) int64 on the model's device.
 
         Text for an encoder, and for a decoder that does not predict the next token, gets the special tokens around it
-        that its tokenizer's file states ([CLS] … [SEP]). Of an encoder–decoder this is the target, and its text gets
-        the token that every target begins with.
+        that its tokenizer's file states ([CLS] … [SEP]); text that a model goes on with gets only those before it
+        (Llama 3's <|begin_of_text|>). Of an encoder–decoder this is the target, and its text gets the token that every
+        target begins with. Ids are taken as they are.
 
         Raises:
             InputError: no tokens, or an id outside the vocabulary.
@@ -148,6 +149,8 @@ class Model:
                 text = frame(self.tokenizer, text)[0]
             elif isinstance(self.network, Seq2Seq):
                 text = [self.network.config.start_id, *text]
+            elif text:
+                text = [*beginning(self.tokenizer), *text]
         return self._checked(text)
 
     def _checked(self, given: Sequence[int] | Tensor) -> Int[Tensor, "B T"]:

@@ -114,6 +114,17 @@ def test_speed_is_told_on_request(folder: str, capsys: pytest.CaptureFixture[str
     assert load_model(folder).generate("x", max_new_tokens=1).text is not None
 
 
+def test_the_speed_of_a_search_is_that_of_all_its_time(folder: str, capsys: pytest.CaptureFixture[str]):
+    command = ["generate", folder, "-p", "def f(x):", "-n", "12", "--json"]
+    assert main([*command, "--beams", "3"]) == 0
+    speed = json.loads(capsys.readouterr().out)["speed"]  # its tokens come together, at the end
+    assert speed["tokens_per_s"] == pytest.approx(speed["new_tokens"] / speed["seconds"], rel=0.02)
+    assert main([*command, "--temperature", "0"]) == 0
+    speed = json.loads(capsys.readouterr().out)["speed"]
+    behind = speed["seconds"] - speed["first_token_s"]
+    assert speed["tokens_per_s"] == pytest.approx((speed["new_tokens"] - 1) / behind, rel=0.1)
+
+
 def test_another_model_guesses(folder: str, capsys: pytest.CaptureFixture[str]):
     command = ["generate", folder, "-p", "def", "-n", "20", "--temperature", "0", "--json"]
     assert main(command) == 0

@@ -163,7 +163,7 @@ def test_a_search_leaves_no_page_and_no_state(tokenizer: Any):
         ({"beams": 0}, "beams must be at least 1"),
         ({"beams": True}, "beams must be at least 1 and a whole number"),
         ({"beams": 257}, "there may be at most 256 beams, but 257 were given"),
-        ({"beams": 2, "n": 3}, "a beam search with 2 beams tells at most so many texts, not n = 3"),
+        ({"beams": 2, "n": 3}, "of 2 beams at most 2 texts can be told, but n = 3 was given"),
         ({"beams": 2, "temperature": 0.5}, "a beam search draws nothing"),
         ({"beams": 2, "speculate": "lookup"}, "a beam search guesses nothing ahead"),
         ({"beams": 2, "length_penalty": float("nan")}, "length_penalty must be a number in -100 … 100, but nan"),

@@ -8,6 +8,7 @@ import torch
 
 from cutaway.errors import ConfigError, InputError, NonFinite
 from cutaway.generation import generate, stream
+from cutaway.interp import look, record
 from cutaway.models import Decoder, DecoderConfig, Model, Recurrent, RecurrentConfig
 from cutaway.tokenizers import Tokenizer, train_tokenizer
 
@@ -133,6 +134,12 @@ def test_a_text_begins_as_the_tokenizers_file_says_and_ids_as_they_are(kind: str
     made = generate(model, "the cat", max_new_tokens=6, temperature=0)
     assert made.prompt_tokens == len(expected)
     assert made.ids == generate(model, expected, max_new_tokens=6, temperature=0).ids
+    # and what one looks at is what is generated
+    assert model.ids("the cat")[0].tolist() == expected
+    assert record(model, "the cat", "logits")["logits"][0, -1].argmax() == made.ids[0]
+    assert record(model, ["the cat", "the"], "logits").ids[0].tolist() == expected
+    assert len(look(model, "the cat").tokens) == len(expected)
+    assert model.ids(plain.encode("the cat"))[0].tolist() == plain.encode("the cat")
 
 
 def test_ids_continue_as_the_text_that_they_spell(model: Model):

@@ -200,8 +200,10 @@ def test_what_stays_numbers(tokenizer: Tokenizer):
     assert any("layers.0.mlp.gate_proj.weight" in note and "as asked for" in note for note in made.report.notes)
     narrow = quantize(make("tied", tokenizer, mlp_width=48), "Q4_K")
     assert blocks_in(narrow.model.network)["layers.0.mlp.up_proj.weight"].kind == "Q4_1"
-    assert any("rows of 48" in note and "stay numbers" in note for note in narrow.report.notes)
+    assert any("rows of 48" in note and "left as numbers" in note for note in narrow.report.notes)
     assert any("Q4_1 instead of Q4_K: rows of 64" in note for note in narrow.report.notes)
+    assert "the embedding and the output matrix become Q8_0" in narrow.report.notes  # nothing became Q4_K
+    assert "the embedding and the output matrix become Q8_0, the others Q4_1" in made.report.notes
 
 
 def test_bad_requests_are_one_sentence(tokenizer: Tokenizer, tmp_path: Path):
@@ -212,6 +214,8 @@ def test_bad_requests_are_one_sentence(tokenizer: Tokenizer, tmp_path: Path):
         quantize(model, keep=["layer.0"])
     with pytest.raises(ConfigError, match="unknown method of calibration 'gptk'; did you mean gptq"):
         quantize(model, calibrate=[TEXT], method="gptk")
+    with pytest.raises(ConfigError, match=r"matrices must be at least 0 and a whole number below .*, but -1 was given"):
+        quantize(model, text=[TEXT], matrices=-1)
     with pytest.raises(ConfigError, match="rows of 24 are no whole number of blocks"):
         quantize(make("tied", tokenizer, width=24, heads=2, mlp_width=24))
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """The report's numbers are what a direct computation gives, and the command line shows and keeps them."""
 
+import io
 import json
 import math
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from cutaway import load_model, save_model
 from cutaway.cli import main
@@ -169,6 +171,10 @@ def test_a_report_comes_back_as_it_was(model: Model, tmp_path: Path):
     folder = save_quantized(made, tmp_path / "small")
     assert read_report(folder) == made.report
     assert read_report(tmp_path) is None
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(made.report)
+    assert all(f"{matrix.name} " in shown.getvalue() for matrix in made.report.matrices[:10])
+    assert "…" not in shown.getvalue()  # everything fits into a terminal of the usual width
     values = json.loads((folder / "quantisation.json").read_text("utf-8"))
     write_json(folder / "quantisation.json", values | {"perplexty": 3})
     with pytest.raises(ConfigError, match="perplexty"):

@@ -71,7 +71,7 @@ def plan(network: Network, kind: str = "int8", *, output: str | None = None, kee
     changed: dict[str, list[str]] = {}
     for name in matrices:
         if any(fnmatchcase(name, pattern) for pattern in keep):
-            changed.setdefault("stay numbers, as asked for", []).append(name)
+            changed.setdefault("left as numbers, as asked for", []).append(name)
             continue
         wanted = ends if name in OUTPUTS else kind
         fits, width = wanted, shapes[name][-1]
@@ -80,7 +80,7 @@ def plan(network: Network, kind: str = "int8", *, output: str | None = None, kee
         if fits:
             kinds[name] = fits
         if fits != wanted:
-            how = f"become {fits} instead of {wanted}" if fits else "stay numbers"
+            how = f"stored as {fits} instead of {wanted}" if fits else "left as numbers"
             changed.setdefault(f"{how}: rows of {width} are no whole number of blocks of {wanted}", []).append(name)
     if not kinds:
         raise ConfigError(
@@ -90,13 +90,14 @@ def plan(network: Network, kind: str = "int8", *, output: str | None = None, kee
     if len(kinds) == len(floats) + len(blocks_in(network)) - tied:  # something must say of which kind numbers are
         first = next(iter(kinds))
         del kinds[first]
-        changed.setdefault("stay numbers, as a network of blocks alone has none", []).append(first)
+        changed.setdefault("left as a matrix of numbers, as a network of blocks alone has none", []).append(first)
     notes = [f"{_listed(names)} {why}" for why, names in changed.items()]
     small = sorted(n for n, t in floats.items() if t.ndim >= 2 and n not in shapes)
     if small:
-        notes.append(f"{_listed(small)} stay numbers: small tables and convolutions never become blocks")
+        notes.append(f"{_listed(small)} left as numbers: small tables and convolutions never become blocks")
     if ends != kind and any(name in kinds for name in OUTPUTS):
-        notes.append(f"the embedding and the output matrix become {ends}, the others {kind}")
+        others = f", the others {kind}" if kind in kinds.values() else ""  # all may have had to become another
+        notes.append(f"the embedding and the output matrix become {ends}{others}")
     return Plan(kinds, tuple(notes))
 
 

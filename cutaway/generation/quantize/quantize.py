@@ -23,6 +23,7 @@ from cutaway.generation.quantize.plan import plan
 from cutaway.generation.quantize.report import REPORT, Report, report_of
 from cutaway.generation.quantize.rounding import check_finite, round_matrix
 from cutaway.generation.quantize.texts import Given, rows_of
+from cutaway.generation.request import check_whole
 from cutaway.models import Model, Network, save_model
 from cutaway.models.assemble import assemble
 from cutaway.models.formats.ggml import Blocks
@@ -78,10 +79,12 @@ def quantize(
         progress: told how far it is.
 
     Raises:
-        ConfigError: an unknown kind or method, a pattern that fits no matrix, or nothing that could become blocks.
+        ConfigError: an unknown kind or method, fewer than no matrices, a pattern that fits none, or nothing that could
+            become blocks.
         InputError: texts that say nothing.
         NonFinite: a weight that is NaN, infinite or too large; or a NaN computed on the way.
     """
+    check_whole("matrices", matrices, 0)
     started, show = time.perf_counter(), progress or (lambda _: None)
     chosen = plan(model.network, kind, output=output, keep=keep)
     total, done = len(chosen.kinds), 0

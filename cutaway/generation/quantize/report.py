@@ -158,13 +158,19 @@ class Report:
         from rich.table import Table
 
         measured = any(matrix.kl is not None for matrix in self.matrices)
-        title = "What costs most: each matrix quantised alone" if measured else "Relative errors of the matrices"
+        title = (
+            "What costs most: each matrix quantised alone, in nats per token"
+            if measured
+            else "Relative errors of the matrices"
+        )
         table = Table(title=title, box=None, title_justify="left", pad_edge=False)
-        for name in ("matrix", "kind", "error", *["nats per token", ""] * measured):
-            table.add_column(name, justify="right" if name in ("error", "nats per token") else "left")
+        for name in ("matrix", "kind", "error", *["nats", ""] * measured):
+            table.add_column(name, justify="right" if name in ("error", "nats") else "left")
         most = max((matrix.kl or 0.0 for matrix in self.matrices), default=0.0)
         for matrix in self.matrices[:SHOWN]:
-            own = [f"{matrix.kl:.2g}", _bar(matrix.kl / most if most else 0.0)] if matrix.kl is not None else []
+            own = (
+                [f"{matrix.kl:.2g}", _bar(matrix.kl / most if most else 0.0, BAR // 2)] if matrix.kl is not None else []
+            )
             table.add_row(matrix.name, matrix.kind, f"{100 * matrix.error:.2f} %", *own)
         return table
 
@@ -179,9 +185,9 @@ class Report:
         return table
 
 
-def _bar(share: float) -> str:
-    full = round(max(0.0, min(1.0, share)) * BAR)
-    return "█" * full + "░" * (BAR - full)
+def _bar(share: float, width: int = BAR) -> str:
+    full = round(max(0.0, min(1.0, share)) * width)
+    return "█" * full + "░" * (width - full)
 
 
 def _plain(text: str) -> str:

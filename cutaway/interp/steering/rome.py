@@ -31,6 +31,7 @@ from cutaway.models import ActiveTap, Model, Recurrent, Seq2Seq
 from cutaway.models.experts import Experts
 from cutaway.models.quantised import QuantisedLinear
 from cutaway.progress import OnProgress, Progress
+from cutaway.tokenizers.frame import beginning
 
 Prompt: TypeAlias = str | Sequence[int]  # text or ids
 FARTHEST = 4.0  # times the stream's length that a value may move, the factor of the paper's code
@@ -239,10 +240,13 @@ def _behind_others(
     generator = torch.Generator().manual_seed(seed)
     room = model.config.context - inputs.ids.shape[1]
     found = []
+    begin = beginning(model.tokenizer)  # stands once, before both
+    begins = len(begin) if inputs.ids[0, : len(begin)].tolist() == begin else 0
     order: list[int] = torch.randperm(len(texts), generator=generator)[:count].tolist()
     for i in order:
         prefix = model.ids(texts[i])[:, : min(PREFIX, room)]
-        found.append((Inputs(torch.cat((prefix, inputs.ids), dim=1)), last + prefix.shape[1]))
+        behind = inputs.ids[:, begins:]
+        found.append((Inputs(torch.cat((prefix, behind), dim=1)), last + prefix.shape[1] - begins))
     return found
 
 

@@ -1,5 +1,6 @@
 """Vectors, doses and edits: closed forms, and what adding a vector is."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from cutaway.interp import (
     rome,
     steering_vector,
 )
-from cutaway.interp.steering.rome import matrix_of
+from cutaway.interp.patching.trace import span_of
+from cutaway.interp.steering.rome import _behind_others, matrix_of
+from cutaway.interp.steering.vector import reading
 from cutaway.models import Model
+from cutaway.tokenizers import Tokenizer
 
 POSITIVE, NEGATIVE = ["the cat sat", "the mat"], ["a hat", "that cat at"]
 
@@ -187,6 +191,24 @@ def test_an_edit_changes_a_copy_by_one_rank(shape: str):
     assert "model" not in edited.to_json()
     rome(model, "the cat sat on", subject="cat", target="m", texts=[TEXT], layer=0, steps=1, in_place=True)
     assert not torch.equal(before[changed[0]], model.network.state_dict()[changed[0]])
+
+
+def test_the_token_that_begins_a_text_stands_once_before_a_prompt_behind_others():
+    model = made("llama", letters())
+    plain, begin = model.tokenizer, "<|endoftext|>"
+    around = {"type": "BertProcessing", "cls": [begin, plain.id(begin)], "sep": [begin, plain.id(begin)]}
+    model.tokenizer = Tokenizer(json.dumps(json.loads(plain.text) | {"post_processor": around}))
+    inputs = reading(model, "the cat sat")
+    assert inputs.ids[0].tolist() == [plain.id(begin), *plain.encode("the cat sat")]
+    last = span_of(model, inputs.ids[0], "cat")[1] - 1
+    found = _behind_others(model, inputs, last, [TEXT, "that hat"], 2, 0)
+    assert len(found) == 2
+    for run, at in found:
+        ids = run.ids[0].tolist()
+        assert ids.index(plain.id(begin)) == 0
+        assert ids.count(plain.id(begin)) == 1
+        assert plain.decode(ids[at - 2 : at + 1]) == "cat"
+        assert plain.decode(ids).endswith("the cat sat")
 
 
 def test_what_cannot_be_edited_says_why():
