@@ -172,8 +172,12 @@ class Drafted(Sampler):
                     guessing = by_drafter.setdefault(one.drafter, [])
                     guessing.append((one, len(ids) - its[0].prompt, ids, branches[0]))
         for drafter, guessing in by_drafter.items():
-            with drafter.lock:
-                _guess(drafter, guessing)
+            try:
+                with drafter.lock:
+                    _guess(drafter, guessing)
+            except Exception as error:  # the drafts of these have failed, and with them their requests
+                failed = {id(one) for one, *_ in guessing}
+                made = [error if id(one) in failed else its for one, its in zip(choosers, made, strict=True)]
         return made
 
     def close(self) -> None:

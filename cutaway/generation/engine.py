@@ -114,7 +114,7 @@ class Engine:
         continuations[0].sequences.append(Sequence(next(self.numbers), prepared.ids, len(prepared.ids)))
         whole = request.tap is not OFF or (self._whole is not None and len(prepared.ids) > self._whole)
         job = Job(request, prepared, ticket, continuations, whole, width)
-        self._fits(job)
+        self._fits(job, self._lanes[0])
         if lazy:
             ticket.later = job
         else:
@@ -185,9 +185,9 @@ class Engine:
         if ticket.later is not None:
             self._inbox.append(ticket.later)
             ticket.later = None
-        ticket.waiting = True
         try:
             while not there():
+                ticket.waiting = True  # another that waited for it may have left
                 worked = True
                 if self._stepping.acquire(blocking=False):
                     try:
@@ -244,7 +244,14 @@ class Engine:
         """Take in what others have asked for."""
         while self._inbox:
             job = self._inbox.popleft()
-            lane = self._lane_for(job)
+            try:
+                lane = self._lane_for(job)
+                self._fits(job, lane)
+            except Exception as error:  # such as no room for another backend's pages: of this request alone
+                for continuation in job.continuations:
+                    continuation.chooser.close()
+                job.ticket.end(error)
+                continue
             self._jobs[job.ticket] = job, lane
             self._waiting.setdefault(job.request.tenant, deque()).append((job, lane))
         while self._cancelled:
@@ -259,8 +266,9 @@ class Engine:
             active = sum(len(one.sequences) for lane in self._lanes for one in lane.running if not one.paused)
             if (active and active + job.width > self.max_batch) or not lane.admit(job, next(self._admissions)):
                 return
-            queue = self._waiting.pop(tenant)  # to the end of the row
-            queue.remove((job, lane))
+            queue = self._waiting.pop(tenant, None)  # to the end of the row
+            if queue and (job, lane) in queue:  # it has not failed at once
+                queue.remove((job, lane))
             if queue:
                 self._waiting[tenant] = queue
 
@@ -304,12 +312,12 @@ class Engine:
             self._lanes.append(self._lane(TorchBackend(self.model.network, "a tap changes or reads what it asks for")))
         return self._lanes[1]
 
-    def _fits(self, job: Job) -> None:
+    def _fits(self, job: Job, lane: Lane) -> None:
         """Refuse what could never run."""
-        pages = self._lanes[0].pages
-        if not self.backend.page:
+        pages = lane.pages
+        if not lane.backend.page:
             return
-        prepared, size = job.prepared, self.backend.page_bytes
+        prepared, size = job.prepared, lane.backend.page_bytes
         tokens = min(len(prepared.ids) + prepared.count, prepared.context or 2**62)
         # continuations share their prompt, but not for sure once they had to give their pages back
         needed = job.width * pages.needed(tokens)

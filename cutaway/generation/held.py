@@ -32,8 +32,9 @@ class Held:
         copies = self.pages.grow(table, start, end)
         if copies is None:
             return False
-        if self.pages.made > self._reserved:
-            wanted = min(self.pages.most, max(self.pages.made, 2 * self._reserved))
+        # there may be numbers that a failure left without room
+        if self.pages.made > self._reserved and (last := max(table.pages)) >= self._reserved:
+            wanted = min(self.pages.most, max(last + 1, 2 * self._reserved))
             self.backend.reserve(wanted)
             self._reserved = wanted
         for source, target in copies:

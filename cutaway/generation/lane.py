@@ -54,6 +54,8 @@ class Lane:
                     self.backend.open(one.number)
                 else:
                     self.backend.open(one.number, prepared.source, job.request.tap)
+                if job.tapped and one.table is not None:  # its pages are its own from now on
+                    self.held.grow(one.table, 0, min(len(one.ids) + prepared.count, prepared.context or 2**62))
         except Exception as error:  # of this request alone
             self.engine.end(job, self, error)
         return True
@@ -80,9 +82,6 @@ class Lane:
             return False
         if not job.begun:
             job.ticket.cached_tokens = sequences[0].held
-        if job.tapped:
-            most = prepared.context or 2**62
-            return all(self._room(job, one, 0, min(len(one.ids) + prepared.count, most)) for one in sequences)
         return True
 
     def close(self, job: Job) -> None:

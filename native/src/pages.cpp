@@ -1,6 +1,7 @@
 #include "pages.h"
 
 #include <cstring>
+#include <stdexcept>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -29,6 +30,8 @@ void Pages::reserve(int64_t pages) {
 }
 
 void Pages::copy(int64_t source, int64_t target) {
+    if (source < 0 || target < 0 || source >= count() || target >= count())
+        throw std::invalid_argument("a page was not reserved");
     if (source != target)
         std::memcpy(pages_[static_cast<size_t>(target)], pages_[static_cast<size_t>(source)], page_bytes());
 }

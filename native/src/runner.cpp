@@ -43,6 +43,8 @@ Runner::Runner(const ctw_plan& plan)
       scratch_(places(threads_.parts())),
       blocks_(places(threads_.parts())),
       prepared_own_(places(threads_.parts())),
+      order_(places(threads_.parts())),
+      chose_(places(threads_.parts())),
       times_(CTW_OPS) {
     for (int64_t i = 0; i < plan.matrices; ++i) matrices_.push_back(static_cast<const Matrix*>(plan.matrix[i]));
     for (const ctw_op& op : ops_)
@@ -113,6 +115,8 @@ void Runner::lay_out(const ctw_batch& batch) {
         if (op.kind == CTW_EXPERTS) {
             const int64_t inner = row_count(*matrices_[places(op.first_matrix + 1)]);
             const int64_t widths[4] = {op.width, 2 * inner, inner, op.width};
+            for (auto& order : order_) order.reserve(places(op.used));
+            for (auto& chose : chose_) chose.reserve(places(batch.rows));
             for (int i = 0; i < 4; ++i) expert_[i].need(places(widths[i] * batch.rows));
         }
     }
@@ -144,7 +148,7 @@ float* Runner::at(int32_t buffer, int part, int64_t row) {
     return shared_[places(buffer)].data() + row * shape.width;
 }
 
-void Runner::walk(int part) {
+void Runner::walk(int part) noexcept {
     Walk walk{part, batch_->rows, false};
     bool waits = false;  // rowwise results of this thread are not known to the others yet
     const bool measures = measure_ && part == 0;

@@ -69,7 +69,7 @@ private:
     void lay_out(const ctw_batch& batch);
     void lay_out_taps(const ctw_batch& batch);
     void lay_out_attention();
-    void walk(int part);
+    void walk(int part) noexcept;  // asks for no memory, as the other threads would wait for one that failed
     void together(const ctw_op& op, const Walk& walk);
     void rowwise(const ctw_op& op, const Walk& walk, int64_t row);
     void embed(const ctw_op& op, int64_t row, float* out) const;
@@ -120,6 +120,8 @@ private:
     Memory<uint8_t> prepared_;
     std::vector<Memory<uint8_t>> prepared_own_;
     Memory<float> partial_;
+    std::vector<std::vector<int32_t>> order_;  // by part: experts that a row chose
+    std::vector<std::vector<int64_t>> chose_;  // by part: rows that chose an expert
     Memory<float> expert_[4];  // rows that chose an expert, and what becomes of them
     std::vector<int64_t> times_;
     bool measure_ = false;

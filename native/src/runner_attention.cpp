@@ -33,6 +33,7 @@ void Runner::lay_out_attention() {
                     {static_cast<int32_t>(s), static_cast<int32_t>(first), static_cast<int32_t>(rows), h, 0, ranges});
         }
     }
+    for (auto& blocks : blocks_) blocks.resize(places(ranges_ * (kRange / kPage)));
     const int64_t parts = threads_.parts();
     split_ = batch_->rows <= kSplitRows && ranges_ > 1 && parts > 1 &&
              static_cast<int64_t>(units_.size()) < kPiecesEach * parts;
@@ -78,7 +79,6 @@ void Runner::attend(const ctw_op& op, const Walk& walk, const Unit& unit) {
     const int64_t D = layout.head_dim, row = sequence.first + unit.first, group = shape_.heads / shape_.kv_heads;
     const int64_t head = unit.kv_head * group, end = sequence.start + unit.first + unit.rows;
     auto& blocks = blocks_[places(walk.part)];
-    blocks.resize(places((end + kPage - 1) / kPage));
     const int64_t last = unit.last_range * (kRange / kPage);
     for (int64_t p = unit.first_range * (kRange / kPage); p < last && p * kPage < end; ++p)
         blocks[places(p)] = pages_.block(sequence.pages[p], op.layer, unit.kv_head);

@@ -43,7 +43,7 @@ void Runner::experts(const ctw_op& op, const Walk& walk) {
     if (alone_) threads_.meet();  // the first thread's row is everybody's here
     multiply_shared(matrices, 1, walk, walk.rows, at(op.in, 0, 0), weights, count);
     threads_.meet();
-    std::vector<int32_t> order;
+    std::vector<int32_t>& order = order_[places(walk.part)];
     for (int64_t row = first_row(walk, walk.part); row < first_row(walk, walk.part + 1); ++row) {
         kernels_.softmax(weights + row * count, count);
         keep_largest(weights + row * count, count, op.used, op.sum_to_one != 0.0f, order);
@@ -58,7 +58,8 @@ void Runner::expert(const ctw_op& op, const Walk& walk, int64_t number) {
     const Matrix* const* matrices = matrices_.data() + op.first_matrix + 1 + number * each;
     const int64_t count = row_count(*matrices_[places(op.first_matrix)]), width = op.width;
     const float* weights = at(op.second, walk.part, 0) + number;
-    std::vector<int64_t> chose;
+    std::vector<int64_t>& chose = chose_[places(walk.part)];
+    chose.clear();
     for (int64_t row = 0; row < walk.rows; ++row)
         if (weights[row * count] != 0.0f) chose.push_back(row);
     if (chose.empty()) return;

@@ -1,6 +1,8 @@
 #include "threads.h"
 
 #include <chrono>
+#include <stdexcept>
+#include <utility>
 
 #if defined(_WIN32)
 #include <process.h>
@@ -15,7 +17,7 @@ namespace cutaway {
 
 namespace {
 
-constexpr int kLooks = 400;       // before giving way, within a step
+constexpr int kLooks = 1000;      // before sleeping, within a step
 // Between steps, before sleeping: one follows another when text is generated, and to wake up takes long.
 constexpr std::chrono::microseconds kAwake{300};
 
@@ -38,9 +40,9 @@ inline void pause() {
 }  // namespace
 
 // Threads stayed in the process that this one was forked from; what they sleep on still counts them, and may not even
-// be destroyed here.
+// be destroyed here. Nor are they detached: a new thread may have been given the name of one of them.
 void Threads::leave_behind() {
-    for (auto& worker : workers_) worker.detach();
+    if (!workers_.empty()) (void)new std::vector<std::thread>(std::move(workers_));
     workers_.clear();
     (void)sleep_.release();
 }
@@ -51,8 +53,16 @@ void Threads::start() {
     sleep_ = std::make_unique<Sleep>();
     process_ = process();
     came_ = 0;
+    asleep_ = 0;
+    leave_ = false;
     const uint64_t seen = call_.load();
-    for (int part = 1; part < parts_; ++part) workers_.emplace_back([this, part, seen] { serve(part, seen); });
+    try {
+        for (int part = 1; part < parts_; ++part) workers_.emplace_back([this, part, seen] { serve(part, seen); });
+    } catch (...) {  // no more threads to be had; the next call may try again
+        stop();
+        process_ = -1;
+        throw std::runtime_error("the system gives this process no more threads; ask for fewer");
+    }
 }
 
 void Threads::stop() {
@@ -63,6 +73,7 @@ void Threads::stop() {
     }
     sleep_->wake.notify_all();
     for (auto& worker : workers_) worker.join();
+    workers_.clear();
 }
 
 void Threads::run(const std::function<void(int)>& work) {
@@ -75,7 +86,6 @@ void Threads::run(const std::function<void(int)>& work) {
         }
         sleep_->wake.notify_all();
     }
-    counter_.store(0, std::memory_order_relaxed);
     work(0);
     meet();
 }
@@ -108,15 +118,21 @@ void Threads::meet() {
     if (came_.fetch_add(1, std::memory_order_acq_rel) + 1 == parts_) {
         came_.store(0, std::memory_order_relaxed);
         counter_.store(0, std::memory_order_relaxed);
-        meeting_.store(now + 1, std::memory_order_release);
+        meeting_.store(now + 1);  // in one order with `asleep_`: who does not see this is seen below
+        if (asleep_.load() != 0) {
+            { std::lock_guard<std::mutex> hold(sleep_->lock); }
+            sleep_->met.notify_all();
+        }
         return;
     }
-    for (int look = 0; meeting_.load(std::memory_order_acquire) == now; ++look) {
-        if (look < kLooks)
-            pause();
-        else
-            std::this_thread::yield();
+    for (int look = 0; look < kLooks; ++look) {
+        if (meeting_.load(std::memory_order_acquire) != now) return;
+        pause();
     }
+    std::unique_lock<std::mutex> hold(sleep_->lock);
+    asleep_.fetch_add(1);
+    sleep_->met.wait(hold, [&] { return meeting_.load() != now; });
+    asleep_.fetch_sub(1);
 }
 
 }  // namespace cutaway

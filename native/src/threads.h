@@ -1,5 +1,5 @@
 // Threads that compute the parts of a step together. Between steps they sleep; within a step they wait for each other
-// by looking, and give way soon, as others may need the processor.
+// by looking, and soon sleep too: the one that is waited for may need this very processor.
 #pragma once
 
 #include <atomic>
@@ -22,8 +22,8 @@ public:
 
     int parts() const { return parts_; }
 
-    // Calls work(part) for every part, the caller's own thread being part 0, and returns when all are done. Threads are
-    // made by the first call in a process: those of a process that forked are not the child's.
+    // Calls work(part), which throws nothing, for every part, the caller's own thread being part 0, and returns when all
+    // are done. Threads are made by the first call in a process: those of a process that forked are not the child's.
     void run(const std::function<void(int)>& work);
 
     // Waits until every part has come here; the last one resets `counter` before the others go on.
@@ -38,7 +38,7 @@ private:
 
     struct Sleep {
         std::mutex lock;
-        std::condition_variable wake;
+        std::condition_variable wake, met;  // for the next call; for the others within one
     };
     void leave_behind();
 
@@ -52,6 +52,7 @@ private:
     alignas(64) std::atomic<int64_t> counter_{0};
     alignas(64) std::atomic<int> came_{0};
     alignas(64) std::atomic<uint64_t> meeting_{0};
+    std::atomic<int> asleep_{0};  // within a step
 };
 
 }  // namespace cutaway

@@ -355,6 +355,56 @@ def test_a_backend_that_fails_fails_those_alone_that_it_fails_for(model: Model):
     nothing_left(made)
 
 
+def test_what_fails_before_its_first_step_leaves_nothing_and_nobody_waiting(model: Model):
+    class Fragile(Pages):
+        broken = True
+
+        def open(self, sequence: int, source: Any = None, tap: Tap = OFF) -> None:
+            if self.broken:
+                self.broken = False
+                raise MemoryError("no room to open")
+            super().open(sequence, source, tap)
+
+        def close(self, sequence: int) -> None:
+            self.sequences.discard(sequence)
+
+        def reserve(self, pages: int) -> None:
+            if pages > 8:
+                raise MemoryError("no room for pages")
+            super().reserve(pages)
+
+    made = engine(model, backend=Fragile())
+    greedy: dict[str, Any] = {"sampling": {"temperature": 0}, "max_new_tokens": 3}
+    bad, good = made.submit(Request([7], **greedy)), made.submit(Request([1], **greedy))
+    assert good.result().ids == plain([1], 3)
+    with pytest.raises(MemoryError, match="to open"):
+        bad.result()
+    looked = Request([1] * 30, max_new_tokens=9, tap=ActiveTap(["seen"]))
+    bad, good = made.submit(looked), made.submit(Request([2], **greedy))
+    with pytest.raises(MemoryError, match="no room for pages"):
+        bad.result()
+    assert good.result().ids == plain([2], 3)
+    nothing_left(made)
+
+
+def test_two_that_wait_for_the_same_stream_both_see_its_end(model: Model):
+    made = engine(model)
+    ticket = made.submit(Request([1], {"temperature": 0}, max_new_tokens=5), lazy=True)
+    step = made._step
+
+    def one() -> bool:
+        ticket.waiting = False  # as the other leaves it
+        made._step = step
+        return step()
+
+    made._step = one
+    waits = threading.Thread(target=ticket.results, daemon=True)
+    waits.start()
+    waits.join(20)
+    assert not waits.is_alive()
+    assert ticket.result().ids == plain([1], 5)
+
+
 def test_what_could_never_run_is_refused_with_numbers(model: Model):
     with pytest.raises(InputError, match="41 tokens, but this model sees 40"):
         engine(model).submit(Request([1] * 41))

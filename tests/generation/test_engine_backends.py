@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import cutaway
+from cutaway.errors import InputError
 from cutaway.generation import Engine, Request, generate
 from cutaway.generation.select import choose_backend, why_not_native
 from cutaway.interp import record_generation
@@ -84,6 +85,18 @@ def test_who_records_is_served_natively_and_who_edits_by_torch(model: Model):
     assert [lane.backend.name.partition(" ")[0] for lane in engine._lanes] == ["native", "torch"]
     assert found[1] == Engine(model, backend="torch").submit(requests[1]).result()
     assert all(lane.pages.used == 0 for lane in engine._lanes)
+
+
+def test_an_edit_that_torch_has_no_room_for_is_refused_and_holds_up_nobody(model: Model):
+    native = choose_backend(model, "native", cache="int8")
+    engine = Engine(model, backend="native", cache="int8", memory=4 * native.page_bytes)
+    edited = ActiveTap(edits={"layers.0.mlp_out": lambda x: 0 * x})
+    asked = {"sampling": {"temperature": 0}, "max_new_tokens": 150}
+    bad, good = engine.submit(Request("the cat", tap=edited, **asked)), engine.submit(Request("the cat", **asked))
+    assert len(good.result().ids) == 150
+    with pytest.raises(InputError, match="this request may need"):
+        bad.result()
+    assert engine.idle
 
 
 def test_a_recording_is_the_same_on_both(model: Model, monkeypatch: pytest.MonkeyPatch):

@@ -19,7 +19,7 @@ from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.generation.backend import Logits, Rows
 from cutaway.generation.native import interface, library
 from cutaway.generation.native.interface import ERROR, Batch, Buffer, Operation, PlanOf, Shown
-from cutaway.generation.native.plan import Place, Plan, angles, fingerprint, make_plan, quantised, supported
+from cutaway.generation.native.plan import Place, Plan, angles, make_plan, quantised, supported
 from cutaway.models import OFF, ActiveTap, Decoder, Tap
 from cutaway.models.formats.ggml import KINDS
 
@@ -37,7 +37,8 @@ class NativeBackend:
 
     Args:
         network: one for which `plan.supported` gives no reason against it. Its float matrices are used where they lie;
-            quantised ones are packed, norms and biases copied (see `stale`).
+            quantised ones are packed, norms and biases copied: where those were changed since (`Model.fingerprint`
+            tells), make another backend.
         cache: how keys and values are kept: "float32", "float16" or "int8"; "auto": float16 where the matrices of the
             network are quantised, else float32.
         threads: None: as many as torch uses.
@@ -71,11 +72,12 @@ class NativeBackend:
         self.threads = threads or torch.get_num_threads()
         self.cache = cache if cache != "auto" else "float16" if quantised(network) else "float32"
         self.name, self.reason = f"native {library.instruction_set()}", library.available()[1]
-        self._plan, self._made_of = make_plan(network), fingerprint(network)
+        self._plan = make_plan(network)
         self._error, self._lock = ctypes.create_string_buffer(ERROR), threading.Lock()
         matrices = _pack(self._library, self._plan, self.threads)
         self._runner = self._make_runner(matrices, CACHES[self.cache], ROUNDINGS[rounding])
-        weakref.finalize(self, _end, self._library, self._runner, matrices)
+        # not at the interpreter's end, when another thread may still be in a step: the system takes everything back
+        weakref.finalize(self, _end, self._library, self._runner, matrices).atexit = False
         self.page = self._library.ctw_page_tokens()
         self.page_bytes = self._library.ctw_page_bytes(self._runner)
         self.chunk = 0
@@ -123,10 +125,6 @@ class NativeBackend:
     def _do(self, failed: int) -> None:
         if failed:
             raise (MemoryError if failed == NO_MEMORY else RuntimeError)(self._said())
-
-    def stale(self) -> bool:
-        """Whether weights were changed or replaced since the backend was made; then make another."""
-        return fingerprint(self.network) != self._made_of
 
     def tap_names(self) -> list[str]:
         """What can be recorded of a step, in the order of computation."""

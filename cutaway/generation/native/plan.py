@@ -96,13 +96,6 @@ def supported(network: nn.Module) -> str | None:
     return None
 
 
-def fingerprint(network: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Where each weight lies and how often it was written to: another one means that a plan is out of date."""
-    held = [module.blocks.data for module in network.modules() if isinstance(getattr(module, "blocks", None), Blocks)]
-    tensors = [*network.parameters(), *held]
-    return tuple((t.data_ptr(), -1 if t.is_inference() else t._version) for t in tensors)
-
-
 def quantised(network: nn.Module) -> bool:
     """Whether any matrix is kept as blocks."""
     return any(isinstance(getattr(module, "blocks", None), Blocks) for module in network.modules())

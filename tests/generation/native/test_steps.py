@@ -2,6 +2,8 @@
 
 import os
 import runpy
+import subprocess
+import sys
 import time
 import warnings
 from copy import deepcopy
@@ -263,6 +265,17 @@ def test_what_is_not_finite_is_seen_in_its_own_sequence() -> None:
     assert not native(network).step([Rows(4, [1, 2], 0, pages(0))]).log_sum.isfinite()
 
 
+def ended(child: int) -> int:
+    """How a process ended; one that hangs is killed."""
+    until = time.monotonic() + 60
+    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < until:
+        time.sleep(0.02)
+    if done == (0, 0):
+        os.kill(child, 9)
+        done = os.waitpid(child, 0)
+    return done[1]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_process_has_threads_of_its_own() -> None:
     network, ids = made(PLAIN), tokens(40)
@@ -273,23 +286,88 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
         child = os.fork()
     if child == 0:
         os._exit(0 if torch.equal(through(backend, ids, [40]), wanted) else 1)
-    until = time.monotonic() + 60
-    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < until:
-        time.sleep(0.02)
-    if done == (0, 0):
-        os.kill(child, 9)
-        os.waitpid(child, 0)
-    assert done == (child, 0)
+    assert ended(child) == 0
     assert torch.equal(through(backend, ids, [40]), wanted)
 
 
-def test_weights_that_changed_are_noticed() -> None:
-    network = made(PLAIN)
-    backend = native(network)
-    assert not backend.stale()
-    with torch.no_grad():
-        network.get_parameter("norm.weight").mul_(2)
-    assert backend.stale()
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_gives_back_one_of_two_sets_of_threads() -> None:
+    ids = list(range(40))
+    first, second = native(made(PLAIN), threads=2), native(made(PLAIN), threads=2)
+    wanted = [through(one, ids, [40]) for one in (first, second)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that threads are lost is what is tried here
+        child = os.fork()
+    if child == 0:
+        same = torch.equal(through(first, ids, [40]), wanted[0]) and torch.equal(through(second, ids, [40]), wanted[1])
+        del first, second
+        os._exit(0 if same else 1)
+    assert ended(child) == 0
+
+
+LIMITED = """
+import resource, sys
+import torch
+from cutaway.generation.backend import Rows
+from cutaway.generation.native.backend import NativeBackend
+from cutaway.models import Decoder, DecoderConfig
+
+backend = NativeBackend(Decoder(DecoderConfig(61, 64, layers=1, width=64, heads=2)).eval(), threads=3)
+backend.reserve(1)
+held = 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1])
+soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (held + (4 << 20), hard))  # less than a thread's stack
+for _ in range(2):
+    try:
+        backend.step([Rows(0, [1, 2], 0, [0])])
+    except RuntimeError as error:
+        assert "no more threads" in str(error), error
+    else:
+        sys.exit("threads were had")
+resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+assert torch.isfinite(backend.step([Rows(0, [1, 2], 0, [0])]).values).all()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process so")
+def test_threads_that_are_not_to_be_had_are_said_and_asked_for_again() -> None:
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+LEAVES = """
+import threading
+from cutaway.generation.backend import Rows
+from cutaway.generation.native.backend import NativeBackend
+from cutaway.models import Decoder, DecoderConfig
+
+backend = NativeBackend(Decoder(DecoderConfig(61, 2048, layers=4, width=256, heads=4)).eval(), threads=2)
+backend.reserve(32)
+begun = threading.Event()
+
+def steps():
+    while True:
+        backend.step([Rows(0, [1] * 1024, 0, list(range(32)))])
+        begun.set()
+
+threading.Thread(target=steps, daemon=True).start()
+begun.wait()
+"""
+
+
+def test_the_interpreter_ends_while_a_thread_steps() -> None:
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", LEAVES], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_page_that_is_not_there_is_not_copied() -> None:
+    backend = native(made(PLAIN))
+    count = 1000
+    backend.reserve(count)
+    for source, target in ((0, count), (count, 0), (-1, 0)):
+        with pytest.raises(RuntimeError, match="not reserved"):
+            backend.copy(source, target)
 
 
 def test_too_long_a_text_is_refused() -> None:
