@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-COST = 0.3  # of one more row in a step, where a step of one row costs 1 (native kernels: 0.2 … 0.45)
+COST = 0.2  # of one more row in a step, where a step of one row costs 1 (native kernels: 0.1, more on a busy machine)
 LEAST_GAIN = 1.1  # what is less than this faster by estimation is not tried
 
 

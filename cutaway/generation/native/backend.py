@@ -279,7 +279,7 @@ class Room:
 
 
 def _softmax(scores: Tensor) -> Tensor:
-    """Of each row. By NumPy: torch's threads, once awake, keep a core busy for milliseconds, which slows the next step."""
+    """Of each row. By NumPy: torch's threads, once awake, keep a core busy for milliseconds: the next step is slow."""
     numbers = scores.numpy()
     weights = np.exp(numbers - numbers.max(-1, keepdims=True))
     return torch.from_numpy(weights / weights.sum(-1, keepdims=True))
