@@ -26,6 +26,7 @@ EDITS: list[tuple[Callable[..., Any] | type, str]] = [
     (textwrap.dedent, "Rename the variable margin to common."),
     (heapq.merge, "Rename the parameter reverse to descending."),
 ]
+TURNS = 4  # of texts where nothing repeats, whose times differ by less than one measurement scatters
 STORIES = ["Once upon a time", "The ship left the harbour at dawn, and", "My grandmother used to say"]
 QUESTIONS = ["What is the capital of France?", "How do plants grow?", "Why is the sky blue?"]
 
@@ -60,8 +61,8 @@ def lookup(quick: bool, runs: int) -> dict[str, Any]:
         for name, (plain, guessed) in times.items():
             gains[name].append(plain / guessed)
         for shares, (prompt, how) in zip(kept, others, strict=True):
-            plain, guessed = _pair(engine, prompt, new, how)
-            shares.append(guessed.decode / plain.decode)
+            pairs = [_pair(engine, prompt, new, how) for _ in range(1 if quick else TURNS)]
+            shares.append(sum(_behind(plain) for plain, _ in pairs) / sum(_behind(guessed) for _, guessed in pairs))
     words = f"code × {median(gains['code']):.2f}, summaries × {median(gains['summaries']):.2f}"
     return {
         "lookup_speedup": _bench.figure(
