@@ -1,8 +1,11 @@
 """`cutaway chat`: a conversation in the terminal."""
 
 import json as json_format
+import signal
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -113,6 +116,29 @@ def _told(conversation: Conversation, before: int) -> None:
         print(f"(the context is full: the oldest {what} forgotten)", file=sys.stderr)
 
 
+@contextmanager
+def _stopping() -> Iterator[list[int]]:
+    """Ctrl-C asks to stop, which is seen between two tokens, and a second one breaks off at once.
+
+    An exception may come anywhere: within a step, which should be finished, or where Python only reports and drops it.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
+        yield asked
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Talk:
     """A conversation with someone at a terminal."""
 
@@ -163,15 +189,20 @@ class _Talk:
         """Say something; the answer is shown as it comes, until Ctrl-C."""
         self.watch, forgotten = Watch(self.conversation.engine), self.conversation.forgotten
         said, answer = self.conversation.say(text), []
-        try:
-            for token in self.watch.tokens(said):
-                if not answer:
-                    _told(self.conversation, forgotten)
-                answer.append(token.text)
-                if not self.json:
-                    sys.stdout.write(harmless(token.text))
-                    sys.stdout.flush()
-        except KeyboardInterrupt:
+        with _stopping() as asked:
+            try:
+                for token in self.watch.tokens(said):
+                    if not answer:
+                        _told(self.conversation, forgotten)
+                    answer.append(token.text)
+                    if not self.json:
+                        sys.stdout.write(harmless(token.text))
+                        sys.stdout.flush()
+                    if asked:
+                        break
+            except KeyboardInterrupt:
+                pass  # a second Ctrl-C: not even until the next token
+        if asked:
             said.close()
             print(" (stopped)", file=sys.stderr, end="")
         if self.conversation.ticket is not None:

@@ -36,7 +36,9 @@ def test_each_step_is_what_a_whole_run_computes(either: Model):
             expected = whole[name].narrow(over, start, new)
             if name.endswith(("scores", "pattern")):
                 expected = expected[..., : start + new]
-            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
+            # native kernels and torch add in another order, which shows in proportion to the largest numbers
+            largest = max(1.0, float(expected[expected.isfinite()].abs().max()))
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5 * largest)
         start += new
     assert found.over_steps("logits")[1].shape[1] == 1
 
