@@ -35,7 +35,7 @@ import json, sys
 report = json.load(sys.stdin)
 print("{bytes_before:,} bytes became {bytes_after:,}; the perplexity grew by {growth:.2f} %, and {agreement:.1%} of the".format(**report),
       "likeliest tokens are the same")'
-cutaway generate $room/int4 --prompt "${prompts[0]}" --max-new-tokens 60 --temperature 0 --verbose
+cutaway generate $room/int4 --prompt "${prompts[0]}" --max-new-tokens 120 --temperature 0.7 --seed 1 --verbose
 
 say "5/5  A look inside"
 if [ "${texts[0]}" = python: ]; then

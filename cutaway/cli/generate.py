@@ -114,6 +114,7 @@ def generate(
                 for texts in _texts(watch, ticket):
                     _show(f"{source}{apart}", texts)
     if verbose:
+        sys.stdout.flush()  # where both go to one place, the text comes first
         print(watch, file=sys.stderr)
 
 
