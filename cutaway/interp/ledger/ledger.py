@@ -8,6 +8,7 @@ itself; `numbers` makes one.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -80,7 +81,8 @@ class Ledger(Result):
     def __post_init__(self) -> None:
         object.__setattr__(self, "receipt", replace(self.receipt, gap=self.error))
         scale = max([self.scale, abs(self.total), *(abs(term.value) for term in self.terms)])
-        if self.exact and not self.error <= TOLERANCE[self.receipt.dtype] * scale:
+        rounding = TOLERANCE[self.receipt.dtype] * scale + sys.float_info.min  # below it steps are no longer relative
+        if self.exact and not self.error <= rounding:
             raise LedgerError(f"the terms of the {self.what} miss it by {self.error:.3g}, more than rounding explains")
 
     @property
