@@ -193,7 +193,7 @@ def test_terms_are_named_to_be_read():
 
 def test_the_smallest_numbers_add_up_as_well_as_they_can():
     step = 5e-324  # of numbers below 2e-308, whose rounding is no share of them
-    ledger = Ledger("a number", (Term("one", 2.85985e-319), Term("other", 3 * step)), 2.85985e-319)
+    ledger = Ledger("a number", (Term("one", 2.85985e-319), Term("other", 3 * step)), 2.85985e-319, receipt=RECEIPT)
     assert ledger.error <= 4 * step
     with pytest.raises(LedgerError, match="miss"):
-        Ledger("a number", (Term("one", 1e-300),), 0.0)
+        Ledger("a number", (Term("one", 1e-300),), 0.0, receipt=RECEIPT)
