@@ -16,6 +16,7 @@ WAYS = {
     "Speak": {
         "generate": "continue a prompt, or many",
         "chat": "hold a conversation",
+        "serve": "answer OpenAI's clients over HTTP",
     },
     "Look": {
         "look": "see inside: surprisal, attention, the logit lens, and where a logit comes from",

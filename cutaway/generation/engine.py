@@ -13,6 +13,7 @@ Shapes: W wanted rows, V vocabulary.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from itertools import count
 from threading import Condition, Event, Lock, get_ident
@@ -87,6 +88,7 @@ class Engine:
         self._cancelled: deque[Ticket] = deque()
         self._readings = Readings(model)
         self._stepping, self._change = Lock(), Condition()
+        self.listeners: list[Callable[[], None]] = []  # called, by any thread, when there is work or news
         self._stepper: int | None = None  # the thread that steps
 
     # what others call, from any thread
@@ -220,6 +222,8 @@ class Engine:
         """Wake whoever waits."""
         with self._change:
             self._change.notify_all()
+        for listener in self.listeners:
+            listener()
 
     @property
     def idle(self) -> bool:

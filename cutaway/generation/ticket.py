@@ -74,6 +74,13 @@ class Ticket:
             else:
                 return
 
+    def take(self) -> list[Token]:
+        """The tokens that were not handed out yet, without waiting for more."""
+        taken = []
+        while self._fresh:
+            taken.append(self._fresh.popleft())
+        return taken
+
     def cancel(self) -> None:
         """End it now, from any thread; its pages are free after the step that runs."""
         self._engine.cancel(self)

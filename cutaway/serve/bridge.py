@@ -1,0 +1,153 @@
+"""Between the engines, which step in one thread, and the coroutines that answer requests.
+
+One thread steps all engines in turn: two that compute at the same time would only take each other's cores. After each
+step it wakes the event loop once, whatever the number of requests; the loop hands each one its new tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+from cutaway.generation import Engine, Request, Ticket, Token
+from cutaway.generation.reading import Reading
+
+log = logging.getLogger("cutaway.serve")
+Result = TypeVar("Result")
+
+
+class Bridge:
+    """Steps engines, and tells coroutines what came of it. Made within the event loop that it serves."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._engines: list[Engine] = []
+        self._open: dict[Ticket | Reading, asyncio.Event] = {}
+        self._work, self._over = threading.Event(), threading.Event()
+        self._told = False  # the loop was woken and has not yet looked
+        self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
+        self._thread.start()
+
+    def add(self, engine: Engine) -> None:
+        """Step this engine too."""
+        engine.listeners.append(self._changed)
+        self._engines = [*self._engines, engine]
+        self._changed()
+
+    def remove(self, engine: Engine) -> None:
+        """Step it no more."""
+        self._engines = [other for other in self._engines if other is not engine]
+        if self._changed in engine.listeners:
+            engine.listeners.remove(self._changed)
+
+    async def submit(self, engine: Engine, request: Request) -> Stream:
+        """Hand a request to an engine; preparing it (tokens, forms) is done beside the event loop.
+
+        Raises:
+            CutawayError: as `Engine.submit`.
+        """
+        ticket = await self.aside(lambda: engine.submit(request))
+        event = self._open[ticket] = asyncio.Event()
+        if ticket.news:
+            event.set()
+        return Stream(self, ticket, event)
+
+    async def finish(self, reading: Reading) -> Reading:
+        """Wait for texts to be read (`Engine.read`); cancelling the waiting cancels the reading."""
+        event = self._open[reading] = asyncio.Event()
+        try:
+            while not reading.ended:
+                await event.wait()
+                event.clear()
+        finally:
+            self.close(reading)
+        return reading
+
+    async def aside(self, function: Callable[[], Result]) -> Result:
+        """Do something that takes longer than the event loop may wait."""
+        return await asyncio.to_thread(function)
+
+    def close(self, one: Ticket | Reading) -> None:
+        """Nobody waits for this any more: it is cancelled where it runs."""
+        self._open.pop(one, None)
+        if not one.ended:
+            one.cancel()
+
+    @property
+    def running(self) -> int:
+        """Requests that have not ended."""
+        return len(self._open)
+
+    def stop(self) -> None:
+        """End the thread after the step that runs."""
+        self._over.set()
+        self._work.set()
+        self._thread.join()
+
+    # the thread's side
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            self._work.clear()
+            worked = False
+            for engine in self._engines:
+                try:
+                    worked = engine.step() or worked
+                except Exception:  # a step's failures belong to their requests; this one is a bug
+                    log.exception("a step failed")
+            if not worked:
+                self._work.wait()
+
+    def _changed(self) -> None:
+        if threading.current_thread() is not self._thread:  # which tells of its own steps here, too
+            self._work.set()
+        if not self._told:
+            self._told = True
+            try:
+                self._loop.call_soon_threadsafe(self._tell)
+            except RuntimeError:  # the loop is closed: nobody waits
+                self._told = False
+
+    def _tell(self) -> None:
+        self._told = False
+        for one, event in self._open.items():
+            if one.news:
+                event.set()
+
+
+class Stream:
+    """The tokens of one request, for a coroutine. Close it, or iterate it to its end.
+
+    Attributes:
+        ticket: the engine's.
+    """
+
+    def __init__(self, bridge: Bridge, ticket: Ticket, event: asyncio.Event) -> None:
+        self._bridge, self.ticket, self._event = bridge, ticket, event
+
+    async def __aiter__(self) -> AsyncIterator[list[Token]]:
+        """New tokens as they come, several where they came together.
+
+        Raises:
+            Exception: what the request failed with.
+        """
+        try:
+            while True:
+                if fresh := self.ticket.take():
+                    yield fresh
+                elif self.ticket.ended:
+                    if self.ticket.error is not None:
+                        raise self.ticket.error
+                    return
+                else:
+                    await self._event.wait()
+                    self._event.clear()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the request if it runs: not one step more is computed for it."""
+        self._bridge.close(self.ticket)

@@ -1,0 +1,5 @@
+"""The routes, one file for each family. Adding one is a file and a line here."""
+
+from cutaway.serve.routes import completions, health, models
+
+ROUTERS = (completions.router, models.router, health.router)

@@ -1,0 +1,31 @@
+"""Which models there are."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from cutaway.serve.errors import ApiError
+from cutaway.serve.schema.base import errors
+from cutaway.serve.schema.models import ModelCard, ModelList
+from cutaway.serve.server import server_of
+
+router = APIRouter(prefix="/v1")
+
+
+@router.get("/models", responses=errors())
+async def models(http: Request) -> ModelList:
+    """All names that a request may give as its model."""
+    server = server_of(http)
+    return ModelList(data=[_card(name, server.started) for name in server.models.sources])
+
+
+@router.get("/models/{name}", responses=errors(404))
+async def model(name: str, http: Request) -> ModelCard:
+    """One of them."""
+    server = server_of(http)
+    if name not in server.models.sources:
+        raise ApiError(404, f"there is no model {name!r:.100} here", code="model_not_found", param="model")
+    return _card(name, server.started)
+
+
+def _card(name: str, started: float) -> ModelCard:
+    return ModelCard(id=name, created=int(started))

@@ -1,0 +1,1 @@
+"""What requests and answers look like, exactly: pydantic models, from which the OpenAPI schema is made."""

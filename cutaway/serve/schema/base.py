@@ -1,0 +1,49 @@
+"""What all requests share: nothing unknown is taken, and nothing is converted in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Asked(BaseModel):
+    """A request's body: an unknown parameter, a number in quotes, NaN or infinity is an error that names it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Told(BaseModel):
+    """A part of an answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Fault(Told):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Failed(Told):
+    """An error, as OpenAI shapes it."""
+
+    error: Fault
+
+
+class Usage(Told):
+    """How many tokens a request took."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: the errors that it answers with, 422 (which never comes) taken out of the schema."""
+    return {
+        status: {"model": Failed, "description": "an error"} for status in (400, 401, 403, 429, 500, 503, *statuses)
+    }
