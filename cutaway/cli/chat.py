@@ -17,7 +17,8 @@ from cutaway.cli._frame import harmless
 from cutaway.cli._speed import Watch
 from cutaway.errors import CutawayError, InputError, unknown
 from cutaway.files import write_atomic
-from cutaway.generation.conversation import FORMATS, Conversation
+from cutaway.generation.conversation import Conversation
+from cutaway.generation.turn import FORMATS
 
 COMMANDS = {
     "/help": "this list",

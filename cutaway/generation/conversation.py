@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from cutaway.errors import ConfigError, InputError, unknown
+from cutaway.errors import InputError
 from cutaway.generation.engine import Engine
 from cutaway.generation.request import Request, Token
 from cutaway.generation.ticket import Ticket
-from cutaway.tokenizers.chat import chat_ids
+from cutaway.generation.turn import PLAIN_STOP, check_format, turn_ids
 
 LONGEST_ANSWER = 512  # tokens, where nobody says how many
-FORMATS = ("template", "plain")
-PLAIN = {"system": "", "user": "User: ", "assistant": "Assistant: "}
-PLAIN_STOP = "\nUser:"
 
 
 class Conversation:
@@ -53,16 +50,8 @@ class Conversation:
         seed: int = 0,
         **options: Any,
     ) -> None:
-        if format not in FORMATS:
-            raise ConfigError(unknown("format", str(format), FORMATS))
         model = engine.model
-        model.speaker("a conversation")
-        if format == "template" and not model.tokenizer.chat_template:
-            raise ConfigError(
-                f"{model.source or 'this model'} has no chat template: it continues texts, and was not taught to "
-                "answer; let it continue one (cutaway generate), or ask for the plain format, which writes User: and "
-                "Assistant: before what is said"
-            )
+        check_format(model, format)
         self.engine, self.format, self.options = engine, format, options
         self.seed, self.turn = seed, 0
         context = getattr(model.config, "context", 0)
@@ -157,8 +146,4 @@ class Conversation:
         return ids
 
     def _ids(self) -> list[int]:
-        model = self.engine.model
-        if self.format == "template":
-            return chat_ids(model, self.messages)
-        parts = [PLAIN[message["role"]] + message["content"].strip() for message in self.messages]
-        return model.ids("\n\n".join([*parts, PLAIN["assistant"].strip()]))[0].tolist()
+        return turn_ids(self.engine.model, self.messages, format=self.format)

@@ -98,6 +98,85 @@ def read_calls(text: str, style: Style) -> Answer:
     return Answer(text, []) if calls is None else Answer(before.strip(), calls)
 
 
+class CallReader:
+    """Reads the calls out of an answer that still comes, so that its text can be shown and each call made at once.
+
+    Blanks beside calls are no text. What is told is the same however the answer is cut into pieces.
+
+    Args:
+        style: the form of calls.
+
+    Raises:
+        ConfigError: another style.
+    """
+
+    def __init__(self, style: Style) -> None:
+        if style not in STYLES:
+            raise ConfigError(unknown("form of tool calls", str(style), STYLES))
+        self.style: Style = style
+        self._held = ""  # not told yet
+        self._blanks = ""  # before what is held
+        self._mark: str | None = None  # with which the call began that is held
+        self._looked = 0  # of what is held, how much was searched
+        self._begun = False  # some text or call was told
+
+    def add(self, piece: str) -> Answer:
+        """More of the answer; what is now known of it: text that is none of a call, and calls that are whole."""
+        self._held += piece
+        return self._read(last=False)
+
+    def finish(self) -> Answer:
+        """The answer is over; the rest of it."""
+        return self._read(last=True)
+
+    def _read(self, last: bool) -> Answer:
+        said: list[str] = []
+        calls: list[ToolCall] = []
+        while self._inside(said, calls, last) if self._mark is not None else self._outside(said, last):
+            pass
+        if last:
+            said.append(self._blanks)
+            self._blanks = ""
+        return Answer("".join(said), calls)
+
+    def _outside(self, said: list[str], last: bool) -> bool:
+        """Tell text; True: a call begins behind it."""
+        mark = MARKS[self.style]
+        if self.style == "llama" and not self._begun and self._held.lstrip()[:1] == "{":
+            self._blanks, self._held, self._mark, self._looked = "", self._blanks + self._held, "", 0
+            return True
+        place = self._held.find(mark)
+        if place >= 0:
+            text, self._held = self._held[:place], self._held[place + len(mark) :]
+            self._mark, self._looked = mark, 0
+        else:
+            most = 0 if last else min(len(mark) - 1, len(self._held))
+            kept = next((n for n in range(most, 0, -1) if self._held.endswith(mark[:n])), 0)
+            text, self._held = self._held[: len(self._held) - kept], self._held[len(self._held) - kept :]
+        if shown := text.rstrip():
+            said.append(self._blanks + shown)
+            self._begun, self._blanks = True, text[len(shown) :]
+        else:
+            self._blanks += text
+        return place >= 0
+
+    def _inside(self, said: list[str], calls: list[ToolCall], last: bool) -> bool:
+        """Tell a call; True: there is more to read behind it."""
+        end = self._held.find(END, self._looked) if self.style == "hermes" else -1
+        if end < 0 and not last:
+            self._looked = max(0, len(self._held) - len(END) + 1)
+            return False
+        text, mark = self._held if end < 0 else self._held[:end], self._mark or ""
+        self._held = "" if end < 0 else self._held[end + len(END) :]
+        self._mark, self._begun = None, True
+        found = _calls_in_a_row(text, self.style) if self.style == "llama" else _calls(text, self.style)
+        if found is None:
+            said.append(self._blanks + mark + text + (END if end >= 0 else ""))
+        calls += found or []
+        self._blanks = ""
+        return True
+
+
 def _read_hermes(text: str) -> Answer:
     pieces, calls, place = [], [], 0
     while (start := text.find(MARKS["hermes"], place)) >= 0:
@@ -170,6 +249,8 @@ def tool_grammar(
     tokenizer: Tokenizer,
     choice: Literal["auto", "required"] | str = "auto",
     style: Style | None = None,
+    *,
+    parallel: bool = True,
 ) -> str:
     """A grammar whose texts are answers with calls of these tools only, their arguments of the tools' schemas.
 
@@ -182,6 +263,7 @@ def tool_grammar(
         choice: "auto": text, or calls as soon as it begins one; "required": one call or more; or the name of the one
             tool that must be called, once.
         style: the form of calls; None: that of the chat template.
+        parallel: whether an answer may call more than once.
 
     Raises:
         ConfigError: a tool that is no description, a name that is not among them, or a form that is not known.
@@ -195,7 +277,7 @@ def tool_grammar(
             raise ConfigError(unknown("tool", str(choice), [*schemas, "auto", "required"]))
         schemas = {choice: schemas[choice]}
     calls = [_call_schema(name, schema, ARGUMENTS[style]) for name, schema in schemas.items()]
-    once = choice not in ("auto", "required")
+    once = choice not in ("auto", "required") or not parallel
     special = tokenizer.special.get(MARKS[style])
     mark = json.dumps(MARKS[style]) if special is None else f"<[{special}]>"
     rules = [f"call: {' | '.join(f'%json {_json(call)}' for call in calls)}", r"TEXT: /(.|\n)*/"]
@@ -208,7 +290,8 @@ def tool_grammar(
     if choice == "auto" and style != "llama":
         # the mark may come anywhere in a text, and what follows it is a call
         before = "before" if special is None else f"TEXT {mark}"
-        rules += ["start: called* TEXT", f"called: {before} {behind}", f"before[lazy]: TEXT {mark}"]
+        start = "start: called | TEXT" if once else "start: called* TEXT"
+        rules += [start, f"called: {before} {behind}", f"before[lazy]: TEXT {mark}"]
         rules = rules if special is None else rules[:-1]
     elif style == "llama":
         mark = "" if special is None else f"{mark}?"

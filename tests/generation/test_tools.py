@@ -1,5 +1,6 @@
 """Tool calls in the forms of published templates: read without trust, in linear time, held to the tools' schemas."""
 
+import itertools
 import json
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from cutaway.errors import ConfigError
 from cutaway.generation import generate
 from cutaway.generation.constrain import Constrainer, form
-from cutaway.generation.tools import STYLES, Answer, Style, ToolCall, read_calls, tool_grammar, tool_style
+from cutaway.generation.tools import STYLES, Answer, CallReader, Style, ToolCall, read_calls, tool_grammar, tool_style
 from cutaway.models import DecoderConfig, Model, build_network
 from cutaway.tokenizers import Tokenizer, train_tokenizer
 from cutaway.tokenizers.chat import chat_ids, render_chat
@@ -126,6 +127,78 @@ def test_t17_reading_takes_linear_time_whatever_was_written(style: Style):
     deep = '{"name": "f", "arguments": {"a": ' + "[" * 100 + "]" * 100 + "}}"
     wrapped = {"hermes": f"<tool_call>{deep}</tool_call>", "llama": deep.replace("arguments", "parameters")}
     assert read_calls(wrapped.get(style, f"[TOOL_CALLS] [{deep}]"), style).calls == []
+
+
+ANSWERS = {
+    "hermes": [
+        '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>',
+        ' Wait.\n\n<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>\n<tool_call>{"name": "g"}</tool_call> Done. ',
+        "a < b <tool_cal <tool_call>nothing</tool_call> c <tool_call>{}",
+        '<tool_call>{"name": "f", "arguments": {}}',
+        "  only text <tool_call",
+    ],
+    "llama": [
+        '{"name": "f", "parameters": {}}; {"name": "g", "parameters": {"a": [1]}}',
+        'Well. <|python_tag|>{"name": "f", "parameters": {}}',
+        ' {"a": 1} is no call',
+        "  text { <|python",
+    ],
+    "mistral": [
+        'Hm. [TOOL_CALLS] [{"name": "f", "arguments": {}}, {"name": "g", "arguments": {}}]',
+        "[TOOL_CALLS] nothing",
+        "[TOOL] text [TOOL_CALLS",
+    ],
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_an_answer_that_still_comes_is_read_as_the_whole_one(style: Style):
+    random = np.random.default_rng(0)
+    for text in ANSWERS[style]:
+        whole = read_calls(text, style)
+        for _ in range(20):
+            cuts = sorted({0, len(text), *random.integers(0, len(text) + 1, random.integers(0, len(text))).tolist()})
+            reader, said, calls = CallReader(style), "", []
+            for start, end in itertools.pairwise(cuts):
+                told = reader.add(text[start:end])
+                said, calls = said + told.text, [*calls, *told.calls]
+            told = reader.finish()
+            said, calls = said + told.text, [*calls, *told.calls]
+            assert calls == whole.calls
+            assert said.split() == whole.text.split()  # blanks may stand before a call, but nothing else is lost
+            assert calls or said == text
+
+
+def test_text_before_a_call_is_told_while_it_comes_and_each_call_when_it_is_whole():
+    reader = CallReader("hermes")
+    assert reader.add("Let me see <too") == Answer("Let me see", [])
+    assert reader.add('l_call>{"name": "f", "argu') == Answer("", [])
+    assert reader.add('ments": {}}</tool_call>') == Answer("", [ToolCall("f", {})])
+    assert reader.finish() == Answer("", [])
+    with pytest.raises(ConfigError, match="unknown form of tool calls"):
+        CallReader("xml")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("marked", [False, True], ids=["marks are text", "marks are tokens"])
+@pytest.mark.parametrize("choice", ["required", "auto"])
+@pytest.mark.parametrize("style", STYLES)
+def test_an_answer_may_be_held_to_one_call(style: Style, choice: str, marked: bool, model: Model):
+    if marked:
+        model = Model(model.network, special(model.tokenizer, "<tool_call>", "[TOOL_CALLS]", "<|python_tag|>"))
+        model.network = build_network(DecoderConfig(model.tokenizer.vocab_size, layers=1, width=8, heads=1))
+    key = "parameters" if style == "llama" else "arguments"
+    call = f'{{"name": "now", "{key}": {{}}}}'
+    one, two = {
+        "hermes": (f"<tool_call>\n{call}\n</tool_call>", f"\n<tool_call>\n{call}\n</tool_call>"),
+        "llama": (call, f"; {call}"),
+        "mistral": (f"[TOOL_CALLS] [{call}", f", {call}]"),
+    }[style]
+    for parallel in (True, False):
+        held = held_to(model, grammar=tool_grammar(TOOLS, model.tokenizer, choice, style, parallel=parallel)).start()
+        ids = model.tokenizer.encode(one + two, allow_special=True)
+        first = len(model.tokenizer.encode(one, allow_special=True))
+        valid = held.valid(ids)
+        assert (valid == len(ids)) if parallel else (first <= valid < len(ids))
 
 
 def held_to(model: Model, **options: Any) -> Constrainer:
