@@ -21,6 +21,9 @@ WAYS = {
     "Look": {
         "look": "see inside: surprisal, attention, the logit lens, and where a logit comes from",
     },
+    "Measure": {
+        "evaluate": "ask suites of questions, predict texts, compare two models",
+    },
     "Exchange": {
         "get": "fetch a checkpoint from the Hugging Face hub",
         "convert": "write a model in a format that other tools open",
