@@ -38,6 +38,7 @@ from cutaway.generation.ticket import Ticket
 from cutaway.generation.torch_backend import TorchBackend
 from cutaway.models import OFF, Decoder, Model
 from cutaway.models.embedding import framed_texts
+from cutaway.models.heads import probabilities
 
 KEPT = 256 << 20  # bytes of pages kept for later requests, where nobody says how many
 
@@ -146,14 +147,14 @@ class Engine:
         """The probability of each of `model.config.labels` for each text, (N, L).
 
         Raises:
-            ConfigError: the model tells no labels.
+            ConfigError: the model tells no labels, or numbers in their place.
             InputError: a lone string, no texts, or one that is empty or longer than the context.
         """
         if getattr(self.model.config, "head", None) != "sequence_classification":
             raise ConfigError(f"{self.model.source or 'the model'} has no labels for texts; load one that classifies")
         if not texts:
             raise InputError("give a list of texts, even of one")
-        return torch.stack(self.read(texts).results()).softmax(-1)
+        return probabilities(torch.stack(self.read(texts).results()), self.model.config)  # pyright: ignore[reportArgumentType]
 
     def _read(self, ids: Many[list[int]]) -> Reading:
         reading = Reading(self, ids)

@@ -64,6 +64,7 @@ class DecoderConfig:
         "causal_lm", "none", "sequence_classification", "token_classification", "span_extraction", "embedding"
     ] = "causal_lm"
     labels: tuple[str, ...] = ()  # names of the classes that a classification tells apart
+    labelling: Literal["one", "several", "number"] = "one"  # what holds of a text: one label, any of them; or numbers
     pooling: Literal["last", "cls", "mean", "max"] = (
         "last"  # of whole texts: last or first token, or over all real ones
     )

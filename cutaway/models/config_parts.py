@@ -64,6 +64,8 @@ def check_labels(config: Any) -> None:
     """
     if config.head in LABELLED and not config.labels:
         raise ConfigError(f"a head for {config.head} needs the names of its labels, but none were given")
+    if config.labelling != "one" and config.head != "sequence_classification":
+        raise ConfigError(f"labelling is of whole texts with labels; a head for {config.head} has none")
     if config.head not in LABELLED and config.labels:
         raise ConfigError(f"labels are of {' and '.join(LABELLED)}; a head for {config.head} has none")
 

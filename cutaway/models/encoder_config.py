@@ -57,6 +57,7 @@ class EncoderConfig:
         "embedding",
     ] = "masked_lm"
     labels: tuple[str, ...] = ()  # names of the classes that a classification tells apart
+    labelling: Literal["one", "several", "number"] = "one"  # what holds of a text: one label, any of them; or numbers
     head_activation: Literal["none", "silu", "gelu", "gelu_tanh", "relu", "relu2", "tanh"] = "gelu"
     # … after a dense layer that stands before the head's output; none: there is no such layer
     head_norm: bool = True  # a norm after that activation

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from cutaway.errors import ConfigError
 from cutaway.models.config import DecoderConfig, EncoderConfig
-from cutaway.models.config_parts import POOLED
+from cutaway.models.config_parts import HEADS, LABELLED, POOLED
 from cutaway.models.layers import ACTIVATIONS
 from cutaway.models.products import Linear
 from cutaway.models.tap import Tap
@@ -34,6 +35,26 @@ def pool(states: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None, how: 
         return states.masked_fill(~real, -torch.inf).amax(dim=1)
     # padding may hold anything: it is left out, not multiplied by zero
     return states.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+
+
+def probabilities(logits: Float[Tensor, "*B L"], config: EncoderConfig | DecoderConfig) -> Float[Tensor, "*B L"]:
+    """The probability of each label, of logits that a head for labels made.
+
+    Where one label holds of a text they sum to one; where several may, or there is but one label, each is by itself.
+
+    Args:
+        logits: (…, L).
+        config: of the network.
+
+    Raises:
+        ConfigError: a head that has no labels, or whose outputs are numbers.
+    """
+    if config.head not in LABELLED or config.labelling == "number":
+        made = "numbers" if config.labelling == "number" else HEADS[config.head]
+        raise ConfigError(f"this network makes {made}, no probabilities of labels")
+    if config.labelling == "several" or len(config.labels) == 1:
+        return logits.sigmoid()
+    return logits.softmax(-1)
 
 
 class Head(nn.Module):

@@ -12,7 +12,7 @@ from cutaway.interp import attention, logit_lens, predicted_bytes, surprisal
 from cutaway.models import ActiveTap, EncoderConfig, Model, build_network
 from cutaway.models.config_parts import HEADS
 from cutaway.models.encoder import Encoder
-from cutaway.models.heads import pool
+from cutaway.models.heads import pool, probabilities
 from cutaway.tokenizers import Tokenizer, train_tokenizer
 
 BIASES = {"norm_bias": True, "attention_bias": True, "output_bias": True, "mlp_bias": True, "head_dense_bias": True}
@@ -255,6 +255,7 @@ def test_attention_and_lens_read_encoders(tokenizer: Tokenizer):
         ({"windows": (1, 2)}, "2 were given for 6 layers"),
         ({"head": "token_classification"}, "needs the names of its labels"),
         ({"labels": ("a",)}, "labels are of"),
+        ({"labelling": "several"}, "labelling is of whole texts with labels"),
         ({"next_sentence": True}, "set pooler too"),
         ({"embed_width": 8, "head_activation": "none"}, r"embed_width \(8\) channels, not width \(384\)"),
         ({"token_types": -1}, "token_types must not be negative"),
@@ -266,3 +267,18 @@ def test_attention_and_lens_read_encoders(tokenizer: Tokenizer):
 def test_numbers_that_do_not_fit_are_named(fields: dict[str, Any], named: str):
     with pytest.raises(ConfigError, match=named):
         EncoderConfig(20, **fields)
+
+
+def test_probabilities_are_of_one_label_or_of_each():
+    def config(labels: int, **fields: Any) -> EncoderConfig:
+        names = tuple("abc"[:labels])
+        return EncoderConfig(20, width=16, heads=2, head="sequence_classification", labels=names, **fields)
+
+    logits = torch.tensor([[2.0, -1.0, 0.5]])
+    assert torch.equal(probabilities(logits, config(3)), logits.softmax(-1))
+    assert torch.equal(probabilities(logits, config(3, labelling="several")), logits.sigmoid())
+    assert torch.equal(probabilities(logits[:, :1], config(1)), logits[:, :1].sigmoid())
+    with pytest.raises(ConfigError, match="makes numbers"):
+        probabilities(logits, config(3, labelling="number"))
+    with pytest.raises(ConfigError, match="one vector for each text"):
+        probabilities(logits, EncoderConfig(20, width=16, heads=2, head="embedding"))

@@ -376,3 +376,14 @@ def test_the_first_family_that_can_express_it_is_taken():
     assert expressible(EncoderConfig(**fields, **bert, **biases, embed_width=8))[0].model_type == "electra"
     with pytest.raises(ConfigError, match="embed_norm is False, there it is True"):
         expressible(EncoderConfig(**fields, embed_norm=False))
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression", None])
+def test_what_a_classification_is_of_is_kept(problem: str | None, tmp_path: Path):
+    config = {"architectures": ["BertForSequenceClassification"], "num_labels": 3, "problem_type": problem}
+    read = FAMILIES["bert"].to_config({"model_type": "bert", **BERT, **config})
+    assert isinstance(read, EncoderConfig)
+    assert read.labelling == {"multi_label_classification": "several", "regression": "number", None: "one"}[problem]
+    assert FAMILIES["bert"].from_config(read).get("problem_type") == problem
+    with pytest.raises(ConfigError, match="problem_type = 'ranking'"):
+        FAMILIES["bert"].to_config({"model_type": "bert", **BERT, **config, "problem_type": "ranking"})

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cutaway.models.families._family import Keys
 
 MOST_LABELS = 2**20
+PROBLEMS = {"one": "single_label_classification", "several": "multi_label_classification", "number": "regression"}
 
 
 def with_head(*heads: str) -> Callable[[Any], bool]:
@@ -36,7 +37,7 @@ def other_heads(name: str, without: Collection[str] = ()) -> dict[str, str]:
 
 
 def read_head(keys: Keys, heads: Mapping[str, str]) -> dict[str, Any]:
-    """The fields `head` and `labels`.
+    """The fields `head`, `labels` and `labelling`.
 
     Args:
         keys: the config.
@@ -49,12 +50,23 @@ def read_head(keys: Keys, heads: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str) or named[0] not in heads:
         raise ConfigError(unknown(f"architecture in {keys.where}", str(named), heads))
     head = heads[named[0]]
-    names, count = keys.take("id2label"), keys.take("num_labels")
+    names, count, problem = keys.take("id2label"), keys.take("num_labels"), keys.take("problem_type")
     if head in LABELLED:
-        return {"head": head, "labels": tuple(_labels(keys, names, count))}
+        found = {"head": head, "labels": tuple(_labels(keys, names, count))}
+        return found if head == "token_classification" else found | {"labelling": _labelling(keys, problem)}
     if head == "span_extraction" and len(_labels(keys, names, count)) != 2:
         raise keys.refuse("id2label", names, "an answer has two ends")
     return {"head": head}
+
+
+def _labelling(keys: Keys, problem: Any) -> str:
+    """What the labels are, by what the network was trained for; one of them holds where nothing is said."""
+    named = {theirs: ours for ours, theirs in PROBLEMS.items()}
+    if problem is None:
+        return "one"
+    if not isinstance(problem, str) or problem not in named:
+        raise keys.refuse("problem_type", problem, f"it can be {', '.join(named)}")
+    return named[problem]
 
 
 def _labels(keys: Keys, names: Any, count: Any) -> list[str]:
@@ -84,4 +96,6 @@ def write_head(config: Any, heads: Mapping[str, str]) -> dict[str, Any]:
     if config.head in LABELLED:
         written["id2label"] = {str(i): name for i, name in enumerate(config.labels)}
         written["label2id"] = {name: i for i, name in enumerate(config.labels)}
+        if config.labelling != "one":
+            written["problem_type"] = PROBLEMS[config.labelling]
     return written

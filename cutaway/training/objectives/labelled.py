@@ -124,7 +124,7 @@ class Regression(Labelled):
         super().check(store, config)
 
     def features(self, store: TokenStore, context: int) -> dict[str, Any]:
-        return {**super().features(store, context), "labels": ("value",)}
+        return {**super().features(store, context), "labels": ("value",), "labelling": "number"}
 
     def fit(self, network: Any) -> None:
         super().fit(network)
