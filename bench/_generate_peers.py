@@ -70,7 +70,7 @@ def llamacpp_server(file: Path, context: int) -> Iterator[Any]:
         port = found.getsockname()[1]
     command = [llamacpp("llama-server"), "--model", file, *FLASH, "--ctx-size", context, "--parallel", 1]
     command += ["--port", port, "--host", "127.0.0.1"]
-    process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_plain())
+    process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=plain())
 
     def ask(path: str, given: dict[str, Any] | None = None) -> Any:
         data = None if given is None else json.dumps(given).encode()
@@ -107,7 +107,7 @@ def transformers(what: str, file: Path, *options: object) -> dict[str, float]:
 def wall(*command: object) -> float:
     """Seconds that a process takes, from its start to its end."""
     start = time.perf_counter()
-    subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL, env=_plain())
+    subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL, env=plain())
     return time.perf_counter() - start
 
 
@@ -125,11 +125,11 @@ def bandwidth() -> float:
     return float(_output([program, THREADS]))
 
 
-def _plain() -> dict[str, str]:
+def plain() -> dict[str, str]:
     """The environment without what would change the number of threads."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "MKL_", "GGML_"))}
 
 
 def _output(command: Sequence[object]) -> str:
-    options: dict[str, Any] = {"text": True, "check": True, "env": _plain(), "stderr": subprocess.DEVNULL}
+    options: dict[str, Any] = {"text": True, "check": True, "env": plain(), "stderr": subprocess.DEVNULL}
     return subprocess.run([*map(str, command)], stdout=subprocess.PIPE, **options).stdout
