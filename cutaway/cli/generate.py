@@ -46,6 +46,9 @@ def generate(
         float | None, typer.Option(help="Of a beam search: above 0 longer texts, below 0 shorter ones.")
     ] = None,
     logprobs: Annotated[int, typer.Option(help="With --json: the k likeliest tokens beside each that came.")] = 0,
+    prompt_logprobs: Annotated[
+        int | None, typer.Option(help="With --json: of each token of the prompt, and the k likeliest (or 0) beside it.")
+    ] = None,
     json_schema: Annotated[
         str | None, typer.Option(metavar="SCHEMA", help="The text is JSON of this schema; @FILE reads it from a file.")
     ] = None,
@@ -79,6 +82,7 @@ def generate(
         "beams": beams,
         "length_penalty": length_penalty,
         "logprobs": logprobs,
+        "prompt_logprobs": prompt_logprobs,
         "schema": options.text_or_file(json_schema, "the schema"),
         "regex": options.text_or_file(regex, "the regular expression"),
         "grammar": options.text_or_file(grammar, "the grammar"),

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from cutaway.generation.request import Score
 from cutaway.models import OFF, Tap
 
 
@@ -29,6 +30,10 @@ class Rows:
             forgets what stood behind (guesses that were wrong).
         pages: its table, pages enough for `start + len(ids)` tokens; empty for a backend without pages.
         wanted: of how many of the last rows the logits are needed.
+        guesses: of the last rows, how many may be forgotten by the next step.
+        scored: tokens that stand behind the rows before the wanted ones, whose log-probabilities are asked for: of the
+            row before the first wanted one the last, …
+        top: how many of the likeliest to tell beside each of these.
         tap: reads or replaces activations of these rows.
     """
 
@@ -37,6 +42,9 @@ class Rows:
     start: int = 0
     pages: list[int] = field(default_factory=list)
     wanted: int = 1
+    guesses: int = 0
+    scored: list[int] = field(default_factory=list)
+    top: int = 0
     tap: Tap = OFF
 
 
@@ -49,11 +57,14 @@ class Logits:
         best: (W,) int64 the likeliest token of each, the lowest id of several.
         log_sum: (W,) float32 log of the sum of exp(values): values - log_sum are log-probabilities. It is NaN or
             infinite where a logit is.
+        scores: of each of the batch that asked for them, by its number in it. One that is NaN or infinite says that
+            a logit is.
     """
 
     values: Tensor
     best: Tensor
     log_sum: Tensor
+    scores: dict[int, list[Score]] = field(default_factory=dict)
 
 
 class Backend(Protocol):

@@ -108,7 +108,7 @@ class Engine:
         """
         prepared = prepare(self.model, request)
         choosers, width = make_choosers(request, prepared, self.model)
-        ticket = Ticket(self, request, len(prepared.ids), lazy, prepared.beams)
+        ticket = Ticket(self, request, list(prepared.ids), lazy, prepared.beams)
         told = request.n // len(choosers)  # a search tells all of them
         continuations = []
         for number, chooser in enumerate(choosers):

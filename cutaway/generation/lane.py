@@ -64,7 +64,8 @@ class Lane:
         """Tables for a job's sequences, with what is found of them; False: too few pages."""
         prepared, needed = job.prepared, 0
         for one in sequences:
-            ids = () if job.whole else one.ids[one.base :] if one.base else one.ids
+            anew = job.whole or job.ticket.unscored  # what is found has no logits
+            ids = () if anew else one.ids[one.base :] if one.base else one.ids
             one.table, one.held = self.pages.open(job.request.tenant, ids, self._chunk)
             one.sealed = one.held
             tokens = len(one.ids) - one.base + 1
@@ -195,7 +196,13 @@ class Lane:
     def _rows(self, job: Job, one: Sequence, ids: list[int], wanted: int) -> Rows:
         one.served = self.steps
         pages = one.table.pages if one.table is not None else []
-        return Rows(one.number, ids, one.held, pages, wanted, job.request.tap)
+        guesses = max(0, wanted - 1)
+        if not job.ticket.unscored:
+            return Rows(one.number, ids, one.held, pages, wanted, guesses, tap=job.request.tap)
+        prompt, known = job.ticket.prompt_ids, len(job.ticket.prompt_logprobs)
+        scored = prompt[max(known, one.held + 1) : one.held + len(ids) + 1]
+        top = job.request.prompt_logprobs or 0
+        return Rows(one.number, ids, one.held, pages, wanted, guesses, scored, top, job.request.tap)
 
     def _forget(self, job: Job, one: Sequence) -> None:
         """The context is full: go on with the later half of what was seen."""

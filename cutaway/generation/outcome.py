@@ -20,6 +20,7 @@ from cutaway.generation.request import Token
 from cutaway.generation.sampling import likeliest
 
 Planned = tuple[Job, Continuation, Sequence, Rows]
+BROKEN = "a logit of the next token is NaN or infinite: the weights are damaged, or training diverged"
 End = Callable[[Job, Exception | None], None]
 _Asked = dict[Continuation, tuple[Job, list[Asked]]]
 
@@ -35,6 +36,7 @@ def follow(planned: Many[Planned], logits: Logits, held: Held, end: End) -> None
     """
     # plain numbers: a step reads more memory than any cache holds, and each call into a library comes back cold
     sums: list[float] = logits.log_sum.tolist()
+    _score(planned, logits, end)
     asked = _asked(planned, sums, held, end)
     kinds: dict[type[Chooser], list[Continuation]] = {}
     for continuation in asked:
@@ -61,13 +63,23 @@ def follow(planned: Many[Planned], logits: Logits, held: Held, end: End) -> None
                 end(job, None)
 
 
+def _score(planned: Many[Planned], logits: Logits, end: End) -> None:
+    """Tell what the model thinks of the prompts that were read."""
+    for number, scores in logits.scores.items():
+        job = planned[number][0]
+        if all(isfinite(score) for score, _ in scores):
+            job.ticket.prompt_logprobs += scores
+        else:
+            end(job, NonFinite(BROKEN))
+
+
 def _asked(planned: Many[Planned], sums: Many[float], held: Held, end: End) -> _Asked:
     """What each continuation is asked, if its logits are numbers."""
     asked: _Asked = {}
     fine, row = all(map(isfinite, sums)), 0
     for job, continuation, one, rows in planned:
         wanted = rows.wanted
-        guesses = wanted - 1 if wanted else 0
+        guesses = rows.guesses
         one.held = rows.start + len(rows.ids) - guesses
         held.seal(one, rows.start, one.held)
         if not wanted:
@@ -76,17 +88,14 @@ def _asked(planned: Many[Planned], sums: Many[float], held: Held, end: End) -> _
         if job.ticket.ended:
             continue
         if not fine and not all(map(isfinite, sums[first:row])):
-            end(
-                job,
-                NonFinite(
-                    "a logit of the next token is NaN or infinite: the weights are damaged, or training diverged"
-                ),
-            )
+            end(job, NonFinite(BROKEN))
             continue
         tried = rows.ids[len(rows.ids) - guesses :] if guesses else []
         its = asked.setdefault(continuation, (job, []))
         its[1].append(Asked(one.ids, one.prompt, tried, first))
-        if not job.begun:
+        if not job.prepared.count:  # it was only read
+            end(job, None)
+        elif not job.begun:
             job.begun = True
             try:
                 for other in job.continuations[1:]:

@@ -90,7 +90,8 @@ def prepare(model: Model, request: Request) -> Prepared:
             if len(ids) > context:
                 raise InputError(f"the prompt has {len(ids)} tokens, but this model sees {context} at once; shorten it")
         longest = min(LENGTH, (advised.max_length or 2**62) - len(ids))
-    count = request.max_new_tokens or advised.max_new_tokens or max(1, longest)
+    count = request.max_new_tokens
+    count = advised.max_new_tokens or max(1, longest) if count is None else count
     if isinstance(model.network, Seq2Seq) and model.network.config.ends:
         count = min(count, model.network.config.context - len(ids))
     made = plan(model, how, count, begins=source is not None and len(ids) == 1)

@@ -13,6 +13,7 @@ from cutaway.models.model import Source
 FinishReason = Literal["length", "stop", "end", "cancelled"]
 EarlyStopping = bool | Literal["never"]  # of a beam search
 Alternatives = tuple[tuple[int, float], ...]  # likeliest first: (id, log-probability)
+Score = tuple[float, Alternatives]  # of a token that was given: its log-probability, and the likeliest in its place
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,14 @@ class Request:
     Attributes:
         prompt: text or ids; an empty one begins a new text. Of an encoder–decoder what `Model.source_ids` takes.
         sampling: option -> value of those of `Sampling`, None where the caller says nothing; top_k 0 is none.
-        max_new_tokens: how many tokens at the most; None: as recommended, or 100.
+        max_new_tokens: how many tokens at the most; None: as recommended, or 100. 0 only reads the prompt, for its
+            `prompt_logprobs`.
         stop: end before any of these strings; they may span tokens; None: as recommended.
         seed: the same seed and prompt give the same tokens, whatever is computed beside them.
         n: continuations of the one prompt, which is computed once; the i-th is drawn with (seed, i).
         logprobs: how many of the likeliest tokens are told beside each that was chosen.
+        prompt_logprobs: tell the log-probability of each token of the prompt (of an encoder–decoder's target), and
+            beside it so many of the likeliest; None: do not. The prompt is then computed anew, whatever is found of it.
         target: text or ids that an encoder–decoder's target begins with, behind its first token.
         tenant: whose request it is. Nothing computed for one tenant is ever used for another, not even to be faster.
         tap: reads or replaces activations, of the prompt and then of each new token.
@@ -49,6 +53,7 @@ class Request:
     seed: int = 0
     n: int = 1
     logprobs: int = 0
+    prompt_logprobs: int | None = None
     target: str | Sequence[int] = ()
     tenant: str = ""
     tap: Tap = OFF
@@ -67,10 +72,10 @@ class Request:
         Raises:
             ConfigError: of the wrong type or out of range.
         """
-        if self.max_new_tokens is not None:
-            check_whole("max_new_tokens", self.max_new_tokens, 1)
-        if self.beams is not None:
-            check_whole("beams", self.beams, 1)
+        scored = self.prompt_logprobs is not None
+        for name, least in (("max_new_tokens", 1 - scored), ("beams", 1), ("prompt_logprobs", 0)):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least)
         for name, least in (("seed", 0), ("n", 1), ("logprobs", 0)):
             check_whole(name, getattr(self, name), least)
         penalty = self.length_penalty
@@ -121,6 +126,8 @@ class Generation:
         acceptance: of these, the share that was right; None: none were guessed.
         prompt_tokens: of the prompt, or of an encoder–decoder's target before the first generated one.
         cached_tokens: of these, how many were found computed already.
+        prompt_ids: the prompt as the model read it, where `prompt_logprobs` were asked for.
+        prompt_logprobs: of each of them; of the first, which nothing predicts, None.
     """
 
     prompt: str | list[int]
@@ -134,6 +141,8 @@ class Generation:
     acceptance: float | None = field(default=None, compare=False)
     prompt_tokens: int = field(default=0, compare=False)
     cached_tokens: int = field(default=0, compare=False)
+    prompt_ids: list[int] = field(default_factory=list)
+    prompt_logprobs: list[Score | None] = field(default_factory=list)
 
 
 def check_whole(name: str, value: int, least: int) -> None:

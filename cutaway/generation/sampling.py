@@ -22,6 +22,7 @@ from torch import Tensor
 from cutaway.errors import ConfigError, NonFinite
 from cutaway.generation.largest import at_least, largest, reaching, running
 from cutaway.generation.options import Sampling
+from cutaway.generation.request import Score
 
 
 class Seen:
@@ -219,6 +220,21 @@ def pick(
         assert found is not None
         return int(found[0])
     return draw(keep(logits, how, seen, allowed), generator.random())
+
+
+def scored(logits: Float[np.ndarray, "N V"], log_sums: Sequence[float], ids: Sequence[int], count: int) -> list[Score]:
+    """What the model thinks of tokens that were given: of each its log-probability, and the likeliest in its place.
+
+    Args:
+        logits: (N, V), of each token those that predict it.
+        log_sums: N logs of the sums of exp(logits).
+        ids: the tokens.
+        count: how many of the likeliest.
+    """
+    made: list[Score] = []
+    for row, log_sum, id in zip(logits, log_sums, ids, strict=True):
+        made.append((float(row[id]) - log_sum, tuple(likeliest(row, log_sum, count)) if count else ()))
+    return made
 
 
 def likeliest(logits: Float[np.ndarray, " V"], log_sum: float, count: int) -> list[tuple[int, float]]:

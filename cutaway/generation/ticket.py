@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cutaway.generation.prepare import shown
-from cutaway.generation.request import Generation, Request, Token
+from cutaway.generation.request import Generation, Request, Score, Token
 
 if TYPE_CHECKING:
     from cutaway.generation.engine import Engine
@@ -21,15 +21,19 @@ class Ticket:
 
     Attributes:
         request: what was asked.
-        prompt_tokens: of the prompt.
+        prompt_ids: the prompt as the model reads it, with the token that begins a text where it has one.
+        prompt_tokens: how many these are.
+        prompt_logprobs: of each of them as far as it is read, if they were asked for; complete before the first token.
+            Of the first, which nothing predicts, it is None.
         cached_tokens: of these, how many were found computed already.
         lazy: computed only while somebody waits for its next token.
         beams: of its search; 1: tokens are drawn, and told as they come.
         waiting: somebody does.
     """
 
-    def __init__(self, engine: Engine, request: Request, prompt_tokens: int, lazy: bool, beams: int = 1) -> None:
-        self.request, self.prompt_tokens, self.cached_tokens = request, prompt_tokens, 0
+    def __init__(self, engine: Engine, request: Request, prompt_ids: list[int], lazy: bool, beams: int = 1) -> None:
+        self.request, self.prompt_ids, self.cached_tokens = request, prompt_ids, 0
+        self.prompt_logprobs: list[Score | None] = [] if request.prompt_logprobs is None else [None]
         self.lazy, self.waiting, self.beams = lazy, False, beams
         self.later: Job | None = None  # of a lazy one that nobody has waited for yet
         self.ended = False
@@ -38,6 +42,16 @@ class Ticket:
         self._engine = engine
         self._fresh: deque[Token] = deque()
         self._all: list[list[Token]] = [[] for _ in range(request.n)]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.prompt_ids)
+
+    @property
+    def unscored(self) -> int:
+        """Tokens of the prompt whose log-probabilities are still to be told."""
+        return len(self.prompt_ids) - len(self.prompt_logprobs) if self.prompt_logprobs else 0
 
     @property
     def done(self) -> bool:
@@ -98,16 +112,19 @@ class Ticket:
 
     def _generation(self, sample: int, tokens: list[Token]) -> Generation:
         guessed, right = self.guesses.get(sample, (0, 0))
+        nothing = "length" if self.request.max_new_tokens == 0 and not self.unscored else "cancelled"
         return Generation(
             prompt=shown(self.request.prompt),
             text="".join([token.text for token in tokens]),
             ids=[token.id for token in tokens],
             logprobs=[token.logprob for token in tokens],
-            finish_reason=(tokens[-1].finish_reason if tokens else None) or "cancelled",
+            finish_reason=(tokens[-1].finish_reason if tokens else None) or nothing,
             seed=self.request.seed,
             top=[token.top for token in tokens] if self.request.logprobs else [],
             guessed=guessed,
             acceptance=right / guessed if guessed else None,
             prompt_tokens=self.prompt_tokens,
             cached_tokens=self.cached_tokens,
+            prompt_ids=list(self.prompt_ids) if self.prompt_logprobs else [],
+            prompt_logprobs=list(self.prompt_logprobs),
         )

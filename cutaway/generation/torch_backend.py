@@ -11,6 +11,7 @@ B sequences.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,11 +19,14 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError
 from cutaway.generation.backend import Logits, Rows
+from cutaway.generation.request import Score
+from cutaway.generation.sampling import scored
 from cutaway.models import OFF, ActiveTap, Decoder, Recurrent, Seq2Seq, Tap
 from cutaway.models.cache import CrossCache, KVCache
 from cutaway.models.gru import RecurrentState
 
 PAGE = 64
+READ = 64  # rows whose logits are computed at once where only scores are asked for
 CHUNK = 256  # tokens: a piece of a prompt ends at a multiple of it, so that it always is the same product
 CACHES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -99,6 +103,7 @@ class TorchBackend:
     def step(self, batch: Sequence[Rows]) -> Logits:
         """Compute all rows; what is not finite in the logits is so in `log_sum`."""
         found: list[Tensor] = [torch.empty(0)] * len(batch)
+        scores: dict[int, list[Score]] = {}
         single = []
         if self.together and self.store is not None:
             single = [i for i, rows in enumerate(batch) if len(rows.ids) == rows.wanted == 1 and rows.tap is OFF]
@@ -106,21 +111,20 @@ class TorchBackend:
         with evaluating(self.network):
             for i, rows in enumerate(batch):
                 if i not in single:
-                    found[i] = self._logits(rows)
+                    found[i], its = self._logits(rows)
+                    if its:
+                        scores[i] = its
             if single:
                 for i, row in zip(single, self._all_at_once([batch[i] for i in single]), strict=True):
                     found[i] = row[None]
         found = [logits.float().cpu() for logits, rows in zip(found, batch, strict=True) if rows.wanted]
         if not found:
-            return Logits(torch.empty(0, 0), torch.empty(0, dtype=torch.int64), torch.empty(0))
+            return Logits(torch.empty(0, 0), torch.empty(0, dtype=torch.int64), torch.empty(0), scores)
         values = found[0] if len(found) == 1 else torch.cat(found)  # (W, V)
-        # row by row: a sum over many rows may be split in other ways than one over a few
-        sums = torch.stack([row.logsumexp(-1) for row in values])
-        finite = torch.isfinite(values).all(dim=-1)
-        return Logits(values, values.argmax(-1), torch.where(finite, sums, torch.nan))
+        return Logits(values, values.argmax(-1), _log_sums(values), scores)
 
-    def _logits(self, rows: Rows) -> Tensor:
-        """(wanted, V) of one sequence."""
+    def _logits(self, rows: Rows) -> tuple[Tensor, list[Score]]:
+        """(wanted, V) of one sequence, and the scores that it asks for."""
         network = self.network
         ids = torch.tensor([rows.ids], device=next(network.parameters()).device)  # (1, T)
         if isinstance(network, Recurrent):
@@ -131,36 +135,59 @@ class TorchBackend:
         else:
             cache = self.states[rows.sequence]
             cache.own.length = rows.start
-        return self._read_out(network.stream(ids, cache=cache, tap=rows.tap), rows.wanted, rows.tap)
+        return self._read_out(network.stream(ids, cache=cache, tap=rows.tap), rows.wanted, rows)
 
-    def _read_out(self, x: Tensor, wanted: int, tap: Tap) -> Tensor:
-        """(wanted, V) of a stream (1, T, C); a tap is shown all T, which changes no number unless it edits them."""
-        new = x.shape[1]
+    def _read_out(self, x: Tensor, wanted: int, rows: Rows) -> tuple[Tensor, list[Score]]:
+        """(wanted, V) and scores of a stream (1, T, C), a few rows at a time.
+
+        A tap is shown all T, which changes no number unless it edits them.
+        """
+        new, tap, shown = x.shape[1], rows.tap, None
         if tap is not OFF:
             logits = self.network.read_out(x, tap=tap)[0]
             if new == wanted or type(tap) is not ActiveTap or tap.edits("logits", "final_norm"):
-                return logits[new - wanted :]
-        return self.network.read_out(x[:, -wanted:])[0] if wanted else x[0, :0]
+                shown = logits
+        scores: list[Score] = []
+        ids, end = rows.scored, new - wanted
+        while len(scores) < len(ids):
+            start = end - len(ids) + len(scores)
+            stop = min(start + READ, end)
+            values = self.network.read_out(x[:, start:stop])[0] if shown is None else shown[start:stop]
+            values, some = values.float().cpu(), ids[len(scores) : len(scores) + stop - start]
+            scores += scored(values.numpy(), _log_sums(values).tolist(), some, rows.top)
+        if shown is not None:
+            return shown[end:], scores
+        return self.network.read_out(x[:, -wanted:])[0] if wanted else x[0, :0], scores
 
-    def _by_state(self, network: Recurrent, ids: Tensor, rows: Rows) -> Tensor:
-        """(wanted, V); states are kept behind each wanted row, as the next step may go back to any."""
-        before = self.states[rows.sequence][rows.start]
-        ends = range(ids.shape[1] - max(0, rows.wanted - 1), ids.shape[1] + 1)
-        kept, logits, state, start = {rows.start: before}, [], before, 0
-        for end in ends:
+    def _by_state(self, network: Recurrent, ids: Tensor, rows: Rows) -> tuple[Tensor, list[Score]]:
+        """(wanted, V) and scores; states are kept before each guess, as the next step may go back to any."""
+        state, start, scores = self.states[rows.sequence][rows.start], 0, []
+        kept, logits, wanted = {rows.start: state}, [], max(0, rows.wanted - rows.guesses)
+        for end in range(ids.shape[1] - rows.guesses, ids.shape[1] + 1):
             state = _copy(state)
             x = network.resume(0, rows.tap("embed", network.embed_tokens(ids[:, start:end])), cache=state, tap=rows.tap)
-            logits.append(self._read_out(x, 1, rows.tap))
+            made, its = self._read_out(x, 1 if start else wanted, rows if not start else replace(rows, scored=[]))
+            logits.append(made)
+            scores += its
             kept[rows.start + end] = state
             start = end
         self.states[rows.sequence] = kept
-        return torch.cat(logits)[-rows.wanted :] if rows.wanted else logits[0][:0]
+        return torch.cat(logits) if rows.wanted else logits[0][:0], scores
 
     def _all_at_once(self, batch: Sequence[Rows]) -> Tensor:
         """(B, V) of sequences that take one token each."""
         assert self.store is not None
         ids = torch.tensor([rows.ids for rows in batch], device=self.store.device)  # (B, 1)
         return self.network(ids, cache=SideBySide(self.store, batch))[:, -1]
+
+
+def _log_sums(values: Tensor) -> Tensor:
+    """Of each row of (W, V) the log of the sum of exp, NaN where a logit is not finite.
+
+    Row by row: a sum over many rows may be split in other ways than one over a few.
+    """
+    sums = torch.stack([row.logsumexp(-1) for row in values])
+    return torch.where(torch.isfinite(values).all(dim=-1), sums, torch.nan)
 
 
 class Store:

@@ -87,7 +87,7 @@ def test_a_step_may_go_back():
         backend.open(0)
         pages = [0, 1, 2]
         backend.step([Rows(0, ids(40), 0, pages, 1)])
-        tried = backend.step([Rows(0, [5, 6, 7, 8], 40, pages, 4)])
+        tried = backend.step([Rows(0, [5, 6, 7, 8], 40, pages, 4, guesses=3)])
         right = backend.step([Rows(0, [9, 1], 42, pages, 1)])  # 7 and 8 were wrong
         with torch.inference_mode():
             whole = made(torch.tensor([[*ids(40), 5, 6, 7, 8]]))[0, 40:]

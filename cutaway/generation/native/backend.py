@@ -10,6 +10,7 @@ import math
 import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from cutaway.generation.backend import Logits, Rows
 from cutaway.generation.native import interface, library
 from cutaway.generation.native.interface import ERROR, Batch, Buffer, Operation, PlanOf, Shown
 from cutaway.generation.native.plan import Place, Plan, angles, make_plan, quantised, supported
+from cutaway.generation.sampling import scored
 from cutaway.models import OFF, ActiveTap, Decoder, Tap
 from cutaway.models.formats.ggml import KINDS
 
@@ -28,6 +30,7 @@ CACHES = {"float32": 0, "float16": 1, "int8": 2}
 ROUNDINGS = {"eight": 8, "sixteen": 16}
 NO_MEMORY = 2  # what a call returns then
 FIRST_TABLE = 2048  # positions whose angles are computed at first
+SCORED = 64  # rows at once whose logits are only looked at
 WANTED = ("final_norm", "logits")  # places that have wanted rows alone, so that all are wanted where they are shown
 
 
@@ -151,7 +154,16 @@ class NativeBackend:
     def step(self, batch: Sequence[Rows]) -> Logits:
         """Compute all rows. Of a row with a logit that is not finite `log_sum` is not finite; nothing is raised."""
         with self._lock:
-            return self._step(batch)
+            parts = _parts(batch)
+            if len(parts) == 1:
+                return self._step(batch)
+            made, scores = [], {}
+            for part in parts:  # of a row alone the numbers are the same
+                logits = self._step([rows for _, rows in part])
+                made.append([its.clone() for its in (logits.values, logits.best, logits.log_sum)])
+                for place, some in logits.scores.items():
+                    scores[part[place][0]] = [*scores.get(part[place][0], ()), *some]
+            return Logits(*(torch.cat(its) for its in zip(*made, strict=True)), scores)
 
     def _step(self, batch: Sequence[Rows]) -> Logits:
         ids: list[int] = []
@@ -161,7 +173,8 @@ class NativeBackend:
         asked = [None if item.tap is OFF else self._asked(item.tap) for item in batch]
         for item, names in zip(batch, asked, strict=True):
             first, new = len(ids), len(item.ids)
-            rows += range(first if names is not None and names.whole else first + new - item.wanted, first + new)
+            read = item.wanted + len(item.scored)
+            rows += range(first if names is not None and names.whole else first + new - read, first + new)
             spans += (new, item.start, len(pages), len(item.pages))
             ids += item.ids
             pages += item.pages
@@ -177,8 +190,8 @@ class NativeBackend:
         taps = (Shown * len(listed))(*listed)
         said.tap = ctypes.addressof(taps)
         self._do(self._library.ctw_step(self._runner, self._batch_pointer, self._error, ERROR))
-        if any(shown):
-            return _show(batch, shown, values, best, log_sum)
+        if any(shown) or any(item.scored for item in batch):
+            return _sort(batch, shown, values, best, log_sum)
         return Logits(values, best, log_sum)
 
     def _ints(self, name: str, numbers: list[int]) -> int:
@@ -289,16 +302,40 @@ def _room_for(item: Rows, asked: Asked) -> Room:
     return Room(asked, len(item.ids), item.start + len(item.ids))
 
 
-def _show(batch: Sequence[Rows], shown: Sequence[Room | None], *results: Tensor) -> Logits:
-    """Show what was recorded; of logits that were computed for that, only those that were wanted are given on."""
-    row, keep = 0, []
-    for item, room in zip(batch, shown, strict=True):
-        count = len(item.ids) if room is not None and room.asked.whole else item.wanted
+def _sort(batch: Sequence[Rows], shown: Sequence[Room | None], *results: Tensor) -> Logits:
+    """Show what was recorded, and score what is asked; of the logits, only those that were wanted are given on."""
+    row, keep, scores = 0, [], {}
+    for number, (item, room) in enumerate(zip(batch, shown, strict=True)):
+        count = len(item.ids) if room is not None and room.asked.whole else item.wanted + len(item.scored)
         if room is not None:
             room.show(item.tap, results[0][row : row + count])
-        keep += range(row + count - item.wanted, row + count)
         row += count
-    return Logits(*(results if len(keep) == row else (result[keep] for result in results)))
+        if item.scored:
+            its = slice(row - item.wanted - len(item.scored), row - item.wanted)
+            scores[number] = scored(results[0][its].numpy(), results[2][its].tolist(), item.scored, item.top)
+        keep += range(row - item.wanted, row)
+    return Logits(*(results if len(keep) == row else (result[keep] for result in results)), scores)
+
+
+def _parts(batch: Sequence[Rows]) -> list[list[tuple[int, Rows]]]:
+    """A step in parts, so that each has logits of few rows that are only scored; each rows with their number.
+
+    What somebody looks at stays whole.
+    """
+    parts: list[list[tuple[int, Rows]]] = [[]]
+    room = SCORED
+    for number, rows in enumerate(batch):
+        while rows.scored and len(rows.scored) > room and rows.tap is OFF:
+            if room > 0:
+                new = len(rows.ids) - rows.wanted - len(rows.scored) + room
+                some, ids, left = rows.scored[:room], rows.ids[:new], rows.scored[room:]
+                parts[-1].append((number, replace(rows, ids=ids, wanted=0, guesses=0, scored=some)))
+                rows = replace(rows, ids=rows.ids[new:], start=rows.start + new, scored=left)
+            parts.append([])
+            room = SCORED
+        parts[-1].append((number, rows))
+        room -= len(rows.scored)
+    return parts
 
 
 def _bytes(numbers: Tensor) -> tuple[int, int]:
