@@ -19,9 +19,10 @@ from cutaway.models.cache import KVCache, Prefix
 from cutaway.models.config import DecoderConfig
 from cutaway.models.config_parts import POOLED
 from cutaway.models.experts import Experts
-from cutaway.models.fused import causal_attention, heads, joined_linear
+from cutaway.models.fused import causal_attention, heads
 from cutaway.models.heads import Head
 from cutaway.models.layers import MLP, RMSNorm, Sinusoids, make_norm, sinusoids
+from cutaway.models.low_rank import joined_product
 from cutaway.models.products import Linear
 from cutaway.models.rotary import Rotary
 from cutaway.models.sight import Sight
@@ -65,7 +66,7 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         H, K, D = self.heads, self.kv_heads, self.head_dim
         # queries, keys and values come from one product, and are normed and turned together: few, large operations
-        joined = joined_linear(x, self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
+        joined = joined_product(x, self.q_proj, self.k_proj, self.v_proj)
         if self.q_proj.bias is not None:
             joined = joined + torch.cat((self.q_proj.bias, self.k_proj.bias, self.v_proj.bias))
         scales = None

@@ -38,6 +38,7 @@ from cutaway.tokenizers.from_gguf import tokenizer_from_gguf
 
 if TYPE_CHECKING:
     from cutaway.generation import Generation
+    from cutaway.models.adapters import Adapter
     from cutaway.models.formats.huggingface import Origin
     from cutaway.text.audio import MelConfig
 
@@ -62,6 +63,7 @@ class Model:
         generation: how its makers recommend to generate with it.
         engine: what generates with it, kept by `cutaway.generation` with the fingerprint of the weights that it is of.
         drafter: what guesses with it what another model will write, kept in the same way.
+        adapter: what it has beside the weights of another, which it shares (`cutaway.models.adapters`); None: nothing.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Model:
         self.generation = generation
         self.engine: Any = None
         self.drafter: Any = None
+        self.adapter: Adapter | None = None
         if isinstance(network, Seq2Seq) and network.config.source == "audio":
             from cutaway.text.audio import MelConfig
 
@@ -296,6 +299,11 @@ def save_model(
     """
     if format not in FORMATS:
         raise ConfigError(unknown("format", str(format), FORMATS))
+    if model.adapter is not None:
+        raise ConfigError(
+            "this model is an adapter beside another's weights; save the adapter alone (save_adapter), or make one "
+            "model of both first (merge_adapter, cutaway convert --adapter)"
+        )
     folder = Path(folder)
     if format == "gguf":
         from cutaway.tokenizers.to_gguf import tokenizer_to_gguf
