@@ -35,7 +35,9 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             server.stop()
 
-    app = FastAPI(title="Cutaway", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Cutaway", version=__version__, lifespan=life, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(RequestValidationError, _invalid)

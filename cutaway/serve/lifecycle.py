@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uvicorn
 
+from cutaway.serve.protocol import uvicorn_options
 from cutaway.serve.settings import Settings
 
 
@@ -18,4 +19,5 @@ def serve(settings: Settings) -> None:
     """
     from cutaway.serve.app import create_app
 
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")
+    options = {"host": settings.host, "port": settings.port, "log_level": "warning", **uvicorn_options(settings)}
+    uvicorn.run(create_app(settings), **options)

@@ -43,6 +43,9 @@ class Server:
         """
         work = Work(self, http)
         try:
+            if not work.caller.may_use(model):
+                message = f"the key {work.caller.name} may not use {model!r:.100}"
+                raise ApiError(403, message, code="model_not_allowed", param="model")
             work.loaded = await work.attended(self.models.use(model))
         except BaseException:
             work.close()
@@ -112,6 +115,7 @@ class Work:
             stream.close()
         if hasattr(self, "loaded"):
             self.server.models.release(self.loaded)
+        self.caller.spend(self.prompt_tokens + self.completion_tokens)
         self.server.queue.leave()
 
     def __enter__(self) -> Work:
