@@ -49,6 +49,9 @@ def serving(settings: Settings) -> Iterator[Served]:
     while not runner.started and thread.is_alive():
         time.sleep(0.01)
     assert runner.started, "the server did not start"
+    while not (app.state.server.ready or app.state.loading.done()):
+        time.sleep(0.005)
+    assert app.state.server.ready, app.state.loading.exception()
     try:
         port = runner.servers[0].sockets[0].getsockname()[1]
         yield Served(f"http://127.0.0.1:{port}", app.state.server, runner)
