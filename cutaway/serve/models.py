@@ -30,7 +30,18 @@ from cutaway.models.hub import fetch, is_repository
 from cutaway.serve.bridge import Bridge
 from cutaway.serve.errors import ApiError
 from cutaway.serve.settings import Settings
-from cutaway.serve.sizes import LEAST, Sizes, estimated, forget_file, give_back, resident, spoken, weights, work
+from cutaway.serve.sizes import (
+    LEAST,
+    Sizes,
+    estimated,
+    for_requests,
+    forget_file,
+    give_back,
+    resident,
+    spoken,
+    weights,
+    work,
+)
 
 log = logging.getLogger("cutaway.serve")
 AGAIN = 15.0  # seconds after which a model that could not be loaded is tried again
@@ -84,7 +95,7 @@ class Models:
         self.failed: dict[str, tuple[ApiError, float]] = {}
         self.program = resident() + REST
         most = settings.memory if settings.memory is not None else int(SHARE * available_bytes()) + self.program
-        self.budget = most - self.program
+        self.budget = most - self.program - for_requests(settings)
         self._lock = asyncio.Lock()  # of whoever makes room
         self._tasks: dict[str, asyncio.Task[None]] = {}  # models that are being loaded
         self._reserved: dict[str, int] = {}  # for them
@@ -108,6 +119,26 @@ class Models:
                 early.set_exception(error)
 
         threading.Thread(target=work, name="first", daemon=True).start()
+
+    def check_sources(self) -> None:
+        """Refuse what cannot be loaded, as far as that can be seen without loading it.
+
+        Raises:
+            InputError: there is no such file or folder, or the first model takes more memory than there is.
+        """
+        for number, (name, source) in enumerate(self.sources.items()):
+            path = Path(source)
+            if not path.exists() and not is_repository(source):
+                raise InputError(
+                    f"{source} does not exist; give a run folder, a model folder, a .gguf file or a name on the "
+                    "Hugging Face hub (owner/name)"
+                )
+            if path.exists() and (needed := self._needed(name, path)) > self.budget:
+                if number == 0 or self.settings.memory is not None:
+                    raise InputError(_too_large(name, needed, self.budget))
+        for folder in self.settings.adapters.values():
+            if not Path(folder).is_dir():
+                raise InputError(f"{folder} is no folder; give that of an adapter in PEFT's format")
 
     def check(self, name: str) -> None:
         """Refuse a name that does not exist.

@@ -104,10 +104,10 @@ class Server:
         """Wait until no request is left."""
         await self._none.wait()
 
-    def end(self, error: ApiError) -> None:
-        """End all requests with an error."""
+    def end_all(self) -> None:
+        """End all requests with an error that says that the server stops."""
         for work in tuple(self.works):
-            work.end(error)
+            work.end(STOPPING)
 
     def entered(self, work: Work) -> None:
         """One request more is answered."""

@@ -15,15 +15,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cutaway.errors import ConfigError
 from cutaway.generation.reading import LIMIT
 from cutaway.models import Decoder, Model
 from cutaway.models.model import GGUF_FILE, checkpoints
 from cutaway.models.quantised import blocks_in, floats_in
+from cutaway.serve.settings import Settings
 
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 WORD = 1100  # bytes of an entry of a vocabulary, with its merges, in all tables that are made of it
 PACKED = 1.07  # blocks as the native kernels pack them, over what they are in a file
+BODY = 4  # what a body of JSON becomes, over its bytes
 NUMBERS = 8.0  # float32 over blocks
 LEAST = 16 << 20  # bytes of keys and values that every model gets
 ROWS = 512  # tokens of prompts in a step of the engine
@@ -47,23 +47,6 @@ class Sizes:
     def total(self) -> int:
         """All of it."""
         return self.weights + self.pages + self.work
-
-
-def size(text: str) -> int:
-    """A size in bytes as people write it.
-
-    Raises:
-        ConfigError: it is none.
-
-    >>> size("4GB"), size("512 MiB"), size("1000")
-    (4000000000, 536870912, 1000)
-    """
-    number = text.strip().rstrip("BbIiKkMmGg").strip()
-    unit = text.strip()[len(number) :].strip().upper()
-    try:
-        return int(float(number) * UNITS[unit])
-    except (ValueError, KeyError, OverflowError):
-        raise ConfigError(f"a size must be a number with kB, MB, GB, MiB or GiB behind it, not {text!r:.40}") from None
 
 
 def spoken(bytes: float) -> str:
@@ -107,6 +90,11 @@ def work(model: Model, max_batch: int, *, native: bool) -> int:
     each = 4 * (12 * width + 4 * hidden)  # a row's buffers, float32
     logits = 4 * config.vocab_size * max_batch * 6  # and what drawing makes of them
     return rows * each * (1 if native else 3) + logits
+
+
+def for_requests(settings: Settings) -> int:
+    """Bytes that requests take which are read or answered, as they come in and as what they say."""
+    return BODY * settings.max_bodies
 
 
 def _bytes(tensors: list[Tensor]) -> int:
