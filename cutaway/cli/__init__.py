@@ -17,6 +17,7 @@ WAYS = {
         "generate": "continue a prompt, or many",
         "chat": "hold a conversation",
         "serve": "answer OpenAI's clients over HTTP",
+        "keys": "who may use a server, and how much",
     },
     "Look": {
         "look": "see inside: surprisal, attention, the logit lens, and where a logit comes from",

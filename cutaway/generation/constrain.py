@@ -306,6 +306,12 @@ def _compiled(tokens: _Tokens, form: Form) -> Any:
     return matcher
 
 
+def let_go() -> None:
+    """Forget what was compiled, which keeps the tokenizers of models that are no longer used."""
+    _compiled.cache_clear()
+    _tokens.cache_clear()
+
+
 def _plainly(error: str) -> str:
     """The library's message as one line; of one that broke, nothing that is about its inside."""
     return "llguidance breaks on it" if error.startswith("panic") else " ".join(error.split())[:300]

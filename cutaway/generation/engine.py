@@ -231,6 +231,16 @@ class Engine:
         """Whether there is no request."""
         return not self._jobs and not self._inbox and not self._readings.waiting
 
+    def counts(self) -> dict[str, int]:
+        """What is held now: sequences that are computed, and pages: used, kept for later requests, and at the most."""
+        pages = [lane.pages for lane in tuple(self._lanes)]
+        return {
+            "sequences": sum(len(job.sequences) for lane in tuple(self._lanes) for job in tuple(lane.running)),
+            "used": sum(one.used for one in pages),
+            "kept": sum(one.kept for one in pages),
+            "most": sum(one.most for one in pages),
+        }
+
     # inside a step; by the thread that holds `_stepping`
 
     def _step(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,41 +16,46 @@ from starlette.responses import Response
 from cutaway import __version__
 from cutaway.serve.errors import ApiError, as_api_error
 from cutaway.serve.guard import Guard
+from cutaway.serve.models import Models
+from cutaway.serve.observe import Observer, answer
 from cutaway.serve.routes import ROUTERS
 from cutaway.serve.server import Server
 from cutaway.serve.settings import Settings
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
     """The application, for any ASGI server (`serve` runs it with uvicorn).
+
+    It listens at once and answers when its models are loaded; `app.state.loading` is the task that loads them.
 
     Args:
         settings: models, limits and doors.
+        models: those of the settings, where some are being opened already.
     """
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        server = app.state.server = Server(settings)
+        server = app.state.server = Server(settings, models)
+        loading = app.state.loading = asyncio.create_task(server.load())
         try:
             yield
         finally:
+            loading.cancel()
+            await asyncio.wait([loading])
             server.stop()
 
-    app = FastAPI(title="Cutaway", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Cutaway", version=__version__, lifespan=life, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ApiError, _failed)
     app.add_exception_handler(ValueError, _failed)  # ours are ValueErrors
-    app.add_exception_handler(Exception, _failed)
     app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Observer)
     return app
-
-
-def answer(error: ApiError) -> Response:
-    """An error as a response."""
-    return Response(error.content, error.status, dict(error.headers), media_type="application/json")
 
 
 async def _failed(request: Request, error: Exception) -> Response:

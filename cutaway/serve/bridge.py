@@ -1,7 +1,8 @@
 """Between the engines, which step in one thread, and the coroutines that answer requests.
 
 One thread steps all engines in turn: two that compute at the same time would only take each other's cores. After each
-step it wakes the event loop once, whatever the number of requests; the loop hands each one its new tokens.
+step it wakes the event loop once, whatever the number of requests; the loop hands each one its new tokens. Nothing here
+looks at a clock: whoever has nothing to do sleeps until somebody wakes him.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from cutaway.generation import Engine, Request, Ticket, Token
@@ -17,6 +20,7 @@ from cutaway.generation.reading import Reading
 
 log = logging.getLogger("cutaway.serve")
 Result = TypeVar("Result")
+BESIDE = 4  # threads that prepare requests
 
 
 class Bridge:
@@ -28,6 +32,7 @@ class Bridge:
         self._open: dict[Ticket | Reading, asyncio.Event] = {}
         self._work, self._over = threading.Event(), threading.Event()
         self._told = False  # the loop was woken and has not yet looked
+        self._beside = ThreadPoolExecutor(BESIDE, "beside")
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
 
@@ -46,10 +51,17 @@ class Bridge:
     async def submit(self, engine: Engine, request: Request) -> Stream:
         """Hand a request to an engine; preparing it (tokens, forms) is done beside the event loop.
 
+        Cancelled meanwhile, it ends the request too.
+
         Raises:
             CutawayError: as `Engine.submit`.
         """
-        ticket = await self.aside(lambda: engine.submit(request))
+        made = self._loop.run_in_executor(self._beside, engine.submit, request)
+        try:
+            ticket = await asyncio.shield(made)
+        except asyncio.CancelledError:
+            made.add_done_callback(_forget)
+            raise
         event = self._open[ticket] = asyncio.Event()
         if ticket.news:
             event.set()
@@ -68,7 +80,7 @@ class Bridge:
 
     async def aside(self, function: Callable[[], Result]) -> Result:
         """Do something that takes longer than the event loop may wait."""
-        return await asyncio.to_thread(function)
+        return await self._loop.run_in_executor(self._beside, function)
 
     def close(self, one: Ticket | Reading) -> None:
         """Nobody waits for this any more: it is cancelled where it runs."""
@@ -82,9 +94,10 @@ class Bridge:
         return len(self._open)
 
     def stop(self) -> None:
-        """End the thread after the step that runs."""
+        """End the thread after the step that runs, and wait for nothing that is prepared."""
         self._over.set()
         self._work.set()
+        self._beside.shutdown(wait=False, cancel_futures=True)
         self._thread.join()
 
     # the thread's side
@@ -118,25 +131,41 @@ class Bridge:
                 event.set()
 
 
+def _forget(made: asyncio.Future[Ticket]) -> None:
+    """End a request that nobody waited for until it was taken."""
+    if not made.cancelled() and made.exception() is None:
+        made.result().cancel()
+
+
 class Stream:
     """The tokens of one request, for a coroutine. Close it, or iterate it to its end.
 
     Attributes:
         ticket: the engine's.
+        written: tokens handed out.
+        times: when the first and the last of them were, by `time.monotonic`; None: none was.
     """
 
     def __init__(self, bridge: Bridge, ticket: Ticket, event: asyncio.Event) -> None:
         self._bridge, self.ticket, self._event = bridge, ticket, event
+        self._error: Exception | None = None
+        self.written = 0
+        self.times: tuple[float, float] | None = None
 
     async def __aiter__(self) -> AsyncIterator[list[Token]]:
         """New tokens as they come, several where they came together.
 
         Raises:
-            Exception: what the request failed with.
+            Exception: what the request failed with, or was stopped with.
         """
         try:
             while True:
+                if self._error is not None:
+                    raise self._error
                 if fresh := self.ticket.take():
+                    now = time.monotonic()
+                    self.times = (self.times or (now,))[0], now
+                    self.written += len(fresh)
                     yield fresh
                 elif self.ticket.ended:
                     if self.ticket.error is not None:
@@ -147,6 +176,12 @@ class Stream:
                     self._event.clear()
         finally:
             self.close()
+
+    def stop(self, error: Exception) -> None:
+        """End the request, and let whoever iterates it fail with this."""
+        self._error = error
+        self.close()
+        self._event.set()
 
     def close(self) -> None:
         """End the request if it runs: not one step more is computed for it."""

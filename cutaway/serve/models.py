@@ -1,22 +1,52 @@
 """The models of a server: which names there are, which are loaded, and who uses them.
 
-Names come from the command line alone; a request chooses among them and can name nothing else.
+Names come from the command line alone; a request chooses among them and can name nothing else. All models together take
+at most the server's memory: at the start as many are loaded as fit, the others when they are first asked for, and the
+one that nobody has used for longest makes room, never one that is in use. One model is loaded at a time, in a thread
+beside the event loop; all who wait for it wait together. What failed to load is tried again some time later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
+import sys
+import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from cutaway.errors import unknown
+from cutaway.errors import CutawayError, DamagedFile, InputError, MissingExtra, unknown
 from cutaway.generation import Engine
+from cutaway.generation.memory import available_bytes
 from cutaway.generation.native.library import available
+from cutaway.generation.select import why_not_native
 from cutaway.models import Model, load_model
+from cutaway.models.hub import fetch, is_repository
 from cutaway.serve.bridge import Bridge
 from cutaway.serve.errors import ApiError
 from cutaway.serve.settings import Settings
+from cutaway.serve.sizes import (
+    LEAST,
+    Sizes,
+    estimated,
+    for_requests,
+    forget_file,
+    give_back,
+    resident,
+    spoken,
+    weights,
+    work,
+)
+
+log = logging.getLogger("cutaway.serve")
+AGAIN = 15.0  # seconds after which a model that could not be loaded is tried again
+REST = 64 << 20  # bytes that the program grows by when it has begun to answer
+SHARE = 0.8  # of the memory that is free is taken, where nobody says how much
 
 
 @dataclass(eq=False)
@@ -27,6 +57,7 @@ class Loaded:
         name: in requests.
         model: opened; its `source` is the name, so that no message tells where it lies.
         engine: what computes it.
+        sizes: what it takes.
         created: when it was loaded, in seconds since 1970.
         users: requests that use it now.
         used: when one did last, by `time.monotonic`.
@@ -35,37 +66,98 @@ class Loaded:
     name: str
     model: Model
     engine: Engine
+    sizes: Sizes
     created: int = field(default_factory=lambda: int(time.time()))
     users: int = 0
-    used: float = 0.0
+    used: float = field(default_factory=time.monotonic)
 
 
 class Models:
     """What a server can answer with.
 
     Args:
-        settings: names and sources, and the options of engines.
-        bridge: what steps their engines.
+        settings: names and sources, the memory, and the options of engines.
+
+    `begin` may open the first model in a thread before there is an event loop; `bind` says what steps the engines.
+
+    Attributes:
+        sources: name -> source.
+        loaded: those that are in memory.
+        program: bytes that the process took before any model was loaded.
+        budget: bytes for all models.
+        failed: name -> what whoever asks for it is told, and until when (`time.monotonic`).
     """
 
-    def __init__(self, settings: Settings, bridge: Bridge) -> None:
-        self.settings, self._bridge = settings, bridge
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.sources: Mapping[str, str] = dict(settings.models)
         self.loaded: dict[str, Loaded] = {}
-        self._lock = asyncio.Lock()
+        self.failed: dict[str, tuple[ApiError, float]] = {}
+        self.program = resident() + REST
+        most = settings.memory if settings.memory is not None else int(SHARE * available_bytes()) + self.program
+        self.budget = most - self.program - for_requests(settings)
+        self._lock = asyncio.Lock()  # of whoever makes room
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # models that are being loaded
+        self._reserved: dict[str, int] = {}  # for them
+        self._known: dict[str, int] = {}  # what they need, from those that were opened before
+        self._early: Future[Loaded] | None = None
+        self._change = asyncio.Event()  # a model is used no more
 
-    async def use(self, name: str) -> Loaded:
-        """A model, loaded if it is not; give it back with `release`.
+    def bind(self, bridge: Bridge) -> None:
+        """Let this one step the engines."""
+        self._bridge = bridge
+
+    def begin(self) -> None:
+        """Open the first model now, in a thread, while the program has other things to do."""
+        self._early = early = Future()
+
+        def work() -> None:
+            try:
+                name = next(iter(self.sources))
+                early.set_result(self._fitted(name, self._path(name)))
+            except BaseException as error:
+                early.set_exception(error)
+
+        threading.Thread(target=work, name="first", daemon=True).start()
+
+    def check_sources(self) -> None:
+        """Refuse what cannot be loaded, as far as that can be seen without loading it.
 
         Raises:
-            ApiError: 404 with the names that there are; 503 where it cannot be loaded now.
+            InputError: there is no such file or folder, or the first model takes more memory than there is.
+        """
+        for number, (name, source) in enumerate(self.sources.items()):
+            path = Path(source)
+            if not path.exists() and not is_repository(source):
+                raise InputError(
+                    f"{source} does not exist; give a run folder, a model folder, a .gguf file or a name on the "
+                    "Hugging Face hub (owner/name)"
+                )
+            if path.exists() and (needed := self._needed(name, path)) > self.budget:
+                if number == 0 or self.settings.memory is not None:
+                    raise InputError(_too_large(name, needed, self.budget))
+        for folder in self.settings.adapters.values():
+            if not Path(folder).is_dir():
+                raise InputError(f"{folder} is no folder; give that of an adapter in PEFT's format")
+
+    def check(self, name: str) -> None:
+        """Refuse a name that does not exist.
+
+        Raises:
+            ApiError: 404 with the names that there are.
         """
         if name not in self.sources:
             raise ApiError(404, unknown("model", name, self.sources), code="model_not_found", param="model")
-        async with self._lock:
-            if name not in self.loaded:
-                self.loaded[name] = await self._bridge.aside(lambda: self._load(name))
-                self._bridge.add(self.loaded[name].engine)
+
+    async def use(self, name: str) -> Loaded:
+        """A model, loaded if it is not; give it back with `release`. Waits until there is room for it.
+
+        Raises:
+            ApiError: 404 with the names that there are; 500 or 503 where it cannot be loaded.
+        """
+        self.check(name)
+        while name not in self.loaded:
+            await self._load(name)
         found = self.loaded[name]
         found.users += 1
         return found
@@ -74,9 +166,223 @@ class Models:
         """One request less uses it."""
         loaded.users -= 1
         loaded.used = time.monotonic()
+        if not loaded.users:
+            self._change.set()
 
-    def _load(self, name: str) -> Loaded:
+    async def start(self) -> None:
+        """Load as many as fit, in order.
+
+        Raises:
+            Exception: what the first failed with; of the others it is logged, and they are tried again when asked for.
+        """
+        for number, name in enumerate(self.sources):
+            try:
+                if self._early is not None and not number:
+                    self._add(await asyncio.wrap_future(self._early))
+                    continue
+                path = await self._bridge.aside(lambda name=name: self._path(name))
+                if not number or self.free >= self._needed(name, path):
+                    self._add(await self._bridge.aside(lambda name=name, path=path: self._fitted(name, path)))
+            except (Exception, MemoryError) as error:
+                if not number:
+                    raise
+                self._note(name, error)
+
+    @property
+    def free(self) -> int:
+        """Bytes that nothing has taken yet."""
+        return self.budget - sum(one.sizes.total for one in self.loaded.values()) - sum(self._reserved.values())
+
+    async def unload(self, loaded: Loaded) -> None:
+        """Take a model that nobody uses out of memory."""
+        del self.loaded[loaded.name]
+        self._bridge.remove(loaded.engine)
+        loaded.model.engine = None
+        del loaded
+        await self._bridge.aside(_let_go)
+
+    # loading
+
+    async def _load(self, name: str) -> None:
+        """Make room and load, or wait for whoever does."""
+        if (task := self._tasks.get(name)) is None:
+            self._known_to_fail(name)
+            async with self._lock:
+                if name in self.loaded:
+                    return
+                if (task := self._tasks.get(name)) is None:
+                    self._known_to_fail(name)
+                    task = await self._begin(name)
+        await asyncio.shield(task)  # it goes on for others when one that waits for it leaves
+
+    async def _begin(self, name: str) -> asyncio.Task[None]:
+        try:
+            path = await self._bridge.aside(lambda: self._path(name))
+        except (Exception, MemoryError) as error:
+            raise self._note(name, error) from error
+        needed = self._needed(name, path)
+        await self._make_room(name, needed)
+        self._reserved[name] = needed
+        task = self._tasks[name] = asyncio.create_task(self._finish(name, path))
+        return task
+
+    async def _finish(self, name: str, path: Path) -> None:
+        try:
+            await self._open(name, path)
+        except _Short as short:  # whoever waits makes more room
+            self._known[name] = short.needed
+        except (Exception, MemoryError) as error:
+            raise self._note(name, error) from error
+        finally:
+            del self._tasks[name]
+            self._reserved.pop(name, None)
+
+    async def _make_room(self, name: str, needed: int) -> None:
+        """Unload those that were not used for longest, until so many bytes are free; wait while too many are in use."""
+        if needed > self.budget:
+            raise self._note(name, InputError(_too_large(name, needed, self.budget)))
+        while self.free < needed:
+            idle = sorted((one for one in self.loaded.values() if not one.users), key=lambda one: one.used)
+            if self.free + sum(one.sizes.total for one in idle) >= needed:
+                log.info("unloading %s: %s makes room for %s", idle[0].name, spoken(idle[0].sizes.total), name)
+                await self.unload(idle.pop(0))
+            else:
+                self._change.clear()
+                await self._change.wait()
+
+    async def _open(self, name: str, path: Path) -> None:
+        self._reserved.pop(name, None)
+        room = self.free
+        self._reserved[name] = room  # all that is free, until it is known what it takes
+        try:
+            made = await self._bridge.aside(lambda: self._opened(name, path, room))
+        finally:
+            del self._reserved[name]
+        self._add(made)
+
+    def _add(self, made: Loaded) -> None:
+        self.loaded[made.name] = made
+        self.failed.pop(made.name, None)
+        self._bridge.add(made.engine)
+
+    # in a thread
+
+    def _path(self, name: str) -> Path:
+        """Where a model lies; one from the hub is fetched."""
+        source = self.sources[name]
+        return fetch(source) if not Path(source).exists() and is_repository(source) else Path(source)
+
+    def _needed(self, name: str, path: Path) -> int:
+        """Bytes without which a model is not loaded: known from before, or told from its files."""
+        if name in self._known:
+            return self._known[name]
+        return estimated(path, native=available()[0], dequantise=self.settings.dequantise) + LEAST
+
+    def _fitted(self, name: str, path: Path) -> Loaded:
+        """Open a model at the start.
+
+        Raises:
+            InputError: it takes more than there is.
+        """
+        needed = self._needed(name, path)
+        if needed > self.budget:
+            raise InputError(_too_large(name, needed, self.budget))
+        try:
+            return self._opened(name, path, self.free)
+        except _Short as short:
+            self._known[name] = short.needed
+            raise InputError(_too_large(name, short.needed, self.free)) from None
+
+    def _opened(self, name: str, path: Path, room: int) -> Loaded:
+        """Open a model within so many bytes.
+
+        Raises:
+            _Short: it takes more.
+        """
         settings = self.settings
-        model = load_model(self.sources[name], quantised=not settings.dequantise and available()[0])
+        if not path.exists():
+            raise InputError(f"{path} does not exist; give a folder, a .gguf file or a name on the hub")
+        model = load_model(path, quantised=not settings.dequantise and available()[0])
         model.source = name
-        return Loaded(name, model, Engine(model, max_batch=settings.max_batch, **dict(settings.engine)))  # pyright: ignore[reportArgumentType]
+        native = settings.engine.get("backend") != "torch" and why_not_native(model) is None
+        fixed = weights(model, native=native), work(model, settings.max_batch, native=native)
+        pages = self._pages(name, room - sum(fixed))
+        if pages < LEAST:
+            raise _Short(sum(fixed) + LEAST)
+        options: dict[str, Any] = dict(settings.engine)
+        engine = Engine(model, max_batch=settings.max_batch, memory=pages, **options)
+        if engine.backend.page:
+            whole = -(-model.config.context // engine.backend.page) * engine.backend.page_bytes
+            wanted = sum(fixed) + min(whole, settings.cache_memory or whole)
+            if pages < whole and room < wanted <= self.budget:  # a text of the whole context must have room
+                raise _Short(wanted)
+        if native:
+            forget_file(model)
+        give_back()
+        return Loaded(name, model, engine, Sizes(fixed[0], pages if engine.backend.page else 0, fixed[1]))
+
+    def _pages(self, name: str, room: int) -> int:
+        """Bytes for keys and values: what was asked for, or a share of what the models that still fit leave free."""
+        if self.settings.cache_memory is not None:
+            return min(self.settings.cache_memory, room)
+        others = [other for other in self.sources if other != name and other not in self.loaded]
+        left, count = room, 1
+        for other in others:
+            path = Path(self.sources[other])
+            needed = self._needed(other, path) if path.exists() else 0
+            if needed and needed <= left - LEAST:
+                left, count = left - needed, count + 1
+        return left // count if count > 1 else room
+
+    def _known_to_fail(self, name: str) -> None:
+        error, until = self.failed.get(name, (None, 0.0))
+        if error is not None and time.monotonic() < until:
+            raise error
+
+    def _note(self, name: str, error: BaseException) -> ApiError:
+        """What whoever asks for a model is told that could not be loaded; the log says all."""
+        if isinstance(error, ApiError):
+            return error
+        own = isinstance(error, CutawayError | MemoryError | OSError)
+        log.error("the model %s cannot be loaded: %s", name, error, exc_info=None if own else error)
+        told = _told(name, error)
+        self.failed[name] = told, time.monotonic() + AGAIN
+        return told
+
+
+class _Short(Exception):
+    """A model takes so many bytes, and they are not there."""
+
+    def __init__(self, needed: int) -> None:
+        super().__init__(needed)
+        self.needed = needed
+
+
+def _told(name: str, error: BaseException) -> ApiError:
+    """Without a path, or anything else that is not the caller's business."""
+    status, reason = 500, "the server's log says why"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        status, reason = 503, "the server's disk is full"
+    elif isinstance(error, MemoryError):
+        status, reason = 503, "there is not enough memory for it now"
+    elif isinstance(error, DamagedFile):
+        reason = "its file is damaged; the server's log says where"
+    elif isinstance(error, MissingExtra):
+        reason = "the server lacks a library for it; its log says which"
+    elif isinstance(error, InputError | OSError):
+        status, reason = 503, "it cannot be read or fetched now; the server's log says why"
+    return ApiError(status, f"the model {name} cannot be loaded: {reason}", code="model_unavailable", retry=AGAIN)
+
+
+def _too_large(name: str, needed: int, budget: int) -> str:
+    return (
+        f"{name} takes {spoken(needed)}, but {spoken(max(budget, 0))} are there for models; "
+        "give more with --memory, or a smaller or quantised model"
+    )
+
+
+def _let_go() -> None:
+    """Return the memory of what was dropped."""
+    if (constrain := sys.modules.get("cutaway.generation.constrain")) is not None:
+        constrain.let_go()
+    give_back()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, TypeVar, cast
 
 from starlette.requests import Request as HttpRequest
@@ -13,11 +14,15 @@ from cutaway.generation import Request
 from cutaway.serve.bridge import Bridge, Stream
 from cutaway.serve.errors import ApiError
 from cutaway.serve.keys import ANYONE, Caller
+from cutaway.serve.metrics import Metrics
 from cutaway.serve.models import Loaded, Models
 from cutaway.serve.queue import Queue
 from cutaway.serve.settings import Settings
 
 Result = TypeVar("Result")
+DEADLINE = "cutaway-deadline"  # a header: seconds in which the answer is wanted
+LOADING = ApiError(503, "the models are being loaded; try again in a moment", code="loading", retry=1)
+STOPPING = ApiError(503, "the server is stopping; try again later, or another one", code="stopping", retry=5)
 
 
 class Server:
@@ -25,94 +30,198 @@ class Server:
 
     Args:
         settings: what it was told at its start.
+        models: those of the settings, where some are being opened already.
+
+    Attributes:
+        works: requests that are being answered.
+        ready: it answers: its models are loaded, and it does not stop.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, models: Models | None = None) -> None:
         self.settings = settings
         self.bridge = Bridge()
-        self.models = Models(settings, self.bridge)
+        self.models = models or Models(settings)
+        self.models.bind(self.bridge)
         self.queue = Queue(settings)
+        self.queue.refuses = LOADING
+        self.metrics = Metrics(self)
         self.started = time.time()
-        self.ready = False
+        self.works: set[Work] = set()
+        self._none = asyncio.Event()
+        self._none.set()
 
-    async def begin(self, http: HttpRequest, model: str) -> Work:
-        """Take a place and a model for a request; whoever gets the work closes it.
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered now."""
+        return self.queue.refuses is None
+
+    async def begin(self, http: HttpRequest, model: str, *, weight: int = 1) -> Work:
+        """Take a place and a model for a request, whose body was read; whoever gets the work closes it.
+
+        Args:
+            http: the request.
+            model: the name in it.
+            weight: sequences that are computed for it at a time: prompts times continuations.
 
         Raises:
-            ApiError: no place (429, 503), no such model (404), no right to it (403).
+            ApiError: no such model (404), no place (429), a server that stops or a model that cannot be loaded (503),
+                the deadline (504).
         """
-        work = Work(self, http)
+        self.models.check(model)
+        caller = caller_of(http)
+        if not caller.may_use(model):
+            message = f"the key {caller.name} may not use {model!r:.100}"
+            raise ApiError(403, message, code="model_not_allowed", param="model")
+        work = Work(self, http, model, weight)
         try:
+            await work.attended(work.place.turn())
             work.loaded = await work.attended(self.models.use(model))
         except BaseException:
             work.close()
             raise
         return work
 
+    async def load(self) -> None:
+        """Load what fits, and answer from then on.
+
+        Raises:
+            Exception: what the first model failed with.
+        """
+        await self.models.start()
+        if self.queue.refuses is LOADING:
+            self.queue.refuses = None
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is about to stop."""
+        return self.queue.refuses is STOPPING
+
+    def drain(self) -> None:
+        """Take no new requests."""
+        self.queue.refuses = STOPPING
+
+    async def drained(self) -> None:
+        """Wait until no request is left."""
+        await self._none.wait()
+
+    def end_all(self) -> None:
+        """End all requests with an error that says that the server stops."""
+        for work in tuple(self.works):
+            work.end(STOPPING)
+
+    def entered(self, work: Work) -> None:
+        """One request more is answered."""
+        self.works.add(work)
+        self._none.clear()
+
+    def left(self, work: Work) -> None:
+        """It is answered."""
+        self.works.discard(work)
+        if not self.works:
+            self._none.set()
+
     def stop(self) -> None:
-        """End the thread that computes."""
+        """End the threads."""
         self.bridge.stop()
 
 
 class Work:
     """One request while it is answered: its place, its model, its streams, its deadline. `close` gives all back.
 
+    When the client goes away or the deadline comes, its streams and whatever is `attended` end at once with `error`;
+    for streams no further step is computed.
+
     Attributes:
         loaded: the model.
         caller: who asks.
-        prompt_tokens: read for it; set by the route, for quotas and metrics.
+        model: its name in the request.
+        weight: places that it takes.
+        began: when it came, by `time.monotonic`.
+        deadline: when its answer must be complete, by the event loop's clock.
+        error: what ended it before its time, if anything did.
+        prompt_tokens: read for it, of all its streams; a route that reads texts in another way sets it.
+        cached_tokens: of these, how many were found computed already.
         completion_tokens: written for it.
     """
 
     loaded: Loaded
 
-    def __init__(self, server: Server, http: HttpRequest) -> None:
-        server.queue.enter()
-        self.server, self.http, self.caller = server, http, caller_of(http)
-        self.deadline = asyncio.get_running_loop().time() + server.settings.deadline
-        self.prompt_tokens = self.completion_tokens = 0
-        self._streams: list[Stream] = []
+    def __init__(self, server: Server, http: HttpRequest, model: str, weight: int = 1) -> None:
+        seconds = _deadline(http, server.settings.deadline)
+        self.server, self.http, self.caller, self.model = server, http, caller_of(http), model
+        self.place = server.queue.take(model, self.caller.tenant, weight)
+        self.weight, self.began, self.error = self.place.weight, time.monotonic(), None
+        self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
+        self.streams: list[Stream] = []
+        self._waited: set[asyncio.Future[Any]] = set()
         self._closed = False
+        loop = asyncio.get_running_loop()
+        self.deadline = loop.time() + seconds
+        late = f"the answer was not complete after {seconds:g} s, its deadline; ask for less, or for more time"
+        self._alarm = loop.call_at(self.deadline, self.end, ApiError(504, late, code="deadline"))
+        self._watch = loop.create_task(self._until_gone())
+        server.entered(self)
+        cast(dict[str, Any], http.scope)["work"] = self
 
     async def submit(self, request: Request) -> Stream:
-        """Hand a request to the model's engine, in the name of the caller."""
-        stream = await self.server.bridge.submit(self.loaded.engine, request)
-        self._streams.append(stream)
+        """Hand a request to the model's engine, in the name of the caller.
+
+        Raises:
+            CutawayError: as `Engine.submit`.
+            ApiError: the deadline has come, or the client is gone.
+        """
+        stream = await self.attended(self.server.bridge.submit(self.loaded.engine, request))
+        self.streams.append(stream)
+        if self.error is not None:
+            stream.stop(self.error)
         return stream
 
     async def attended(self, wanted: Awaitable[Result]) -> Result:
-        """Wait for something, as long as the client waits too and the deadline has not come.
+        """Wait for something, as long as the client waits too and the deadline has not come; else it is cancelled.
 
         Raises:
-            ApiError: 504 at the deadline; 499 (which nobody reads) when the client has gone.
+            ApiError: 504 at the deadline; 499 (which nobody reads) when the client has gone; 503 when the server stops.
         """
         task = asyncio.ensure_future(wanted)
-        gone = asyncio.ensure_future(_gone(self.http))
+        if self.error is not None:
+            task.cancel()
+        self._waited.add(task)
         try:
-            left = self.deadline - asyncio.get_running_loop().time()
-            await asyncio.wait({task, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            if gone.done():
-                raise ApiError(499, "the client has gone", code="cancelled")
-            seconds = self.server.settings.deadline
-            raise ApiError(
-                504, f"the answer was not complete after {seconds:g} s, this server's limit", code="deadline"
-            )
+            return await task  # cancelled itself, this cancels the task and waits for its end
+        except asyncio.CancelledError:
+            if self.error is None or (own := asyncio.current_task()) is None or own.cancelling():
+                raise
+            raise self.error from None
         finally:
-            for one in (task, gone):
-                one.cancel()
+            self._waited.discard(task)
+
+    def end(self, error: ApiError) -> None:
+        """End it now, with an error."""
+        if self.error is None and not self._closed:
+            self.error = error
+            for stream in self.streams:
+                stream.stop(error)
+            for task in tuple(self._waited):
+                task.cancel()
 
     def close(self) -> None:
         """Cancel what still runs and give the place and the model back; may be called twice."""
         if self._closed:
             return
         self._closed = True
-        for stream in self._streams:
+        self._alarm.cancel()
+        self._watch.cancel()
+        for stream in self.streams:
             stream.close()
+            self.prompt_tokens += stream.ticket.prompt_tokens
+            self.cached_tokens += stream.ticket.cached_tokens
+            self.completion_tokens += stream.written
         if hasattr(self, "loaded"):
             self.server.models.release(self.loaded)
-        self.server.queue.leave()
+        self.caller.spend(self.prompt_tokens + self.completion_tokens)
+        self.server.queue.leave(self.place)
+        self.server.metrics.answered(self)
+        self.server.left(self)
 
     def __enter__(self) -> Work:
         return self
@@ -120,11 +229,33 @@ class Work:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    async def _until_gone(self) -> None:
+        """End it when the client goes away."""
+        while (await self.http.receive())["type"] != "http.disconnect":
+            pass
+        self.end(ApiError(499, "the client has gone", code="cancelled"))
 
-async def _gone(http: HttpRequest) -> None:
-    """Return when the client has gone; its body must have been read."""
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
+
+def _deadline(http: HttpRequest, most: float) -> float:
+    """The seconds that a request allows, at most the server's.
+
+    Raises:
+        ApiError: the header is no number above 0.
+    """
+    given = http.headers.get(DEADLINE)
+    if given is None:
+        return most
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ApiError(
+            400,
+            f"the header Cutaway-Deadline must be a number of seconds above 0, not {given!r:.50}",
+            code="invalid_value",
+        )
+    return min(seconds, most)
 
 
 def server_of(http: HttpRequest) -> Server:
@@ -135,6 +266,3 @@ def server_of(http: HttpRequest) -> Server:
 def caller_of(http: HttpRequest) -> Caller:
     """Who sent a request; the guard has found out."""
     return cast(dict[str, Any], http.scope).get("caller", ANYONE)
-
-
-Begin = Callable[[str], Awaitable[Work]]

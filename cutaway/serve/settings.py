@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cutaway.errors import ConfigError
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -32,6 +36,7 @@ class Settings:
         idle: a connection that says nothing, or a body or header that does not come on, is closed after this.
         send: a reader who does not take what is sent is given up after this.
         max_body: of a request.
+        max_bodies: of all requests that are being answered together; more are told to come again.
         max_audio: of an uploaded recording.
         max_audio_seconds: of it, when decoded.
         max_header: all header lines of a request together.
@@ -67,6 +72,7 @@ class Settings:
     idle: float = 20.0
     send: float = 30.0
     max_body: int = 8 << 20
+    max_bodies: int = 64 << 20
     max_audio: int = 32 << 20
     max_audio_seconds: float = 3600.0
     max_header: int = 32 << 10
@@ -83,3 +89,20 @@ class Settings:
     chat_format: str = "template"
     engine: Mapping[str, object] = field(default_factory=dict)
     dequantise: bool = False
+
+
+def size(text: str) -> int:
+    """A size in bytes as people write it.
+
+    Raises:
+        ConfigError: it is none.
+
+    >>> size("4GB"), size("512 MiB"), size("1000")
+    (4000000000, 536870912, 1000)
+    """
+    number = text.strip().rstrip("BbIiKkMmGg").strip()
+    unit = text.strip()[len(number) :].strip().upper()
+    try:
+        return int(float(number) * UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise ConfigError(f"a size must be a number with kB, MB, GB, MiB or GiB behind it, not {text!r:.40}") from None

@@ -245,7 +245,20 @@ def worker(script: Path, work: str, patience: float) -> Worker:
     """One for this process. It ends with it, and if that is killed too: the worker reads until its input is closed."""
     made = Worker(script, work, patience)
     atexit.register(made.stop)
+    _workers().append(made)
     return made
+
+
+@cache
+def _workers() -> list[Worker]:
+    """All that were asked for."""
+    return []
+
+
+def stop_workers() -> None:
+    """End all processes that work for this one; whoever needs one later starts it anew."""
+    for one in _workers():
+        one.stop()
 
 
 def _worker() -> Worker:

@@ -17,6 +17,7 @@ import uvicorn
 from cutaway.models import Decoder, DecoderConfig, Model, save_model
 from cutaway.serve import Settings
 from cutaway.serve.app import create_app
+from cutaway.serve.protocol import uvicorn_options
 from cutaway.serve.server import Server
 from cutaway.tokenizers import train_tokenizer
 
@@ -41,12 +42,16 @@ class Served:
 def serving(settings: Settings) -> Iterator[Served]:
     """Serve until the block ends."""
     app = create_app(settings)
-    runner = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="on"))
+    options = {"host": "127.0.0.1", "port": 0, "log_level": "warning", "lifespan": "on", **uvicorn_options(settings)}
+    runner = uvicorn.Server(uvicorn.Config(app, **options))
     thread = threading.Thread(target=runner.run, daemon=True)
     thread.start()
     while not runner.started and thread.is_alive():
         time.sleep(0.01)
     assert runner.started, "the server did not start"
+    while not (app.state.server.ready or app.state.loading.done()):
+        time.sleep(0.005)
+    assert app.state.server.ready, app.state.loading.exception()
     try:
         port = runner.servers[0].sockets[0].getsockname()[1]
         yield Served(f"http://127.0.0.1:{port}", app.state.server, runner)

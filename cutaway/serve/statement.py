@@ -1,0 +1,130 @@
+"""What a server says when it is ready: where it is, what it has, what it may take, how to try it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cutaway import __version__
+from cutaway.generation import Engine
+from cutaway.serve.models import Loaded
+from cutaway.serve.server import Server
+from cutaway.serve.sizes import for_requests, resident, spoken
+
+
+def statement(server: Server, address: str, seconds: float) -> dict[str, Any]:
+    """All of it as plain data.
+
+    Args:
+        server: which is ready.
+        address: as a client begins its URL.
+        seconds: from the start of the process until now.
+    """
+    settings, models = server.settings, server.models
+    made = [_model(name, models.loaded.get(name), models.failed.get(name)) for name in models.sources]
+    loaded = [one.sizes for one in models.loaded.values()]
+    own = models.program + for_requests(settings)
+    all_loaded = len(loaded) == len(models.sources)
+    return {
+        "cutaway": __version__,
+        "address": address,
+        "ready_after_seconds": round(seconds, 2),
+        "models": made,
+        "adapters": dict.fromkeys(settings.adapters, next(iter(models.sources))),
+        "memory_bytes": {
+            "program": models.program,
+            "requests": for_requests(settings),
+            "weights": sum(one.weights for one in loaded),
+            "pages": sum(one.pages for one in loaded),
+            "work": sum(one.work for one in loaded),
+            "most": own + (sum(one.total for one in loaded) if all_loaded else models.budget),
+            "now": resident(),
+        },
+        "limits": {
+            "sequences_per_model": settings.max_batch,
+            "queue": settings.queue,
+            "deadline_seconds": settings.deadline,
+            "drain_seconds": settings.drain,
+            "max_body_bytes": settings.max_body,
+            "max_tokens": settings.max_tokens,
+        },
+        "keys": settings.keys is not None,
+        "texts_in_log": settings.log_texts,
+        "try": _curl(address, made[0], settings.keys is not None),
+    }
+
+
+def in_words(said: dict[str, Any]) -> str:
+    """The same for people."""
+    memory, limits = said["memory_bytes"], said["limits"]
+    lines = [f"Cutaway {said['cutaway']} answers at {said['address']}/v1 after {said['ready_after_seconds']:g} s"]
+    for model in said["models"]:
+        lines.append(f"  model    {model['name']}: {_words(model)}")
+    for name, base in said["adapters"].items():
+        lines.append(f"  adapter  {name} on {base}")
+    parts = ", ".join(
+        f"{name} {spoken(memory[key])}"
+        for name, key in (
+            ("program", "program"),
+            ("weights", "weights"),
+            ("keys and values", "pages"),
+            ("work", "work"),
+            ("requests", "requests"),
+        )
+    )
+    lines.append(f"  memory   {spoken(memory['now'])} now, {spoken(memory['most'])} at the most ({parts})")
+    lines.append(
+        f"  limits   {limits['sequences_per_model']} texts of a model at a time, {limits['queue']} more wait, "
+        f"{limits['deadline_seconds']:g} s for an answer, {limits['drain_seconds']:g} s to finish when it stops"
+    )
+    lines.append(
+        f"  keys     {'are asked for' if said['keys'] else 'are not asked for: whoever reaches it may use it'}"
+    )
+    if said["texts_in_log"]:
+        lines.append("  log      prompts and answers are written to it")
+    lines.append(f"  try      {said['try']}")
+    return "\n".join(lines)
+
+
+def _model(name: str, loaded: Loaded | None, failed: Any) -> dict[str, Any]:
+    if loaded is None:
+        return {"name": name, "loaded": False, "why": failed[0].message if failed else "loaded when it is asked for"}
+    engine, config = loaded.engine, loaded.model.config
+    return {
+        "name": name,
+        "loaded": True,
+        "kind": config.kind,
+        "computed_by": engine.backend.name,
+        "because": engine.backend.reason,
+        "context": getattr(config, "context", None),
+        "chat": bool(loaded.model.tokenizer.chat_template),
+        "weights_bytes": loaded.sizes.weights,
+        "pages_bytes": loaded.sizes.pages,
+        "work_bytes": loaded.sizes.work,
+        "tokens_in_pages": _tokens(engine),
+    }
+
+
+def _tokens(engine: Engine) -> int:
+    """Tokens whose keys and values are held at the most."""
+    return engine.counts()["most"] * engine.backend.page
+
+
+def _words(model: dict[str, Any]) -> str:
+    if not model["loaded"]:
+        return model["why"]
+    held = f", keys and values of {model['tokens_in_pages']:,}" if model["tokens_in_pages"] else ""
+    return (
+        f"{model['computed_by']} ({model['because']}); sees {model['context']:,} tokens{held}; "
+        f"weights {spoken(model['weights_bytes'])}"
+    )
+
+
+def _curl(address: str, model: dict[str, Any], keys: bool) -> str:
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if keys else ""
+    path, body = "completions", f'{{"model": "{model["name"]}", "prompt": "Once upon a time", "max_tokens": 30}}'
+    if model.get("chat"):
+        path, said = "chat/completions", '[{"role": "user", "content": "Hello!"}]'
+        body = f'{{"model": "{model["name"]}", "messages": {said}}}'
+    elif model.get("kind") == "encoder":
+        path, body = "embeddings", f'{{"model": "{model["name"]}", "input": "Hello!"}}'
+    return f"curl {address}/v1/{path} -H 'Content-Type: application/json'{key} -d '{body}'"
