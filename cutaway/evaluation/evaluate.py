@@ -121,9 +121,7 @@ METRICS = {
 }
 
 
-def evaluate(
-    engine: Engine, suite: Suite, *, limit: int | None = None, progress: OnProgress | None = None
-) -> Scores:
+def evaluate(engine: Engine, suite: Suite, *, limit: int | None = None, progress: OnProgress | None = None) -> Scores:
     """Ask a model the questions of a suite, and count as lm-eval does.
 
     A sentence of a pair, a choice and a last word are scored behind a space (see `boundaries`). An encoder that fills

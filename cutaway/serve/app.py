@@ -67,7 +67,8 @@ async def _http(request: Request, error: Any) -> Response:
 async def _invalid(request: Request, error: Any) -> Response:
     """What pydantic found, as one sentence that names the parameter."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    parts = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    place = ".".join(part for part in parts if not part.startswith("~"))  # which says which of several shapes it has
     if first["type"] == "extra_forbidden":
         message = f"{place} is no parameter that this server knows (docs/parameters.md lists them)"
         return answer(ApiError(400, message, code="unknown_parameter", param=place))
