@@ -1,7 +1,7 @@
 """/tokenize, /detokenize and /tokenizer_info: how a model cuts texts, for clients that count or cut by tokens.
 
-Special tokens are not read out of a text, as nowhere on this server; but a prompt that is nothing than the name of one is
-that token, which is how clients ask for its number.
+Special tokens are not read out of a text, as nowhere on this server; but a prompt that is nothing but the name of one
+is that token, which is how clients ask for its number.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import errors
 from cutaway.serve.schema.tokens import (
     ChatToTokenize,
-    DetokenizeRequest,
     Detokenized,
+    DetokenizeRequest,
     ModelName,
     Tokenized,
     TokenizeRequest,
