@@ -34,14 +34,16 @@ router = APIRouter()
 async def tokenize(asked: TokenizeRequest, http: HttpRequest) -> Tokenized:
     """The tokens of a text or of a conversation."""
     server = server_of(http)
-    chat = isinstance(asked, ChatToTokenize)
-    size = sum(len(message.content) for message in asked.messages) if chat else len(asked.prompt)
-    _bounded(size, server.settings.max_prompt, "characters", "messages" if chat else "prompt")
+    most = server.settings.max_prompt
+    if isinstance(asked, ChatToTokenize):
+        _bounded(sum(len(message.content) for message in asked.messages), most, "characters", "messages")
+    else:
+        _bounded(len(asked.prompt), most, "characters", "prompt")
     with await server.begin(http, _model_of(server, asked.model)) as work:
         model = work.loaded.model
 
         def count() -> Tokenized:
-            if chat:
+            if isinstance(asked, ChatToTokenize):
                 messages = [message.model_dump() for message in asked.messages]
                 ids = chat_ids(model, messages, add_generation_prompt=asked.add_generation_prompt)
             else:
