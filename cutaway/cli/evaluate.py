@@ -27,7 +27,7 @@ def evaluate(
             "--suite",
             "-s",
             metavar="[NAME=]PATH",
-            help="Questions, .jsonl or .csv (.gz): pairs as BLiMP has them, choices, or last words as LAMBADA (repeat).",
+            help="Questions, .jsonl or .csv (.gz): pairs as in BLiMP, choices, or last words as in LAMBADA (repeat).",
         ),
     ] = None,
     perplexity: Annotated[

@@ -5,12 +5,12 @@ Shapes: N items, K columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cutaway.errors import ConfigError
-from cutaway.evaluation.evaluate import METRICS, Scores
+from cutaway.evaluation.evaluate import METRICS, Metric, Scores
 from cutaway.evaluation.perplexity import Perplexity, bits_per_byte
 from cutaway.evaluation.significance import Figure, Statistic, figure, mcnemar, paired_p
 
@@ -53,27 +53,35 @@ def compare(first: Scores | Perplexity, second: Scores | Perplexity) -> list[Dif
     if isinstance(first, Scores) and isinstance(second, Scores):
         if [a.item for a in first.answers] != [b.item for b in second.answers]:
             raise ConfigError(f"{first.name} and {second.name} are not the same questions, so they cannot be compared")
-        made = []
-        for metric in METRICS[first.kind]:
-            pair = [metric.columns(one.answers) for one in (first, second)]
-            both = (float(metric.statistic(columns.sum(0))) for columns in pair)
-            tests = {}
-            if metric.name.startswith("acc"):
-                a, b = (columns[:, 0].astype(bool) for columns in pair)
-                only = int((a & ~b).sum()), int((b & ~a).sum())
-                tests = {"mcnemar": mcnemar(*only), "only_first": only[0], "only_second": only[1]}
-            made.append(Difference(first.name, metric.name, *both, *_between(*pair, metric.statistic), **tests))
-        return made
+        return [
+            _accuracies(first, second, metric)
+            if metric.name.startswith("acc")
+            else _difference(first.name, metric.name, *_columns(first, second, metric), metric.statistic)
+            for metric in METRICS[first.kind]
+        ]
     if isinstance(first, Perplexity) and isinstance(second, Perplexity):
-        pair = [one.pieces for one in (first, second)]
-        if first.texts != second.texts or not np.array_equal(*(pieces[:, 2] for pieces in pair)):
+        pair = first.pieces, second.pieces
+        if first.texts != second.texts or not np.array_equal(first.pieces[:, 2], second.pieces[:, 2]):
             raise ConfigError(f"{first.name} and {second.name} are not the same texts, so they cannot be compared")
-        both = (float(bits_per_byte(pieces.sum(0))) for pieces in pair)
-        return [Difference(first.name, "bits_per_byte", *both, *_between(*pair, bits_per_byte))]
+        return [_difference(first.name, "bits_per_byte", *pair, bits_per_byte)]
     raise ConfigError("a suite and a text cannot be compared")
 
 
-def _between(first: np.ndarray, second: np.ndarray, statistic: Statistic) -> tuple[Figure, float]:
+def _columns(first: Scores, second: Scores, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
+    return metric.columns(first.answers), metric.columns(second.answers)
+
+
+def _accuracies(first: Scores, second: Scores, metric: Metric) -> Difference:
+    """The difference of two accuracies, with McNemar's test."""
+    pair = _columns(first, second, metric)
+    a, b = (columns[:, 0].astype(bool) for columns in pair)
+    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
+    made = _difference(first.name, metric.name, *pair, metric.statistic)
+    p = mcnemar(only_first, only_second)
+    return replace(made, mcnemar=p, only_first=only_first, only_second=only_second)
+
+
+def _difference(name: str, metric: str, first: np.ndarray, second: np.ndarray, statistic: Statistic) -> Difference:
     """The difference of a figure with its interval, and the p value of none."""
     width = first.shape[1]
     columns = np.concatenate((first, second), axis=1)
@@ -81,4 +89,5 @@ def _between(first: np.ndarray, second: np.ndarray, statistic: Statistic) -> tup
     def difference(sums: np.ndarray) -> np.ndarray:
         return statistic(sums[..., width:]) - statistic(sums[..., :width])
 
-    return figure(columns, difference), paired_p(columns, difference)
+    values = float(statistic(first.sum(0))), float(statistic(second.sum(0)))
+    return Difference(name, metric, *values, figure(columns, difference), paired_p(columns, difference))

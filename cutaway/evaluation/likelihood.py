@@ -104,8 +104,8 @@ def refuse(model: Model, kind: str) -> None:
     name = model.source or "this model"
     if isinstance(model.network, Seq2Seq):
         raise ConfigError(
-            f"{name} is an encoder–decoder: it gives a target a probability after a source, not a text; measure what it "
-            "writes"
+            f"{name} is an encoder–decoder: it gives a target a probability after a source, and a text alone none; "
+            "measure what it writes"
         )
     if isinstance(model.network, Encoder) and kind != "pairs":
         raise ConfigError(

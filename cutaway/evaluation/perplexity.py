@@ -63,10 +63,10 @@ def perplexity(
 ) -> Perplexity:
     """How well a model predicts texts.
 
-    Each text stands for itself, behind the token that begins one (or ends the one before). A text longer than the window
-    is read in windows that move on by `stride`; each of them scores the tokens that the one before did not see, so every
-    token is predicted once, from at least `window - stride` tokens where there are so many. A smaller stride takes
-    longer and gives lower numbers: only those of equal windows and strides can be compared.
+    Each text stands for itself, behind the token that begins one (or ends the one before). A text longer than the
+    window is read in windows that move on by `stride`; each of them scores the tokens that the one before did not see,
+    so every token is predicted once, from at least `window - stride` tokens where there are so many. A smaller stride
+    takes longer and gives lower numbers: only those of equal windows and strides can be compared.
 
     Args:
         engine: of a model that predicts the next token.
@@ -115,8 +115,8 @@ def perplexity(
     notes = []
     if not model.tokenizer.exact:
         notes.append(
-            f"the tokenizer does not keep every text as it is, so what {name} has lost of itself costs no bits: bits per "
-            "byte are not comparable with those of an exact tokenizer"
+            f"the tokenizer does not keep every text as it is, so what {name} has lost of itself costs no bits: bits "
+            "per byte are not comparable with those of an exact tokenizer"
         )
     figures = {
         "perplexity": figure(pieces, lambda sums: np.exp(sums[:, 0] / sums[:, 1])),

@@ -1,0 +1,85 @@
+"""/tokenize, /detokenize and /tokenizer_info: texts and tokens, in the shapes that vLLM uses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from cutaway.serve.schema.base import Asked, Told
+
+ModelName = Annotated[str, Field(min_length=1, max_length=200)]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+
+class TextToTokenize(Asked):
+    """A text, as /v1/completions would read it."""
+
+    model: Annotated[ModelName | None, Field(description="May be left out where the server has one model.")] = None
+    prompt: str
+    add_special_tokens: Annotated[bool, Field(description="Put around it what the tokenizer's file says.")] = True
+    return_token_strs: Annotated[bool | None, Field(description="Tell each token's text, too.")] = False
+
+
+class MessageToTokenize(Asked):
+    """What somebody says."""
+
+    role: Role
+    content: str
+
+
+class ChatToTokenize(Asked):
+    """A conversation, as /v1/chat/completions would read it."""
+
+    model: Annotated[ModelName | None, Field(description="May be left out where the server has one model.")] = None
+    messages: Annotated[list[MessageToTokenize], Field(min_length=1, max_length=4096)]
+    add_generation_prompt: Annotated[bool, Field(description="End with what begins an answer.")] = True
+    continue_final_message: Literal[False] = False
+    add_special_tokens: Annotated[Literal[False], Field(description="The template writes them.")] = False
+    return_token_strs: Annotated[bool | None, Field(description="Tell each token's text, too.")] = False
+
+
+def _kind(given: Any) -> str:
+    chat = "messages" in given if isinstance(given, dict) else isinstance(given, ChatToTokenize)
+    return "~chat" if chat else "~text"
+
+
+TokenizeRequest = Annotated[
+    Annotated[TextToTokenize, Tag("~text")] | Annotated[ChatToTokenize, Tag("~chat")], Discriminator(_kind)
+]
+
+
+class Tokenized(Told):
+    """The tokens of a text."""
+
+    count: int
+    max_model_len: Annotated[int | None, Field(description="Tokens that the model sees at once; null: any number.")]
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class DetokenizeRequest(Asked):
+    """Tokens to be read."""
+
+    model: Annotated[ModelName | None, Field(description="May be left out where the server has one model.")] = None
+    tokens: list[Annotated[int, Field(ge=0, lt=2**31)]]
+
+
+class Detokenized(Told):
+    """Their text."""
+
+    prompt: str
+
+
+class TokenizerInfo(Told):
+    """What a client needs to know of a tokenizer: the keys of tokenizer_config.json, and its size."""
+
+    tokenizer_class: str
+    kind: Literal["bpe", "unigram", "wordpiece", "word", "char"]
+    vocab_size: int
+    model_max_length: Annotated[int | None, Field(description="Tokens that the model sees at once; null: any number.")]
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    mask_token: str | None
+    chat_template: Annotated[str | None, Field(description="Of several, the default one.")]
