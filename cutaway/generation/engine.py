@@ -125,14 +125,18 @@ class Engine:
             self.changed()
         return ticket
 
-    def read(self, texts: Many[str] | Many[list[int]]) -> Reading:
+    def read(self, texts: Many[str] | Many[list[int]], *, types: Many[Many[int]] | None = None) -> Reading:
         """Take texts to be read whole, by a network that does not write; `results()` has what its head makes of each.
+
+        Args:
+            texts: as text or ids.
+            types: of each token, which of two texts it is of; None: all are of one.
 
         Raises:
             ConfigError: a network that writes.
             InputError: a lone string, or a text that is empty or longer than the context.
         """
-        return self._read(ids_of(self.model, texts))
+        return self._read(ids_of(self.model, texts), types)
 
     def embed(self, texts: Many[str]) -> Float[Tensor, "N C"]:
         """One vector for each text, (N, C), as `cutaway.models.embed` with other requests in between.
@@ -156,8 +160,8 @@ class Engine:
             raise InputError("give a list of texts, even of one")
         return probabilities(torch.stack(self.read(texts).results()), self.model.config)  # pyright: ignore[reportArgumentType]
 
-    def _read(self, ids: Many[list[int]]) -> Reading:
-        reading = Reading(self, ids)
+    def _read(self, ids: Many[list[int]], types: Many[Many[int]] | None = None) -> Reading:
+        reading = Reading(self, ids, types)
         self._readings.add(reading)
         self.changed()
         return reading

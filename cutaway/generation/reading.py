@@ -34,11 +34,14 @@ class Reading:
     Args:
         engine: what reads.
         texts: ids of each.
+        types: of each token, which of two texts it is of; None: all are of one.
     """
 
-    def __init__(self, engine: Engine, texts: Sequence[list[int]]) -> None:
+    def __init__(
+        self, engine: Engine, texts: Sequence[list[int]], types: Sequence[Sequence[int]] | None = None
+    ) -> None:
         self._engine = engine
-        self.texts = texts
+        self.texts, self.types = texts, types
         self.left = deque(sorted(range(len(texts)), key=lambda i: len(texts[i])))
         self.found: list[Tensor | None] = [None] * len(texts)
         self.missing = len(texts)
@@ -141,7 +144,14 @@ class Readings:
         ids, mask = pad(texts, self.model.tokenizer.pad or 0)
         device = self.model.device
         with torch.inference_mode(), evaluating(network):
-            made = network(ids.to(device), mask=mask.to(device)).float().cpu()  # (B, L) or (B, T, L)
+            given: dict[str, Tensor] = {}
+            if getattr(network.config, "token_types", 0) and any(reading.types for reading, _ in batch):
+                kinds = [
+                    list(reading.types[number]) if reading.types else [0] * len(reading.texts[number])
+                    for reading, number in batch
+                ]
+                given["token_types"] = pad(kinds, 0)[0].to(device)
+            made = network(ids.to(device), mask=mask.to(device), **given).float().cpu()  # (B, L) or (B, T, L)
         pooled = getattr(network.config, "head", "") in POOLED
         for (reading, number), row, text in zip(batch, made, texts, strict=True):
             row = row if pooled else row[: len(text)]

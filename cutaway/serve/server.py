@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from starlette.requests import Request as HttpRequest
 
@@ -18,6 +18,9 @@ from cutaway.serve.metrics import Metrics
 from cutaway.serve.models import Loaded, Models
 from cutaway.serve.queue import Queue
 from cutaway.serve.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Result = TypeVar("Result")
 DEADLINE = "cutaway-deadline"  # a header: seconds in which the answer is wanted
@@ -175,6 +178,18 @@ class Work:
         if self.error is not None:
             stream.stop(self.error)
         return stream
+
+    async def read(self, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None) -> list[Tensor]:
+        """What the model's head makes of texts, read whole together with those of other requests.
+
+        Args:
+            texts: ids of each.
+            types: of each token, which of two texts it is of; None: all are of one.
+        """
+        self.prompt_tokens += sum(map(len, texts))
+        reading = self.loaded.engine.read([list(text) for text in texts], types=types)
+        await self.attended(self.server.bridge.finish(reading))
+        return reading.results()
 
     async def attended(self, wanted: Awaitable[Result]) -> Result:
         """Wait for something, as long as the client waits too and the deadline has not come; else it is cancelled.

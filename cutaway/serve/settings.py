@@ -50,6 +50,7 @@ class Settings:
         max_bias: tokens in a logit_bias.
         max_logprobs: alternatives told beside a token.
         log_texts: whether prompts and answers may stand in the log.
+        matryoshka: names of models whose vectors may be cut to fewer dimensions, as they were trained for it.
         chat_format: how conversations are written for models without a chat template: "template" refuses them, "plain"
             writes User: and Assistant:.
         engine: options of every engine (cache, threads, rounding, backend).
@@ -86,6 +87,7 @@ class Settings:
     max_bias: int = 1024
     max_logprobs: int = 20
     log_texts: bool = False
+    matryoshka: tuple[str, ...] = ()
     chat_format: str = "template"
     engine: Mapping[str, object] = field(default_factory=dict)
     dequantise: bool = False

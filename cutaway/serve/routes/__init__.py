@@ -1,11 +1,15 @@
 """The routes, one file for each family. Adding one is a file and a line here."""
 
-from cutaway.serve.routes import completions, health, metrics, models, tokens
+from cutaway.serve.routes import classify, completions, embeddings, health, metrics, models, rerank, tag, tokens
 
 ROUTERS = (
     completions.router,
-    models.router,
+    embeddings.router,
+    rerank.router,
+    classify.router,
+    tag.router,
     tokens.router,
+    models.router,
     health.router,
     metrics.router,
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+ModelName = Annotated[str, Field(min_length=1, max_length=200, description="A name that /v1/models lists.")]
+User = Annotated[str, Field(max_length=512, description="Whom the caller asks for; nothing is kept of it.")] | None
 
 
 class Asked(BaseModel):
@@ -39,6 +42,13 @@ class Usage(Told):
 
     prompt_tokens: int
     completion_tokens: int
+    total_tokens: int
+
+
+class ReadUsage(Told):
+    """How many tokens were read, by a model that writes none."""
+
+    prompt_tokens: int
     total_tokens: int
 
 

@@ -1,0 +1,44 @@
+"""/v1/classify: the labels of texts, with their probabilities."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import torch
+from fastapi import APIRouter
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from cutaway.models.heads import probabilities
+from cutaway.serve.schema.base import errors
+from cutaway.serve.schema.classify import Classification, Classified, ClassifyRequest
+from cutaway.serve.server import server_of
+from cutaway.serve.texts import as_list, framed, needs, told, usage
+
+router = APIRouter()
+
+
+@router.post("/classify", include_in_schema=False, response_model=Classification)
+@router.post("/v1/classify", response_model=Classification, responses=errors(404, 413, 504))
+async def classify(asked: ClassifyRequest, http: HttpRequest) -> Response:
+    """What texts are: of each label how likely it is."""
+    with await server_of(http).begin(http, asked.model) as work:
+        config = needs(work.loaded.model, "sequence_classification", "classifying texts")
+        texts = await framed(work, as_list(asked.input), "input")
+        rows = probabilities(torch.stack(await work.read(texts.ids)), config).tolist()
+        data = [
+            Classified(index=number, label=config.labels[row.index(max(row))], probs=row, num_classes=len(row))
+            for number, row in enumerate(rows)
+        ]
+        return told(
+            Classification(
+                id=f"classify-{uuid.uuid4().hex}",
+                created=int(time.time()),
+                model=asked.model,
+                labels=list(config.labels),
+                labelling=config.labelling,
+                data=data,
+                usage=usage(work),
+            )
+        )

@@ -1,0 +1,43 @@
+"""/v1/classify: the labels of texts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cutaway.serve.schema.base import Asked, ModelName, ReadUsage, Told, User
+from cutaway.serve.schema.texts import Texts
+
+
+class ClassifyRequest(Asked):
+    """What is asked of /v1/classify."""
+
+    model: ModelName
+    input: Texts
+    user: User = None
+
+
+class Classified(Told):
+    """What one text is."""
+
+    index: int
+    label: Annotated[str, Field(description="The likeliest.")]
+    probs: Annotated[list[float], Field(description="Of each label, in the order of `labels`.")]
+    num_classes: int
+
+
+class Classification(Told):
+    """The answer of /v1/classify."""
+
+    id: str
+    object: Literal["list"] = "list"
+    created: int
+    model: str
+    labels: list[str]
+    labelling: Annotated[
+        Literal["one", "several"],
+        Field(description="one: a text has one of the labels, their probabilities sum to 1; several: each by itself."),
+    ]
+    data: list[Classified]
+    usage: ReadUsage
