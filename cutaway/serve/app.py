@@ -15,6 +15,7 @@ from starlette.responses import Response
 from cutaway import __version__
 from cutaway.serve.errors import ApiError, as_api_error
 from cutaway.serve.guard import Guard
+from cutaway.serve.invalid import invalid
 from cutaway.serve.routes import ROUTERS
 from cutaway.serve.server import Server
 from cutaway.serve.settings import Settings
@@ -65,11 +66,7 @@ async def _http(request: Request, error: Any) -> Response:
 
 
 async def _invalid(request: Request, error: Any) -> Response:
-    """What pydantic found, as one sentence that names the parameter."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-    if first["type"] == "extra_forbidden":
-        message = f"{place} is no parameter that this server knows (docs/parameters.md lists them)"
-        return answer(ApiError(400, message, code="unknown_parameter", param=place))
-    message = f"{place or 'the body'}: {first['msg']}"
-    return answer(ApiError(400, message, code="invalid_value", param=place or None))
+    route = request.scope.get("route")
+    model = getattr(getattr(route, "body_field", None), "field_info", None)
+    known = getattr(getattr(model, "annotation", None), "model_fields", ())
+    return answer(invalid(error.errors(), error.body, known))

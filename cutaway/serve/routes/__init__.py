@@ -1,5 +1,5 @@
 """The routes, one file for each family. Adding one is a file and a line here."""
 
-from cutaway.serve.routes import completions, health, models
+from cutaway.serve.routes import chat, completions, health, models
 
-ROUTERS = (completions.router, models.router, health.router)
+ROUTERS = (chat.router, completions.router, models.router, health.router)

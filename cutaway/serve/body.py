@@ -1,0 +1,74 @@
+"""The JSON of a request's body, read strictly: what two readers may understand in two ways is an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from cutaway.serve.errors import ApiError
+
+
+def parse(body: bytes) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        body: UTF-8.
+
+    Raises:
+        ApiError: 400; it is no JSON, or holds a name twice, NaN or an infinity, or more levels or
+            digits than Python reads.
+    """
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _bad(f"the body is not UTF-8 (byte {error.start:,} is not)") from None
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+    except json.JSONDecodeError as error:
+        raise _bad(f"the body is not JSON: {error.msg} at character {error.pos:,}") from None
+    except RecursionError:
+        raise _bad("the body's JSON is nested too deeply") from None
+    except ValueError:  # what Python says of a whole number with thousands of digits
+        raise _bad("the body's JSON has a number that is too long") from None
+
+
+def _bad(message: str) -> ApiError:
+    return ApiError(400, message, code="invalid_json")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise _bad("the body's JSON has an object with the same name twice; give each once")
+    return made
+
+
+def _constant(name: str) -> Any:
+    raise _bad(f"the body is not JSON: it has no {name}; give a finite number")
+
+
+class JsonRoute(APIRoute):
+    """A route whose body, if it is JSON, is read by `parse` (of a router: `APIRouter(route_class=JsonRoute)`)."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request."""
+        answer = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            if self.body_field is not None and _is_json(request):
+                body = await request.body()
+                if body:
+                    request._json = parse(body)  # where Request.json() keeps it
+            return await answer(request)
+
+        return handler
+
+
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
