@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 from cutaway import __version__
@@ -80,11 +80,11 @@ class Answer:
         """An event with a piece of a choice."""
         return {**self.head, "choices": [piece], **({"usage": None} if self.counts else {})}
 
-    async def submit(self, requests: Sequence[Request], prompt: str, form: str | None) -> None:
+    async def submit(self, make: Callable[[], Sequence[tuple[int, Request]]], prompt: str, form: str | None) -> None:
         """Hand prompts to the engine.
 
         Args:
-            requests: of each prompt.
+            make: makes the request of each prompt, and how many tokens it has; done beside the event loop.
             prompt: the parameter that holds them.
             form: the one that says what the answer must be, if any.
 
@@ -92,7 +92,8 @@ class Answer:
             ApiError: what is wrong with one.
         """
         try:
-            for request in requests:
+            for read, request in await self.work.server.bridge.aside(make):
+                self.work.prompt_tokens += read
                 self.streams.append(await self.work.submit(request))
         except CutawayError as error:
             raise blamed(error, prompt, form) from None

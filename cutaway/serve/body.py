@@ -1,4 +1,4 @@
-"""The JSON of a request's body, read strictly: what one reader may understand in another way than the next is an error."""
+"""The JSON of a request's body, read strictly: what two readers may understand in two ways is an error."""
 
 from __future__ import annotations
 

@@ -45,7 +45,12 @@ def options(asked: Generating, settings: Settings, model: Model) -> dict[str, An
         "top_k": None if asked.top_k is None else max(asked.top_k, 0),
     }
     for name in (
-        "temperature", "min_p", "typical_p", "presence_penalty", "frequency_penalty", "repetition_penalty",
+        "temperature",
+        "min_p",
+        "typical_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
     ):
         found[name] = getattr(asked, name)
     if asked.structured_outputs is not None:
@@ -92,14 +97,16 @@ def check_room(model: Model, prompt: int, count: int, param: str) -> None:
         ApiError: 400, with all the numbers.
     """
     context = context_of(model)
-    if context is not None and prompt + count > context:
-        raise ApiError(
-            400,
+    if context is None or prompt + count <= context:
+        return
+    if prompt >= context:
+        found = f"the prompt has {prompt:,} tokens, but this model's context is {context:,}; shorten it"
+    else:
+        found = (
             f"the prompt has {prompt:,} tokens and may be continued by {count:,}, but this model's context is "
-            f"{context:,} tokens; shorten the prompt, or ask for fewer",
-            code="context_length_exceeded",
-            param=param,
+            f"{context:,}; shorten it, or ask for fewer"
         )
+    raise ApiError(400, found, code="context_length_exceeded", param=param)
 
 
 def check_count(written: int, settings: Settings, param: str) -> None:
@@ -111,7 +118,7 @@ def check_count(written: int, settings: Settings, param: str) -> None:
     if written > settings.max_tokens:
         raise refuse(
             param,
-            f"asks for up to {written:,} tokens over all continuations, but one request may have {settings.max_tokens:,}",
+            f"asks for up to {written:,} tokens over all continuations, but a request may have {settings.max_tokens:,}",
         )
 
 

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from cutaway.generation import Token
-from cutaway.generation.request import Alternatives
+from cutaway.generation.request import Score
 from cutaway.tokenizers import Tokenizer
 
 LEAST = -9999.0  # what OpenAI's answers have for a token that cannot come; JSON has no infinity
 FINISH = {"length": "length", "stop": "stop", "end": "stop", "cancelled": "stop"}
-Score = tuple[float, Alternatives]
 
 
 def spelled(tokenizer: Tokenizer, id: int) -> str:
@@ -56,7 +55,7 @@ class Logprobs:
         }
 
     def _likeliest(self, id: int, score: Score | None) -> dict[str, float] | None:
-        """Spelling -> log-probability of the likeliest and of the token itself; of two that are spelled alike the first."""
+        """Spelling -> log-probability of the likeliest and of the token itself; of two spelled alike the likelier."""
         if score is None:
             return None
         found: dict[str, float] = {}

@@ -132,7 +132,7 @@ def test_t17_reading_takes_linear_time_whatever_was_written(style: Style):
 ANSWERS = {
     "hermes": [
         '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>',
-        ' Wait.\n\n<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>\n<tool_call>{"name": "g"}</tool_call> Ok. ',
+        ' Wait.\n\n<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>\n<tool_call>{"name": "g"}</tool_call> Ok ',
         "a < b <tool_cal <tool_call>nothing</tool_call> c <tool_call>{}",
         '<tool_call>{"name": "f", "arguments": {}}',
         "  only text <tool_call",

@@ -1,8 +1,9 @@
 """The routes, one file for each family. Adding one is a file and a line here."""
 
-from cutaway.serve.routes import classify, completions, embeddings, health, metrics, models, rerank, tag, tokens
+from cutaway.serve.routes import chat, classify, completions, embeddings, health, metrics, models, rerank, tag, tokens
 
 ROUTERS = (
+    chat.router,
     completions.router,
     embeddings.router,
     rerank.router,

@@ -57,3 +57,9 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {"model": Failed, "description": "an error"} for status in (400, 401, 403, 429, 500, 503, *statuses)
     }
+
+
+# of a route that also answers with server-sent events
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "the answer, or its events"}
+}

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from cutaway.serve.schema.base import Asked, Told, Usage
-from cutaway.serve.schema.generating import Generating, Label, TokenIds, at_most, one_or_several
+from cutaway.serve.schema.generating import TEXT_OR_LIST, Generating, Label, TokenIds, at_most
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -34,7 +34,9 @@ def _only_text(value: Any) -> Any:
 
 
 Content = Annotated[
-    one_or_several(Annotated[list[TextPart], Field(fail_fast=True, min_length=1, max_length=4096)]),
+    Annotated[str, Tag("one")]
+    | Annotated[list[TextPart], Field(fail_fast=True, min_length=1, max_length=4096), Tag("several")],
+    TEXT_OR_LIST,
     BeforeValidator(_only_text),
 ]
 
@@ -230,12 +232,8 @@ class ChatRequest(Generating):
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = Field(
         None, description='`["text"]`.'
     )
-    store: Literal[False] | None = Field(
-        None, description="Answers are not kept."
-    )
-    service_tier: Literal["auto", "default"] | None = Field(
-        None, description="There is one."
-    )
+    store: Literal[False] | None = Field(None, description="Answers are not kept.")
+    service_tier: Literal["auto", "default"] | None = Field(None, description="There is one.")
     reasoning_effort: Literal["none"] | None = Field(
         None,
         description="Models answer as they were trained.",

@@ -51,7 +51,8 @@ class CompletionRequest(Generating):
     )
     echo: bool | None = Field(
         None,
-        description="Tell the prompt before what continues it, with `logprobs` its log-probabilities too. Default: false.",
+        description="Tell the prompt before what continues it, with `logprobs` its log-probabilities too. "
+        "Default: false.",
     )
     best_of: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None,

@@ -33,19 +33,14 @@ def _text_or_list(value: Any) -> str | None:
     return "several" if isinstance(value, list) else "one" if isinstance(value, str) else None
 
 
-def one_or_several(several: Any) -> Any:
-    """A text, or a list of what is given; an error is about the one of them that was sent."""
-    return Annotated[
-        Annotated[str, Tag("one")] | Annotated[several, Tag("several")],
-        Discriminator(
-            _text_or_list,
-            custom_error_type="wrong_kind",
-            custom_error_message="must be text or a list",
-        ),
-    ]
-
-
-Stop = one_or_several(Annotated[list[str], Field(fail_fast=True, max_length=1024)])
+# of a text, or a list: an error is about the one of them that was sent
+TEXT_OR_LIST = Discriminator(
+    _text_or_list, custom_error_type="wrong_kind", custom_error_message="must be text or a list"
+)
+Stop = Annotated[
+    Annotated[str, Tag("one")] | Annotated[list[str], Field(fail_fast=True, max_length=1024), Tag("several")],
+    TEXT_OR_LIST,
+]
 Bias = Annotated[
     dict[Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,8})$")], Annotated[float, Field(ge=-100, le=100)]],
     Field(max_length=4096),
@@ -73,7 +68,8 @@ class StructuredOutputs(Asked):
         None, description="The whole answer matches this regular expression (Rust's regex crate, no look-around)."
     )
     choice: (
-        Annotated[list[Annotated[str, Field(min_length=1)]], Field(fail_fast=True, min_length=1, max_length=10_000)] | None
+        Annotated[list[Annotated[str, Field(min_length=1)]], Field(fail_fast=True, min_length=1, max_length=10_000)]
+        | None
     ) = Field(None, description="The answer is one of these.")
     grammar: Annotated[str, Field(min_length=1, max_length=262_144)] | None = Field(
         None, description="The answer is of this grammar, in the syntax of Lark, beginning with the rule `start`."
@@ -96,7 +92,8 @@ class Generating(Asked):
     )
     top_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,
-        description="Draw among the likeliest tokens that together reach this share. Default: as the checkpoint recommends, or all.",
+        description="Draw among the likeliest tokens that together reach this share. "
+        "Default: as the checkpoint recommends, or all.",
     )
     n: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None, description="Continuations of each prompt. Default: 1. At most `max_n` of the server (16)."
@@ -139,7 +136,8 @@ class Generating(Asked):
     )
     repetition_penalty: Annotated[float, Field(gt=1e-6, le=1e6)] | None = Field(
         None,
-        description="Above 1, tokens of prompt and answer become less likely. Default: as the checkpoint recommends, or 1.",
+        description="Above 1, tokens of prompt and answer become less likely. "
+        "Default: as the checkpoint recommends, or 1.",
     )
     structured_outputs: StructuredOutputs | None = Field(
         None, description="What the answer must be; exactly one of its entries."
