@@ -1,7 +1,7 @@
 """Texts that are read whole, by an encoder or a decoder with another head: to vectors, labels or states.
 
-Every step of the engine reads one batch, which begins with another caller's texts each time, so that one with a single
-text does not wait for another's thousands. It holds texts of about the same length: little is spent on padding.
+Every step of the engine reads one batch, in turn a text of each caller, so that one with a single text does not wait
+for another's thousands. An encoder spends nothing on padding (see `models.sight.Packed`), and another network little.
 
 Shapes: B texts, T tokens, L what the head makes.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError, NonFinite
 from cutaway.generation.torch_backend import evaluating
-from cutaway.models import Model, Recurrent, Seq2Seq
+from cutaway.models import Encoder, Model, Recurrent, Seq2Seq
 from cutaway.models.config_parts import POOLED
 from cutaway.models.embedding import pad
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from cutaway.generation.engine import Engine
     from cutaway.generation.job import Job
 
-LIMIT = 4096  # tokens of a batch, padding counted
+LIMIT = 1024  # tokens of a batch, unless one text alone has more: products as large as this are as fast as any
+PADDED = 1.25  # times their tokens, what texts may take with padding
 
 
 class Reading:
@@ -53,6 +54,11 @@ class Reading:
     def news(self) -> bool:
         """Whether it has ended."""
         return self.ended
+
+    @property
+    def tokens(self) -> int:
+        """Of all texts."""
+        return sum(map(len, self.texts))
 
     def tell(self, number: int, made: Tensor) -> None:
         """What was made of a text (the engine's to call)."""
@@ -122,45 +128,74 @@ class Readings:
         return True
 
     def _batch(self) -> list[tuple[Reading, int]]:
-        """The next texts: the shortest of the caller whose turn it is, and what others have that is no longer."""
+        """The next texts, shortest first: in turn one of each caller, its shortest, while there is room."""
         batch: list[tuple[Reading, int]] = []
-        longest = 0
-        for place in range(len(self._rows)):
-            reading = self._rows.popleft()
-            while reading.left:
-                length = len(reading.texts[reading.left[0]])
-                most = longest if place and batch else max(longest, length)
-                if length > most or (batch and most * (len(batch) + 1) > LIMIT):
-                    break
-                longest = most
+        room, turn = LIMIT, deque(self._rows)
+        while turn:
+            reading = turn.popleft()
+            try:
+                number = reading.left[0]
+                if batch and len(reading.texts[number]) > room:
+                    continue
                 batch.append((reading, reading.left.popleft()))
+            except IndexError:  # it has no more, or was cancelled just now
+                continue
+            room -= len(reading.texts[number])
+            turn.append(reading)
+        for _ in range(len(self._rows)):
+            reading = self._rows.popleft()
             if reading.left:
                 self._rows.append(reading)
-        self._rows.rotate(-1)
-        return batch
+        self._rows.rotate(-1)  # another's come first
+        return sorted(batch, key=_length)
 
     def _read(self, batch: Sequence[tuple[Reading, int]]) -> None:
+        for some in [batch] if isinstance(self.model.network, Encoder) else _alike(batch):
+            self._read_together(some)
+
+    def _read_together(self, batch: Sequence[tuple[Reading, int]]) -> None:
         network, texts = self.model.network, [reading.texts[number] for reading, number in batch]
         ids, mask = pad(texts, self.model.tokenizer.pad or 0)
         device = self.model.device
+        given: dict[str, Any] = {} if mask.all() else {"mask": mask.to(device)}
+        if getattr(network.config, "token_types", 0) and any(reading.types for reading, _ in batch):
+            kinds = [
+                list(reading.types[number]) if reading.types else [0] * len(reading.texts[number])
+                for reading, number in batch
+            ]
+            given["token_types"] = pad(kinds, 0)[0].to(device)
         with torch.inference_mode(), evaluating(network):
-            given: dict[str, Tensor] = {}
-            if getattr(network.config, "token_types", 0) and any(reading.types for reading, _ in batch):
-                kinds = [
-                    list(reading.types[number]) if reading.types else [0] * len(reading.texts[number])
-                    for reading, number in batch
-                ]
-                given["token_types"] = pad(kinds, 0)[0].to(device)
-            made = network(ids.to(device), mask=mask.to(device), **given).float().cpu()  # (B, L) or (B, T, L)
-        pooled = getattr(network.config, "head", "") in POOLED
-        for (reading, number), row, text in zip(batch, made, texts, strict=True):
-            row = row if pooled else row[: len(text)]
-            if torch.isfinite(row).all():
-                reading.tell(number, row.clone())
+            made = network(ids.to(device), **given).float().cpu()  # (B, L) or (B, T, L)
+            pooled = getattr(network.config, "head", "") in POOLED
+            rows = [row.clone() if pooled else row[: len(text)].clone() for row, text in zip(made, texts, strict=True)]
+            finite = (
+                torch.isfinite(made).all(1).tolist() if pooled else [bool(torch.isfinite(row).all()) for row in rows]
+            )
+        for (reading, number), row, fine in zip(batch, rows, finite, strict=True):
+            if fine:
+                reading.tell(number, row)
             else:
                 reading.end(
                     NonFinite(f"what was computed of text {number} is NaN or infinite: the weights are damaged")
                 )
+
+
+def _length(one: tuple[Reading, int]) -> int:
+    reading, number = one
+    return len(reading.texts[number])
+
+
+def _alike(batch: Sequence[tuple[Reading, int]]) -> list[list[tuple[Reading, int]]]:
+    """Texts in the order of their lengths, in parts of which little is padding."""
+    parts: list[list[tuple[Reading, int]]] = []
+    tokens = 0
+    for one in batch:
+        tokens += _length(one)
+        if not parts or _length(one) * (len(parts[-1]) + 1) > PADDED * tokens:
+            parts.append([])
+            tokens = _length(one)
+        parts[-1].append(one)
+    return parts
 
 
 def ids_of(model: Model, texts: Sequence[Any]) -> list[list[int]]:

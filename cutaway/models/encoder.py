@@ -28,7 +28,7 @@ from cutaway.models.heads import Head, pool
 from cutaway.models.layers import MLP
 from cutaway.models.products import Linear
 from cutaway.models.rotary import Rotary
-from cutaway.models.sight import Sight
+from cutaway.models.sight import Packed, Sight
 from cutaway.models.tap import OFF, Tap
 
 
@@ -61,16 +61,16 @@ class Attention(nn.Module):
             cos, sin = rotary(0, T, sight.positions)
             q, k = (x * cos + x.roll(self.head_dim // 2, -1) * sin for x in (q, k))
         q, k, v = (tap(name, x.transpose(1, 2)) for name, x in (("q", q), ("k", k), ("v", v)))  # (B, H, T, D)
-        z = tap("z", self._mix(q, k, v, sight.mask(self.window), tap))  # (B, H, T, D)
+        z = tap("z", self._mix(q, k, v, sight, tap))  # (B, H, T, D)
         return self.o_proj(z.transpose(1, 2).reshape(B, T, self.heads * self.head_dim))
 
-    def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, tap: Tap) -> Tensor:
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight, tap: Tap) -> Tensor:
         """Each query's mean of the values, weighted by its pattern: (B, H, T, D)."""
         if tap.wants("scores", "pattern"):
-            pattern = explicit_pattern(q, k, tap, scale=self.head_dim**-0.5, mask=mask)
+            pattern = explicit_pattern(q, k, tap, scale=self.head_dim**-0.5, mask=sight.mask(self.window))
             if tap.edits("scores", "pattern"):
                 return pattern @ v
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return sight.attend(q, k, v, self.window)
 
 
 class Block(nn.Module):
@@ -226,8 +226,12 @@ class Encoder(nn.Module):
             raise InputError(
                 f"{T} tokens were given, but this model sees {config.context} at once; shorten the text or split it"
             )
+        x = self._embed(ids, mask, token_types, tap)
+        if mask is not None and tap is OFF and not torch.is_grad_enabled() and not self.training and not mask.all():
+            packed = Packed(mask)
+            return packed.unpack(self._through(0, config.layers, packed.pack(x), packed, tap))
         sight = Sight(0, T, ids.device, mask, causal=False)
-        return self._through(0, config.layers, self._embed(ids, mask, token_types, tap), sight, tap)
+        return self._through(0, config.layers, x, sight, tap)
 
     def resume(
         self,

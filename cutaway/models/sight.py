@@ -1,12 +1,13 @@
 """Which tokens each query sees: those before it, within its layer's window, and no padding.
 
-Shapes: B batch, T new tokens, S tokens attended to (cached and new).
+Shapes: B batch, T new tokens, S tokens attended to (cached and new), H heads, D head dim, N real tokens of all texts.
 """
 
 from copy import copy
 
 import torch
-from jaxtyping import Bool, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -63,6 +64,12 @@ class Sight:
         places = torch.arange(self.seen, device=self.device)
         return places - places[self.start :, None]
 
+    def attend(
+        self, q: Float[Tensor, "B H T D"], k: Float[Tensor, "B H S D"], v: Float[Tensor, "B H S D"], window: int
+    ) -> Float[Tensor, "B H T D"]:
+        """Each query's mean of the values that it sees, weighted by softmax of queries times keys."""
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(window))
+
     def _make(self, window: int) -> Tensor | None:
         windowed = 0 < window < self.seen
         if self.real is None and not windowed and (not self.causal or self.new == 1):
@@ -78,3 +85,58 @@ class Sight:
             return seen
         # a token sees itself even if it is padding: a row with nothing in it would be undefined
         return (seen & self.real[:, None, None, :]) | (query == key)
+
+
+class Packed(Sight):
+    """Several texts without their padding, behind each other in one row; each token sees those of its own text.
+
+    Nothing is computed for padding but a few rows at the end, as a product has as many as fill a block: products of a
+    new size have to be prepared first.
+
+    Args:
+        mask: (B, T) bool, False where a token is padding.
+    """
+
+    BLOCK = 32  # rows
+
+    def __init__(self, mask: Bool[Tensor, "B T"]) -> None:
+        count = int(mask.sum())
+        super().__init__(0, -(-count // self.BLOCK) * self.BLOCK, mask.device, causal=False)
+        self.text, self.count = mask, count
+        self.positions = torch.zeros(1, self.new, dtype=torch.int64, device=mask.device)
+        self.positions[0, :count] = (mask.cumsum(1) - 1)[mask]
+        self.runs: list[tuple[int, int, int]] = []  # where texts of one length begin, how many these are, the length
+        place = 0
+        for length in mask.sum(1).tolist():
+            if self.runs and self.runs[-1][2] == length:
+                first, texts, _ = self.runs[-1]
+                self.runs[-1] = first, texts + 1, length
+            elif length:
+                self.runs.append((place, 1, length))
+            place += length
+
+    def pack(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "1 N C"]:
+        """The rows of real tokens (B, T, C), and zeros to fill the last block."""
+        made = x.new_zeros(1, self.new, x.shape[2])
+        made[0, : self.count] = x[self.text]
+        return made
+
+    def unpack(self, x: Float[Tensor, "1 N C"]) -> Float[Tensor, "B T C"]:
+        """Rows (1, N, C) in the places of their tokens, with zeros in those of padding."""
+        made = x.new_zeros(*self.text.shape, x.shape[2])
+        made[self.text] = x[0, : self.count]
+        return made
+
+    def attend(
+        self, q: Float[Tensor, "B H T D"], k: Float[Tensor, "B H S D"], v: Float[Tensor, "B H S D"], window: int
+    ) -> Float[Tensor, "B H T D"]:
+        """Texts of one length are computed together, and see no mask."""
+        _, H, N, D = q.shape
+        made = q.new_zeros(N, H, D)
+        for first, texts, length in self.runs:
+            rows = slice(first, first + texts * length)
+            some = [x[0, :, rows].unflatten(1, (texts, length)).transpose(0, 1) for x in (q, k, v)]
+            mask = Sight(0, length, q.device, causal=False).mask(window)
+            mixed = F.scaled_dot_product_attention(*some, attn_mask=mask)  # (texts, H, length, D)
+            made[rows].view(texts, length, H, D).copy_(mixed.transpose(1, 2))
+        return made.transpose(0, 1)[None]

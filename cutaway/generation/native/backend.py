@@ -163,7 +163,8 @@ class NativeBackend:
                 made.append([its.clone() for its in (logits.values, logits.best, logits.log_sum)])
                 for place, some in logits.scores.items():
                     scores[part[place][0]] = [*scores.get(part[place][0], ()), *some]
-            return Logits(*(torch.cat(its) for its in zip(*made, strict=True)), scores)
+            values, best, log_sum = (torch.cat(its) for its in zip(*made, strict=True))
+            return Logits(values, best, log_sum, scores)
 
     def _step(self, batch: Sequence[Rows]) -> Logits:
         ids: list[int] = []
@@ -314,7 +315,8 @@ def _sort(batch: Sequence[Rows], shown: Sequence[Room | None], *results: Tensor)
             its = slice(row - item.wanted - len(item.scored), row - item.wanted)
             scores[number] = scored(results[0][its].numpy(), results[2][its].tolist(), item.scored, item.top)
         keep += range(row - item.wanted, row)
-    return Logits(*(results if len(keep) == row else (result[keep] for result in results)), scores)
+    values, best, log_sum = results if len(keep) == row else (result[keep] for result in results)
+    return Logits(values, best, log_sum, scores)
 
 
 def _parts(batch: Sequence[Rows]) -> list[list[tuple[int, Rows]]]:
