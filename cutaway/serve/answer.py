@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
+
+from starlette.responses import Response
 
 from cutaway import __version__
 from cutaway.errors import CutawayError
 from cutaway.generation import Request, Token
 from cutaway.generation.best import best
 from cutaway.serve.bridge import Stream
-from cutaway.serve.events import as_json, event, together
+from cutaway.serve.events import Events, as_json, event, together
 from cutaway.serve.options import blamed
 from cutaway.serve.schema.generating import Generating
 from cutaway.serve.server import Work
@@ -75,6 +77,7 @@ class Answer:
         self.counts = options is not None and options.include_usage
         self.streams: list[Stream] = []
         self.choices: list[Choice] = []  # of each prompt those drawn
+        self._read = 0  # tokens of prompts
 
     def chunk(self, piece: dict[str, Any]) -> dict[str, Any]:
         """An event with a piece of a choice."""
@@ -93,7 +96,7 @@ class Answer:
         """
         try:
             for read, request in await self.work.server.bridge.aside(make):
-                self.work.prompt_tokens += read
+                self._read += read
                 self.streams.append(await self.work.submit(request))
         except CutawayError as error:
             raise blamed(error, prompt, form) from None
@@ -108,7 +111,6 @@ class Answer:
                     found[number * self.drawn + token.sample].append(token)
 
         await asyncio.gather(*(read(number, stream) for number, stream in enumerate(self.streams)))
-        self.work.completion_tokens = sum(map(len, found))
         told = []
         for first in range(0, len(self.choices), self.drawn):
             those = found[first : first + self.drawn]
@@ -118,10 +120,9 @@ class Answer:
                 told.append({"index": len(told), **piece})
         return as_json({**self.head, "choices": told, "usage": self._usage()})
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes]:
         """The answer's events, some at a time."""
         async for number, tokens in together(self.streams):
-            self.work.completion_tokens += len(tokens)
             first = number * self.drawn
             if len(tokens) == 1:
                 data = self.choices[first + tokens[0].sample].events(tokens, tokens[0].finish_reason is not None)
@@ -142,5 +143,24 @@ class Answer:
             yield event({**self.head, "choices": [], "usage": self._usage()})
 
     def _usage(self) -> dict[str, int]:
-        read, written = self.work.prompt_tokens, self.work.completion_tokens
+        read, written = self._read, sum(stream.written for stream in self.streams)
         return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+async def answered(work: Work, begin: Awaitable[Answer]) -> Response:
+    """The response of a request, whole or as events; the work is closed when it is answered, or has failed.
+
+    Args:
+        work: its place and model.
+        begin: hands it to the engine.
+    """
+    try:
+        answer = await work.attended(begin)
+        if answer.asked.stream:
+            return Events(work, answer.events())
+        body = await work.attended(answer.whole())
+    except BaseException:
+        work.close()
+        raise
+    work.close()
+    return Response(body, media_type="application/json")

@@ -32,12 +32,10 @@ def options(asked: Generating, settings: Settings, model: Model) -> dict[str, An
     Raises:
         ApiError: 400; a parameter is beyond the settings, or stands with one that it does not fit.
     """
-    if (asked.n or 1) > settings.max_n:
-        raise refuse("n", f"may be at most {settings.max_n} here, but {asked.n} was given")
     if asked.stream_options is not None and not asked.stream:
         raise refuse("stream_options", "is for streams; give stream: true too, or leave it out")
     found: dict[str, Any] = {
-        "n": asked.n or 1,
+        "n": check_n(asked, settings),
         "stop": _stops(asked.stops, settings),
         "seed": secrets.randbelow(SEEDS) if asked.seed is None else asked.seed % SEEDS,
         "logit_bias": _bias(asked.logit_bias, settings, model),
@@ -59,6 +57,18 @@ def options(asked: Generating, settings: Settings, model: Model) -> dict[str, An
             raise refuse("structured_outputs", f"must say exactly one of json, regex, choice, grammar, not {len(form)}")
         found |= form
     return {name: value for name, value in found.items() if value is not None}
+
+
+def check_n(asked: Generating, settings: Settings) -> int:
+    """How many continuations of a prompt are wanted.
+
+    Raises:
+        ApiError: 400; more than one may.
+    """
+    n = asked.n or 1
+    if n > settings.max_n:
+        raise refuse("n", f"may be at most {settings.max_n} here, but {n} was given")
+    return n
 
 
 def _stops(stops: Sequence[str] | None, settings: Settings) -> Sequence[str] | None:

@@ -35,6 +35,7 @@ class Settings:
         drain: after the signal to stop, how long running requests may take.
         idle: a connection that says nothing, or a body or header that does not come on, is closed after this.
         send: a reader who does not take what is sent is given up after this.
+        ping: a stream in which nothing was said for this long says that its answer still comes.
         max_body: of a request.
         max_bodies: of all requests that are being answered together; more are told to come again.
         max_audio: of an uploaded recording.
@@ -72,6 +73,7 @@ class Settings:
     drain: float = 30.0
     idle: float = 20.0
     send: float = 30.0
+    ping: float = 15.0
     max_body: int = 8 << 20
     max_bodies: int = 64 << 20
     max_audio: int = 32 << 20

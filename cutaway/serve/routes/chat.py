@@ -17,14 +17,15 @@ from cutaway.generation.generate import make_request
 from cutaway.generation.tools import CallReader, Style, ToolCall, tool_grammar, tool_style
 from cutaway.generation.turn import PLAIN_STOP, turn_ids
 from cutaway.models import Model
-from cutaway.serve.answer import Answer
+from cutaway.serve.answer import Answer, answered
 from cutaway.serve.body import JsonRoute
 from cutaway.serve.bridge import Stream
-from cutaway.serve.events import Events, Template, event
-from cutaway.serve.options import check_count, check_room, context_of, options, refuse
+from cutaway.serve.events import Template, event
+from cutaway.serve.options import check_count, check_n, check_room, context_of, options, refuse
 from cutaway.serve.schema.base import STREAMED, errors
 from cutaway.serve.schema.chat import ChatCompletion, ChatRequest, NamedTool, ObjectFormat, SchemaFormat
 from cutaway.serve.server import Work, server_of
+from cutaway.serve.settings import Settings
 from cutaway.serve.telling import FINISH, chat_logprobs
 
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
@@ -33,17 +34,10 @@ router = APIRouter(prefix="/v1", route_class=JsonRoute)
 @router.post("/chat/completions", response_model=ChatCompletion, responses={**errors(404, 413, 501, 504), **STREAMED})
 async def chat_completions(asked: ChatRequest, http: HttpRequest) -> Response:
     """Answer a conversation."""
-    work = await server_of(http).begin(http, asked.model)
-    try:
-        answer = await work.attended(_begin(asked, work))
-        if asked.stream:
-            return Events(work, answer.events())
-        body = await work.attended(answer.whole())
-    except BaseException:
-        work.close()
-        raise
-    work.close()
-    return Response(body, media_type="application/json")
+    settings = server_of(http).settings
+    _check(asked, settings)
+    work = await server_of(http).begin(http, asked.model, weight=check_n(asked, settings))
+    return await answered(work, _begin(asked, work))
 
 
 async def _begin(asked: ChatRequest, work: Work) -> Answer:
@@ -55,7 +49,6 @@ async def _begin(asked: ChatRequest, work: Work) -> Answer:
         extra["metadata"] = asked.metadata
     kinds = ("chat.completion", "chat.completion.chunk")
     answer = Answer(asked, work, kinds, "chatcmpl", asked.n or 1, extra)
-    _check(asked, work)
     how = options(asked, work.server.settings, work.loaded.model)
     how |= {"tenant": work.caller.tenant, "logprobs": asked.top_logprobs or 0}
     form = _form(asked)
@@ -71,9 +64,8 @@ async def _begin(asked: ChatRequest, work: Work) -> Answer:
     return answer
 
 
-def _check(asked: ChatRequest, work: Work) -> None:
+def _check(asked: ChatRequest, settings: Settings) -> None:
     """What a schema cannot say."""
-    settings = work.server.settings
     if asked.top_logprobs is not None and not asked.logprobs:
         raise refuse("top_logprobs", "is told beside logprobs; give logprobs: true too, or leave it out")
     if (asked.top_logprobs or 0) > settings.max_logprobs:

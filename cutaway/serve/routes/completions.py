@@ -13,14 +13,15 @@ from cutaway.generation import Request, Token
 from cutaway.generation.generate import make_request
 from cutaway.generation.request import Score
 from cutaway.models import Seq2Seq
-from cutaway.serve.answer import Answer
+from cutaway.serve.answer import Answer, answered
 from cutaway.serve.body import JsonRoute
 from cutaway.serve.bridge import Stream
-from cutaway.serve.events import Events, Template, event
-from cutaway.serve.options import check_count, check_room, context_of, options, refuse
+from cutaway.serve.events import Template, event
+from cutaway.serve.options import check_count, check_n, check_room, context_of, options, refuse
 from cutaway.serve.schema.base import STREAMED, errors
 from cutaway.serve.schema.completions import Completion, CompletionRequest
 from cutaway.serve.server import Work, server_of
+from cutaway.serve.settings import Settings
 from cutaway.serve.telling import FINISH, Logprobs, texts_of
 
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
@@ -31,22 +32,16 @@ Given = str | list[int]
 @router.post("/completions", response_model=Completion, responses={**errors(404, 413, 501, 504), **STREAMED})
 async def completions(asked: CompletionRequest, http: HttpRequest) -> Response:
     """Continue a prompt, or several."""
-    work = await server_of(http).begin(http, asked.model)
-    try:
-        answer = await work.attended(_begin(asked, work))
-        if asked.stream:
-            return Events(work, answer.events())
-        body = await work.attended(answer.whole())
-    except BaseException:
-        work.close()
-        raise
-    work.close()
-    return Response(body, media_type="application/json")
+    drawn = _drawn(asked, server_of(http).settings)
+    given = _prompts(asked, drawn, server_of(http).settings)
+    work = await server_of(http).begin(http, asked.model, weight=len(given) * drawn)
+    return await answered(work, _begin(asked, work, given, drawn))
 
 
-async def _begin(asked: CompletionRequest, work: Work) -> Answer:
-    """Check what is asked, read the prompts and hand them to the engine."""
-    given, drawn = _prompts(asked, work), _drawn(asked, work)
+async def _begin(asked: CompletionRequest, work: Work, given: list[Given], drawn: int) -> Answer:
+    """Read the prompts and hand them to the engine."""
+    if asked.echo and isinstance(work.loaded.model.network, Seq2Seq):
+        raise refuse("echo", "is for models that continue a text; this one writes a text of its own to another")
     answer = Answer(asked, work, ("text_completion", "text_completion"), "cmpl", drawn)
     how = options(asked, work.server.settings, work.loaded.model)
     how |= {"n": drawn, "tenant": work.caller.tenant, "logprobs": asked.logprobs or 0}
@@ -59,9 +54,9 @@ async def _begin(asked: CompletionRequest, work: Work) -> Answer:
     return answer
 
 
-def _prompts(asked: CompletionRequest, work: Work) -> list[Given]:
+def _prompts(asked: CompletionRequest, drawn: int, settings: Settings) -> list[Given]:
     """The prompts, as they were given."""
-    settings, prompt = work.server.settings, asked.prompt
+    prompt = asked.prompt
     several = isinstance(prompt, list) and not isinstance(prompt[0], int)
     given = cast(list[Given], prompt if several else ["" if prompt is None else prompt])
     if len(given) > settings.max_inputs:
@@ -70,16 +65,14 @@ def _prompts(asked: CompletionRequest, work: Work) -> list[Given]:
         raise refuse("prompt", f"may be {settings.max_prompt:,} characters long here, but {longest:,} were given")
     if asked.logprobs is not None and asked.logprobs > settings.max_logprobs:
         raise refuse("logprobs", f"may be at most {settings.max_logprobs} here, but {asked.logprobs} was given")
-    if asked.echo and isinstance(work.loaded.model.network, Seq2Seq):
-        raise refuse("echo", "is for models that continue a text; this one writes a text of its own to another")
     count = LENGTH if asked.max_tokens is None else asked.max_tokens
-    check_count(len(given) * _drawn(asked, work) * count, settings, "max_tokens")
+    check_count(len(given) * drawn * count, settings, "max_tokens")
     return given
 
 
-def _drawn(asked: CompletionRequest, work: Work) -> int:
+def _drawn(asked: CompletionRequest, settings: Settings) -> int:
     """How many continuations are drawn of each prompt."""
-    n, most = asked.n or 1, work.server.settings.max_n
+    n, most = check_n(asked, settings), settings.max_n
     drawn = n if asked.best_of is None else asked.best_of
     if not n <= drawn <= most:
         raise refuse("best_of", f"must lie in n … {most} here, {n} … {most}, but {drawn} was given")
