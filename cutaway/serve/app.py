@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cutaway import __version__
+from cutaway.serve.doors import check_doors
 from cutaway.serve.errors import ApiError, as_api_error
 from cutaway.serve.guard import Guard
 from cutaway.serve.invalid import invalid
@@ -32,7 +33,11 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
     Args:
         settings: models, limits and doors.
         models: those of the settings, where some are being opened already.
+
+    Raises:
+        ConfigError: doors that must not be open; see `check_doors`.
     """
+    check_doors(settings)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:

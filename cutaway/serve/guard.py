@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import re
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cutaway.errors import ConfigError, CutawayError
+from cutaway.errors import CutawayError
+from cutaway.serve.doors import HOST, check_doors
 from cutaway.serve.errors import ApiError, as_api_error
 from cutaway.serve.keys import ANYONE, Caller, Keys
 from cutaway.serve.limits import WRONG, Body, Failures, too_large
@@ -27,8 +26,6 @@ UPLOADS = re.compile(r"/v1/audio/[a-z]+")  # where a recording comes as a form, 
 JSON = re.compile(r'application/json *(; *charset="?utf-8"?)?', re.I)
 FORM = re.compile(r'multipart/form-data *; *boundary=[\w\'()+,./:=?" -]{1,72}', re.I | re.A)
 AROUND = 64 << 10  # bytes of a form beside the recording
-HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9](?:[a-z0-9._-]{0,251}[a-z0-9])?)(?::[0-9]{1,5})?")
-ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(, *[A-Za-z0-9-]{1,64}){0,30}")  # of headers
 ALWAYS = {
     "x-content-type-options": "nosniff",
@@ -43,27 +40,6 @@ TOLD = ", ".join(
 )
 
 
-def is_local(host: str) -> bool:
-    """Whether nobody but this machine reaches what listens there."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def check_doors(settings: Settings) -> None:
-    """Refuse to be a server that others reach and that asks nobody for a key.
-
-    Raises:
-        ConfigError: others can reach the address, and there is no file of keys.
-    """
-    if settings.keys is None and not is_local(settings.host):
-        raise ConfigError(
-            f"other machines can reach {settings.host or 'all addresses'}, so keys are needed: make one with "
-            "'cutaway keys add keys.json NAME' and give --keys keys.json, or listen on 127.0.0.1"
-        )
-
-
 class Guard:
     """Lets in what may come in (pure ASGI: nothing is buffered, streams pass as they are).
 
@@ -76,21 +52,16 @@ class Guard:
         pause: how whoever guesses is made to wait.
 
     Raises:
-        ConfigError: see `check_doors`; or a host or an origin that is none.
+        ConfigError: see `check_doors`.
         InputError: the file of keys cannot be used.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        check_doors(settings)
         self.app, self.settings = app, settings
         self.keys = Keys(settings.keys) if settings.keys is not None else None
         self.failures = Failures()
         self.pause: Callable[[float], Awaitable[None]] = asyncio.sleep
-        named = [settings.host] if settings.host not in ("", "0.0.0.0", "::", "*") else []
-        self.hosts = {"localhost", "127.0.0.1", "[::1]", *map(_name, [*named, *settings.hosts])}
-        for origin in settings.origins:
-            if not ORIGIN.fullmatch(origin):
-                raise ConfigError(f"{origin!r} is no origin of a page; one looks like https://app.example.org")
+        self.hosts = check_doors(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it here."""
@@ -117,8 +88,6 @@ class Guard:
             if answer.status:
                 raise
             await answer.fail(as_api_error(error))
-        finally:
-            answer.note(scope)
 
     def _check_host(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """A page of another site may have a name that leads here (DNS rebinding); its requests bear that name."""
@@ -218,7 +187,6 @@ class _Answer:
         self._replaced = False
         self.fields = {**ALWAYS, "x-request-id": uuid.uuid4().hex}
         self.status = 0
-        self._began = time.monotonic()
 
     async def __call__(self, message: Message) -> None:
         """For the application to call."""
@@ -246,15 +214,6 @@ class _Answer:
         await self._send({"type": "http.response.start", "status": error.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": content})
 
-    def note(self, scope: Scope) -> None:
-        """A line in the log; neither the query nor any header stands in it."""
-        if not log.isEnabledFor(logging.INFO):
-            return
-        seconds = time.monotonic() - self._began
-        name = getattr(scope.get("caller"), "name", "") or "-"
-        what = f"{scope['method'][:20]} {scope['path'][:200]}"
-        log.info("%s %s %s %d %.3f s", _address(scope.get("client")), name, ascii(what)[1:-1], self.status, seconds)
-
 
 def _read(scope: Scope) -> dict[str, str]:
     """Headers by name; one that says who asks or what comes may be there once."""
@@ -277,16 +236,3 @@ def _address(pair: tuple[str, int | None] | None) -> str:
     """An address as a Host header writes it."""
     host = (pair or ("", 0))[0].removeprefix("::ffff:")
     return f"[{host}]" if ":" in host else host
-
-
-def _name(host: str) -> str:
-    """A name without its port.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    lower = host.lower()
-    found = HOST.fullmatch(f"[{lower}]" if lower.count(":") > 1 and not lower.startswith("[") else lower)
-    if found is None:
-        raise ConfigError(f"{host!r} is no name of a host; one looks like models.example.org")
-    return found[1]

@@ -8,7 +8,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi import FastAPI
 from serving import Served
+
+from cutaway.serve.guard import Guard
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,10 @@ def say(served: Served, *parts: bytes, pause: float = 0.0, wait: float = 0.5) ->
                 to.sendall(part)
             except OSError:
                 break
-        return read(to, wait=wait)
+        return read(to, wait=wait, empty=parts[0].startswith(b"HEAD"))
 
 
-def read(to: socket.socket, *, wait: float = 0.5) -> Said:
+def read(to: socket.socket, *, wait: float = 0.5, empty: bool = False) -> Said:
     """One answer with a length, or all until the end."""
     data, closed = b"", False
     while b"\r\n\r\n" not in data:
@@ -62,7 +65,7 @@ def read(to: socket.socket, *, wait: float = 0.5) -> Said:
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-    while len(body) < int(headers.get("content-length", "0")):
+    while not empty and len(body) < int(headers.get("content-length", "0")):
         more = _more(to)
         if not more:
             break
@@ -89,3 +92,19 @@ def post(body: bytes, *lines: bytes, path: bytes = b"/v1/completions", host: byt
     """A request with a length and these lines besides."""
     head = [b"POST " + path + b" HTTP/1.1", b"Host: " + host, b"Content-Type: application/json"]
     return b"\r\n".join([*head, b"Content-Length: %d" % len(body), *lines, b"", body])
+
+
+def app_of(served: Served) -> FastAPI:
+    """The application of a running server."""
+    found: Any = served.uvicorn.config.loaded_app
+    while not isinstance(found, FastAPI):
+        found = found.app
+    return found
+
+
+def guard_of(served: Served) -> Guard:
+    """What guards a running server."""
+    found: Any = app_of(served).middleware_stack
+    while not isinstance(found, Guard):
+        found = found.app
+    return found
