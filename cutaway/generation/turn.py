@@ -46,6 +46,7 @@ def turn_ids(
     *,
     tools: Sequence[Mapping[str, Any]] | None = None,
     format: str = "template",
+    add_generation_prompt: bool = True,
 ) -> list[int]:
     """The ids of a conversation, up to where the model's answer begins.
 
@@ -54,6 +55,7 @@ def turn_ids(
         messages: {"role": "user", "content": "…"} and the like, in their order.
         tools: descriptions of tools, as JSON Schemas.
         format: one of FORMATS. A plain answer ends before PLAIN_STOP, which is the caller's to ask for.
+        add_generation_prompt: end with what begins the answer.
 
     Raises:
         ConfigError: an unknown format, a model without a chat template, a template that refuses the messages, or tools
@@ -62,7 +64,8 @@ def turn_ids(
     """
     check_format(model, format)
     if format == "template":
-        return chat_ids(model, _as_templates_read(model, messages), tools=tools)
+        messages = _as_templates_read(model, messages)
+        return chat_ids(model, messages, tools=tools, add_generation_prompt=add_generation_prompt)
     if tools:
         raise ConfigError("the plain format has no words for tools; ask a model whose chat template knows them")
     parts = []
@@ -71,7 +74,8 @@ def turn_ids(
         if role not in PLAIN or not isinstance(content, str):
             raise InputError(f"a message of the plain format is text of {', '.join(PLAIN)}, but {role!r:.40} was given")
         parts.append(PLAIN[role] + content.strip())
-    return model.ids("\n\n".join([*parts, PLAIN["assistant"].strip()]))[0].tolist()
+    begins = [PLAIN["assistant"].strip()] if add_generation_prompt else []
+    return model.ids("\n\n".join([*parts, *begins]))[0].tolist()
 
 
 def _as_templates_read(model: Model, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

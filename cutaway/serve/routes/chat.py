@@ -23,7 +23,7 @@ from cutaway.serve.bridge import Stream
 from cutaway.serve.events import Template, event
 from cutaway.serve.options import check_count, check_n, check_room, context_of, options, refuse
 from cutaway.serve.schema.base import STREAMED, errors
-from cutaway.serve.schema.chat import ChatCompletion, ChatRequest, NamedTool, ObjectFormat, SchemaFormat
+from cutaway.serve.schema.chat import ChatCompletion, ChatRequest, Message, NamedTool, ObjectFormat, SchemaFormat
 from cutaway.serve.server import Work, server_of
 from cutaway.serve.settings import Settings
 from cutaway.serve.telling import FINISH, chat_logprobs
@@ -104,6 +104,20 @@ def _calling(asked: ChatRequest, model: Model) -> Style | None:
     return tool_style(model.tokenizer) if _uses_tools(asked) else None
 
 
+def as_data(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as plain data, their parts joined to one text."""
+    made = [message.model_dump(exclude_none=True) for message in messages]
+    for message in made:
+        if isinstance(content := message.get("content"), list):
+            message["content"] = "".join(part["text"] for part in content)
+    return made
+
+
+def format_of(model: Model, settings: Settings) -> str:
+    """How conversations with a model are written: by its template, or as the settings say where it has none."""
+    return "template" if model.tokenizer.chat_template else settings.chat_format
+
+
 def _request(asked: ChatRequest, work: Work, how: dict[str, Any], style: Style | None) -> tuple[int, Request]:
     """How many tokens the conversation has, and the engine's request for it."""
     model, settings = work.loaded.model, work.server.settings
@@ -115,14 +129,10 @@ def _request(asked: ChatRequest, work: Work, how: dict[str, Any], style: Style |
     elif isinstance(asked.response_format, SchemaFormat):
         schema = asked.response_format.json_schema.schema_
         how = {**how, "schema": {"type": "object"} if schema is None else schema}
-    format = "template" if model.tokenizer.chat_template else settings.chat_format
+    format = format_of(model, settings)
     if format == "plain":
         how = {**how, "stop": [*how.get("stop", ()), PLAIN_STOP]}
-    messages = [message.model_dump(exclude_none=True) for message in asked.messages]
-    for message in messages:
-        if isinstance(content := message.get("content"), list):
-            message["content"] = "".join(part["text"] for part in content)
-    ids = turn_ids(model, messages, tools=tools, format=format)
+    ids = turn_ids(model, as_data(asked.messages), tools=tools, format=format)
     count = asked.max_completion_tokens or asked.max_tokens
     n, context = asked.n or 1, context_of(model)
     if count is None:

@@ -11,23 +11,25 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.requests import Request as HttpRequest
 
+from cutaway.generation.turn import turn_ids
 from cutaway.models import Model, Recurrent, Seq2Seq
+from cutaway.serve.body import JsonRoute
 from cutaway.serve.errors import ApiError
+from cutaway.serve.routes.chat import as_data, format_of
 from cutaway.serve.schema.base import errors
+from cutaway.serve.schema.generating import Name
 from cutaway.serve.schema.tokens import (
     ChatToTokenize,
     Detokenized,
     DetokenizeRequest,
-    ModelName,
     Tokenized,
     TokenizeRequest,
     TokenizerInfo,
 )
 from cutaway.serve.server import Server, server_of
-from cutaway.tokenizers.chat import chat_ids
 from cutaway.tokenizers.tokenizer import ROLES
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 
 @router.post("/tokenize", responses=errors(404, 413, 504))
@@ -36,7 +38,8 @@ async def tokenize(asked: TokenizeRequest, http: HttpRequest) -> Tokenized:
     server = server_of(http)
     most = server.settings.max_prompt
     if isinstance(asked, ChatToTokenize):
-        _bounded(sum(len(message.content) for message in asked.messages), most, "characters", "messages")
+        size = sum(len(message.model_dump_json()) for message in (*asked.messages, *(asked.tools or ())))
+        _bounded(size, most, "characters", "messages")
     else:
         _bounded(len(asked.prompt), most, "characters", "prompt")
     with await server.begin(http, _model_of(server, asked.model)) as work:
@@ -44,8 +47,10 @@ async def tokenize(asked: TokenizeRequest, http: HttpRequest) -> Tokenized:
 
         def count() -> Tokenized:
             if isinstance(asked, ChatToTokenize):
-                messages = [message.model_dump() for message in asked.messages]
-                ids = chat_ids(model, messages, add_generation_prompt=asked.add_generation_prompt)
+                tools = [tool.model_dump(exclude_none=True) for tool in asked.tools or ()] or None
+                how = {"format": format_of(model, server.settings), "tools": tools}
+                begins = asked.add_generation_prompt
+                ids = turn_ids(model, as_data(asked.messages), add_generation_prompt=begins, **how)
             else:
                 ids = ids_of(model, asked.prompt, asked.add_special_tokens)
             strings = [model.tokenizer.token(id) for id in ids] if asked.return_token_strs else None
@@ -72,7 +77,7 @@ async def detokenize(asked: DetokenizeRequest, http: HttpRequest) -> Detokenized
 
 
 @router.get("/tokenizer_info", responses=errors(404, 504))
-async def tokenizer_info(http: HttpRequest, model: Annotated[ModelName | None, Query()] = None) -> TokenizerInfo:
+async def tokenizer_info(http: HttpRequest, model: Annotated[Name | None, Query()] = None) -> TokenizerInfo:
     """Its special tokens, its size, and how it writes conversations."""
     server = server_of(http)
     with await server.begin(http, _model_of(server, model)) as work:

@@ -7,32 +7,26 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from cutaway.serve.schema.base import Asked, Told
-
-ModelName = Annotated[str, Field(min_length=1, max_length=200)]
-Role = Literal["system", "developer", "user", "assistant", "tool"]
+from cutaway.serve.schema.chat import Message, Tool
+from cutaway.serve.schema.completions import Id
+from cutaway.serve.schema.generating import Name, at_most
 
 
 class TextToTokenize(Asked):
     """A text, as /v1/completions would read it."""
 
-    model: Annotated[ModelName | None, Field(description="May be left out where the server has one model.")] = None
+    model: Annotated[Name | None, Field(description="May be left out where the server has one model.")] = None
     prompt: str
     add_special_tokens: Annotated[bool, Field(description="Put around it what the tokenizer's file says.")] = True
     return_token_strs: Annotated[bool | None, Field(description="Tell each token's text, too.")] = False
 
 
-class MessageToTokenize(Asked):
-    """What somebody says."""
-
-    role: Role
-    content: str
-
-
 class ChatToTokenize(Asked):
     """A conversation, as /v1/chat/completions would read it."""
 
-    model: Annotated[ModelName | None, Field(description="May be left out where the server has one model.")] = None
-    messages: Annotated[list[MessageToTokenize], Field(min_length=1, max_length=4096)]
+    model: Annotated[Name | None, Field(description="May be left out where the server has one model.")] = None
+    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=4096), at_most(4096)]
+    tools: Annotated[list[Tool], Field(fail_fast=True, max_length=128)] | None = None
     add_generation_prompt: Annotated[bool, Field(description="End with what begins an answer.")] = True
     continue_final_message: Literal[False] = False
     add_special_tokens: Annotated[Literal[False], Field(description="The template writes them.")] = False
@@ -41,11 +35,11 @@ class ChatToTokenize(Asked):
 
 def _kind(given: Any) -> str:
     chat = "messages" in given if isinstance(given, dict) else isinstance(given, ChatToTokenize)
-    return "~chat" if chat else "~text"
+    return "chat" if chat else "text"
 
 
 TokenizeRequest = Annotated[
-    Annotated[TextToTokenize, Tag("~text")] | Annotated[ChatToTokenize, Tag("~chat")], Discriminator(_kind)
+    Annotated[TextToTokenize, Tag("text")] | Annotated[ChatToTokenize, Tag("chat")], Discriminator(_kind)
 ]
 
 
@@ -61,8 +55,8 @@ class Tokenized(Told):
 class DetokenizeRequest(Asked):
     """Tokens to be read."""
 
-    model: Annotated[ModelName | None, Field(description="May be left out where the server has one model.")] = None
-    tokens: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    model: Annotated[Name | None, Field(description="May be left out where the server has one model.")] = None
+    tokens: Annotated[list[Id], Field(fail_fast=True, max_length=1_048_576), at_most(1_048_576)]
 
 
 class Detokenized(Told):
