@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any
 
+GATHER = 0.001  # seconds
 END = b"\r\n0\r\n\r\n"  # of an answer in chunks
 
 
@@ -95,7 +96,11 @@ def together(port: int, requests: list[tuple[str, Any]]) -> list[Exchange]:
             exchange.send()
         left = len(exchanges)
         while left:
-            for key, _ in selector.select():
+            ready = selector.select()
+            if len(ready) < left:  # others come in a moment: one waking for all of a step, not one for each
+                time.sleep(GATHER)
+                ready = selector.select(0)
+            for key, _ in ready:
                 if key.data.receive():
                     selector.unregister(key.fileobj)
                     left -= 1

@@ -7,7 +7,6 @@ no page, no pages about its slots, no log. Its threads wait for work by spinning
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,10 +16,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import _bench
-from _generate_peers import FLASH, llamacpp, plain, smollm2
+from _generate_peers import FLASH, THREADS, llamacpp, plain, smollm2
 
 CUTAWAY = Path(sys.executable).with_name("cutaway")
 MODEL = "smollm2"
@@ -32,6 +32,13 @@ class Served:
 
     port: int
     process: subprocess.Popen[bytes]
+    output: IO[bytes]
+
+    @property
+    def statement(self) -> dict[str, Any]:
+        """What Cutaway said at its start."""
+        self.output.seek(0)
+        return json.loads(next(line for line in self.output.read().splitlines() if line.startswith(b"{")))
 
     @property
     def seconds(self) -> float:
@@ -81,7 +88,9 @@ def free_port() -> int:
 
 
 def cutaway_command(port: int, *options: object, model: str = "") -> list[str]:
-    return [str(CUTAWAY), "serve", model or f"{MODEL}={smollm2()}", "--port", str(port), *map(str, options)]
+    """Of `cutaway serve`, on two threads."""
+    model = model or f"{MODEL}={smollm2()}"
+    return [str(CUTAWAY), "serve", model, *map(str, ("--port", port, "--threads", THREADS, "--json", *options))]
 
 
 def llamacpp_command(port: int, slots: int, context: int) -> list[str]:
@@ -94,21 +103,24 @@ def llamacpp_command(port: int, slots: int, context: int) -> list[str]:
 
 @contextmanager
 def running(command: Sequence[str], port: int) -> Iterator[Served]:
-    """A server while the block lasts, once it says that it is well."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=plain())
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", process)
-        yield Served(port, process)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate()
+    """A server while the block lasts, once it is ready to answer; what it prints is kept."""
+    with TemporaryFile() as said:
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=plain())
+        try:
+            wait_for(f"http://127.0.0.1:{port}/{'ready' if command[0] == str(CUTAWAY) else 'health'}", process, said)
+            yield Served(port, process, said)
+        finally:
+            process.terminate()
+            process.wait()
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def wait_for(url: str, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
+    """Until a page answers with 200."""
     while process.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=60):
                 return
-        except OSError:
+        except OSError:  # 503 too
             time.sleep(0.01)
-    sys.exit(f"{process.args} ended: {process.communicate()[1].decode()}")  # pyright: ignore[reportAttributeAccessIssue]
+    said.seek(0)
+    sys.exit(f"{process.args} ended: {said.read().decode()}")
