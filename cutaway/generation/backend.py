@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from cutaway.generation.request import Score
-from cutaway.models import OFF, Tap
+from cutaway.models import OFF, Network, Tap
 
 
 @dataclass
@@ -34,6 +34,7 @@ class Rows:
         scored: tokens that stand behind the rows before the wanted ones, whose log-probabilities are asked for: of the
             row before the first wanted one the last, …
         top: how many of the likeliest to tell beside each of these.
+        adapter: the number of the one that is computed beside the weights; 0: none.
         tap: reads or replaces activations of these rows.
     """
 
@@ -46,6 +47,7 @@ class Rows:
     scored: list[int] = field(default_factory=list)
     top: int = 0
     tap: Tap = OFF
+    adapter: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,18 @@ class Backend(Protocol):
     page: int
     page_bytes: int
     chunk: int
+
+    def adapt(self, number: int, network: Network | None) -> bool:
+        """Compute rows of this number with an adapter from now on, or no more.
+
+        Args:
+            number: of the adapter, from 1 on.
+            network: the backend's own with the adapter beside its weights, all of which it shares; None: forget it.
+
+        Returns:
+            Whether it can be computed beside others.
+        """
+        ...
 
     def reserve(self, pages: int) -> None:
         """Make room for this many pages, numbered from 0; keeps what the pages hold. Called again to grow."""

@@ -13,7 +13,7 @@ Shapes: W wanted rows, V vocabulary.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
 from itertools import count
 from threading import Condition, Event, Lock, get_ident
@@ -23,10 +23,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cutaway.errors import ConfigError, InputError
+from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.generation.backend import Backend
 from cutaway.generation.choosers import make_choosers
-from cutaway.generation.job import Continuation, Job, Sequence
+from cutaway.generation.job import Adapted, Continuation, Job, Sequence
 from cutaway.generation.lane import Lane
 from cutaway.generation.memory import megabytes, pages_in
 from cutaway.generation.prepare import prepare
@@ -78,9 +78,12 @@ class Engine:
             raise ConfigError(f"max_batch and chunk must be at least 1, but {max_batch} and {chunk} were given")
         self.model, self.max_batch, self.chunk = model, max_batch, chunk
         self.backend = choose_backend(model, backend, cache=cache, **options) if isinstance(backend, str) else backend
-        self._limits = (pages, memory, keep)
+        self._limits, self._options = (pages, memory, keep), {"cache": cache, **options}
+        self._adapters: dict[str, Adapted] = {}
+        self._adapter_numbers = count(1)
         self.numbers = count()  # of sequences
         self._lanes = [self._lane(self.backend)]
+        self._others: dict[tuple[bool, int], Lane] = {}  # of those beside the first, by what they are for
         self._whole = _depends_on_length(model)
         self._admissions = count(1)
         self._inbox: deque[Job] = deque()
@@ -104,8 +107,11 @@ class Engine:
         Raises:
             ConfigError: an option of the wrong type or out of range.
             InputError: a prompt that is no text, holds an id outside the vocabulary, or is longer than the context; or
-                a request that needs more pages than there are.
+                a request that needs more pages than there are; or an adapter that the engine does not hold.
         """
+        if request.adapter is not None and request.adapter not in self._adapters:
+            raise InputError(unknown("adapter", request.adapter, self._adapters))
+        adapter = self._adapters[request.adapter] if request.adapter is not None else None
         prepared = prepare(self.model, request)
         choosers, width = make_choosers(request, prepared, self.model)
         ticket = Ticket(self, request, list(prepared.ids), lazy, prepared.beams)
@@ -116,7 +122,7 @@ class Engine:
             continuations.append(Continuation(chooser, writers, number * told))
         continuations[0].sequences.append(Sequence(next(self.numbers), prepared.ids, len(prepared.ids)))
         whole = request.tap is not OFF or (self._whole is not None and len(prepared.ids) > self._whole)
-        job = Job(request, prepared, ticket, continuations, whole, width)
+        job = Job(request, prepared, ticket, continuations, whole, width, adapter)
         self._fits(job, self._lanes[0])
         if lazy:
             ticket.later = job
@@ -124,6 +130,53 @@ class Engine:
             self._inbox.append(job)
             self.changed()
         return ticket
+
+    def add_adapter(self, name: str, model: Model) -> None:
+        """Hold an adapter, which requests name (`Request.adapter`).
+
+        Where the backend can (native kernels low-rank parts of matrices, torch any), rows with it are computed beside
+        those of others, in the same step; else it gets a backend of its own, on the same weights.
+
+        Args:
+            name: by which requests ask for it.
+            model: this engine's own with an adapter (`cutaway.models.adapters.load_adapter`).
+
+        Raises:
+            ConfigError: a name that is taken, or a model with other weights.
+        """
+        if not name or name in self._adapters:
+            raise ConfigError(f"the engine holds an adapter {name!r} already" if name else "an adapter needs a name")
+        theirs = {parameter.data_ptr() for parameter in model.network.parameters()}
+        if model.adapter is None or next(self.model.network.parameters()).data_ptr() not in theirs:
+            raise ConfigError("an engine takes adapters of its own model alone: load_adapter(engine.model, folder)")
+        number = next(self._adapter_numbers)
+        with self._stepping:
+            beside = self.backend.adapt(number, model.network)
+            self._adapters = {**self._adapters, name: Adapted(model, number, beside)}
+
+    def remove_adapter(self, name: str) -> None:
+        """Hold an adapter no more.
+
+        Raises:
+            ConfigError: there is no such adapter, or requests with it have not ended.
+        """
+        if name not in self._adapters:
+            raise ConfigError(unknown("adapter", name, self._adapters))
+        with self._stepping:
+            self._absorb()
+            adapter = self._adapters[name]
+            if any(job.adapter is adapter for job, _ in self._jobs.values()):
+                raise ConfigError(f"the adapter {name!r} is in use; end its requests first")
+            self._adapters = {other: held for other, held in self._adapters.items() if other != name}
+            self.backend.adapt(adapter.number, None)
+            for edits in (False, True):
+                if (lane := self._others.pop((edits, adapter.number), None)) is not None:
+                    self._lanes.remove(lane)
+
+    @property
+    def adapters(self) -> Mapping[str, Model]:
+        """The model with each adapter, by name."""
+        return {name: adapter.model for name, adapter in self._adapters.items()}
 
     def read(self, texts: Many[str] | Many[list[int]], *, types: Many[Many[int]] | None = None) -> Reading:
         """Take texts to be read whole, by a network that does not write; `results()` has what its head makes of each.
@@ -264,6 +317,8 @@ class Engine:
         while self._inbox:
             job = self._inbox.popleft()
             try:
+                if job.adapter is not None and job.adapter not in self._adapters.values():
+                    raise InputError(f"the adapter {job.request.adapter!r} was removed")
                 lane = self._lane_for(job)
                 self._fits(job, lane)
             except Exception as error:  # such as no room for another backend's pages: of this request alone
@@ -314,22 +369,37 @@ class Engine:
                     del self._waiting[job.request.tenant]
             job.ticket.end(error)
 
-    def _lane(self, backend: Backend) -> Lane:
+    def _lane(self, backend: Backend, many: bool = True) -> Lane:
         pages, memory, keep = self._limits
         if not backend.page:
-            return Lane(backend, 0, 0, self)
+            return Lane(backend, 0, 0, self, many)
         if pages is None:
             pages = pages_in(memory, backend.page_bytes, backend.page)
         keep = max(1, KEPT // backend.page_bytes) if keep is None else keep
-        return Lane(backend, pages, keep, self)
+        return Lane(backend, pages, keep, self, many)
 
     def _lane_for(self, job: Job) -> Lane:
-        """Where a job is computed: what the backend cannot show or change, torch can."""
-        if not job.tapped or records(self.backend, job.request.tap):
-            return self._lanes[0]
-        if len(self._lanes) == 1:
-            self._lanes.append(self._lane(TorchBackend(self.model.network, "a tap changes or reads what it asks for")))
-        return self._lanes[1]
+        """Where a job is computed: what the backend cannot show, change or compute beside others, another can."""
+        adapter = job.adapter
+        number, model = (0, self.model) if adapter is None else (adapter.number, adapter.model)
+        lane = self._lanes[0]
+        if adapter is not None and not adapter.beside:
+            lane = self._other((False, number), lambda: self._own_backend(model))
+        if not job.tapped or records(lane.backend, job.request.tap):
+            return lane
+        reason = "a tap changes or reads what it asks for"
+        return self._other((True, number), lambda: TorchBackend(model.network, reason))
+
+    def _own_backend(self, model: Model) -> Backend:
+        """For an adapter that cannot be computed beside others; what it shares with the base is not packed again."""
+        kind = "torch" if isinstance(self.backend, TorchBackend) else "auto"
+        return choose_backend(model, kind, share=self.backend, **self._options)
+
+    def _other(self, which: tuple[bool, int], make: Callable[[], Backend]) -> Lane:
+        if which not in self._others:
+            self._others[which] = self._lane(make(), many=False)
+            self._lanes.append(self._others[which])
+        return self._others[which]
 
     def _fits(self, job: Job, lane: Lane) -> None:
         """Refuse what could never run."""

@@ -10,7 +10,22 @@ from cutaway.generation.prepare import Prepared
 from cutaway.generation.request import Request
 from cutaway.generation.text import Writer
 from cutaway.generation.ticket import Ticket
-from cutaway.models import OFF
+from cutaway.models import OFF, Model
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """An adapter that an engine holds.
+
+    Attributes:
+        model: the base with it.
+        number: of all that the engine ever held, from 1 on: another adapter of the same name has another.
+        beside: whether the engine's own backend computes it beside others; else it has a backend of its own.
+    """
+
+    model: Model
+    number: int
+    beside: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +99,7 @@ class Job:
         whole: whether the prompt is computed in one piece, and nothing of it found or computed again, as somebody looks
             or the numbers depend on the length of the text.
         width: sequences that it runs at the most.
+        adapter: what is computed beside the weights; None: nothing.
         admitted: which of all admissions it was.
     """
 
@@ -93,6 +109,7 @@ class Job:
     continuations: list[Continuation]
     whole: bool
     width: int
+    adapter: Adapted | None = None
     begun: bool = False
     admitted: int = 0
 

@@ -28,10 +28,11 @@ class Lane:
         most: pages that there may be.
         keep: pages that are kept though nobody uses them.
         engine: whose.
+        many: whether it computes several adapters beside each other; else all that it computes has the same, or none.
     """
 
-    def __init__(self, backend: Backend, most: int, keep: int, engine: Engine) -> None:
-        self.backend, self.engine = backend, engine
+    def __init__(self, backend: Backend, most: int, keep: int, engine: Engine, many: bool = True) -> None:
+        self.backend, self.engine, self.many = backend, engine, many
         self.held = Held(backend, most, keep, engine.numbers)
         self.pages = self.held.pages
         self.running: list[Job] = []  # in the order in which they were let in
@@ -66,7 +67,7 @@ class Lane:
         for one in sequences:
             anew = job.whole or job.ticket.unscored  # what is found has no logits
             ids = () if anew else one.ids[one.base :] if one.base else one.ids
-            one.table, one.held = self.pages.open(job.request.tenant, ids, self._chunk)
+            one.table, one.held = self.pages.open(job.request.tenant, ids, self._chunk, self._adapter(job))
             one.sealed = one.held
             tokens = len(one.ids) - one.base + 1
             if job.tapped:  # what was shown cannot be taken back, so it must not run out of pages
@@ -103,6 +104,9 @@ class Lane:
             self.held.close(one)
         self.running.remove(job)
         self.engine.again(job, self)
+
+    def _adapter(self, job: Job) -> int:
+        return job.adapter.number if job.adapter is not None and self.many else 0
 
     # a step
 
@@ -196,13 +200,13 @@ class Lane:
     def _rows(self, job: Job, one: Sequence, ids: list[int], wanted: int) -> Rows:
         one.served = self.steps
         pages = one.table.pages if one.table is not None else []
-        guesses = max(0, wanted - 1)
+        adapter, guesses = self._adapter(job), max(0, wanted - 1)
         if not job.ticket.unscored:
-            return Rows(one.number, ids, one.held, pages, wanted, guesses, tap=job.request.tap)
+            return Rows(one.number, ids, one.held, pages, wanted, guesses, tap=job.request.tap, adapter=adapter)
         prompt, known = job.ticket.prompt_ids, len(job.ticket.prompt_logprobs)
         scored = prompt[max(known, one.held + 1) : one.held + len(ids) + 1]
         top = job.request.prompt_logprobs or 0
-        return Rows(one.number, ids, one.held, pages, wanted, guesses, scored, top, job.request.tap)
+        return Rows(one.number, ids, one.held, pages, wanted, guesses, scored, top, job.request.tap, adapter)
 
     def _forget(self, job: Job, one: Sequence) -> None:
         """The context is full: go on with the later half of what was seen."""
@@ -210,7 +214,7 @@ class Lane:
         assert context is not None
         self.held.shut(one)
         one.restart(len(one.ids) - (context // 2 or 1))
-        one.table, _ = self.pages.open(job.request.tenant)
+        one.table, _ = self.pages.open(job.request.tenant, adapter=self._adapter(job))
 
     def _room(self, job: Job, one: Sequence, start: int, end: int) -> bool:
         """Make it that a sequence's tokens start … end - 1 can be computed; False: its job was put back."""

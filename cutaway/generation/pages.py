@@ -2,8 +2,9 @@
 
 A page holds the keys and values of a fixed number of consecutive tokens (paged attention, Kwon et al. 2023).
 Sequences that begin with the same tokens share pages; whoever writes to a shared one gets a copy first. Full pages are
-found again by what they hold: the key of a page is a SHA-256 over the tenant, all tokens before it and its own tokens,
-so nobody finds another tenant's pages, and what is found holds just what would have been computed.
+found again by what they hold: the key of a page is a SHA-256 over tenant and adapter, all tokens before it and its own,
+so nobody finds another tenant's pages, or another adapter's, and what is found holds just what would have been
+computed.
 
 Pages that no sequence uses any more are kept for later requests until their number or the need for free ones says
 otherwise; the one unused for longest goes first.
@@ -25,7 +26,7 @@ class Table:
 
     Attributes:
         pages: their numbers.
-        root: the key that stands for the tenant.
+        root: the key that stands for the tenant and the adapter.
         keys: of its first pages, those that are full and can be found.
     """
 
@@ -72,7 +73,7 @@ class Pages:
         """Pages that so many tokens take."""
         return -(-tokens // self.size)
 
-    def open(self, tenant: str, ids: Sequence[int] = (), unit: int = 0) -> tuple[Table, int]:
+    def open(self, tenant: str, ids: Sequence[int] = (), unit: int = 0, adapter: int = 0) -> tuple[Table, int]:
         """A table for a new sequence, with the pages found that hold its first tokens.
 
         The last token is never found, as its logits are needed.
@@ -81,11 +82,13 @@ class Pages:
             tenant: whose.
             ids: the tokens to come; none: nothing is looked for.
             unit: tokens found are a multiple of this; 0: of a page.
+            adapter: what they are computed with beside the weights, by its number; 0: nothing.
 
         Returns:
             The table, and how many tokens it holds already.
         """
-        table = Table([], hashlib.sha256(self._salt + tenant.encode("utf-8", "surrogatepass")).digest())
+        owner = adapter.to_bytes(8, "little") + tenant.encode("utf-8", "surrogatepass")
+        table = Table([], hashlib.sha256(self._salt + owner).digest())
         key = table.root
         for number in range(max(0, len(ids) - 1) // self.size):
             key = _chain(key, ids[number * self.size : (number + 1) * self.size])

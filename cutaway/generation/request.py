@@ -33,6 +33,8 @@ class Request:
             beside it so many of the likeliest; None: do not. The prompt is then computed anew, whatever is found of it.
         target: text or ids that an encoder–decoder's target begins with, behind its first token.
         tenant: whose request it is. Nothing computed for one tenant is ever used for another, not even to be faster.
+        adapter: which of the adapters that the engine holds is computed beside the weights; None: none. What was
+            computed with one is never used for another.
         tap: reads or replaces activations, of the prompt and then of each new token.
         beams: above 1, search with this many hypotheses instead of drawing (see `beams`); the best n are told.
         length_penalty: a hypothesis' score is its log-probability over its length to this power (beam search).
@@ -56,6 +58,7 @@ class Request:
     prompt_logprobs: int | None = None
     target: str | Sequence[int] = ()
     tenant: str = ""
+    adapter: str | None = None
     tap: Tap = OFF
     beams: int | None = None
     length_penalty: float | None = None

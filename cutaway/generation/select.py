@@ -14,13 +14,16 @@ BACKENDS = ("auto", "native", "torch")
 FOR_TORCH, FOR_NATIVE = ("together",), ("threads", "rounding")
 
 
-def choose_backend(model: Model, kind: str = "auto", *, cache: str = "auto", **options: Any) -> Backend:
+def choose_backend(
+    model: Model, kind: str = "auto", *, cache: str = "auto", share: Backend | None = None, **options: Any
+) -> Backend:
     """What computes a model: the native kernels where they can, else torch.
 
     Args:
         model: what is computed.
         kind: "auto", "native" or "torch".
         cache: how keys and values are kept.
+        share: computes a model that shares tensors with this one: what is packed for it is not packed again.
         options: of the native backend (threads, rounding) or of torch's (together); those of the other are left out.
 
     Raises:
@@ -35,7 +38,8 @@ def choose_backend(model: Model, kind: str = "auto", *, cache: str = "auto", **o
         from cutaway.generation.native.backend import NativeBackend
 
         given = {name: value for name, value in options.items() if name in FOR_NATIVE}
-        return NativeBackend(model.network, cache=cast(Any, cache), **given)
+        like = share if isinstance(share, NativeBackend) else None
+        return NativeBackend(model.network, cache=cast(Any, cache), share=like, **given)
     if kind == "native":
         raise ConfigError(f"the native kernels cannot compute {model.source or 'this model'}: {reason}")
     return TorchBackend(model.network, reason, cache=cache, together=options.get("together"))

@@ -55,9 +55,22 @@ class TorchBackend:
         self.together = like.device.type != "cpu" if together is None else together
         self.store: Store | None = None
         self.states: dict[int, Any] = {}
+        self.adapted: dict[int, Any] = {}  # networks with adapters, by number
         if isinstance(network, Decoder):
             self.store = Store(network, like.dtype if cache == "auto" else CACHES[cache])
             self.page, self.page_bytes, self.chunk = PAGE, self.store.page_bytes, CHUNK
+
+    def adapt(self, number: int, network: Any) -> bool:
+        """Compute rows of this number with the network's adapter from now on; None: no more.
+
+        Returns:
+            Whether it can be: where sequences have states, an adapter needs a backend of its own.
+        """
+        if network is None:
+            self.adapted.pop(number, None)
+        elif self.store is not None:
+            self.adapted[number] = network
+        return self.store is not None
 
     def reserve(self, pages: int) -> None:
         """Make room for this many pages, keeping what they hold."""
@@ -106,7 +119,8 @@ class TorchBackend:
         scores: dict[int, list[Score]] = {}
         single = []
         if self.together and self.store is not None:
-            single = [i for i, rows in enumerate(batch) if len(rows.ids) == rows.wanted == 1 and rows.tap is OFF]
+            plain = [i for i, rows in enumerate(batch) if rows.tap is OFF and not rows.adapter]
+            single = [i for i in plain if len(batch[i].ids) == batch[i].wanted == 1]
         single = single if len(single) > 1 else []
         with evaluating(self.network):
             for i, rows in enumerate(batch):
@@ -125,7 +139,12 @@ class TorchBackend:
 
     def _logits(self, rows: Rows) -> tuple[Tensor, list[Score]]:
         """(wanted, V) of one sequence, and the scores that it asks for."""
-        network = self.network
+        if rows.adapter:
+            with evaluating(adapted := self.adapted[rows.adapter]):
+                return self._logits_of(adapted, rows)
+        return self._logits_of(self.network, rows)
+
+    def _logits_of(self, network: Any, rows: Rows) -> tuple[Tensor, list[Score]]:
         ids = torch.tensor([rows.ids], device=next(network.parameters()).device)  # (1, T)
         if isinstance(network, Recurrent):
             return self._by_state(network, ids, rows)
@@ -135,16 +154,16 @@ class TorchBackend:
         else:
             cache = self.states[rows.sequence]
             cache.own.length = rows.start
-        return self._read_out(network.stream(ids, cache=cache, tap=rows.tap), rows.wanted, rows)
+        return self._read_out(network, network.stream(ids, cache=cache, tap=rows.tap), rows.wanted, rows)
 
-    def _read_out(self, x: Tensor, wanted: int, rows: Rows) -> tuple[Tensor, list[Score]]:
+    def _read_out(self, network: Any, x: Tensor, wanted: int, rows: Rows) -> tuple[Tensor, list[Score]]:
         """(wanted, V) and scores of a stream (1, T, C), a few rows at a time.
 
         A tap is shown all T, which changes no number unless it edits them.
         """
         new, tap, shown = x.shape[1], rows.tap, None
         if tap is not OFF:
-            logits = self.network.read_out(x, tap=tap)[0]
+            logits = network.read_out(x, tap=tap)[0]
             if new == wanted or type(tap) is not ActiveTap or tap.edits("logits", "final_norm"):
                 shown = logits
         scores: list[Score] = []
@@ -152,12 +171,12 @@ class TorchBackend:
         while len(scores) < len(ids):
             start = end - len(ids) + len(scores)
             stop = min(start + READ, end)
-            values = self.network.read_out(x[:, start:stop])[0] if shown is None else shown[start:stop]
+            values = network.read_out(x[:, start:stop])[0] if shown is None else shown[start:stop]
             values, some = values.float().cpu(), ids[len(scores) : len(scores) + stop - start]
             scores += scored(values.numpy(), _log_sums(values).tolist(), some, rows.top)
         if shown is not None:
             return shown[end:], scores
-        return self.network.read_out(x[:, -wanted:])[0] if wanted else x[0, :0], scores
+        return network.read_out(x[:, -wanted:])[0] if wanted else x[0, :0], scores
 
     def _by_state(self, network: Recurrent, ids: Tensor, rows: Rows) -> tuple[Tensor, list[Score]]:
         """(wanted, V) and scores; states are kept before each guess, as the next step may go back to any."""
@@ -166,7 +185,9 @@ class TorchBackend:
         for end in range(ids.shape[1] - rows.guesses, ids.shape[1] + 1):
             state = _copy(state)
             x = network.resume(0, rows.tap("embed", network.embed_tokens(ids[:, start:end])), cache=state, tap=rows.tap)
-            made, its = self._read_out(x, 1 if start else wanted, rows if not start else replace(rows, scored=[]))
+            made, its = self._read_out(
+                network, x, 1 if start else wanted, rows if not start else replace(rows, scored=[])
+            )
             logits.append(made)
             scores += its
             kept[rows.start + end] = state

@@ -67,4 +67,12 @@ int32_t ctw_step(void* runner, const ctw_batch* batch, char* error, int64_t size
     return tried([&] { of(runner)->step(*batch); }, error, size);
 }
 
+int32_t ctw_adapter(void* runner, int32_t number, const ctw_part* part, int64_t parts, char* error, int64_t size) {
+    return tried([&] { of(runner)->set_adapter(number, part, parts); }, error, size);
+}
+
+int32_t ctw_step_adapted(void* runner, const ctw_batch* batch, const int32_t* adapter, char* error, int64_t size) {
+    return tried([&] { of(runner)->step(*batch, adapter); }, error, size);
+}
+
 void ctw_times(void* runner, int64_t* nanoseconds, int32_t measure) { of(runner)->times(nanoseconds, measure != 0); }

@@ -71,6 +71,15 @@ typedef struct {
     float* log_sum;      // (wanted)
 } ctw_batch;
 
+// Low-rank parts beside one matrix of a plan, used by a product or for the logits: a row's out becomes factor * out +
+// b (a x). They are few, and stay the caller's.
+typedef struct {
+    int32_t matrix, rank;
+    const float* a;       // (rank, C)
+    const float* b;       // (N, rank), with all that it is multiplied by
+    const float* factor;  // (N); 0: one
+} ctw_part;
+
 CTW_API int32_t ctw_version(void);  // of these structures and operations; Python's must be the same
 CTW_API void* ctw_runner(const ctw_plan* plan, char* error, int64_t size);
 CTW_API void ctw_end(void* runner);
@@ -81,6 +90,13 @@ CTW_API int32_t ctw_table(void* runner, int32_t table, const float* numbers, int
 CTW_API int32_t ctw_reserve(void* runner, int64_t pages, char* error, int64_t size);
 CTW_API int32_t ctw_copy(void* runner, int64_t source, int64_t target, char* error, int64_t size);
 CTW_API int32_t ctw_step(void* runner, const ctw_batch* batch, char* error, int64_t size);
+// The parts of an adapter with a number above zero, in place of what the number had before; none: it is forgotten.
+CTW_API int32_t ctw_adapter(void* runner, int32_t number, const ctw_part* part, int64_t parts, char* error,
+                            int64_t size);
+// A step, with the number of each sequence's adapter, zero for none. A row's numbers are the same, bit for bit, whatever
+// adapters the others have.
+CTW_API int32_t ctw_step_adapted(void* runner, const ctw_batch* batch, const int32_t* adapter, char* error,
+                                 int64_t size);
 // Nanoseconds that the first thread has spent on each kind of operation, waiting for others included; 0 to begin anew.
 CTW_API void ctw_times(void* runner, int64_t* nanoseconds, int32_t measure);
 }

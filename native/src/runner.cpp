@@ -135,10 +135,11 @@ void Runner::lay_out_taps(const ctw_batch& batch) {
     }
 }
 
-void Runner::step(const ctw_batch& batch) {
+void Runner::step(const ctw_batch& batch, const int32_t* adapter) {
     if (batch.rows == 0) return;
     check(batch);
     lay_out(batch);
+    lay_out_adapters(adapter);
     threads_.run([this](int part) { walk(part); });
 }
 
@@ -281,6 +282,11 @@ void Runner::multiply_shared(const Matrix* const* matrices, int count, const Wal
 }
 
 void Runner::product(const ctw_op& op, const Walk& walk, float* out, int64_t stride) {
+    base_product(op, walk, out, stride);
+    if (!segments_.empty()) adapt(op, walk, out, stride);
+}
+
+void Runner::base_product(const ctw_op& op, const Walk& walk, float* out, int64_t stride) {
     const float* x = at(op.in, walk.part, 0);
     const Matrix* const* matrices = matrices_.data() + op.first_matrix;
     if (!alone_) return multiply_shared(matrices, op.matrices, walk, walk.rows, x, out, stride);

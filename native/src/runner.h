@@ -5,6 +5,7 @@
 // nothing to share in rowwise operations: every thread computes them all, in buffers of its own, and no one waits.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -42,7 +43,8 @@ public:
 
     Pages& pages() { return pages_; }
     void set_table(int32_t table, const float* numbers, int64_t rows, int64_t width);
-    void step(const ctw_batch& batch);
+    void set_adapter(int32_t number, const ctw_part* part, int64_t parts);
+    void step(const ctw_batch& batch, const int32_t* adapter = nullptr);
     void times(int64_t* nanoseconds, bool measure);
 
 private:
@@ -59,6 +61,18 @@ private:
         int32_t sequence, first, rows, kv_head;
         int64_t first_range, last_range;
     };
+    struct Release {
+        void operator()(Matrix* matrix) const { release(matrix); }
+    };
+    struct Part {  // low-rank parts beside a matrix
+        std::unique_ptr<Matrix, Release> a, b;
+        const float* factor = nullptr;
+    };
+    using Adapter = std::vector<Part>;  // by matrix of the plan
+    struct Segment {                    // rows in a row with the same adapter
+        const Adapter* adapter;
+        int64_t first, rows, first_wanted, wanted;
+    };
     struct Walk {  // where a thread is
         int part;
         int64_t rows;  // all new tokens, then the wanted ones
@@ -69,6 +83,7 @@ private:
     void lay_out(const ctw_batch& batch);
     void lay_out_taps(const ctw_batch& batch);
     void lay_out_attention();
+    void lay_out_adapters(const int32_t* adapter);
     void walk(int part) noexcept;  // asks for no memory, as the other threads would wait for one that failed
     void together(const ctw_op& op, const Walk& walk);
     void rowwise(const ctw_op& op, const Walk& walk, int64_t row);
@@ -80,6 +95,8 @@ private:
     void attend(const ctw_op& op, const Walk& walk);
     void attend(const ctw_op& op, const Walk& walk, const Unit& unit);
     void product(const ctw_op& op, const Walk& walk, float* out, int64_t stride);
+    void base_product(const ctw_op& op, const Walk& walk, float* out, int64_t stride);
+    void adapt(const ctw_op& op, const Walk& walk, float* out, int64_t stride);
     void logits(const ctw_op& op, const Walk& walk);
     void experts(const ctw_op& op, const Walk& walk);
     void expert(const ctw_op& op, const Walk& walk, int64_t number);
@@ -101,6 +118,9 @@ private:
     Threads threads_;
     const StepKernels& kernels_;
 
+    std::map<int32_t, Adapter> adapters_;
+    int64_t ranks_ = 0, columns_ = 0;  // beside one operation: most ranks, and most columns of its out that change
+
     // of the step
     const ctw_batch* batch_ = nullptr;
     bool alone_ = false;  // a single row
@@ -108,6 +128,8 @@ private:
     int64_t ranges_ = 0;  // most of a sequence
     std::vector<Sequence> sequences_;
     std::vector<int32_t> owner_;  // of each row
+    std::vector<Segment> segments_;
+    Memory<float> thin_, added_;  // what A makes of rows, and B of that
     std::vector<Unit> units_;
     std::vector<int64_t> first_unit_;  // of each part, where ranges are computed apart
     std::vector<int32_t> first_tap_, next_tap_;

@@ -9,7 +9,7 @@ import ctypes
 import math
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.generation.backend import Logits, Rows
 from cutaway.generation.native import interface, library
-from cutaway.generation.native.interface import ERROR, Batch, Buffer, Operation, PlanOf, Shown
+from cutaway.generation.native.interface import ERROR, Batch, Buffer, Operation, Part, PlanOf, Shown
 from cutaway.generation.native.plan import Place, Plan, angles, make_plan, quantised, supported
 from cutaway.generation.sampling import scored
 from cutaway.models import OFF, ActiveTap, Decoder, Tap
 from cutaway.models.formats.ggml import KINDS
+from cutaway.models.low_rank import LowRankEmbedding, LowRankLinear, parts_of
 
 CACHES = {"float32": 0, "float16": 1, "int8": 2}
 ROUNDINGS = {"eight": 8, "sixteen": 16}
@@ -46,6 +47,7 @@ class NativeBackend:
         cache: how keys and values are kept: "float32", "float16" or "int8"; "auto": float16 where the matrices of the
             network are quantised, else float32.
         threads: None: as many as torch uses.
+        share: a backend of a network with which this one shares tensors: what that has packed is not packed again.
         rounding: to how many bits the activations are rounded that quantised matrices are multiplied with: "eight", as
             llama.cpp does, or "sixteen", which comes close to float32.
 
@@ -63,6 +65,7 @@ class NativeBackend:
         cache: str = "auto",
         threads: int | None = None,
         rounding: str = "eight",
+        share: NativeBackend | None = None,
     ) -> None:
         for what, given, known in (("cache", cache, ("auto", *CACHES)), ("rounding", rounding, ROUNDINGS)):
             if given not in known:
@@ -78,10 +81,10 @@ class NativeBackend:
         self.name, self.reason = f"native {library.instruction_set()}", library.available()[1]
         self._plan = make_plan(network)
         self._error, self._lock = ctypes.create_string_buffer(ERROR), threading.Lock()
-        matrices = _pack(self._library, self._plan, self.threads)
-        self._runner = self._make_runner(matrices, CACHES[self.cache], ROUNDINGS[rounding])
+        self._packed = _pack(self._library, self._plan, self.threads, share._packed if share is not None else {})
+        self._runner = self._make_runner(self._packed, CACHES[self.cache], ROUNDINGS[rounding])
         # not at the interpreter's end, when another thread may still be in a step: the system takes everything back
-        weakref.finalize(self, _end, self._library, self._runner, matrices).atexit = False
+        weakref.finalize(self, _end, self._library, self._runner, self._packed).atexit = False
         self.page = self._library.ctw_page_tokens()
         self.page_bytes = self._library.ctw_page_bytes(self._runner)
         self.chunk = 0
@@ -93,12 +96,17 @@ class NativeBackend:
         self._room: dict[str, ctypes.Array[ctypes.c_int32]] = {}
         self._logits: tuple[Tensor, Tensor, Tensor] | None = None
         self._names: dict[frozenset[str], Asked] = {}
+        self._parts: dict[int, list[Tensor]] = {}  # of adapters, by number: what the runner reads
+        self._always = 0  # the adapter of all rows
+        if parts := parts_of(network):
+            self._always = 1
+            self._install(1, parts)
 
-    def _make_runner(self, matrices: dict[tuple[int, int], int], cache: int, rounding: int) -> int:
+    def _make_runner(self, matrices: Mapping[tuple[int, int], Packed], cache: int, rounding: int) -> int:
         config, plan = self.config, self._plan
         buffers = (Buffer * len(plan.buffers))(*plan.buffers)
         operations = (Operation * len(plan.operations))(*plan.operations)
-        handles = (ctypes.c_void_p * len(plan.matrices))(*(matrices[_bytes(m[1])] for m in plan.matrices))
+        handles = (ctypes.c_void_p * len(plan.matrices))(*(matrices[_bytes(m[1])].handle for m in plan.matrices))
         made = PlanOf(
             threads=self.threads,
             rounding=rounding,
@@ -133,6 +141,44 @@ class NativeBackend:
     def tap_names(self) -> list[str]:
         """What can be recorded of a step, in the order of computation."""
         return list(self._plan.places)
+
+    def adapt(self, number: int, network: nn.Module | None) -> bool:
+        """Compute rows of this number with the network's adapter from now on; None: no more.
+
+        Returns:
+            Whether it can be: what is more than low-rank parts of matrices needs a backend of its own.
+        """
+        if network is None:
+            if self._parts.pop(number, None) is not None:
+                with self._lock:
+                    self._do(self._library.ctw_adapter(self._runner, number, None, 0, self._error, ERROR))
+            return True
+        parts, base = parts_of(network), {p.data_ptr() for p in self.network.parameters()}
+        thin = {p.data_ptr() for part in parts.values() for p in part.parameters(recurse=False)}
+        own = any(p.data_ptr() not in base | thin for p in network.parameters())
+        if own or not parts.keys() <= self._plan.linears.keys() or not interface.adapts(self._library):
+            return False
+        self._install(number, parts)
+        return True
+
+    def _install(self, number: int, parts: Mapping[str, LowRankLinear | LowRankEmbedding]) -> None:
+        """Give the runner an adapter's parts, as float32."""
+        kept, listed = [], []
+        with torch.inference_mode():
+            for name, part in parts.items():
+                assert isinstance(part, LowRankLinear)
+                factor = part.factor()
+                a, b = part.lora_A.float().clone(), part.lora_B.float() * part.scale
+                if factor is not None:
+                    factor = factor.float().clone()
+                    b = b * factor[:, None]
+                address = 0 if factor is None else factor.data_ptr()
+                listed.append(Part(self._plan.linears[name], a.shape[0], a.data_ptr(), b.data_ptr(), address))
+                kept += [a, b] if factor is None else [a, b, factor]
+        with self._lock:
+            many = (Part * len(listed))(*listed)
+            self._do(self._library.ctw_adapter(self._runner, number, many, len(listed), self._error, ERROR))
+            self._parts[number] = kept
 
     def reserve(self, pages: int) -> None:
         """Make room for this many pages, numbered from 0; keeps what the pages hold. Called again to grow."""
@@ -190,7 +236,12 @@ class NativeBackend:
         said.pages, said.row = self._ints("pages", pages), self._ints("row", rows)
         taps = (Shown * len(listed))(*listed)
         said.tap = ctypes.addressof(taps)
-        self._do(self._library.ctw_step(self._runner, self._batch_pointer, self._error, ERROR))
+        adapters = [self._always or item.adapter for item in batch]
+        if any(adapters):
+            numbers = self._ints("adapters", adapters)
+            self._do(self._library.ctw_step_adapted(self._runner, self._batch_pointer, numbers, self._error, ERROR))
+        else:
+            self._do(self._library.ctw_step(self._runner, self._batch_pointer, self._error, ERROR))
         if any(shown) or any(item.scored for item in batch):
             return _sort(batch, shown, values, best, log_sum)
         return Logits(values, best, log_sum)
@@ -345,29 +396,47 @@ def _bytes(numbers: Tensor) -> tuple[int, int]:
     return numbers.data_ptr(), numbers.nbytes
 
 
-def _pack(native: ctypes.CDLL, plan: Plan, threads: int) -> dict[tuple[int, int], int]:
-    """The matrices of a plan, packed, by the memory that they are made of.
+class Packed:
+    """A matrix as the kernels keep it, given back when nobody holds it any more.
+
+    Args:
+        native: the library.
+        handle: what it calls the matrix.
+        numbers: what it was packed from, or lies in.
+    """
+
+    def __init__(self, native: ctypes.CDLL, handle: int, numbers: Tensor) -> None:
+        self.handle, self.numbers = handle, numbers
+        weakref.finalize(self, native.ctw_release, handle).atexit = False
+
+
+def _pack(
+    native: ctypes.CDLL, plan: Plan, threads: int, known: Mapping[tuple[int, int], Packed]
+) -> dict[tuple[int, int], Packed]:
+    """The matrices of a plan, packed, by the memory that they are made of; those that are known are taken as they are.
 
     Raises:
         ConfigError: a kind or a shape that no kernel takes.
     """
-    packed: dict[tuple[int, int], int] = {}
+    packed: dict[tuple[int, int], Packed] = {}
     for kind, numbers, width in plan.matrices:
-        if _bytes(numbers) in packed:
+        place = _bytes(numbers)
+        if place in packed:
+            continue
+        if place in known:
+            packed[place] = known[place]
             continue
         handle = native.ctw_pack(kind, numbers.data_ptr(), numbers.shape[0], width, threads)
         if not handle:
-            _end(native, None, packed)
             raise ConfigError(
                 f"the native kernels cannot multiply a matrix of {numbers.shape[0]} rows and {width} columns that is "
                 f"stored as {KINDS[kind].name}"
             )
-        packed[_bytes(numbers)] = handle
+        packed[place] = Packed(native, handle, numbers)
     return packed
 
 
-def _end(native: ctypes.CDLL, runner: int | None, matrices: dict[tuple[int, int], int]) -> None:
-    if runner:
-        native.ctw_end(runner)
-    for handle in matrices.values():
-        native.ctw_release(handle)
+def _end(native: ctypes.CDLL, runner: int, packed: dict[tuple[int, int], Packed]) -> None:
+    """End a runner, then let go of what it computes with."""
+    native.ctw_end(runner)
+    packed.clear()

@@ -75,6 +75,12 @@ class Batch(ctypes.Structure):
     )
 
 
+class Part(ctypes.Structure):
+    """`ctw_part`."""
+
+    _fields_ = (("matrix", c_int32), ("rank", c_int32), ("a", c_void_p), ("b", c_void_p), ("factor", c_void_p))
+
+
 VERSION = 1
 OTHER = "the native kernels are of another version of Cutaway, so install it again (or build them with: make native)"
 ERROR = 512  # bytes of a sentence about what failed
@@ -91,6 +97,10 @@ FUNCTIONS = {
     "ctw_step": (c_int32, (c_void_p, ctypes.POINTER(Batch), *SAID)),
     "ctw_times": (None, (c_void_p, ctypes.POINTER(c_int64), c_int32)),
 }
+ADAPTERS = {  # a library that was built before these is used without them
+    "ctw_adapter": (c_int32, (c_void_p, c_int32, ctypes.POINTER(Part), c_int64, *SAID)),
+    "ctw_step_adapted": (c_int32, (c_void_p, ctypes.POINTER(Batch), c_void_p, *SAID)),
+}
 
 
 @cache
@@ -102,7 +112,7 @@ def load() -> ctypes.CDLL:
     """
     found = library.load()
     try:
-        for name, (result, arguments) in FUNCTIONS.items():
+        for name, (result, arguments) in (FUNCTIONS | (ADAPTERS if adapts(found) else {})).items():
             function = getattr(found, name)
             function.restype, function.argtypes = result, arguments
     except AttributeError as error:
@@ -110,3 +120,8 @@ def load() -> ctypes.CDLL:
     if (version := found.ctw_version()) != VERSION:
         raise ConfigError(f"{OTHER}: their interface is number {version}, not {VERSION}")
     return found
+
+
+def adapts(native: ctypes.CDLL) -> bool:
+    """Whether a library computes low-rank parts beside matrices."""
+    return hasattr(native, "ctw_adapter")

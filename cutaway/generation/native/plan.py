@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.generation.native import library
-from cutaway.generation.native.interface import Buffer, Kind, Operation
+from cutaway.generation.native.interface import Buffer, Kind, Operation, adapts
 from cutaway.models.config import DecoderConfig
 from cutaway.models.decoder import Attention, Block, Decoder
 from cutaway.models.experts import Experts
 from cutaway.models.formats.ggml import KINDS, Blocks
 from cutaway.models.layers import MLP, RMSNorm
+from cutaway.models.low_rank import LowRankEmbedding, LowRankLinear
 from cutaway.models.products import Linear
 from cutaway.models.quantised import QuantisedEmbedding, QuantisedExperts, QuantisedLinear
 
@@ -58,6 +59,7 @@ class Plan:
             beside each other.
         places: by the names of `Decoder.tap_names`.
         kept: tensors that operations point to.
+        linears: name of a layer that may have low-rank parts -> its matrix.
     """
 
     operations: list[Operation] = field(default_factory=list)
@@ -65,6 +67,7 @@ class Plan:
     matrices: list[tuple[int, Tensor, int]] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)
     kept: list[Tensor] = field(default_factory=list)
+    linears: dict[str, int] = field(default_factory=dict)
 
 
 def supported(network: nn.Module) -> str | None:
@@ -84,8 +87,12 @@ def supported(network: nn.Module) -> str | None:
     if network.training and config.dropout:
         return "the network is training, with dropout"
     for name, module in network.named_modules():
-        if isinstance(module, nn.Linear) and type(module) not in (nn.Linear, Linear, QuantisedLinear):
+        if isinstance(module, nn.Linear) and type(module) not in (nn.Linear, Linear, QuantisedLinear, LowRankLinear):
             return f"{name} is a {type(module).__name__}"
+        if isinstance(module, LowRankEmbedding) or (isinstance(module, LowRankLinear) and name.endswith(".router")):
+            return f"{name} has low-rank parts"
+        if isinstance(module, LowRankLinear) and not adapts(library.load()):
+            return "the native kernels were built before they computed low-rank parts"
         if module._forward_hooks or module._forward_pre_hooks:
             return f"{name or 'the network'} has a hook"
     for name, parameter in network.named_parameters():
@@ -118,6 +125,7 @@ class _Maker:
         self.heads, self.inside, self.post = (self._buffer(n) for n in (joined, hidden, config.mlp_width))
         self.joined, self.mixed, self.out = (self._buffer(n, True) for n in (joined, inner, C))
         self.pre, self.router = self._buffer(hidden, True), self._buffer(max(config.experts, 1), True)
+        self._names = {id(module): name for name, module in network.named_modules()}
         self._embed()
         for i, block in enumerate(network.blocks):
             self._layer(i, block)
@@ -125,9 +133,7 @@ class _Maker:
         final = self._norm(network.norm, self.written, self.read)
         self._tap("final_norm", final, C)
         self.plan.places["logits"] = Place(-1, config.vocab_size)
-        self._op(
-            Kind.LOGITS, final, cap=config.logit_cap, first_matrix=self._matrix(_held(network.lm_head)), matrices=1
-        )
+        self._op(Kind.LOGITS, final, cap=config.logit_cap, first_matrix=self._linear(network.lm_head), matrices=1)
 
     def _buffer(self, width: int, product: bool = False) -> int:
         self.plan.buffers.append(Buffer(max(width, 1), int(product)))
@@ -160,9 +166,13 @@ class _Maker:
         self.plan.matrices.append((kind, numbers, width))
         return len(self.plan.matrices) - 1
 
-    def _product(self, input: int, out: int, *linears: nn.Module | Blocks | Tensor) -> Tensor | None:
+    def _linear(self, linear: nn.Module) -> int:
+        number = self.plan.linears[self._names[id(linear)]] = self._matrix(_held(linear))
+        return number
+
+    def _product(self, input: int, out: int, *linears: nn.Module) -> Tensor | None:
         """Returns the bias that is still to be added."""
-        first = min([self._matrix(_held(linear)) for linear in linears])
+        first = min([self._linear(linear) for linear in linears])
         self._op(Kind.PRODUCT, input, out, first_matrix=first, matrices=len(linears))
         biases = [linear.bias for linear in linears if isinstance(linear, nn.Linear) and linear.bias is not None]
         return torch.cat(tuple(biases)) if biases else None
@@ -316,6 +326,8 @@ def _held(module: nn.Module | Blocks | Tensor) -> Blocks | Tensor:
     """What a matrix is kept as."""
     if isinstance(module, (Blocks, Tensor)):
         return module
+    if isinstance(module, LowRankLinear):
+        return _held(module.base)  # the parts are an adapter's
     if isinstance(module, (QuantisedLinear, QuantisedEmbedding)):
         return module.blocks
     assert isinstance(module, (nn.Linear, nn.Embedding))
