@@ -30,7 +30,8 @@ def serve(
         list[str] | None, typer.Option(metavar="NAME=FOLDER", help="A LoRA adapter on the first model (repeat).")
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="All that the process may take, such as 4GB; most of what is free.")
+        str | None,
+        typer.Option(metavar="SIZE", help="All that the process may take, such as 4GB; most of what is free."),
     ] = None,
     cache_memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Keys and values of each model; a share of the memory.")

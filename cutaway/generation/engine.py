@@ -283,6 +283,14 @@ class Engine:
         for listener in self.listeners:
             listener()
 
+    def close(self) -> None:
+        """Let go of the model and all that is computed, after the step that runs; nothing can be asked of it then."""
+        with self._stepping:
+            for job, lane in tuple(self._jobs.values()):
+                self.end(job, lane, InputError("the model was unloaded"))
+            self._lanes.clear()
+            del self.model, self.backend, self._readings
+
     @property
     def idle(self) -> bool:
         """Whether there is no request."""
@@ -301,6 +309,8 @@ class Engine:
     # inside a step; by the thread that holds `_stepping`
 
     def _step(self) -> bool:
+        if not self._lanes:  # it was closed
+            return False
         self._stepper = get_ident()
         try:
             self._absorb()

@@ -1,8 +1,9 @@
 """From the start to the end: check, load, say what there is, answer, drain, leave nothing behind.
 
-A signal (SIGTERM, or SIGINT from Ctrl-C) ends a server in order: new requests get 503 at once, those that run may finish
-within `drain` seconds, the rest end with an error. A second signal ends everything at once. The exit code is 0 where
-every request was answered, and 143 or 130, for SIGTERM or SIGINT, where some were broken off; 2 where it could not start.
+A signal (SIGTERM, or SIGINT from Ctrl-C) ends a server in order: new requests get 503 at once, those that run may
+finish within `drain` seconds, the rest end with an error. A second signal ends everything at once. The exit code is 0
+where every request was answered, and 143 or 130, for SIGTERM or SIGINT, where some were broken off; 2 where it could
+not start.
 
 Nothing heavy is imported before it is needed: the model is opened by one thread while another imports what HTTP takes.
 """
@@ -59,16 +60,17 @@ def serve(settings: Settings, *, json: bool = False) -> int:
     check_doors(settings)
     listener = bound(settings.host, settings.port)
     try:
-        with _no_garbage():
-            from cutaway.serve.models import Models
+        gc.disable()  # until it is ready: of what is imported and loaded nothing is garbage
+        from cutaway.serve.models import Models
 
-            _few_arenas()
-            models = Models(settings)
-            models.check_sources()
-            models.begin()
-            run = _import_http()
+        _few_arenas()
+        models = Models(settings)
+        models.check_sources()
+        models.begin()
+        run = _import_http()
         code = run(settings, models, listener, began, json)
     finally:
+        gc.enable()
         listener.close()
     _leave(code)
     return code
@@ -112,15 +114,15 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         made.close()
         raise InputError(
-            f"port {port} of {host} cannot be used: {error.strerror.lower()}; take another with --port, or 0 for any "
-            "that is free"
+            f"port {port} of {host} cannot be used: {str(error.strerror).lower()}; take another with --port, or 0 "
+            "for any that is free"
         ) from error
     return made
 
 
 def url(listener: socket.socket) -> str:
     """Where a client finds what listens."""
-    host, port = listener.getsockname()[:2]
+    host, port = map(str, listener.getsockname()[:2])
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -192,8 +194,8 @@ def _import_http() -> Any:
                 print(json_format.dumps(said), flush=True)
             else:
                 print(in_words(said), file=sys.stderr, flush=True)
-            gc.collect()
             gc.freeze()  # what there is now stays, so that looking for garbage takes no time
+            gc.enable()
             notify("READY=1")
 
         async def _drain(self, server: Server, again: asyncio.Event) -> None:
@@ -259,19 +261,6 @@ def _leave(code: int) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Import without looking for garbage, of which there is none."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if enabled:
-            gc.enable()
 
 
 def _few_arenas() -> None:

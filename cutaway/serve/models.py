@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from cutaway.serve.sizes import (
     give_back,
     resident,
     spoken,
+    token_bytes,
     weights,
     work,
 )
@@ -46,6 +48,7 @@ from cutaway.serve.sizes import (
 log = logging.getLogger("cutaway.serve")
 AGAIN = 15.0  # seconds after which a model that could not be loaded is tried again
 REST = 64 << 20  # bytes that the program grows by when it has begun to answer
+USUAL = 2048  # tokens of a text, where nobody says how many are to be held
 SHARE = 0.8  # of the memory that is free is taken, where nobody says how much
 
 
@@ -70,6 +73,11 @@ class Loaded:
     created: int = field(default_factory=lambda: int(time.time()))
     users: int = 0
     used: float = field(default_factory=time.monotonic)
+
+    def close(self) -> None:
+        """Let go of it, after the step that runs: what is dropped here is free at once."""
+        self.engine.close()
+        del self.engine, self.model
 
 
 class Models:
@@ -133,9 +141,9 @@ class Models:
                     f"{source} does not exist; give a run folder, a model folder, a .gguf file or a name on the "
                     "Hugging Face hub (owner/name)"
                 )
-            if path.exists() and (needed := self._needed(name, path)) > self.budget:
-                if number == 0 or self.settings.memory is not None:
-                    raise InputError(_too_large(name, needed, self.budget))
+            must = number == 0 or self.settings.memory is not None
+            if must and path.exists() and (needed := self._needed(name, path)) > self.budget:
+                raise InputError(_too_large(name, needed, self.budget))
         for folder in self.settings.adapters.values():
             if not Path(folder).is_dir():
                 raise InputError(f"{folder} is no folder; give that of an adapter in PEFT's format")
@@ -179,10 +187,13 @@ class Models:
             try:
                 if self._early is not None and not number:
                     self._add(await asyncio.wrap_future(self._early))
-                    continue
-                path = await self._bridge.aside(lambda name=name: self._path(name))
-                if not number or self.free >= self._needed(name, path):
+                else:
+                    path = await self._bridge.aside(lambda name=name: self._path(name))
                     self._add(await self._bridge.aside(lambda name=name, path=path: self._fitted(name, path)))
+            except _Short as short:
+                self._known[name] = short.needed
+                if not number:
+                    raise InputError(_too_large(name, short.needed, self.budget)) from None
             except (Exception, MemoryError) as error:
                 if not number:
                     raise
@@ -197,8 +208,7 @@ class Models:
         """Take a model that nobody uses out of memory."""
         del self.loaded[loaded.name]
         self._bridge.remove(loaded.engine)
-        loaded.model.engine = None
-        del loaded
+        await self._bridge.aside(loaded.close)
         await self._bridge.aside(_let_go)
 
     # loading
@@ -282,16 +292,11 @@ class Models:
         """Open a model at the start.
 
         Raises:
-            InputError: it takes more than there is.
+            _Short: it takes more than there is.
         """
-        needed = self._needed(name, path)
-        if needed > self.budget:
-            raise InputError(_too_large(name, needed, self.budget))
-        try:
-            return self._opened(name, path, self.free)
-        except _Short as short:
-            self._known[name] = short.needed
-            raise InputError(_too_large(name, short.needed, self.free)) from None
+        if (needed := self._needed(name, path)) > self.free:
+            raise _Short(needed)
+        return self._opened(name, path, self.free)
 
     def _opened(self, name: str, path: Path, room: int) -> Loaded:
         """Open a model within so many bytes.
@@ -305,34 +310,33 @@ class Models:
         model = load_model(path, quantised=not settings.dequantise and available()[0])
         model.source = name
         native = settings.engine.get("backend") != "torch" and why_not_native(model) is None
-        fixed = weights(model, native=native), work(model, settings.max_batch, native=native)
-        pages = self._pages(name, room - sum(fixed))
-        if pages < LEAST:
-            raise _Short(sum(fixed) + LEAST)
+        sizes = Sizes(weights(model, native=native), 0, work(model, settings.max_batch, native=native))
+        if each := token_bytes(model, str(settings.engine.get("cache", "auto")), native=native):
+            context = min(model.config.context * each, max(LEAST, self.budget - sizes.total))
+            needed = max(LEAST, min(context, settings.cache_memory or context))  # a text of the whole context has room
+            if sizes.total + needed > room:
+                raise _Short(sizes.total + needed)
+            usual = settings.max_batch * min(model.config.context, USUAL) * each
+            pages = settings.cache_memory or max(needed, min(usual, self._share(name, room - sizes.total)))
+            sizes = replace(sizes, pages=min(pages, room - sizes.total))
+        elif sizes.total > room:
+            raise _Short(sizes.total)
         options: dict[str, Any] = dict(settings.engine)
-        engine = Engine(model, max_batch=settings.max_batch, memory=pages, **options)
-        if engine.backend.page:
-            whole = -(-model.config.context // engine.backend.page) * engine.backend.page_bytes
-            wanted = sum(fixed) + min(whole, settings.cache_memory or whole)
-            if pages < whole and room < wanted <= self.budget:  # a text of the whole context must have room
-                raise _Short(wanted)
+        engine = Engine(model, max_batch=settings.max_batch, memory=sizes.pages or None, **options)
         if native:
             forget_file(model)
         give_back()
-        return Loaded(name, model, engine, Sizes(fixed[0], pages if engine.backend.page else 0, fixed[1]))
+        return Loaded(name, model, engine, sizes)
 
-    def _pages(self, name: str, room: int) -> int:
-        """Bytes for keys and values: what was asked for, or a share of what the models that still fit leave free."""
-        if self.settings.cache_memory is not None:
-            return min(self.settings.cache_memory, room)
-        others = [other for other in self.sources if other != name and other not in self.loaded]
-        left, count = room, 1
-        for other in others:
-            path = Path(self.sources[other])
-            needed = self._needed(other, path) if path.exists() else 0
-            if needed and needed <= left - LEAST:
-                left, count = left - needed, count + 1
-        return left // count if count > 1 else room
+    def _share(self, name: str, room: int) -> int:
+        """Bytes for keys and values: a share of what the models leave free that still fit."""
+        count = 1
+        for other, source in self.sources.items():
+            if other != name and other not in self.loaded and Path(source).exists():
+                needed = self._needed(other, Path(source))
+                if needed <= room - LEAST:
+                    room, count = room - needed, count + 1
+        return room // count
 
     def _known_to_fail(self, name: str) -> None:
         error, until = self.failed.get(name, (None, 0.0))
@@ -385,4 +389,5 @@ def _let_go() -> None:
     """Return the memory of what was dropped."""
     if (constrain := sys.modules.get("cutaway.generation.constrain")) is not None:
         constrain.let_go()
+    gc.collect()  # what there was at the start is frozen, and not looked through
     give_back()

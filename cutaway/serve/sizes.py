@@ -6,7 +6,6 @@ What is stated here bounds what the process takes up (its resident set), and a t
 from __future__ import annotations
 
 import ctypes
-import gc
 import mmap
 import os
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cutaway.generation.reading import LIMIT
-from cutaway.models import Decoder, Model
+from cutaway.models import Decoder, DecoderConfig, Model
 from cutaway.models.model import GGUF_FILE, checkpoints
 from cutaway.models.quantised import blocks_in, floats_in
 from cutaway.serve.settings import Settings
@@ -92,6 +91,16 @@ def work(model: Model, max_batch: int, *, native: bool) -> int:
     return rows * each * (1 if native else 3) + logits
 
 
+def token_bytes(model: Model, cache: str, *, native: bool) -> int:
+    """Bytes of the keys and values of a token; 0 of a network that keeps none in pages."""
+    config, blocks = model.config, blocks_in(model.network)
+    if not isinstance(config, DecoderConfig) or config.head != "causal_lm":
+        return 0
+    auto = 2 if native and blocks else 4
+    number = {"float32": 4.0, "float16": 2.0, "int8": 1.25}.get(cache, auto)  # int8 with its scales
+    return int(2 * config.layers * config.kv_heads * config.head_dim * number)
+
+
 def for_requests(settings: Settings) -> int:
     """Bytes that requests take which are read or answered, as they come in and as what they say."""
     return BODY * settings.max_bodies
@@ -111,8 +120,7 @@ def resident() -> int:
 
 
 def give_back() -> None:
-    """Return to the system what is free: Python and the C library keep it otherwise."""
-    gc.collect()
+    """Return to the system what is free, which the C library keeps otherwise."""
     if sys.platform.startswith("linux"):
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
