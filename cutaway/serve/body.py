@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -12,6 +13,8 @@ from starlette.responses import Response
 
 from cutaway.serve.errors import ApiError
 
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # written as an escape; in UTF-8 there are none
+
 
 def parse(body: bytes) -> Any:
     """The value of a JSON text.
@@ -20,25 +23,33 @@ def parse(body: bytes) -> Any:
         body: UTF-8.
 
     Raises:
-        ApiError: 400; it is no JSON, or holds a name twice, NaN or an infinity, or more levels or
-            digits than Python reads.
+        ApiError: 400; it is no JSON, or holds a name twice, NaN or an infinity, half a
+            character, or more levels or digits than Python reads.
     """
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _bad(f"the body is not UTF-8 (byte {error.start:,} is not)") from None
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
     except json.JSONDecodeError as error:
         raise _bad(f"the body is not JSON: {error.msg} at character {error.pos:,}") from None
     except RecursionError:
         raise _bad("the body's JSON is nested too deeply") from None
     except ValueError:  # what Python says of a whole number with thousands of digits
         raise _bad("the body's JSON has a number that is too long") from None
+    if SURROGATE.search(text):
+        for name, part in value.items() if isinstance(value, dict) else [("", value)]:
+            try:
+                json.dumps([name, part], ensure_ascii=False).encode()
+            except (UnicodeEncodeError, RecursionError):
+                name = name.encode("ascii", "replace").decode()[:64]
+                raise _bad(f"{name or 'the body'} holds half a character (a lone surrogate)", name or None) from None
+    return value
 
 
-def _bad(message: str) -> ApiError:
-    return ApiError(400, message, code="invalid_json")
+def _bad(message: str, param: str | None = None) -> ApiError:
+    return ApiError(400, message, code="invalid_json", param=param)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

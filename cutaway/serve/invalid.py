@@ -116,8 +116,6 @@ def _expected(error: Mapping[str, Any], body: Any) -> str:
         case "string_pattern_mismatch":
             what = "a name there" if error["loc"][-1] == "[key]" else "it"
             return f"is not as it must be: {what} must match {context['pattern']}"
-        case "string_unicode":
-            return "holds half a character (a lone surrogate)"
         case "too_many" | "unsupported_part" | "wrong_kind":
             return str(error["msg"]) + (but if kind == "wrong_kind" else "")
     for beginning, expected in KINDS.items():

@@ -13,6 +13,7 @@ from cutaway.serve.schema.generating import Generating
 from cutaway.serve.settings import Settings
 
 SEEDS = 2**63
+FORMS = ("JSON Schema", "regular expression", "grammar", "choice", "a form", "its form", "tool", "spell a text")
 LEAST_TOP_P = 1e-9  # the likeliest token alone
 
 
@@ -141,13 +142,12 @@ def blamed(error: CutawayError, prompt: str, form: str | None) -> ApiError:
         form: the one that says what the answer must be, if any.
     """
     made, text = as_api_error(error), str(error)
-    words = ("JSON Schema", "regular expression", "grammar", "choice", "form", "tool", "vocabulary", "spell a text")
     if made.status != 400 or made.param:
         return made
-    if form is not None and any(word in text for word in words):
-        made.param = form
-    elif "needs a model that" in text or "chat template" in text:
+    if "needs a model that" in text or "has no chat template" in text:
         made.param = "model"
+    elif form is not None and any(word in text for word in FORMS):
+        made.param = form
     else:
         made.param = prompt
     return made

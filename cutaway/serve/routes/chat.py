@@ -23,7 +23,15 @@ from cutaway.serve.bridge import Stream
 from cutaway.serve.events import Template, event
 from cutaway.serve.options import check_count, check_n, check_room, context_of, options, refuse
 from cutaway.serve.schema.base import STREAMED, errors
-from cutaway.serve.schema.chat import ChatCompletion, ChatRequest, Message, NamedTool, ObjectFormat, SchemaFormat
+from cutaway.serve.schema.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Message,
+    NamedTool,
+    ObjectFormat,
+    SchemaFormat,
+)
 from cutaway.serve.server import Work, server_of
 from cutaway.serve.settings import Settings
 from cutaway.serve.telling import FINISH, chat_logprobs
@@ -73,7 +81,7 @@ def _check(asked: ChatRequest, settings: Settings) -> None:
     older, newer = asked.max_tokens, asked.max_completion_tokens
     if older is not None and newer is not None and older != newer:
         raise refuse("max_tokens", f"is {older}, but max_completion_tokens, which means the same, is {newer}; give one")
-    length = sum(len(message.model_dump_json()) for message in asked.messages)
+    length = sum(map(_length, asked.messages))
     if length > settings.max_prompt:
         raise refuse("messages", f"may have {settings.max_prompt:,} characters together here, but have {length:,}")
     if asked.tool_choice not in (None, "none") and not asked.tools:
@@ -88,6 +96,14 @@ def _check(asked: ChatRequest, settings: Settings) -> None:
         raise refuse(name, "says what the answer must be, and so do tools; give one of them, or tool_choice: none")
 
 
+def _length(message: Message) -> int:
+    """Characters of a message."""
+    calls = message.tool_calls if isinstance(message, AssistantMessage) else None
+    content = message.content or ""
+    written = len(content) if isinstance(content, str) else sum(len(part.text) for part in content)
+    return written + sum(len(call.function.arguments) for call in calls or ())
+
+
 def _uses_tools(asked: ChatRequest) -> bool:
     return bool(asked.tools) and asked.tool_choice != "none"
 
@@ -96,7 +112,8 @@ def _form(asked: ChatRequest) -> str | None:
     """The parameter that says what the answer must be."""
     if _uses_tools(asked):
         return "tools"
-    return "response_format" if asked.structured_outputs is None else "structured_outputs"
+    given = ("response_format", asked.response_format), ("structured_outputs", asked.structured_outputs)
+    return next((name for name, value in given if value is not None), None)
 
 
 def _calling(asked: ChatRequest, model: Model) -> Style | None:
