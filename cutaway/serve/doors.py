@@ -6,6 +6,7 @@ import ipaddress
 import re
 
 from cutaway.errors import ConfigError
+from cutaway.serve.keys import read_keys
 from cutaway.serve.settings import Settings
 
 HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9](?:[a-z0-9._-]{0,251}[a-z0-9])?)(?::[0-9]{1,5})?")
@@ -29,12 +30,15 @@ def check_doors(settings: Settings) -> frozenset[str]:
 
     Raises:
         ConfigError: others can reach the address, and there is no file of keys; or a host or an origin is none.
+        CutawayError: the file of keys cannot be used; see `read_keys`.
     """
     if settings.keys is None and not is_local(settings.host):
         raise ConfigError(
             f"other machines can reach {settings.host or 'all addresses'}, so keys are needed: make one with "
             "'cutaway keys add keys.json NAME' and give --keys keys.json, or listen on 127.0.0.1"
         )
+    if settings.keys is not None:
+        read_keys(settings.keys)
     for origin in settings.origins:
         if not ORIGIN.fullmatch(origin):
             raise ConfigError(f"{origin!r} is no origin of a page; one looks like https://app.example.org")

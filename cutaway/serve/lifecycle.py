@@ -55,7 +55,7 @@ def serve(settings: Settings, *, json: bool = False) -> int:
     began = _process_began()
     _logs(settings)
     check_names(settings)
-    from cutaway.serve.guard import check_doors
+    from cutaway.serve.doors import check_doors
 
     check_doors(settings)
     listener = bound(settings.host, settings.port)

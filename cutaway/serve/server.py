@@ -67,14 +67,14 @@ class Server:
             weight: sequences that are computed for it at a time: prompts times continuations.
 
         Raises:
-            ApiError: no such model (404), no place (429), a server that stops or a model that cannot be loaded (503),
+            ApiError: no such model (404), no right to it (403), no place (429), a server that stops or a model that cannot be loaded (503),
                 the deadline (504).
         """
-        self.models.check(model)
         caller = caller_of(http)
         if not caller.may_use(model):
             message = f"the key {caller.name} may not use {model!r:.100}"
             raise ApiError(403, message, code="model_not_allowed", param="model")
+        self.models.check(model)
         work = Work(self, http, model, weight)
         try:
             await work.attended(work.place.turn())
@@ -228,9 +228,10 @@ class Work:
         self._watch.cancel()
         for stream in self.streams:
             stream.close()
-            self.prompt_tokens += stream.ticket.prompt_tokens
-            self.cached_tokens += stream.ticket.cached_tokens
-            self.completion_tokens += stream.written
+        if self.streams:  # a route may have counted what it told; this is what was computed
+            self.prompt_tokens = sum(stream.ticket.prompt_tokens for stream in self.streams)
+            self.cached_tokens = sum(stream.ticket.cached_tokens for stream in self.streams)
+            self.completion_tokens = sum(stream.written for stream in self.streams)
         if hasattr(self, "loaded"):
             self.server.models.release(self.loaded)
         self.caller.spend(self.prompt_tokens + self.completion_tokens)

@@ -96,8 +96,8 @@ def test_t10_a_file_that_others_may_read_is_refused(file: Path, source: str) -> 
         '{"keys": [{"name": "a", "id": "b", "salt": "c", "hash": "d", "tokens_per_day": -1}]}',
         '{"keys": [{"name": "a", "id": "b", "salt": "c", "hash": "d", "expires": "never"}]}',
         '{"keys": [{"name": "a\\n", "id": "b", "salt": "c", "hash": "d"}]}',
-        '{"keys": [{"name": "a", "id": "b", "salt": "", "hash": ""}, {"name": "a", "id": "e", "salt": "", "hash": ""}]}',
-        '{"keys": [{"name": "a", "id": "b", "salt": "", "hash": ""}, {"name": "e", "id": "b", "salt": "", "hash": ""}]}',
+        json.dumps({"keys": [{"name": "a", "id": id, "salt": "", "hash": ""} for id in "bc"]}),
+        json.dumps({"keys": [{"name": name, "id": "b", "salt": "", "hash": ""} for name in "ac"]}),
     ],
 )  # fmt: skip
 def test_t10_a_file_that_is_damaged_lets_nobody_in(text: str, file: Path) -> None:
