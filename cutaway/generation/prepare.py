@@ -75,8 +75,12 @@ def prepare(model: Model, request: Request) -> Prepared:
     if isinstance(model.network, Seq2Seq):
         source, config = _source(model, request.prompt), model.network.config
         target = request.target
-        ids = model.ids(target if isinstance(target, str) else [config.start_id, *target])[0].tolist()
-        ids[0] = next(iter(usable([advised.decoder_start_token_id], config.vocab_size)), ids[0])
+        start = next(iter(usable([advised.decoder_start_token_id], config.vocab_size)), config.start_id)
+        if isinstance(target, str) or start not in target:
+            ids = model.ids(target if isinstance(target, str) else [start, *target])[0].tolist()
+            ids[0] = start
+        else:
+            ids = model.ids(target)[0].tolist()
         if config.ends and len(ids) >= config.context:
             raise InputError(f"the target begins with {len(ids)} tokens, but this model writes {config.context} in all")
         longest = advised.max_length - len(ids) if advised.max_length else LENGTH

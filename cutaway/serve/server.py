@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from starlette.requests import Request as HttpRequest
@@ -50,6 +50,7 @@ class Server:
         self.metrics = Metrics(self)
         self.started = time.time()
         self.works: set[Work] = set()
+        self.recordings = 0  # that are being heard
         self._none = asyncio.Event()
         self._none.set()
 
@@ -123,6 +124,10 @@ class Server:
         if not self.works:
             self._none.set()
 
+    def heard(self) -> None:
+        """One recording less is being heard."""
+        self.recordings -= 1
+
     def stop(self) -> None:
         """End the threads."""
         self.bridge.stop()
@@ -145,6 +150,7 @@ class Work:
         prompt_tokens: read for it, of all its streams; a route that reads texts in another way sets it.
         cached_tokens: of these, how many were found computed already.
         completion_tokens: written for it.
+        closing: what else is to be done when it is closed.
     """
 
     loaded: Loaded
@@ -156,6 +162,7 @@ class Work:
         self.weight, self.began, self.error = self.place.weight, time.monotonic(), None
         self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
         self.streams: list[Stream] = []
+        self.closing: Callable[[], None] | None = None
         self._waited: set[asyncio.Future[Any]] = set()
         self._closed = False
         loop = asyncio.get_running_loop()
@@ -236,6 +243,8 @@ class Work:
             self.server.models.release(self.loaded)
         self.caller.spend(self.prompt_tokens + self.completion_tokens)
         self.server.queue.leave(self.place)
+        if self.closing is not None:
+            self.closing()
         self.server.metrics.answered(self)
         self.server.left(self)
 

@@ -40,6 +40,7 @@ class Settings:
         max_bodies: of all requests that are being answered together; more are told to come again.
         max_audio: of an uploaded recording.
         max_audio_seconds: of it, when decoded.
+        max_recordings: recordings that are heard at a time; more are refused with 429.
         max_header: all header lines of a request together.
         max_connections: open at a time.
         max_prompt: characters of a prompt, or of all messages together.
@@ -78,6 +79,7 @@ class Settings:
     max_bodies: int = 64 << 20
     max_audio: int = 32 << 20
     max_audio_seconds: float = 3600.0
+    max_recordings: int = 4
     max_header: int = 32 << 10
     max_connections: int = 1024
     max_prompt: int = 2_000_000

@@ -75,7 +75,7 @@ def test_one_text_ids_and_the_other_path_are_the_same(served: Served, folders: d
         ({"input": [True]}, "invalid_value", "input", "token ids"),
         ({"input": [1, "a"]}, "invalid_value", "input", "a list of texts"),
         ({"input": [10**6]}, "invalid_value", "input", "1000000"),
-        ({}, "invalid_value", "input", "required"),
+        ({}, "missing_parameter", "input", "missing"),
         ({"input": "a " * 40}, "context_length_exceeded", "input", "42 tokens, but this model reads 32"),
         ({"input": ["a"] * 21}, "too_many_inputs", "input", "21 texts, but this server reads 20"),
         ({"input": "a" * 2001}, "string_above_max_length", "input", "2,001 characters"),

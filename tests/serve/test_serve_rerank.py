@@ -79,9 +79,9 @@ def test_the_best_alone_and_without_their_texts(served: Served):
     ("asked", "code", "param", "word"),
     [
         ({"documents": []}, "invalid_value", "documents", "at least 1"),
-        ({"top_n": 0}, "invalid_value", "top_n", "greater than or equal to 1"),
+        ({"top_n": 0}, "invalid_value", "top_n", "at least 1"),
         ({"documents": ["a " * 30]}, "context_length_exceeded", "documents", "tokens together with the query"),
-        ({"documents": [{"text": "a", "image": "b"}]}, "invalid_value", "documents.0", '"text"'),
+        ({"documents": [{"text": "a", "image": "b"}]}, "invalid_value", "documents[0]", '"text"'),
         ({"model": "minilm", "query": "a " * 300}, "context_length_exceeded", "query", "302 tokens"),
         ({"model": "labels"}, "model_not_suitable", "model", "does neither"),
         ({"model": "talker"}, "model_not_suitable", "model", "does neither"),

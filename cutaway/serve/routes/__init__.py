@@ -1,6 +1,18 @@
 """The routes, one file for each family. Adding one is a file and a line here."""
 
-from cutaway.serve.routes import chat, classify, completions, embeddings, health, metrics, models, rerank, tag, tokens
+from cutaway.serve.routes import (
+    audio,
+    chat,
+    classify,
+    completions,
+    embeddings,
+    health,
+    metrics,
+    models,
+    rerank,
+    tag,
+    tokens,
+)
 
 ROUTERS = (
     chat.router,
@@ -9,6 +21,7 @@ ROUTERS = (
     rerank.router,
     classify.router,
     tag.router,
+    audio.router,
     tokens.router,
     models.router,
     health.router,

@@ -11,12 +11,13 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from cutaway.models.heads import probabilities
+from cutaway.serve.body import JsonRoute
 from cutaway.serve.schema.base import errors
 from cutaway.serve.schema.classify import Classification, Classified, ClassifyRequest
 from cutaway.serve.server import server_of
 from cutaway.serve.texts import as_list, framed, needs, told, usage
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 
 @router.post("/classify", include_in_schema=False, response_model=Classification)

@@ -11,13 +11,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from torch import Tensor
 
+from cutaway.serve.body import JsonRoute
 from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import errors
 from cutaway.serve.schema.embeddings import Embedding, EmbeddingList, EmbeddingRequest
 from cutaway.serve.server import Work, server_of
 from cutaway.serve.texts import as_list, framed, needs, told, usage
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
 @router.post("/embeddings", response_model=EmbeddingList, responses=errors(404, 413, 504))

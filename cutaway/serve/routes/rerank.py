@@ -11,13 +11,14 @@ from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from cutaway.serve.body import JsonRoute
 from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import errors
 from cutaway.serve.schema.rerank import Document, Ranked, Ranking, RerankRequest
 from cutaway.serve.server import Work, server_of
 from cutaway.serve.texts import framed, told, usage
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 
 @router.post("/rerank", include_in_schema=False, response_model=Ranking)

@@ -12,12 +12,13 @@ from starlette.responses import Response
 from torch import Tensor
 
 from cutaway.models.heads import probabilities
+from cutaway.serve.body import JsonRoute
 from cutaway.serve.schema.base import errors
 from cutaway.serve.schema.tag import Span, Tagged, TaggedToken, Tagging, TagRequest
 from cutaway.serve.server import server_of
 from cutaway.serve.texts import as_list, framed, needs, told, usage
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
 NOTHING = "O"  # the label of what is in no span
 
 

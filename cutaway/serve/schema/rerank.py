@@ -22,7 +22,7 @@ class RerankRequest(Asked):
     model: ModelName
     query: Annotated[str, Field(min_length=1)]
     documents: Annotated[
-        list[Annotated[str | AskedDocument, wanted('give a text, or {"text": …} and nothing else')]],
+        list[Annotated[str | AskedDocument, wanted('must be a text, or {"text": …} and nothing else')]],
         Field(min_length=1),
     ]
     top_n: Annotated[int | None, Field(ge=1, lt=2**31, description="How many of the best are told; null: all.")] = None

@@ -18,13 +18,13 @@ def wanted(message: str) -> WrapValidator:
         try:
             return as_any(given)
         except ValidationError:
-            raise PydanticCustomError("wanted", message) from None  # pyright: ignore[reportArgumentType]
+            raise PydanticCustomError("wrong_kind", message) from None  # pyright: ignore[reportArgumentType]
 
     return WrapValidator(check)
 
 
 Texts = Annotated[
     str | Annotated[list[str], Field(min_length=1)] | Ids | Annotated[list[Ids], Field(min_length=1)],
-    wanted("give a text, a list of texts, the token ids of a text, or a list of these; none of them empty"),
+    wanted("must be a text, a list of texts, the token ids of a text, or a list of these, none of them empty"),
     Field(description="One text or several, each as text or as the ids of its tokens, special ones included."),
 ]
