@@ -107,7 +107,8 @@ def running(command: Sequence[str], port: int) -> Iterator[Served]:
     with TemporaryFile() as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=plain())
         try:
-            wait_for(f"http://127.0.0.1:{port}/{'ready' if command[0] == str(CUTAWAY) else 'health'}", process, said)
+            page = "ready" if "serve" in command else "health"
+            wait_for(f"http://127.0.0.1:{port}/{page}", process, said)
             yield Served(port, process, said)
         finally:
             process.terminate()

@@ -1,7 +1,8 @@
 """The engine: many requests, computed together, one step at a time.
 
 A step takes one token of each sequence that generates (more where some are guessed ahead) and pieces of the prompts
-that are still to be computed, at most `chunk` tokens of these, so that a long prompt does not hold up the others.
+that are still to be computed, at most `chunk` tokens of these, so that a long prompt does not hold up the others (or
+twice as many, where far more prompts wait than texts are written).
 Requests are let in in the order of their coming, tenant by tenant, while there are pages; when pages run out, the
 request that was let in last goes back to wait and is computed again from its tokens.
 
@@ -53,7 +54,7 @@ class Engine:
         memory: most bytes of keys and values; None: half of what is free.
         keep: most pages kept for later requests though no sequence uses them; None: 256 MB of them.
         max_batch: most sequences computed at a time.
-        chunk: most tokens of prompts computed in a step.
+        chunk: most tokens of prompts computed in a step; twice as many where far more prompts wait than texts are written.
         cache: how keys and values are kept: "float32", "float16", "int8", or "auto".
         options: of the backend (threads, rounding).
 

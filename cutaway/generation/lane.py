@@ -149,6 +149,8 @@ class Lane:
         if prompts:
             prompts.sort(key=lambda prompt: prompt[2].served)
             room = self.engine.chunk
+            if len(prompts) > 2 * len(planned):  # a longer step holds up few, and keeps many from waiting for another
+                room *= 2
             for job, continuation, one, but in prompts:
                 taken = self._take_piece(job, continuation, one, but, planned, room)
                 room -= taken

@@ -25,7 +25,7 @@ PACKED = 1.07  # blocks as the native kernels pack them, over what they are in a
 BODY = 4  # what a body of JSON becomes, over its bytes
 NUMBERS = 8.0  # float32 over blocks
 LEAST = 16 << 20  # bytes of keys and values that every model gets
-ROWS = 512  # tokens of prompts in a step of the engine
+ROWS = 1024  # tokens of prompts in a step of the engine, at the most
 
 
 @dataclass(frozen=True)

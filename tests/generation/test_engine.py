@@ -299,6 +299,22 @@ def test_a_long_prompt_does_not_hold_up_the_others(model: Model):
     long.result()
 
 
+def test_prompts_that_come_at_once_begin_together(model: Model):
+    made = engine(model, chunk=8)
+    first = made.submit(Request([1, 2, 3, 4], max_new_tokens=9))
+    made.step()
+    crowd = [made.submit(Request([3 + i, 2, 1, 0], max_new_tokens=9)) for i in range(5)]
+    backend = made._lanes[0].backend
+    assert isinstance(backend, Pages)
+    made.step()  # of one that writes and five that wait: 16 tokens instead of 8
+    assert [len(rows.ids) for rows in backend.steps[-1]] == [1, 4, 4, 4, 4]
+    late = made.submit(Request([9] * 8, max_new_tokens=1))
+    made.step()  # of five that write and two that wait: no more than 8
+    assert [len(rows.ids) for rows in backend.steps[-1]] == [1, 1, 1, 1, 1, 4]
+    for ticket in (first, *crowd, late):
+        ticket.result()
+
+
 def test_tenants_are_let_in_in_turn(model: Model):
     made = engine(model, max_batch=1)
     waiting = [made.submit(Request([1], max_new_tokens=1, tenant=name)) for name in "aaaabbc"]
