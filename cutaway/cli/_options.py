@@ -51,13 +51,18 @@ Dequantise = Annotated[
     bool, typer.Option("--dequantise", help="Make float32 weights of blocks; else they stay as they are stored.")
 ]
 
+Adapter = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="A LoRA adapter in PEFT's format, beside the model's weights.")
+]
 
-def opened(source: str, dequantise: bool) -> Model:
+
+def opened(source: str, dequantise: bool, adapter: Path | None = None) -> Model:
     """A model; its notes go to stderr.
 
     Args:
         source: as `load_model` takes it.
         dequantise: make numbers of blocks, as is done where no native kernels compute with them.
+        adapter: folder of one that is computed beside its weights.
     """
     from cutaway.generation.native.library import available
     from cutaway.models import load_model
@@ -65,7 +70,16 @@ def opened(source: str, dequantise: bool) -> Model:
     model = load_model(source, quantised=not dequantise and available()[0])
     for note in model.generation.notes:
         print(f"note: {harmless(note)}", file=sys.stderr)
-    return model
+    return with_adapter(model, adapter)
+
+
+def with_adapter(model: Model, folder: Path | None) -> Model:
+    """A model with an adapter, where one was asked for."""
+    if folder is None:
+        return model
+    from cutaway.models.adapters import load_adapter
+
+    return load_adapter(model, folder)
 
 
 def engine_for(model: Model, cache: str, threads: int | None, rounding: str | None) -> Engine:

@@ -57,6 +57,7 @@ def chat(
     threads: options.Threads = None,
     rounding: options.Rounding = None,
     dequantise: options.Dequantise = False,
+    adapter: options.Adapter = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr how fast each answer was.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print each answer as a JSON object in a line.")] = False,
 ) -> None:
@@ -68,7 +69,7 @@ def chat(
       cutaway chat model.gguf --system "Answer in one sentence."
       printf 'What is 2 + 2?\\nAnd twice that?\\n' | cutaway chat model.gguf --json
     """
-    loaded = options.opened(model, dequantise)
+    loaded = options.opened(model, dequantise, adapter)
     guesses = options.speculation(speculate)
     conversation = Conversation(
         options.engine_for(loaded, cache, threads, rounding),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cutaway.cli import _options as options
 from cutaway.errors import ConfigError
 from cutaway.models import load_model, save_model
 
@@ -29,6 +30,7 @@ def convert(
             help="For gguf, how to store matrices: F16 (the default, but blocks stay as they are), Q8_0, Q6_K, Q4_K …"
         ),
     ] = None,
+    adapter: options.Adapter = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Convert a model, such as one that you trained, to a format that other tools open.
@@ -36,12 +38,17 @@ def convert(
     Example:
       cutaway convert run exported --to huggingface
       cutaway convert run model.gguf --to gguf --quantize Q8_0
+      cutaway convert owner/name merged --adapter folder
     """
     started = time.perf_counter()
     if quantize is not None and to != "gguf":
         raise ConfigError(f"--quantize {quantize} is for --to gguf; {to} keeps the weights as they are")
     notes: list[str] = []
     loaded = load_model(model)
+    if adapter is not None:
+        from cutaway.models.adapters import merge_adapter
+
+        loaded = merge_adapter(options.with_adapter(loaded, adapter))
     made = save_model(loaded, out, to, family=family, kind=quantize, note=notes.append)
     size = sum(path.stat().st_size for path in [made, *made.rglob("*")] if path.is_file())
     seconds = round(time.perf_counter() - started, 2)

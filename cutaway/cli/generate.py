@@ -60,6 +60,7 @@ def generate(
     threads: options.Threads = None,
     rounding: options.Rounding = None,
     dequantise: options.Dequantise = False,
+    adapter: options.Adapter = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr how fast it was.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object (a list for several prompts).")] = False,
 ) -> None:
@@ -99,7 +100,7 @@ def generate(
             logit_bias=options.biases(logit_bias),
         ),
     }
-    loaded = options.opened(model, dequantise)
+    loaded = options.opened(model, dequantise, adapter)
     given = options.said(**given, speculate=options.speculation(speculate))
     engine = options.engine_for(loaded, cache, threads, rounding)
     watch = Watch(engine)

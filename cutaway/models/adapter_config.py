@@ -161,7 +161,7 @@ def read_config(values: Any, where: str) -> AdapterConfig:
     """
     if not isinstance(values, dict):
         raise DamagedFile(f"{where} must hold a JSON object, but holds {type(values).__name__}")
-    if "peft_type" not in values:
+    if values.get("peft_type") is None:
         raise ConfigError(f"{where} does not say peft_type, so it is no adapter of PEFT")
     for key, (allowed, why) in ONLY.items():
         value = values.get(key)
@@ -193,7 +193,14 @@ def write_config(config: AdapterConfig, turned: bool) -> dict[str, Any]:
     for f in fields(config):
         value = getattr(config, f.name)
         made[f.name] = list(value) if isinstance(value, tuple) else value
+    made["lora_alpha"] = _plain(config.lora_alpha)
+    made["alpha_pattern"] = {name: _plain(alpha) for name, alpha in config.alpha_pattern.items()}
     return made
+
+
+def _plain(number: float) -> float:
+    """As whole where it is: PEFT's alphas are."""
+    return int(number) if number == int(number) else number
 
 
 def ends(name: str, listed: tuple[str, ...]) -> bool:

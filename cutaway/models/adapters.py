@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cutaway.errors import ConfigError, DamagedFile, InputError, NonFinite, unknown
-from cutaway.files import atomic_folder, holds, inside, read_json, write_json
+from cutaway.files import MANIFEST, atomic_folder, holds, inside, read_json, verify, write_json
 from cutaway.models.adapter_config import AdapterConfig, ends, read_config, write_config
 from cutaway.models.assemble import DTYPES, Network, assemble, write_tensors
 from cutaway.models.families._layouts import Experts, Joined, Layout, Turned
@@ -90,6 +90,8 @@ def load_adapter(model: Model, folder: str | Path) -> Model:
                 "it to safetensors where you trust it (PEFT: model.save_pretrained(folder)) and open that"
             )
         raise InputError(f"{folder} holds no {WEIGHTS}")
+    if holds(folder, MANIFEST):
+        verify(folder)
     path = inside(folder, CONFIG)
     config = read_config(read_json(path), str(path))
     return _Reader(model, config, inside(folder, WEIGHTS)).read(str(folder))

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cutaway import save_model
+from cutaway import load_model, save_model
 from cutaway.errors import ConfigError
 from cutaway.generation.quantize import quantize, save_quantized
 from cutaway.models import DecoderConfig, EncoderConfig, Model, RecurrentConfig, Seq2SeqConfig, build_network
+from cutaway.models.adapters import AdapterConfig, add_adapter, save_adapter
 from cutaway.models.families import FAMILIES, Family
 from cutaway.models.formats.gguf_architectures import ARCHITECTURES
 from cutaway.models.formats.gguf_models import write_network
@@ -56,6 +57,12 @@ SMALL: dict[str, Any] = {
 }
 # and by the name of the published key, where a family reads it by itself
 SMALL_KEYS: dict[str, Any] = {"num_experts": 2, "num_local_experts": 2}
+# adapters: family, head, and what is its own
+ADAPTERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "plain": ("llama", "LlamaForCausalLM", {"use_dora": True, "rank_pattern": {"k_proj": 3}, "bias": "all"}),
+    "joined": ("gpt2", "GPT2LMHeadModel", {"target_modules": ("c_attn", "wte"), "alpha_pattern": {r"h\.\d.attn": 2}}),
+    "whole": ("bert", "BertForSequenceClassification", {"modules_to_save": ("classifier",), "bias": "lora_only"}),
+}
 
 
 def tokenizer(kind: str = "bpe") -> Tokenizer:
@@ -236,6 +243,14 @@ def make_all(root: Path) -> dict[str, list[Path]]:
     for name, config in few.items():
         made_small = quantize(Model(build_network(config), text), "int4")
         save_quantized(made_small, add("cutaway", root / "cutaway" / f"few-bits-{name}"))
+    for name, (family, head, keys) in ADAPTERS.items():
+        folder = add("adapter", root / "adapter" / name)
+        base = load_model(save_published(folder / "base", FAMILIES[family], head, text))
+        adapted = add_adapter(base, AdapterConfig(r=2, **keys))
+        save_adapter(adapted, folder / "made")
+        for path in (folder / "made").iterdir():
+            path.rename(folder / path.name)
+        (folder / "made").rmdir()
     for architecture in ARCHITECTURES:
         for kind in ("F32", "F16", "Q8_0"):
             folder = add("gguf", root / "gguf" / f"{architecture}-{kind}")

@@ -20,6 +20,7 @@ from mutators import ODD, Raw, Rng, dump, mutate_bytes, mutate_gguf, mutate_json
 from cutaway import load_model
 from cutaway.files import MANIFEST, seal
 from cutaway.models import Encoder, Model, Seq2SeqConfig
+from cutaway.models.adapters import load_adapter, merge_adapter
 from cutaway.models.ngram import NGram
 from cutaway.tokenizers import Tokenizer, TokenStore, load_tokenizer
 from cutaway.training import loop, resume
@@ -105,6 +106,14 @@ def use_folder(folder: Path) -> None:
 def use_gguf(folder: Path) -> None:
     """A folder with a GGUF file in it."""
     use_model(folder / "m.gguf")
+
+
+def use_adapter(folder: Path) -> None:
+    """An adapter on its base; merged, and written back."""
+    base = load_model(folder / "base")
+    model = load_adapter(base, folder)
+    run_model(model)
+    run_model(merge_adapter(model))
 
 
 def use_tokenizer(folder: Path) -> None:
@@ -236,6 +245,12 @@ def damage_pooling(rng: Rng, folder: Path) -> None:
     """The files about pooling beside an encoder."""
     names = ("modules.json", "1_Pooling/config.json", "sentence_bert_config.json")
     damage_by_suffix(rng, folder / rng.choice(names))
+
+
+def damage_adapter(rng: Rng, folder: Path) -> None:
+    """An adapter's config, or its tensors."""
+    damage_by_suffix(rng, folder / rng.choice(("adapter_config.json", "adapter_model.safetensors")))
+    resealed(rng, folder, share=0.95)
 
 
 EXPLODING = [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 60
@@ -407,7 +422,7 @@ def plant_link(rng: Rng, folder: Path) -> None:
 
 READ = {
     "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "model.json", "modules.json",
-    "sentence_bert_config.json", "m.gguf",
+    "sentence_bert_config.json", "m.gguf", "adapter_config.json", "adapter_model.safetensors",
 }  # fmt: skip
 TARGETS: dict[str, Target] = {
     "gguf": Target(("gguf",), of_file("m.gguf", mutate_gguf), use_gguf, share=25),
@@ -415,6 +430,7 @@ TARGETS: dict[str, Target] = {
     "config": Target(("published",), of_file("config.json", mutate_json), use_folder, share=25),
     "index": Target(("published",), damage_index, use_folder, share=4),
     "pooling": Target(("pooling",), damage_pooling, use_folder, share=4),
+    "adapter": Target(("adapter",), damage_adapter, use_adapter, share=10),
     "tokenizer": Target(("tokenizer",), damage_tokenizer, use_tokenizer, share=25),
     "cutaway": Target(("cutaway",), damage_own, use_folder, share=8),
     "run": Target(("run",), damage_run, use_run, share=2, writes=True),
