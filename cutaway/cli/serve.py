@@ -27,7 +27,7 @@ def serve(
         list[str] | None, typer.Option(metavar="ORIGIN", help="Pages of https://… may use it from a browser (repeat).")
     ] = None,
     adapter: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=FOLDER", help="A LoRA adapter on the first model (repeat).")
+        list[str] | None, typer.Option(metavar="NAME=FOLDER", help="A LoRA adapter; on FOLDER@MODEL, else the first.")
     ] = None,
     memory: Annotated[
         str | None,

@@ -174,6 +174,10 @@ class Engine:
                 if (lane := self._others.pop((edits, adapter.number), None)) is not None:
                     self._lanes.remove(lane)
 
+    def computes_beside(self, name: str) -> bool:
+        """Whether rows with this adapter are computed in one step with those of others; else it has its own pages."""
+        return self._adapters[name].beside
+
     @property
     def adapters(self) -> Mapping[str, Model]:
         """The model with each adapter, by name."""
@@ -290,6 +294,8 @@ class Engine:
             for job, lane in tuple(self._jobs.values()):
                 self.end(job, lane, InputError("the model was unloaded"))
             self._lanes.clear()
+            self._others.clear()
+            self._adapters = {}
             del self.model, self.backend, self._readings
 
     @property

@@ -152,7 +152,7 @@ class _Collector:
         yield gauge("cutaway_queue_waiting", "Places that requests wait for.", (), {(): queue.waiting})
         yield gauge("cutaway_queue_running", "Places taken.", (), {(): queue.running})
         loaded = list(models.loaded.values())
-        counts = {one.name: one.engine.counts() for one in loaded}
+        counts = {one.name: one.engine.counts() for one in loaded if one.adapter is None}
         yield gauge("cutaway_models_loaded", "Models in memory.", (), {(): len(loaded)})
         kinds = ("weights", "pages", "work")
         sizes = {(one.name, kind): getattr(one.sizes, kind) for one in loaded for kind in kinds}

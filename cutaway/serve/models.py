@@ -28,6 +28,7 @@ from cutaway.generation.native.library import available
 from cutaway.generation.select import why_not_native
 from cutaway.models import Model, load_model
 from cutaway.models.hub import fetch, is_repository
+from cutaway.serve.adapters import adapter_bytes, adapters_of, open_adapter
 from cutaway.serve.bridge import Bridge
 from cutaway.serve.errors import ApiError
 from cutaway.serve.settings import Settings
@@ -62,7 +63,9 @@ class Loaded:
         engine: what computes it.
         sizes: what it takes.
         created: when it was loaded, in seconds since 1970.
-        users: requests that use it now.
+        base: what an adapter stands on; None: it is a model by itself.
+        adapter: the name by which the base's engine knows it; None: the engine is its own.
+        users: requests that use it now; of a base also those of its adapters.
         used: when one did last, by `time.monotonic`.
     """
 
@@ -70,14 +73,19 @@ class Loaded:
     model: Model
     engine: Engine
     sizes: Sizes
+    base: Loaded | None = None
+    adapter: str | None = None
     created: int = field(default_factory=lambda: int(time.time()))
     users: int = 0
     used: float = field(default_factory=time.monotonic)
 
     def close(self) -> None:
         """Let go of it, after the step that runs: what is dropped here is free at once."""
-        self.engine.close()
-        del self.engine, self.model
+        if self.adapter is not None:
+            self.engine.remove_adapter(self.adapter)
+        else:
+            self.engine.close()
+        del self.engine, self.model, self.base
 
 
 class Models:
@@ -90,6 +98,7 @@ class Models:
 
     Attributes:
         sources: name -> source.
+        adapters: name -> what stands beside the weights of one of them.
         loaded: those that are in memory.
         program: bytes that the process took before any model was loaded.
         budget: bytes for all models.
@@ -99,6 +108,7 @@ class Models:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.sources: Mapping[str, str] = dict(settings.models)
+        self.adapters = adapters_of(settings)
         self.loaded: dict[str, Loaded] = {}
         self.failed: dict[str, tuple[ApiError, float]] = {}
         self.program = resident() + REST
@@ -144,9 +154,9 @@ class Models:
             must = number == 0 or self.settings.memory is not None
             if must and path.exists() and (needed := self._needed(name, path)) > self.budget:
                 raise InputError(_too_large(name, needed, self.budget))
-        for folder in self.settings.adapters.values():
-            if not Path(folder).is_dir():
-                raise InputError(f"{folder} is no folder; give that of an adapter in PEFT's format")
+        for adapter in self.adapters.values():
+            if not adapter.folder.is_dir():
+                raise InputError(f"{adapter.folder} is no folder; give that of an adapter in PEFT's format")
 
     def check(self, name: str) -> None:
         """Refuse a name that does not exist.
@@ -154,8 +164,13 @@ class Models:
         Raises:
             ApiError: 404 with the names that there are.
         """
-        if name not in self.sources:
-            raise ApiError(404, unknown("model", name, self.sources), code="model_not_found", param="model")
+        if name not in self.names:
+            raise ApiError(404, unknown("model", name, self.names), code="model_not_found", param="model")
+
+    @property
+    def names(self) -> list[str]:
+        """All that a request may name: models, then adapters."""
+        return [*self.sources, *self.adapters]
 
     async def use(self, name: str) -> Loaded:
         """A model, loaded if it is not; give it back with `release`. Waits until there is room for it.
@@ -164,8 +179,14 @@ class Models:
             ApiError: 404 with the names that there are; 500 or 503 where it cannot be loaded.
         """
         self.check(name)
-        while name not in self.loaded:
-            await self._load(name)
+        base = await self.use(self.adapters[name].base) if name in self.adapters else None
+        try:
+            while name not in self.loaded:
+                await self._load(name)
+        except BaseException:
+            if base is not None:
+                self.release(base)
+            raise
         found = self.loaded[name]
         found.users += 1
         return found
@@ -176,6 +197,8 @@ class Models:
         loaded.used = time.monotonic()
         if not loaded.users:
             self._change.set()
+        if loaded.base is not None:
+            self.release(loaded.base)
 
     async def start(self) -> None:
         """Load as many as fit, in order.
@@ -205,9 +228,13 @@ class Models:
         return self.budget - sum(one.sizes.total for one in self.loaded.values()) - sum(self._reserved.values())
 
     async def unload(self, loaded: Loaded) -> None:
-        """Take a model that nobody uses out of memory."""
+        """Take a model that nobody uses out of memory, and the adapters that stand on it."""
+        for other in tuple(self.loaded.values()):
+            if other.base is loaded:
+                await self.unload(other)
         del self.loaded[loaded.name]
-        self._bridge.remove(loaded.engine)
+        if loaded.adapter is None:
+            self._bridge.remove(loaded.engine)
         await self._bridge.aside(loaded.close)
         await self._bridge.aside(_let_go)
 
@@ -233,6 +260,8 @@ class Models:
         needed = self._needed(name, path)
         await self._make_room(name, needed)
         self._reserved[name] = needed
+        if name in self.adapters:  # its base stays, though whoever asked may leave
+            self.loaded[self.adapters[name].base].users += 1
         task = self._tasks[name] = asyncio.create_task(self._finish(name, path))
         return task
 
@@ -246,11 +275,14 @@ class Models:
         finally:
             del self._tasks[name]
             self._reserved.pop(name, None)
+            if name in self.adapters:
+                self.release(self.loaded[self.adapters[name].base])
 
     async def _make_room(self, name: str, needed: int) -> None:
         """Unload those that were not used for longest, until so many bytes are free; wait while too many are in use."""
-        if needed > self.budget:
-            raise self._note(name, InputError(_too_large(name, needed, self.budget)))
+        most = self.budget - (self.loaded[self.adapters[name].base].sizes.total if name in self.adapters else 0)
+        if needed > most:
+            raise self._note(name, InputError(_too_large(name, needed, most)))
         while self.free < needed:
             idle = sorted((one for one in self.loaded.values() if not one.users), key=lambda one: one.used)
             if self.free + sum(one.sizes.total for one in idle) >= needed:
@@ -273,12 +305,15 @@ class Models:
     def _add(self, made: Loaded) -> None:
         self.loaded[made.name] = made
         self.failed.pop(made.name, None)
-        self._bridge.add(made.engine)
+        if made.adapter is None:
+            self._bridge.add(made.engine)
 
     # in a thread
 
     def _path(self, name: str) -> Path:
         """Where a model lies; one from the hub is fetched."""
+        if name in self.adapters:
+            return self.adapters[name].folder
         source = self.sources[name]
         return fetch(source) if not Path(source).exists() and is_repository(source) else Path(source)
 
@@ -286,6 +321,8 @@ class Models:
         """Bytes without which a model is not loaded: known from before, or told from its files."""
         if name in self._known:
             return self._known[name]
+        if name in self.adapters:
+            return adapter_bytes(self.adapters[name])
         return estimated(path, native=available()[0], dequantise=self.settings.dequantise) + LEAST
 
     def _fitted(self, name: str, path: Path) -> Loaded:
@@ -305,6 +342,11 @@ class Models:
             _Short: it takes more.
         """
         settings = self.settings
+        if name in self.adapters:
+            base = self.loaded[self.adapters[name].base]
+            options = {"max_batch": settings.max_batch, **settings.engine}
+            model, engine, sizes, own = open_adapter(name, self.adapters[name], base, options)
+            return Loaded(name, model, engine, sizes, base, own)
         if not path.exists():
             raise InputError(f"{path} does not exist; give a folder, a .gguf file or a name on the hub")
         model = load_model(path, quantised=not settings.dequantise and available()[0])
@@ -331,6 +373,7 @@ class Models:
     def _share(self, name: str, room: int) -> int:
         """Bytes for keys and values: a share of what the models leave free that still fit."""
         count = 1
+        room = max(LEAST, room - sum(adapter_bytes(one) for one in self.adapters.values() if one.base == name))
         for other, source in self.sources.items():
             if other != name and other not in self.loaded and Path(source).exists():
                 needed = self._needed(other, Path(source))

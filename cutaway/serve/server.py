@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from starlette.requests import Request as HttpRequest
@@ -180,6 +181,7 @@ class Work:
             CutawayError: as `Engine.submit`.
             ApiError: the deadline has come, or the client is gone.
         """
+        request = replace(request, adapter=self.loaded.adapter)
         stream = await self.attended(self.server.bridge.submit(self.loaded.engine, request))
         self.streams.append(stream)
         if self.error is not None:

@@ -21,7 +21,7 @@ class Settings:
     Attributes:
         models: name in requests -> source, as `load_model` takes it; the first is the default of none: a request names
             its model.
-        adapters: name in requests -> folder of a LoRA adapter in PEFT's format.
+        adapters: name in requests -> folder of a LoRA adapter in PEFT's format, on the first model; or folder@model.
         host: address to listen on; beyond this machine only with keys.
         port: to listen on; 0: a free one.
         hosts: names that a Host header may have, beside the address itself and localhost.

@@ -23,13 +23,13 @@ def statement(server: Server, address: str, seconds: float) -> dict[str, Any]:
     made = [_model(name, models.loaded.get(name), models.failed.get(name)) for name in models.sources]
     loaded = [one.sizes for one in models.loaded.values()]
     own = models.program + for_requests(settings)
-    all_loaded = len(loaded) == len(models.sources)
+    all_loaded = len(loaded) == len(models.names)
     return {
         "cutaway": __version__,
         "address": address,
         "ready_after_seconds": round(seconds, 2),
         "models": made,
-        "adapters": dict.fromkeys(settings.adapters, next(iter(models.sources))),
+        "adapters": {name: adapter.base for name, adapter in models.adapters.items()},
         "memory_bytes": {
             "program": models.program,
             "requests": for_requests(settings),

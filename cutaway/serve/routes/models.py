@@ -6,7 +6,7 @@ from starlette.requests import Request
 from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import errors
 from cutaway.serve.schema.models import ModelCard, ModelList
-from cutaway.serve.server import caller_of, server_of
+from cutaway.serve.server import Server, caller_of, server_of
 
 router = APIRouter(prefix="/v1")
 
@@ -15,17 +15,18 @@ router = APIRouter(prefix="/v1")
 async def models(http: Request) -> ModelList:
     """All names that a request may give as its model."""
     server, caller = server_of(http), caller_of(http)
-    return ModelList(data=[_card(name, server.started) for name in server.models.sources if caller.may_use(name)])
+    return ModelList(data=[_card(server, name) for name in server.models.names if caller.may_use(name)])
 
 
 @router.get("/models/{name}", responses=errors(404))
 async def model(name: str, http: Request) -> ModelCard:
     """One of them."""
     server = server_of(http)
-    if name not in server.models.sources or not caller_of(http).may_use(name):
+    if name not in server.models.names or not caller_of(http).may_use(name):
         raise ApiError(404, f"there is no model {name!r:.100} here", code="model_not_found", param="model")
-    return _card(name, server.started)
+    return _card(server, name)
 
 
-def _card(name: str, started: float) -> ModelCard:
-    return ModelCard(id=name, created=int(started))
+def _card(server: Server, name: str) -> ModelCard:
+    adapter = server.models.adapters.get(name)
+    return ModelCard(id=name, created=int(server.started), parent=None if adapter is None else adapter.base)

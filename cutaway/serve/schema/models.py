@@ -8,12 +8,13 @@ from cutaway.serve.schema.base import Told
 
 
 class ModelCard(Told):
-    """One model."""
+    """One model; an adapter has the model that it stands on as its parent."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "cutaway"
+    parent: str | None = None
 
 
 class ModelList(Told):
