@@ -30,6 +30,7 @@ from cutaway.models import Model, load_model
 from cutaway.models.hub import fetch, is_repository
 from cutaway.serve.bridge import Bridge
 from cutaway.serve.errors import ApiError
+from cutaway.serve.keys import ANYONE, Caller
 from cutaway.serve.settings import Settings
 from cutaway.serve.sizes import (
     LEAST,
@@ -148,14 +149,15 @@ class Models:
             if not Path(folder).is_dir():
                 raise InputError(f"{folder} is no folder; give that of an adapter in PEFT's format")
 
-    def check(self, name: str) -> None:
-        """Refuse a name that does not exist.
+    def check(self, name: str, caller: Caller = ANYONE) -> None:
+        """Refuse a name that does not exist, or not for this caller.
 
         Raises:
             ApiError: 404 with the names that there are.
         """
-        if name not in self.sources:
-            raise ApiError(404, unknown("model", name, self.sources), code="model_not_found", param="model")
+        known = [one for one in self.sources if caller.may_use(one)]
+        if name not in known:
+            raise ApiError(404, unknown("model", name, known), code="model_not_found", param="model")
 
     async def use(self, name: str) -> Loaded:
         """A model, loaded if it is not; give it back with `release`. Waits until there is room for it.
