@@ -24,9 +24,10 @@ class Process:
         pid: of the process.
     """
 
-    def __init__(self, words: list[str], folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, words: list[str], folder: Path, environment: dict[str, str], runner: str | None) -> None:
         self.log = folder / "log"
-        command = [sys.executable, "-m", "cutaway", "serve", *words, "--port", "0", "--json"]
+        program = ["-m", "cutaway"] if runner is None else [runner]
+        command = [sys.executable, *program, "serve", *words, "--port", "0", "--json"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
@@ -93,9 +94,16 @@ def _children(task: Path) -> list[str]:
 
 
 @contextmanager
-def process(*words: str, folder: Path, **environment: str) -> Iterator[Process]:
-    """Serve until the block ends."""
-    made = Process(list(words), folder, environment)
+def process(*words: str, folder: Path, runner: str | None = None, **environment: str) -> Iterator[Process]:
+    """Serve until the block ends.
+
+    Args:
+        words: of the command line.
+        folder: for the log.
+        runner: a script instead of Cutaway's own.
+        environment: variables.
+    """
+    made = Process(list(words), folder, environment, runner)
     try:
         yield made
     finally:
