@@ -31,6 +31,7 @@ from cutaway.models.hub import fetch, is_repository
 from cutaway.serve.adapters import adapter_bytes, adapters_of, open_adapter
 from cutaway.serve.bridge import Bridge
 from cutaway.serve.errors import ApiError
+from cutaway.serve.keys import ANYONE, Caller
 from cutaway.serve.settings import Settings
 from cutaway.serve.sizes import (
     LEAST,
@@ -158,14 +159,15 @@ class Models:
             if not adapter.folder.is_dir():
                 raise InputError(f"{adapter.folder} is no folder; give that of an adapter in PEFT's format")
 
-    def check(self, name: str) -> None:
-        """Refuse a name that does not exist.
+    def check(self, name: str, caller: Caller = ANYONE) -> None:
+        """Refuse a name that does not exist, or not for this caller.
 
         Raises:
             ApiError: 404 with the names that there are.
         """
-        if name not in self.names:
-            raise ApiError(404, unknown("model", name, self.names), code="model_not_found", param="model")
+        known = [one for one in self.names if caller.may_use(one)]
+        if name not in known:
+            raise ApiError(404, unknown("model", name, known), code="model_not_found", param="model")
 
     @property
     def names(self) -> list[str]:

@@ -37,14 +37,14 @@ class Observer:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        server = scope["app"].state.server
+        server = getattr(scope["app"].state, "server", None)  # there is none where the application was not started
         began, status = time.monotonic(), 0
 
         async def seen(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if server.draining:
+                if server is not None and server.draining:
                     message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             await send(message)
 
@@ -67,7 +67,8 @@ class Observer:
         route, work = _route(scope), scope.get("work")
         if work is not None and work.error is not None and work.error.status == 499:
             status = 499  # whatever was sent, nobody has read it
-        server.metrics.ended(route, status, seconds)
+        if server is not None:
+            server.metrics.ended(route, status, seconds)
         method = scope["method"] if scope["method"] in METHODS else "OTHER"
         tokens = f" {work.prompt_tokens}+{work.completion_tokens} tokens of {work.model}" if work is not None else ""
         caller = scope.get("caller", ANYONE).name

@@ -80,6 +80,11 @@ class Queue:
         """Places taken."""
         return sum(self._running.values())
 
+    @property
+    def taken(self) -> int:
+        """Places of all requests."""
+        return self.running + self.waiting
+
     def take(self, model: str, tenant: str, weight: int = 1) -> Place:
         """A place, whose `turn()` is to be waited for; give it back with `leave`, whatever happens.
 

@@ -76,15 +76,24 @@ class Server:
         if not caller.may_use(model):
             message = f"the key {caller.name} may not use {model!r:.100}"
             raise ApiError(403, message, code="model_not_allowed", param="model")
-        self.models.check(model)
+        self.models.check(model, caller)
         work = Work(self, http, model, weight)
         try:
             await work.attended(work.place.turn())
-            work.loaded = await work.attended(self.models.use(model))
+            work.loaded = await self._model(work)
         except BaseException:
             work.close()
             raise
         return work
+
+    async def _model(self, work: Work) -> Loaded:
+        try:
+            return await work.attended(self.models.use(work.model))
+        except ApiError as error:
+            if error.code != "deadline":
+                raise
+            message = f"the model {work.model} could not be loaded in time: those that are in use take the memory"
+            raise ApiError(503, f"{message}; try again later", code="no_room", retry=self.queue.retry()) from None
 
     async def load(self) -> None:
         """Load what fits, and answer from then on.

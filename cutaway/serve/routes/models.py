@@ -3,7 +3,6 @@
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import errors
 from cutaway.serve.schema.models import ModelCard, ModelList
 from cutaway.serve.server import Server, caller_of, server_of
@@ -22,8 +21,7 @@ async def models(http: Request) -> ModelList:
 async def model(name: str, http: Request) -> ModelCard:
     """One of them."""
     server = server_of(http)
-    if name not in server.models.names or not caller_of(http).may_use(name):
-        raise ApiError(404, f"there is no model {name!r:.100} here", code="model_not_found", param="model")
+    server.models.check(name, caller_of(http))
     return _card(server, name)
 
 
