@@ -17,10 +17,10 @@ from cutaway.serve.schema.foreign import FOREIGN, HARMLESS
 
 BEGINNING = """# Parameters of the server
 
-What each route of `cutaway serve` takes. Every parameter is honoured, or refused with status 400, with its name in `param`
-and a sentence that says what to do; none is ignored in silence. A parameter that is `null` counts as left out. Numbers are
-taken as numbers only (`"3"` and `true` are none), a name that stands twice in an object is an error, and so are NaN,
-infinities, invalid UTF-8 and half characters (lone surrogates).
+What each route of `cutaway serve` takes. Every parameter is honoured, or refused: the answer has status 400, the
+parameter's name in `param`, and a sentence that says what to do. None is ignored in silence. A parameter that is `null`
+counts as left out. Numbers are taken as numbers only (`"3"` and `true` are none), a name that stands twice in an object
+is an error, and so are NaN, infinities, invalid UTF-8 and half characters (lone surrogates).
 
 **Coming from OpenAI**: the names, shapes and errors are the same. Different: what is left out is as the model's makers
 recommend (their `generation_config.json`), not 1; the same `seed` gives the same answer, token for token, whatever else
