@@ -121,4 +121,4 @@ def _expected(error: Mapping[str, Any], body: Any) -> str:
     for beginning, expected in KINDS.items():
         if kind.startswith((f"{beginning}_", beginning)) and not kind.startswith("string_pattern"):
             return f"must be {expected}{but}"
-    return "is not what it must be"
+    return f"is not what it must be: {error['msg'].removeprefix('Value error, ')}"

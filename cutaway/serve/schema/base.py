@@ -7,7 +7,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200, description="A name that /v1/models lists.")]
-User = Annotated[str, Field(max_length=512, description="Whom the caller asks for; nothing is kept of it.")] | None
+User = (
+    Annotated[
+        str, Field(max_length=512, description="A label of yours for your user; it is not kept and changes nothing.")
+    ]
+    | None
+)
 
 
 class Asked(BaseModel):

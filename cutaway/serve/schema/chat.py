@@ -12,6 +12,7 @@ from cutaway.serve.schema.base import Asked, Told, Usage
 from cutaway.serve.schema.generating import TEXT_OR_LIST, Generating, Label, TokenIds, at_most
 
 FinishReason = Literal["stop", "length", "tool_calls"]
+Speaker = Annotated[str, Field(max_length=512, description="Who speaks; a chat template may show it.")] | None
 ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
@@ -46,7 +47,7 @@ class SystemMessage(Asked):
 
     role: Literal["system"]
     content: Content
-    name: Label | None = None
+    name: Speaker = None
 
 
 class DeveloperMessage(Asked):
@@ -54,7 +55,7 @@ class DeveloperMessage(Asked):
 
     role: Literal["developer"]
     content: Content
-    name: Label | None = None
+    name: Speaker = None
 
 
 class UserMessage(Asked):
@@ -62,7 +63,7 @@ class UserMessage(Asked):
 
     role: Literal["user"]
     content: Content
-    name: Label | None = None
+    name: Speaker = None
 
 
 class CalledFunction(Asked):
@@ -85,7 +86,7 @@ class AssistantMessage(Asked):
 
     role: Literal["assistant"]
     content: Content | None = None
-    name: Label | None = None
+    name: Speaker = None
     refusal: None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     tool_calls: Annotated[list[Call], Field(fail_fast=True, max_length=128)] | None = None
@@ -97,7 +98,7 @@ class ToolMessage(Asked):
     role: Literal["tool"]
     content: Content
     tool_call_id: Label
-    name: Label | None = None
+    name: Speaker = None
 
 
 Message = Annotated[
@@ -221,7 +222,8 @@ class ChatRequest(Generating):
     )
     tool_choice: ToolChoice | None = Field(
         None,
-        description="none, auto, required, one tool by name, or `allowed_tools`. Default: auto if there are tools.",
+        description="Which tools may be called: none, auto, required, one tool by name, or "
+        "`allowed_tools`. Default: auto if there are tools.",
     )
     parallel_tool_calls: bool | None = Field(
         None, description="Whether an answer may call more than once. Default: true."
@@ -229,26 +231,15 @@ class ChatRequest(Generating):
     metadata: Annotated[dict[Annotated[str, Field(max_length=64)], Label], Field(max_length=16), at_most(16)] | None = (
         Field(None, description="Told back in the answer; not kept.")
     )
-    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = Field(
-        None, description='`["text"]`.'
-    )
-    store: Literal[False] | None = Field(None, description="Answers are not kept.")
-    service_tier: Literal["auto", "default"] | None = Field(None, description="There is one.")
-    reasoning_effort: Literal["none"] | None = Field(
-        None,
-        description="Models answer as they were trained.",
-    )
-    verbosity: Literal["medium"] | None = Field(
-        None,
-        description="Models answer as they were trained.",
-    )
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
+    store: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    reasoning_effort: Literal["none"] | None = None
+    verbosity: Literal["medium"] | None = None
     prompt_cache_key: Label | None = Field(
         None, description="A hint; beginnings of prompts are found again without it, and it changes nothing."
     )
-    prompt_cache_retention: Literal["in_memory"] | None = Field(
-        None,
-        description="Beginnings of prompts are kept in memory while there is room.",
-    )
+    prompt_cache_retention: Literal["in_memory"] | None = None
     safety_identifier: Annotated[str, Field(max_length=128)] | None = Field(
         None, description="As `user`: a label of yours, which is not kept and changes nothing."
     )

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from cutaway.serve.schema.base import Asked, Told
+from cutaway.serve.schema.base import Asked, ModelName, Told, User
 
 LARGEST = 2**31 - 1  # whole numbers have a bound, whatever they count
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Name = ModelName
 Label = Annotated[str, Field(max_length=512)]
 
 
@@ -52,10 +52,7 @@ class StreamOptions(Asked):
     """How a stream ends."""
 
     include_usage: bool = Field(False, description="A last event tells the usage; all others say `usage: null`.")
-    include_obfuscation: Literal[False] | None = Field(
-        None,
-        description="Events are not padded with random text.",
-    )
+    include_obfuscation: Literal[False] | None = None
 
 
 class StructuredOutputs(Asked):
@@ -85,7 +82,7 @@ class StructuredOutputs(Asked):
 class Generating(Asked):
     """What both kinds of request may ask."""
 
-    model: Name = Field(description="One of the names that /v1/models lists.")
+    model: ModelName
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
         None,
         description="Divides the logits; 0 takes the likeliest token. Default: as the checkpoint recommends, or 0.8.",
@@ -121,10 +118,7 @@ class Generating(Asked):
         None, description="Send the answer as server-sent events while it is written. Default: false."
     )
     stream_options: StreamOptions | None = Field(None, description="Only with `stream: true`.")
-    user: Label | None = Field(
-        None,
-        description="A label of yours for your user. Nothing here watches users: it is not kept and changes nothing.",
-    )
+    user: User = None
     top_k: Annotated[int, Field(ge=-1, le=LARGEST)] | None = Field(
         None, description="Draw among so many likeliest tokens; 0 and -1: all. Default: as the checkpoint recommends."
     )
