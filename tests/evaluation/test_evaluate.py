@@ -218,9 +218,9 @@ def test_an_encoder_decoder_is_refused(pairs: Path) -> None:
 
 def test_what_cannot_be_measured_is_told() -> None:
     engine = Engine(talker())
-    for wrong, words in (({"window": 49}, "2 … 48"), ({"stride": 48}, "fewer than the window"), ({"stride": 0}, "0")):
+    for window, stride, words in ((49, 1, "2 … 48"), (48, 48, "fewer than the window"), (48, 0, "at least one")):
         with pytest.raises(ConfigError, match=words):
-            perplexity(engine, [TEXT], **wrong)
+            perplexity(engine, [TEXT], window=window, stride=stride)
     with pytest.raises(InputError, match="no text"):
         perplexity(engine, [""])
     with pytest.raises(InputError, match="nothing to score"):
