@@ -1,9 +1,9 @@
 """Where a context ends and what is scored begins, token by token.
 
 The rule is lm-evaluation-harness's (`TemplateLM._encode_pair` and `loglikelihood` of 0.4.13), so that figures can be
-compared: context and continuation are encoded as one text, and the tokens behind those of the context alone are scored;
-white space at the end of the context belongs to the continuation; and without a context the token that begins a text,
-or ends one, stands in its place.
+compared: context and continuation are encoded as one text, of which as many tokens as the context alone has are left
+out, and the rest is scored behind the context's own; white space at the end of the context belongs to the continuation;
+and without a context the token that begins a text, or ends one, stands in its place.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ def cut(model: Model, context: str, continuation: str) -> Cut:
         begin = prefix(model)
         made = Cut(ids if ids[:1] == [begin] else [begin, *ids], 1)
     else:
-        before = beginning(model.tokenizer)
-        made = Cut([*before, *encode(context + continuation)], len(before) + len(encode(context)))
+        before = [*beginning(model.tokenizer), *encode(context)]
+        whole = [*beginning(model.tokenizer), *encode(context + continuation)]
+        made = Cut([*before, *whole[len(before) :]], len(before))
     if made.start >= len(made.ids):
         raise InputError(f"{continuation[:60]!r} adds no token to {context[-60:]!r}, so there is nothing to score")
     return made

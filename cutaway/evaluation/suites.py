@@ -14,7 +14,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,17 +219,12 @@ def _choices(value: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _answer(value: Any, choices: Sequence[str], labels: Sequence[str], where: str) -> int:
-    finders: list[Callable[[], int]] = [
-        lambda: list(labels).index(str(value)),
-        lambda: list(choices).index(value),
-        lambda: int(value),
-    ]
-    for find in [finders[2]] if isinstance(value, int) and not isinstance(value, bool) else finders:
-        try:
-            number = find()
-        except (ValueError, TypeError):
-            continue
-        if 0 <= number < len(choices):
-            return number
+    if isinstance(value, int) and not isinstance(value, bool):
+        if 0 <= value < len(choices):
+            return value
+    elif isinstance(value, str):
+        for names in (labels, choices, [str(number) for number in range(len(choices))]):
+            if value in names:
+                return names.index(value)
     numbers = map(str, range(len(choices)))
     raise InputError(f"{where}: {unknown('answer', str(value), [*numbers, *labels])}")

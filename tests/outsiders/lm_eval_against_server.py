@@ -12,6 +12,7 @@ import argparse
 import gzip
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -96,7 +97,9 @@ def _counted(out: Path, task: str) -> Counted:
     (summary,) = out.rglob("results_*.json")
     (log,) = out.rglob(f"samples_{task}_*.jsonl")
     found = json.loads(summary.read_text("utf-8"))["results"][task]
-    figures = {key.partition(",")[0]: v for key, v in found.items() if isinstance(v, int | float) and "stderr" not in key}
+    figures = {
+        key.partition(",")[0]: v for key, v in found.items() if isinstance(v, int | float) and "stderr" not in key
+    }
     samples = sorted(map(json.loads, log.read_text("utf-8").splitlines()), key=lambda one: one["doc_id"])
     likelihoods = [[float(response[0][0]) for response in one["resps"]] for one in samples]
     targets = [int(one["target"]) if len(one["resps"]) > 1 else 0 for one in samples]
@@ -112,7 +115,7 @@ def differences(theirs: Counted, ours: Mapping[str, Any]) -> list[str]:
     if abs(theirs.logprob - ours["logprob"]) > 1e-3:
         found.append(f"log-likelihoods sum to {theirs.logprob}, but to {ours['logprob']}")
     for name, figure in ours["figures"].items():
-        if abs(theirs.figures[name] / figure["value"] - 1) > 1e-6:
+        if not math.isclose(theirs.figures[name], figure["value"], rel_tol=1e-6):
             found.append(f"{name} is {theirs.figures[name]}, but {figure['value']}")
     return found
 
