@@ -52,8 +52,8 @@ cat <<TEXT
   open $room/corpus/report.html                           what happened to the text
   cutaway generate $room/run --prompt "import "           let it write; --help: beams, JSON, guessing ahead …
   cutaway chat $room/run --format plain                   talk to it, though nobody taught it to answer
-  cutaway serve $room/run --chat-format plain             let OpenAI's clients talk to it: http://localhost:8000/v1
   cutaway look $room/run "def main(" --token " self"      why this token?  any number opens into its parts
   cutaway train --resume $room/run --minutes 10           let it learn for longer
   make demo TEXT=path/to/your/texts                       the same with your own texts
+  cutaway serve $room/run --chat-format plain             let OpenAI's clients talk to it: http://localhost:8000/v1
 TEXT
