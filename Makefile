@@ -24,7 +24,7 @@ $(BIN)/python:
 
 .venv/.use: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	@echo "Installing Cutaway into .venv (the first time takes a minute or two) …"
-	@$(PIP) --editable '.[documents,tensorboard]'
+	@$(PIP) --editable '.[documents,serve,tensorboard]'
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python

@@ -45,7 +45,9 @@ def ready(quick: bool, runs: int) -> dict[str, Any]:
 def _first_answer() -> float:
     """Seconds from starting a server to its first answer, with a client that asks again until there is one."""
     port, start = peers.free_port(), time.perf_counter()
-    process = subprocess.Popen(peers.cutaway_command(port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=plain())
+    process = subprocess.Popen(
+        peers.cutaway_command(port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=plain()
+    )
     try:
         while not _answers(port):
             assert process.poll() is None, "the server ended"

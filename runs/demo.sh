@@ -55,4 +55,5 @@ cat <<TEXT
   cutaway look $room/run "def main(" --token " self"      why this token?  any number opens into its parts
   cutaway train --resume $room/run --minutes 10           let it learn for longer
   make demo TEXT=path/to/your/texts                       the same with your own texts
+  cutaway serve $room/run --chat-format plain             let OpenAI's clients talk to it: http://localhost:8000/v1
 TEXT

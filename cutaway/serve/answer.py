@@ -122,25 +122,32 @@ class Answer:
 
     async def events(self) -> AsyncGenerator[bytes]:
         """The answer's events, some at a time."""
-        async for number, tokens in together(self.streams):
-            first = number * self.drawn
-            if len(tokens) == 1:
-                data = self.choices[first + tokens[0].sample].events(tokens, tokens[0].finish_reason is not None)
-            else:
-                its: dict[int, list[Token]] = {}
-                for token in tokens:
-                    its.setdefault(token.sample, []).append(token)
-                data = b"".join(
-                    self.choices[first + sample].events(some, some[-1].finish_reason is not None)
-                    for sample, some in its.items()
-                )
-            if data:
-                yield data
+        if len(self.streams) == 1:
+            async for tokens in self.streams[0]:
+                if data := self._of(0, tokens):
+                    yield data
+        else:
+            async for number, tokens in together(self.streams):
+                if data := self._of(number, tokens):
+                    yield data
         # where nothing was to be written
         if data := b"".join(choice.events([], True) for choice in self.choices if not choice.ended):
             yield data
         if self.counts:
             yield event({**self.head, "choices": [], "usage": self._usage()})
+
+    def _of(self, number: int, tokens: Sequence[Token]) -> bytes:
+        """The events of more tokens of a stream."""
+        first = number * self.drawn
+        if len(tokens) == 1:
+            return self.choices[first + tokens[0].sample].events(tokens, tokens[0].finish_reason is not None)
+        its: dict[int, list[Token]] = {}
+        for token in tokens:
+            its.setdefault(token.sample, []).append(token)
+        return b"".join(
+            self.choices[first + sample].events(some, some[-1].finish_reason is not None)
+            for sample, some in its.items()
+        )
 
     def _usage(self) -> dict[str, int]:
         read, written = self._read, sum(stream.written for stream in self.streams)

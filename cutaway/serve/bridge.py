@@ -29,7 +29,7 @@ class Bridge:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._engines: list[Engine] = []
-        self._open: dict[Ticket | Reading, asyncio.Event] = {}
+        self._open: dict[Ticket | Reading, Alarm] = {}
         self._work, self._over = threading.Event(), threading.Event()
         self._told = False  # the loop was woken and has not yet looked
         self._beside = ThreadPoolExecutor(BESIDE, "beside")
@@ -62,18 +62,15 @@ class Bridge:
         except asyncio.CancelledError:
             made.add_done_callback(_forget)
             raise
-        event = self._open[ticket] = asyncio.Event()
-        if ticket.news:
-            event.set()
-        return Stream(self, ticket, event)
+        alarm = self._open[ticket] = Alarm(self._loop)
+        return Stream(self, ticket, alarm)
 
     async def finish(self, reading: Reading) -> Reading:
         """Wait for texts to be read (`Engine.read`); cancelling the waiting cancels the reading."""
-        event = self._open[reading] = asyncio.Event()
+        alarm = self._open[reading] = Alarm(self._loop)
         try:
             while not reading.ended:
-                await event.wait()
-                event.clear()
+                await alarm.asleep()
         finally:
             self.close(reading)
         return reading
@@ -126,15 +123,39 @@ class Bridge:
 
     def _tell(self) -> None:
         self._told = False
-        for one, event in self._open.items():
+        for one, alarm in self._open.items():
             if one.news:
-                event.set()
+                alarm.ring()
 
 
 def _forget(made: asyncio.Future[Ticket]) -> None:
     """End a request that nobody waited for until it was taken."""
     if not made.cancelled() and made.exception() is None:
         made.result().cancel()
+
+
+class Alarm:
+    """Wakes one coroutine: `asyncio.Event` without what several would need, as it rings for every token.
+
+    Args:
+        loop: of the coroutine.
+    """
+
+    __slots__ = ("_loop", "_sleeper")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._sleeper: asyncio.Future[None] | None = None
+
+    def asleep(self) -> asyncio.Future[None]:
+        """To be awaited by whoever has just looked and found nothing, with no other await between the two."""
+        self._sleeper = self._loop.create_future()
+        return self._sleeper
+
+    def ring(self) -> None:
+        """Wake it, if it sleeps; called in the event loop."""
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
 
 
 class Stream:
@@ -146,8 +167,8 @@ class Stream:
         times: when the first and the last of them were, by `time.monotonic`; None: none was.
     """
 
-    def __init__(self, bridge: Bridge, ticket: Ticket, event: asyncio.Event) -> None:
-        self._bridge, self.ticket, self._event = bridge, ticket, event
+    def __init__(self, bridge: Bridge, ticket: Ticket, alarm: Alarm) -> None:
+        self._bridge, self.ticket, self._alarm = bridge, ticket, alarm
         self._error: Exception | None = None
         self.written = 0
         self.times: tuple[float, float] | None = None
@@ -162,18 +183,18 @@ class Stream:
             while True:
                 if self._error is not None:
                     raise self._error
+                ended = self.ticket.ended  # asked first: the other thread may tell a last token and end it meanwhile
                 if fresh := self.ticket.take():
                     now = time.monotonic()
                     self.times = (self.times or (now,))[0], now
                     self.written += len(fresh)
                     yield fresh
-                elif self.ticket.ended:
+                elif ended:
                     if self.ticket.error is not None:
                         raise self.ticket.error
                     return
                 else:
-                    await self._event.wait()
-                    self._event.clear()
+                    await self._alarm.asleep()
         finally:
             self.close()
 
@@ -181,7 +202,7 @@ class Stream:
         """End the request, and let whoever iterates it fail with this."""
         self._error = error
         self.close()
-        self._event.set()
+        self._alarm.ring()
 
     def close(self) -> None:
         """End the request if it runs: not one step more is computed for it."""

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from cutaway.generation import Token
 from cutaway.serve.bridge import Stream
 from cutaway.serve.errors import ApiError, as_api_error
+from cutaway.serve.observe import BODY
 from cutaway.serve.server import Work
 
 DONE = b"data: [DONE]\n\n"
@@ -59,10 +60,6 @@ async def together(streams: Sequence[Stream]) -> AsyncIterator[tuple[int, list[T
     Raises:
         Exception: what one of them failed with.
     """
-    if len(streams) == 1:
-        async for tokens in streams[0]:
-            yield 0, tokens
-        return
     news: asyncio.Queue[tuple[int, list[Token] | Exception | None]] = asyncio.Queue(len(streams))
 
     async def read(number: int, stream: Stream) -> None:
@@ -111,12 +108,18 @@ class Events(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request."""
         loop = asyncio.get_running_loop()
-        self._last, self._sending = loop.time(), False
-        pings = loop.create_task(self._ping(send))
+        self._last, self._sending, self._clock = loop.time(), False, loop.time
+        onward, pings = send, loop.create_task(self._ping(send))
         try:
             async with aclosing(self._events) as events:
                 async for data in events:
-                    await self._send(send, data)
+                    if not self._begun:
+                        await self._send(send, data)
+                        onward = scope[BODY]
+                        continue
+                    self._last, self._sending = self._clock(), True  # as `_send`, which costs more than the token
+                    await onward({"type": "http.response.body", "body": data, "more_body": True})
+                    self._sending = False
             await self._send(send, DONE, more=False)
         except Exception as error:
             told = as_api_error(error)
@@ -128,7 +131,7 @@ class Events(Response):
             await asyncio.gather(pings, return_exceptions=True)
 
     async def _send(self, send: Send, data: bytes, more: bool = True) -> None:
-        self._last, self._sending = asyncio.get_running_loop().time(), True
+        self._last, self._sending = self._clock(), True
         if not self._begun:
             self._begun = True
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -137,7 +140,7 @@ class Events(Response):
 
     async def _ping(self, send: Send) -> None:
         """Say that the answer still comes, where nothing has been said for a while."""
-        clock, quiet = asyncio.get_running_loop().time, self._work.server.settings.ping
+        clock, quiet = self._clock, self._work.server.settings.ping
         while True:
             await asyncio.sleep(max(0.0, self._last + quiet - clock()))
             if not self._sending and clock() >= self._last + quiet:

@@ -19,6 +19,7 @@ from cutaway.serve.keys import ANYONE
 
 access = logging.getLogger("cutaway.access")
 log = logging.getLogger("cutaway.serve")
+BODY = "cutaway.body"  # in a request's scope: where an answer's body may go directly once it has begun
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -39,6 +40,7 @@ class Observer:
             return
         server = getattr(scope["app"].state, "server", None)  # there is none where the application was not started
         began, status = time.monotonic(), 0
+        scope[BODY] = send
 
         async def seen(message: Message) -> None:
             nonlocal status

@@ -10,6 +10,7 @@ namespace cutaway {
 namespace {
 
 constexpr int64_t kLook = 8192;  // logits that are looked at together
+constexpr int kProductPieces = 4;  // of a matrix, for each thread
 
 bool is_rowwise(int32_t kind) {
     return kind != CTW_ATTEND && kind != CTW_PRODUCT && kind != CTW_LOGITS && kind != CTW_EXPERTS;
@@ -266,6 +267,8 @@ void Runner::tap(const ctw_op& op, const Walk& walk, int64_t row) {
                         sizeof(float) * places(op.width));
 }
 
+// Whoever is done takes the next piece: a thread whose processor serves another program meanwhile holds nobody up for
+// long. The callers meet before they take anything else.
 void Runner::multiply_shared(const Matrix* const* matrices, int count, const Walk& walk, int64_t rows, const float* x,
                              float* out, int64_t stride) {
     const int64_t width = column_count(*matrices[0]);
@@ -275,8 +278,11 @@ void Runner::multiply_shared(const Matrix* const* matrices, int count, const Wal
         prepare(x, width, rows, width, rounding_, prepared_.data(), walk.part, threads_.parts());
         threads_.meet();
     }
+    const int each = kProductPieces * threads_.parts();
+    int piece = static_cast<int>(threads_.take());
     for (int m = 0; m < count; ++m) {
-        multiply(*matrices[m], x, width, prepared_.data(), rows, rounding_, out, stride, walk.part, threads_.parts());
+        for (; piece < (m + 1) * each; piece = static_cast<int>(threads_.take()))
+            multiply(*matrices[m], x, width, prepared_.data(), rows, rounding_, out, stride, piece - m * each, each);
         out += row_count(*matrices[m]);
     }
 }
