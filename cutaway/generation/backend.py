@@ -77,6 +77,7 @@ class Backend(Protocol):
         page_bytes: of one page, over all layers.
         chunk: pieces of prompts end at multiples of it, so that each is always the same product; 0: a row's numbers do
             not depend on which rows are computed beside it.
+        apart: whether each sequence is computed by itself, so that others make no guess dearer.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Backend(Protocol):
     page: int
     page_bytes: int
     chunk: int
+    apart: bool
 
     def reserve(self, pages: int) -> None:
         """Make room for this many pages, numbered from 0; keeps what the pages hold. Called again to grow."""
