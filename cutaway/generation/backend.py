@@ -79,6 +79,7 @@ class Backend(Protocol):
         page_bytes: of one page, over all layers.
         chunk: pieces of prompts end at multiples of it, so that each is always the same product; 0: a row's numbers do
             not depend on which rows are computed beside it.
+        apart: whether each sequence is computed by itself, so that others make no guess dearer.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Backend(Protocol):
     page: int
     page_bytes: int
     chunk: int
+    apart: bool
 
     def adapt(self, number: int, network: Network | None) -> bool:
         """Compute rows of this number with an adapter from now on, or no more.

@@ -45,6 +45,7 @@ class Held:
         """Another sequence with the same tokens."""
         new = Sequence(next(self._numbers), list(one.ids), one.prompt, one.base, one.held)
         new.sealed, new.served = one.sealed, one.served
+        new.products, new.reached = dict(one.products), one.reached
         self.backend.fork(one.number, new.number)
         if one.table is not None:
             new.table = self.pages.fork(one.table)

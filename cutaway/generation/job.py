@@ -42,6 +42,9 @@ class Sequence:
         table: its pages; None while it does not run.
         sealed: tokens from `base` on whose pages may be found by others.
         served: the step in which it was computed last.
+        products: where its products began, and how many rows each had, guesses among them; kept where numbers depend on
+            that, so that it can be computed again just as it was.
+        reached: tokens that were held before its pages were given back.
     """
 
     number: int
@@ -53,6 +56,8 @@ class Sequence:
     table: Table | None = None
     sealed: int = 0
     served: int = 0
+    products: dict[int, int] = field(default_factory=dict)
+    reached: int = 0
 
     @property
     def pending(self) -> int:
@@ -61,7 +66,17 @@ class Sequence:
 
     def restart(self, base: int) -> None:
         """Nothing is held any more; it will be computed anew from a token on."""
+        if base != self.base:
+            self.products, self.reached = {}, 0
         self.base, self.held, self.sealed, self.table = base, 0, 0, None
+
+    def again(self) -> tuple[int, int] | None:
+        """The product to compute again now: its rows, and how many of them were wrong guesses; None: a new one."""
+        rows = self.products.get(self.held, 0) if self.held < self.reached else 0
+        if not rows:
+            return None
+        end = min((start for start in self.products if start > self.held), default=self.reached)
+        return rows, self.held + rows - end
 
 
 @dataclass(slots=True, eq=False)

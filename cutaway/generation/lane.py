@@ -101,6 +101,7 @@ class Lane:
     def _put_back(self, job: Job) -> None:
         """Take a job's pages; it waits and is computed again."""
         for one in job.sequences:
+            one.reached = max(one.reached, one.held)
             self.held.close(one)
         self.running.remove(job)
         self.engine.again(job, self)
@@ -137,8 +138,8 @@ class Lane:
                     one = sequences[0]
                     if len(one.ids) - one.base - one.held == 1:
                         self._take_one(job, continuation, one, planned)
-                    else:
-                        prompts.append((job, continuation, one, 0))
+                    else:  # guesses are tried as they would have been
+                        prompts.append((job, continuation, one, int(bool(one.guesses))))
                     continue
                 ready = all(one.pending == 1 for one in sequences)
                 for one in sequences:
@@ -187,6 +188,8 @@ class Lane:
         if context and len(one.ids) - one.base > context:
             self._forget(job, one)
         start, end = one.held, len(one.ids) - one.base - but
+        if (again := one.again()) is not None:
+            return self._take_again(job, continuation, one, planned, room, *again)
         if not job.whole:
             piece = self._chunk or self.engine.chunk
             end = min(end, (start // piece + 1) * piece)
@@ -198,6 +201,27 @@ class Lane:
         ids = one.ids[one.base + start : one.base + end]
         planned.append((job, continuation, one, self._rows(job, one, ids, wanted)))
         return end - start
+
+    def _take_again(
+        self,
+        job: Job,
+        continuation: Continuation,
+        one: Sequence,
+        planned: list[Planned],
+        room: int,
+        rows: int,
+        wrong: int,
+    ) -> int:
+        """Plan a product as it was before; gives its size."""
+        start = one.held
+        if (rows > room and room < self.engine.chunk) or not self._room(job, one, start, start + rows):
+            return 0
+        ids = one.ids[one.base + start : one.base + start + rows]
+        ids += ids[-1:] * (rows - len(ids))  # in the place of guesses, which nothing depends on
+        made = self._rows(job, one, ids, 0)
+        made.guesses = wrong
+        planned.append((job, continuation, one, made))
+        return rows
 
     def _rows(self, job: Job, one: Sequence, ids: list[int], wanted: int) -> Rows:
         one.served = self.steps

@@ -42,8 +42,10 @@ def follow(planned: Many[Planned], logits: Logits, held: Held, end: End) -> None
     for continuation in asked:
         kinds.setdefault(type(continuation.chooser), []).append(continuation)
     for kind, some in kinds.items():
-        choosers = [continuation.chooser for continuation in some]
-        chosen = kind.choose_all(choosers, [asked[continuation][1] for continuation in some], logits)
+        chosen: list[list[Branch] | Exception] = []
+        for crowd in [[one] for one in some] if held.backend.apart else [some]:
+            choosers = [continuation.chooser for continuation in crowd]
+            chosen += kind.choose_all(choosers, [asked[continuation][1] for continuation in crowd], logits)
         for continuation, branches in zip(some, chosen, strict=True):
             job, its = asked[continuation]
             if job.ticket.ended:  # another of its continuations has failed
@@ -81,6 +83,8 @@ def _asked(planned: Many[Planned], sums: Many[float], held: Held, end: End) -> _
         wanted = rows.wanted
         guesses = rows.guesses
         one.held = rows.start + len(rows.ids) - guesses
+        if held.backend.chunk:
+            one.products[rows.start] = len(rows.ids)
         held.seal(one, rows.start, one.held)
         if not wanted:
             continue

@@ -53,6 +53,7 @@ class TorchBackend:
         self.page, self.page_bytes, self.chunk = 0, 0, 0
         like = next(network.parameters())
         self.together = like.device.type != "cpu" if together is None else together
+        self.apart = not self.together
         self.store: Store | None = None
         self.states: dict[int, Any] = {}
         self.adapted: dict[int, Any] = {}  # networks with adapters, by number

@@ -34,7 +34,7 @@ class Pages:
     """
 
     name = reason = "a test"
-    page, page_bytes, chunk = PAGE, 1000, 0
+    page, page_bytes, chunk, apart = PAGE, 1000, 0, False
 
     def __init__(self, chunk: int = 0) -> None:
         self.chunk, self.memory, self.sequences = chunk, [], set()

@@ -87,7 +87,7 @@ class NativeBackend:
         weakref.finalize(self, _end, self._library, self._runner, self._packed).atexit = False
         self.page = self._library.ctw_page_tokens()
         self.page_bytes = self._library.ctw_page_bytes(self._runner)
-        self.chunk = 0
+        self.chunk, self.apart = 0, False
         self._positions = 0
         self._tables: dict[int, Tensor] = {}
         self._know_positions(1)
