@@ -72,11 +72,11 @@ typedef struct {
 } ctw_batch;
 
 // Low-rank parts beside one matrix of a plan, used by a product or for the logits: a row's out becomes factor * out +
-// b (a x). They are few, and stay the caller's.
+// (a x) b. They are few, and stay the caller's.
 typedef struct {
     int32_t matrix, rank;
     const float* a;       // (rank, C)
-    const float* b;       // (N, rank), with all that it is multiplied by
+    const float* b;       // (rank, N), with all that it is multiplied by
     const float* factor;  // (N); 0: one
 } ctw_part;
 

@@ -64,6 +64,32 @@ void add_scaled(const float* x, float by, int64_t width, float* out) {
     }
 }
 
+// `several` vectors at once, so that their sums do not wait for themselves.
+template <int several>
+CTW_INLINE void add_thin_at(const float* thin, int64_t rank, const float* b, int64_t stride, const float* factor,
+                            int64_t left, float* out) {
+    Lanes sums[several];
+    for (int v = 0; v < several; ++v) {
+        const int64_t at = v * kLanes;
+        sums[v] = load_up_to(out + at, left - at);
+        if (factor != nullptr) sums[v] = sums[v] * load_up_to(factor + at, left - at);
+    }
+    for (int64_t k = 0; k < rank; ++k)
+        for (int v = 0; v < several; ++v)
+            sums[v] = fma(load_up_to(b + k * stride + v * kLanes, left - v * kLanes), all(thin[k]), sums[v]);
+    for (int v = 0; v < several; ++v) store_up_to(out + v * kLanes, sums[v], left - v * kLanes);
+}
+
+void add_thin(const float* thin, int64_t rank, const float* b, int64_t stride, const float* factor, int64_t width,
+              float* out) {
+    constexpr int several = 4;
+    int64_t i = 0;
+    for (; width - i >= several * kLanes; i += several * kLanes)
+        add_thin_at<several>(thin, rank, b + i, stride, factor ? factor + i : nullptr, width - i, out + i);
+    for (; i < width; i += kLanes)
+        add_thin_at<1>(thin, rank, b + i, stride, factor ? factor + i : nullptr, width - i, out + i);
+}
+
 void scale(float* x, float by, int64_t width) {
     for (int64_t i = 0; i < width; ++i) x[i] *= by;
 }

@@ -65,8 +65,8 @@ private:
         void operator()(Matrix* matrix) const { release(matrix); }
     };
     struct Part {  // low-rank parts beside a matrix
-        std::unique_ptr<Matrix, Release> a, b;
-        const float* factor = nullptr;
+        std::unique_ptr<Matrix, Release> a;
+        const float *b = nullptr, *factor = nullptr;
     };
     using Adapter = std::vector<Part>;  // by matrix of the plan
     struct Segment {                    // rows in a row with the same adapter
@@ -119,7 +119,7 @@ private:
     const StepKernels& kernels_;
 
     std::map<int32_t, Adapter> adapters_;
-    int64_t ranks_ = 0, columns_ = 0;  // beside one operation: most ranks, and most columns of its out that change
+    int64_t ranks_ = 0;  // most beside one operation
 
     // of the step
     const ctw_batch* batch_ = nullptr;
@@ -129,7 +129,7 @@ private:
     std::vector<Sequence> sequences_;
     std::vector<int32_t> owner_;  // of each row
     std::vector<Segment> segments_;
-    Memory<float> thin_, added_;  // what A makes of rows, and B of that
+    Memory<float> thin_;  // what A makes of rows
     std::vector<Unit> units_;
     std::vector<int64_t> first_unit_;  // of each part, where ranges are computed apart
     std::vector<int32_t> first_tap_, next_tap_;

@@ -11,6 +11,7 @@ namespace cutaway {
 namespace {
 
 constexpr int32_t kFloat32 = 0;  // the type's number in GGUF
+constexpr int64_t kPiece = 64;   // columns that are not shared among threads
 
 size_t places(int64_t count) { return static_cast<size_t>(count); }
 
@@ -30,27 +31,22 @@ void Runner::set_adapter(int32_t number, const ctw_part* part, int64_t parts) {
         Part& one = made[places(part[i].matrix)];
         insist(one.a == nullptr, "an adapter has two parts beside one matrix");
         one.a.reset(pack(kFloat32, part[i].a, part[i].rank, column_count(matrix), 1));
-        one.b.reset(pack(kFloat32, part[i].b, row_count(matrix), part[i].rank, 1));
-        if (!one.a || !one.b) throw std::bad_alloc();
+        if (!one.a) throw std::bad_alloc();
+        one.b = part[i].b;
         one.factor = part[i].factor;
     }
     if (parts)
         adapters_[number] = std::move(made);
     else
         adapters_.erase(number);
-    ranks_ = columns_ = 0;
+    ranks_ = 0;
     for (const auto& [_, adapter] : adapters_) {
         for (const ctw_op& op : ops_) {
             if (op.kind != CTW_PRODUCT && op.kind != CTW_LOGITS) continue;
-            int64_t ranks = 0, columns = 0;
-            for (int32_t m = op.first_matrix; m < op.first_matrix + op.matrices; ++m) {
-                const Part& one = adapter[places(m)];
-                if (!one.a) continue;
-                ranks += row_count(*one.a);
-                columns += row_count(*one.b);
-            }
+            int64_t ranks = 0;
+            for (int32_t m = op.first_matrix; m < op.first_matrix + op.matrices; ++m)
+                if (adapter[places(m)].a) ranks += row_count(*adapter[places(m)].a);
             ranks_ = ranks > ranks_ ? ranks : ranks_;
-            columns_ = columns > columns_ ? columns : columns_;
         }
     }
 }
@@ -73,7 +69,6 @@ void Runner::lay_out_adapters(const int32_t* adapter) {
     }
     if (segments_.empty()) return;
     thin_.need(places(ranks_ * batch_->rows));
-    added_.need(places(columns_ * batch_->rows));
 }
 
 void Runner::adapt(const ctw_op& op, const Walk& walk, float* out, int64_t stride) {
@@ -97,22 +92,18 @@ void Runner::adapt(const ctw_op& op, const Walk& walk, float* out, int64_t strid
         const int64_t rows = walk.wanted ? segment.wanted : segment.rows;
         const float* thin = thin_.data() + first * ranks_;
         float* to = out + first * stride;
-        float* added = added_.data() + first * columns_;  // of each matrix apart: threads share each in their own way
         for (int32_t m = op.first_matrix; m < op.first_matrix + op.matrices; ++m) {
             const Part& one = (*segment.adapter)[places(m)];
-            const int64_t count = row_count(*matrices_[places(m)]);
-            if (one.a && rows > 0) {
-                multiply(*one.b, thin, ranks_, nullptr, rows, rounding_, added, columns_, walk.part, threads_.parts());
-                const int64_t begin = count * walk.part / threads_.parts();
-                const int64_t end = count * (walk.part + 1) / threads_.parts();
-                for (int64_t row = 0; row < rows && begin < end; ++row) {
-                    float* its = to + row * stride;
-                    if (one.factor != nullptr)
-                        for (int64_t n = begin; n < end; ++n) its[n] *= one.factor[n];
-                    kernels_.add(its + begin, added + row * columns_ + begin, nullptr, end - begin, its + begin);
-                }
-                thin += row_count(*one.a);
-                added += count;
+            const int64_t count = row_count(*matrices_[places(m)]), pieces = (count + kPiece - 1) / kPiece;
+            if (one.a) {
+                const int64_t begin = pieces * walk.part / threads_.parts() * kPiece;
+                const int64_t last = pieces * (walk.part + 1) / threads_.parts() * kPiece;
+                const int64_t end = last < count ? last : count, rank = row_count(*one.a);
+                const float* factor = one.factor != nullptr ? one.factor + begin : nullptr;
+                for (int64_t row = 0; row < rows && begin < end; ++row)
+                    kernels_.add_thin(thin + row * ranks_, rank, one.b + begin, count, factor, end - begin,
+                                      to + row * stride + begin);
+                thin += rank;
             }
             to += count;
         }

@@ -81,6 +81,9 @@ struct StepKernels {
     Chosen (*choose)(float* logits, int64_t count, float cap);
     void (*softmax)(float* x, int64_t width);                                 // in place
     void (*add_scaled)(const float* x, float by, int64_t width, float* out);  // out += by * x
+    // out = factor * out (nullptr: as it is) + the sum of thin[k] * (row k of b), whose rows lie `stride` apart
+    void (*add_thin)(const float* thin, int64_t rank, const float* b, int64_t stride, const float* factor,
+                     int64_t width, float* out);
 };
 
 size_t attend_scratch(const BlockLayout& layout, int group);  // floats

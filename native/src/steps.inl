@@ -16,6 +16,6 @@ namespace cutaway {
 
 extern const StepKernels CUTAWAY_TABLE;
 const StepKernels CUTAWAY_TABLE = {norm,   add,   scale,  activate, heads,     store_token,
-                                   attend, merge, choose, softmax,  add_scaled};
+                                   attend, merge, choose, softmax,  add_scaled, add_thin};
 
 }  // namespace cutaway

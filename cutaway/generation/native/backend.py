@@ -172,6 +172,7 @@ class NativeBackend:
                 if factor is not None:
                     factor = factor.float().clone()
                     b = b * factor[:, None]
+                b = b.T.contiguous()
                 address = 0 if factor is None else factor.data_ptr()
                 listed.append(Part(self._plan.linears[name], a.shape[0], a.data_ptr(), b.data_ptr(), address))
                 kept += [a, b] if factor is None else [a, b, factor]
