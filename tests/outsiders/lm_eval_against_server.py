@@ -98,7 +98,9 @@ def _counted(out: Path, task: str) -> Counted:
     (log,) = out.rglob(f"samples_{task}_*.jsonl")
     found = json.loads(summary.read_text("utf-8"))["results"][task]
     figures = {
-        key.partition(",")[0]: v for key, v in found.items() if isinstance(v, int | float) and "stderr" not in key
+        key.partition(",")[0]: float(v)
+        for key, v in found.items()
+        if isinstance(v, int | float) and "stderr" not in key
     }
     samples = sorted(map(json.loads, log.read_text("utf-8").splitlines()), key=lambda one: one["doc_id"])
     likelihoods = [[float(response[0][0]) for response in one["resps"]] for one in samples]
@@ -145,7 +147,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=64)
     asked = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests" / "serve"))
-    from serving import serving
+    from serving import serving  # pyright: ignore[reportMissingImports]  # tests/serve
 
     from cutaway.serve import Settings
 

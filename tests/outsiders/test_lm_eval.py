@@ -19,7 +19,7 @@ from cutaway.tokenizers import train_tokenizer
 
 sys.path.append(str(Path(__file__).parents[1] / "serve"))
 from lm_eval_against_server import Counted, ask, differences, environment
-from serving import Served, serving
+from serving import Served, serving  # pyright: ignore[reportMissingImports]  # tests/serve
 
 WORDS = [
     "the",
