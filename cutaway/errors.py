@@ -54,6 +54,10 @@ class NonFinite(CutawayError):
     """A NaN or an infinity appeared in a computation."""
 
 
+class Closed(CutawayError):
+    """What was to compute a request has been closed."""
+
+
 class Interrupted(CutawayError):
     """A signal stopped the work after its state was saved."""
 

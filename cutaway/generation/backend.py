@@ -121,6 +121,18 @@ class Backend(Protocol):
         """Forget a sequence."""
         ...
 
+    def work_bytes(self, rows: int, wanted: int) -> int:
+        """Bytes that a step of so many rows may take, of which so many are wanted."""
+        ...
+
+    def packed_bytes(self) -> int:
+        """Bytes of weights that are held beside the network's own."""
+        ...
+
+    def end(self) -> None:
+        """Give memory and threads back at once; it is of no more use."""
+        ...
+
     def step(self, batch: Sequence[Rows]) -> Logits:
         """Compute all rows. Of a row with a logit that is not finite `log_sum` is not finite; nothing is raised."""
         ...

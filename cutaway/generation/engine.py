@@ -17,30 +17,34 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
 from itertools import count
-from threading import Condition, Event, Lock, get_ident
+from threading import Condition, Lock, get_ident
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cutaway.errors import ConfigError, InputError, unknown
+from cutaway.errors import Closed, ConfigError, InputError, unknown
 from cutaway.generation.backend import Backend
 from cutaway.generation.choosers import make_choosers
 from cutaway.generation.job import Adapted, Continuation, Job, Sequence
 from cutaway.generation.lane import Lane
-from cutaway.generation.memory import megabytes, pages_in
+from cutaway.generation.memory import Memory, megabytes, pages_in
 from cutaway.generation.prepare import prepare
-from cutaway.generation.reading import Reading, Readings, ids_of
+from cutaway.generation.reading import LIMIT, Reading, Readings, ids_of
 from cutaway.generation.request import Request
 from cutaway.generation.select import choose_backend, records
+from cutaway.generation.speculate import Lookup
 from cutaway.generation.text import Writer
 from cutaway.generation.ticket import Ticket
 from cutaway.generation.torch_backend import TorchBackend
 from cutaway.models import OFF, Decoder, Model
 from cutaway.models.embedding import framed_texts
 from cutaway.models.heads import probabilities
+from cutaway.models.quantised import blocks_in, floats_in
 
+GUESSES = 1 + Lookup.MOST  # rows of a sequence in a step
+CLOSED = "the engine was closed; load the model anew"
 KEPT = 256 << 20  # bytes of pages kept for later requests, where nobody says how many
 
 
@@ -95,6 +99,8 @@ class Engine:
         self._stepping, self._change = Lock(), Condition()
         self.listeners: list[Callable[[], None]] = []  # called, by any thread, when there is work or news
         self._stepper: int | None = None  # the thread that steps
+        self.closed = False
+        self.read_tokens = self.written = self.cached = 0  # tokens since it was made
 
     # what others call, from any thread
 
@@ -109,7 +115,9 @@ class Engine:
             ConfigError: an option of the wrong type or out of range.
             InputError: a prompt that is no text, holds an id outside the vocabulary, or is longer than the context; or
                 a request that needs more pages than there are; or an adapter that the engine does not hold.
+            Closed: the engine was closed.
         """
+        self._open()
         if request.adapter is not None and request.adapter not in self._adapters:
             raise InputError(unknown("adapter", request.adapter, self._adapters))
         adapter = self._adapters[request.adapter] if request.adapter is not None else None
@@ -219,10 +227,32 @@ class Engine:
         return probabilities(torch.stack(self.read(texts).results()), self.model.config)  # pyright: ignore[reportArgumentType]
 
     def _read(self, ids: Many[list[int]], types: Many[Many[int]] | None = None) -> Reading:
+        self._open()
         reading = Reading(self, ids, types)
         self._readings.add(reading)
         self.changed()
         return reading
+
+    def _open(self) -> None:
+        if self.closed:
+            raise Closed(CLOSED)
+
+    def close(self) -> None:
+        """Let go of the model, of keys and values, native memory and threads, after the step that runs.
+
+        Requests that run or wait end with an error (`Closed`), later ones are refused. May be called twice.
+        """
+        self.closed = True
+        with self._stepping:
+            self._absorb()
+            for lane in self._lanes:
+                lane.backend.end()
+            if self._lanes:
+                del self.model, self.backend, self._readings.model
+            self._lanes.clear()
+            self._others.clear()
+            self._adapters = {}
+        self.changed()
 
     def cancel(self, ticket: Ticket) -> None:
         """End a request; its pages are free at once, or after the step that runs."""
@@ -273,13 +303,13 @@ class Engine:
         self.changed()
         return worked
 
-    def run(self, until: Event) -> None:
-        """Step, and wait where there is nothing to do, until the event is set (a server's thread)."""
-        while not until.is_set():
+    def run(self) -> None:
+        """Step, and sleep where there is nothing to do, until the engine is closed (a server's thread)."""
+        while not self.closed:
             if not self.step():
                 with self._change:
-                    if not self._inbox and not self._cancelled and not self._readings.waiting:
-                        self._change.wait(0.05)
+                    if not (self.closed or self._inbox or self._cancelled or self._readings.waiting):
+                        self._change.wait()
 
     def changed(self) -> None:
         """Wake whoever waits."""
@@ -288,39 +318,68 @@ class Engine:
         for listener in self.listeners:
             listener()
 
-    def close(self) -> None:
-        """Let go of the model and all that is computed, after the step that runs; nothing can be asked of it then."""
-        with self._stepping:
-            for job, lane in tuple(self._jobs.values()):
-                self.end(job, lane, InputError("the model was unloaded"))
-            self._lanes.clear()
-            self._others.clear()
-            self._adapters = {}
-            del self.model, self.backend, self._readings
-
     @property
     def idle(self) -> bool:
         """Whether there is no request."""
         return not self._jobs and not self._inbox and not self._readings.waiting
 
     def counts(self) -> dict[str, int]:
-        """What is held now: sequences that are computed, and pages: used, kept for later requests, and at the most."""
-        pages = [lane.pages for lane in tuple(self._lanes)]
+        """What there is now, and what was done since the engine was made; cheap, from any thread.
+
+        Returns:
+            `sequences` that are computed, requests `running` and `waiting`, the `batch` (sequences and texts) of the
+            last step; pages `used`, `kept` for later requests, and at the `most`; tokens `read`, `written`, and
+            `cached`, which were found and not read again.
+        """
+        lanes = tuple(self._lanes)
+        pages = [lane.pages for lane in lanes]
+        running = sum(len(lane.running) for lane in lanes)
         return {
-            "sequences": sum(len(job.sequences) for lane in tuple(self._lanes) for job in tuple(lane.running)),
+            "running": running,
+            "waiting": len(self._jobs) + len(self._inbox) - running,
+            "batch": sum(lane.batch for lane in lanes) + self._readings.texts,
+            "read": self.read_tokens + self._readings.tokens,
+            "written": self.written,
+            "cached": self.cached,
+            "sequences": sum(len(job.sequences) for lane in lanes for job in tuple(lane.running)),
             "used": sum(one.used for one in pages),
             "kept": sum(one.kept for one in pages),
             "most": sum(one.most for one in pages),
         }
 
+    def memory(self) -> Memory:
+        """What it holds, and may hold at the most.
+
+        A step's work space is stated for as many rows as a step can have: `chunk` tokens of prompts and the guesses of
+        `max_batch` sequences. Taps, constraints' tables and drafts are not in it.
+        """
+        network = self.model.network
+        tensors = [
+            *floats_in(network).values(),
+            *network.buffers(),
+            *(kept.data for kept in blocks_in(network).values()),
+        ]
+        held = {tensor.untyped_storage().data_ptr(): tensor.nbytes for tensor in tensors}
+        wanted = GUESSES * self.max_batch
+        rows = max(self.chunk, *(lane.backend.chunk for lane in self._lanes)) + wanted
+        if self._readings.reads:
+            rows, wanted = max(LIMIT, self.model.config.context), 0
+        lanes = [(lane.pages, lane.backend) for lane in self._lanes]
+        return Memory(
+            weights=sum(held.values()) + sum(backend.packed_bytes() for _, backend in lanes),
+            cache=sum(pages.made * backend.page_bytes for pages, backend in lanes),
+            cache_most=sum(pages.most * backend.page_bytes for pages, backend in lanes),
+            work=sum(backend.work_bytes(rows, wanted) for _, backend in lanes),
+        )
+
     # inside a step; by the thread that holds `_stepping`
 
     def _step(self) -> bool:
-        if not self._lanes:  # it was closed
-            return False
         self._stepper = get_ident()
         try:
             self._absorb()
+            if self.closed:
+                return False
             self._admit()
             worked = self._readings.step()
             for lane in self._lanes:
@@ -334,6 +393,7 @@ class Engine:
         while self._inbox:
             job = self._inbox.popleft()
             try:
+                self._open()
                 if job.adapter is not None and job.adapter not in self._adapters.values():
                     raise InputError(f"the adapter {job.request.adapter!r} was removed")
                 lane = self._lane_for(job)
@@ -349,6 +409,10 @@ class Engine:
             found = self._jobs.get(self._cancelled.popleft())
             if found is not None:
                 self.end(*found)
+        if self.closed:
+            for job, lane in list(self._jobs.values()):
+                self.end(job, lane, Closed(CLOSED))
+            self._readings.end(Closed(CLOSED))
 
     def _admit(self) -> None:
         """Let in those that wait, a tenant after the other, while there are places and pages."""

@@ -36,7 +36,8 @@ class Lane:
         self.held = Held(backend, most, keep, engine.numbers)
         self.pages = self.held.pages
         self.running: list[Job] = []  # in the order in which they were let in
-        self.steps = 0
+        self.steps = self.batch = 0  # computed, and sequences in the last one
+        self._turns: dict[str, int] = {}  # tenant -> the step in which it last had a piece of a prompt
         self._paged, self._chunk = backend.page > 0, backend.chunk
 
     # in and out
@@ -47,6 +48,8 @@ class Lane:
         if self._paged and not self._find_pages(job, sequences):
             return False
         job.admitted = number
+        for one in sequences:  # behind those that have waited for longer since they were served
+            one.served = max(one.served, self.steps)
         self.running.append(job)
         prepared = job.prepared
         try:
@@ -84,6 +87,7 @@ class Lane:
             return False
         if not job.begun:
             job.ticket.cached_tokens = sequences[0].held
+            self.engine.cached += sequences[0].held
         return True
 
     def close(self, job: Job) -> None:
@@ -115,8 +119,10 @@ class Lane:
         """Compute one step; False: there was nothing to compute."""
         self.steps += 1
         planned = self._plan()
+        self.batch = len(planned)
         if not planned:
             return False
+        self.engine.read_tokens += sum(len(rows.ids) for job, _, _, rows in planned if not job.begun)
         together = [one for one in planned if one[0].request.tap is OFF]
         if together:
             self._compute(together)
@@ -148,12 +154,18 @@ class Lane:
                     elif one.pending > 1:  # the last token waits for the others
                         prompts.append((job, continuation, one, 1))
         if prompts:
-            prompts.sort(key=lambda prompt: prompt[2].served)
+            turns = self._turns = {job.request.tenant: self._turns.get(job.request.tenant, 0) for job in self.running}
+            prompts.sort(key=lambda it: (turns[it[0].request.tenant], it[2].served, it[2].pending))
             room = self.engine.chunk
             if len(prompts) > 2 * len(planned):  # a longer step holds up few, and keeps many from waiting for another
                 room *= 2
             for job, continuation, one, but in prompts:
+                served = one.served
                 taken = self._take_piece(job, continuation, one, but, planned, room)
+                if taken == room < self.engine.chunk or not taken:
+                    one.served = served  # what others left is no turn
+                else:
+                    turns[job.request.tenant] = self.steps
                 room -= taken
         if any(one[2].table is None for one in planned) and self._paged:  # put back by one that came after it
             planned = [one for one in planned if one[2].table is not None]
@@ -194,7 +206,9 @@ class Lane:
             piece = self._chunk or self.engine.chunk
             end = min(end, (start // piece + 1) * piece)
         if end - start > room and room < self.engine.chunk:  # a step computes one piece, however large
-            return 0
+            if room < 1 or self._chunk or not self._paged or job.whole:
+                return 0
+            end = start + room  # where it is cut changes no number
         if not self._room(job, one, start, end):
             return 0
         wanted = 1 if end == len(one.ids) - one.base else 0

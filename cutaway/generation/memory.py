@@ -1,11 +1,35 @@
-"""How much memory keys and values may take."""
+"""How much memory an engine takes: weights, keys and values, and the space that a step computes in."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from cutaway.errors import InputError
 from cutaway.models.memory import free_memory
 
 UNKNOWN = 4 << 30  # bytes, where the system does not say how many are free
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that an engine holds, or may hold.
+
+    Attributes:
+        weights: of the network, and what native kernels have packed of them.
+        cache: of the keys and values that are there now, kept ones too.
+        cache_most: of those that there may be.
+        work: what a step may take beside them, and gives back or uses again: activations and logits.
+    """
+
+    weights: int
+    cache: int
+    cache_most: int
+    work: int
+
+    @property
+    def most(self) -> int:
+        """All that there may be."""
+        return self.weights + self.cache_most + self.work
 
 
 def available_bytes() -> int:

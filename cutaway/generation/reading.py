@@ -93,11 +93,16 @@ class Readings:
 
     Args:
         model: what reads.
+
+    Attributes:
+        texts: of the last batch.
+        tokens: read so far.
     """
 
     def __init__(self, model: Model) -> None:
         self.model = model
         self._rows: deque[Reading] = deque()
+        self.texts = self.tokens = 0
 
     def add(self, reading: Reading) -> None:
         """One more, from any thread."""
@@ -105,15 +110,28 @@ class Readings:
             self._rows.append(reading)
 
     @property
+    def reads(self) -> bool:
+        """Whether this model reads texts whole."""
+        return not _writes(self.model)
+
+    @property
     def waiting(self) -> bool:
         """Whether there is something to read."""
         return bool(self._rows)
+
+    def end(self, error: Exception) -> None:
+        """Read no more."""
+        while self._rows:
+            reading = self._rows.popleft()
+            if not reading.ended:
+                reading.end(error)
 
     def step(self) -> bool:
         """Read one batch; False: there was none."""
         batch = self._batch()
         if not batch:
             return False
+        self.texts, self.tokens = len(batch), self.tokens + sum(map(_length, batch))
         try:
             self._read(batch)
         except Exception as error:
@@ -198,6 +216,10 @@ def _alike(batch: Sequence[tuple[Reading, int]]) -> list[list[tuple[Reading, int
     return parts
 
 
+def _writes(model: Model) -> bool:
+    return isinstance(model.network, Recurrent | Seq2Seq) or getattr(model.config, "head", None) == "causal_lm"
+
+
 def ids_of(model: Model, texts: Sequence[Any]) -> list[list[int]]:
     """The ids of texts as a network that reads them whole takes them, with special tokens around them.
 
@@ -205,8 +227,7 @@ def ids_of(model: Model, texts: Sequence[Any]) -> list[list[int]]:
         ConfigError: a network that writes.
         InputError: a lone string, or a text that is empty or longer than the context.
     """
-    head = getattr(model.config, "head", None)
-    if isinstance(model.network, Recurrent | Seq2Seq) or head == "causal_lm":
+    if _writes(model):
         raise ConfigError(f"{model.source or 'the model'} writes texts; reading them whole is for encoders and heads")
     if isinstance(texts, str):
         raise InputError("give a list of texts, even of one")

@@ -52,10 +52,11 @@ class Lookup:
         most: guesses at a time.
     """
 
+    MOST = 10
     LENGTHS = (3, 2, 1)  # of the tokens that are looked up, the longest first
     SUPPOSED = (0.05, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # rates after so many equal tokens, from 1 on
 
-    def __init__(self, ids: Sequence[int] = (), most: int = 10) -> None:
+    def __init__(self, ids: Sequence[int] = (), most: int = MOST) -> None:
         self.most, self.rates = most, Rates(self.SUPPOSED)
         self._ids: list[int] = []
         self._ends: tuple[dict[tuple[int, ...], int], ...] = tuple({} for _ in self.LENGTHS)  # -> behind its last place

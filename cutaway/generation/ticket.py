@@ -65,6 +65,7 @@ class Ticket:
 
     def tell(self, token: Token) -> None:
         """One more token (the engine's to call)."""
+        self._engine.written += 1
         self._all[token.sample].append(token)
         self._fresh.append(token)
 

@@ -113,6 +113,20 @@ class TorchBackend:
         """Forget a sequence."""
         self.states.pop(sequence, None)
 
+    def work_bytes(self, rows: int, wanted: int) -> int:
+        """Bytes that a step may take: activations of a layer with what is made of them, keys and values, logits."""
+        config = self.network.config
+        width, inner = config.width, getattr(config, "mlp_width", 0) or 4 * getattr(config, "hidden", config.width)
+        return 4 * (rows * (16 * width + 6 * inner) + (2 * wanted + 2 * READ) * config.vocab_size)
+
+    def packed_bytes(self) -> int:
+        """None are held."""
+        return 0
+
+    def end(self) -> None:
+        """Give keys and values back."""
+        self.store, self.states = None, {}
+
     @torch.inference_mode()
     def step(self, batch: Sequence[Rows]) -> Logits:
         """Compute all rows; what is not finite in the logits is so in `log_sum`."""

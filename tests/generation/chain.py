@@ -11,7 +11,7 @@ from cutaway.generation.backend import Logits, Rows
 class Chain:
     """Computes nothing but looks logits up, (V, V) float32: of the token that comes after each."""
 
-    name, reason, page, page_bytes, chunk = "chain", "a test", 16, 1, 0
+    name, reason, page, page_bytes, chunk, apart = "chain", "a test", 16, 1, 0, False
 
     def __init__(self, table: Tensor) -> None:
         self.table, self.rows, self.steps, self.pages = table, 0, 0, 0
@@ -32,6 +32,15 @@ class Chain:
         pass
 
     def close(self, sequence: int) -> None:
+        pass
+
+    def work_bytes(self, rows: int, wanted: int) -> int:
+        return 4 * rows * wanted
+
+    def packed_bytes(self) -> int:
+        return 0
+
+    def end(self) -> None:
         pass
 
     def step(self, batch: Sequence[Rows]) -> Logits:

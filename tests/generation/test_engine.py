@@ -57,6 +57,15 @@ class Pages:
     def close(self, sequence: int) -> None:
         self.sequences.remove(sequence)
 
+    def work_bytes(self, rows: int, wanted: int) -> int:
+        return 4 * rows * wanted
+
+    def packed_bytes(self) -> int:
+        return 0
+
+    def end(self) -> None:
+        self.memory = []
+
     def step(self, batch: Sequence[Rows]) -> Logits:
         self.steps.append([Rows(one.sequence, list(one.ids), one.start, [], one.wanted) for one in batch])
         values = []
@@ -464,8 +473,8 @@ def test_tokens_are_drawn_with_their_probabilities(model: Model):
 
 def test_a_server_thread_steps_for_all_others(model: Model):
     made = engine(model, pages=30)
-    until, found = threading.Event(), {}
-    server = threading.Thread(target=made.run, args=(until,))
+    found = {}
+    server = threading.Thread(target=made.run)
     server.start()
 
     def ask(number: int) -> None:
@@ -480,8 +489,9 @@ def test_a_server_thread_steps_for_all_others(model: Model):
         caller.start()
     for caller in callers:
         caller.join(60)
-    until.set()
+    made.close()
     server.join(60)
+    assert not server.is_alive()
     assert len(found) == 20
     assert all(found[number] == alone(model, request(number)) for number in range(20) if number % 5)
     nothing_left(made)

@@ -226,3 +226,27 @@ def test_texts_that_say_nothing(tokenizer: Tokenizer):
         quantize(make("llama", tokenizer), calibrate=[""])
     with pytest.raises(InputError, match="a list of texts"):
         quantize(make("llama", tokenizer), calibrate=TEXT)
+
+
+def test_texts_begin_with_the_token_that_begins_texts(tokenizer: Tokenizer):
+    """As `Model.ids` has them, which is what is generated from."""
+    model = Model(Decoder(DecoderConfig(tokenizer.vocab_size, context=64, layers=1, width=16, heads=2)), tokenizer)
+    pieces = [{"SpecialToken": {"id": "B", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    special = {"B": {"id": "B", "ids": [5], "tokens": ["b"]}}
+    before = tokenizer.around
+    tokenizer.around = [{"type": "TemplateProcessing", "single": pieces, "pair": pieces, "special_tokens": special}]
+    try:
+        (made,) = rows_of(model, ["the cat", "a dog"], most=500)
+        one, other = (model.ids(text)[0].tolist() for text in ("the cat", "a dog"))
+    finally:
+        tokenizer.around = before
+    end = tokenizer.end_of_text
+    assert one[0] == other[0] == 5
+    assert made.ids[0].tolist() == [
+        *one,
+        *([end] if end is not None else []),
+        *other,
+        *([end] if end is not None else []),
+    ]
+    (plain,) = rows_of(model, [one], most=500)
+    assert plain.ids[0].tolist() == one  # ids are taken as they are

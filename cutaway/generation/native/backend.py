@@ -21,7 +21,7 @@ from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.generation.backend import Logits, Rows
 from cutaway.generation.native import interface, library
 from cutaway.generation.native.interface import ERROR, Batch, Buffer, Operation, Part, PlanOf, Shown
-from cutaway.generation.native.plan import Place, Plan, angles, make_plan, quantised, supported
+from cutaway.generation.native.plan import FLOATS, Place, Plan, angles, make_plan, quantised, supported
 from cutaway.generation.sampling import scored
 from cutaway.models import OFF, ActiveTap, Decoder, Tap
 from cutaway.models.formats.ggml import KINDS
@@ -84,7 +84,8 @@ class NativeBackend:
         self._packed = _pack(self._library, self._plan, self.threads, share._packed if share is not None else {})
         self._runner = self._make_runner(self._packed, CACHES[self.cache], ROUNDINGS[rounding])
         # not at the interpreter's end, when another thread may still be in a step: the system takes everything back
-        weakref.finalize(self, _end, self._library, self._runner, self._packed).atexit = False
+        self._finalizer = weakref.finalize(self, _end, self._library, self._runner, self._packed)
+        self._finalizer.atexit = False
         self.page = self._library.ctw_page_tokens()
         self.page_bytes = self._library.ctw_page_bytes(self._runner)
         self.chunk, self.apart = 0, False
@@ -198,9 +199,28 @@ class NativeBackend:
     def close(self, sequence: int) -> None:
         """Forget a sequence."""
 
+    def work_bytes(self, rows: int, wanted: int) -> int:
+        """Bytes that a step may take: its buffers, inputs of products as they are rounded, and logits."""
+        widths = [buffer.width for buffer in self._plan.buffers]
+        logits = (wanted + SCORED) * self.config.vocab_size
+        return 4 * (rows * (sum(widths) + max(widths)) + self.threads * sum(widths) + 2 * logits)
+
+    def packed_bytes(self) -> int:
+        """Of quantised matrices; others are used where they lie."""
+        floats = {_bytes(numbers) for kind, numbers, _ in self._plan.matrices if kind in FLOATS.values()}
+        return sum(self._library.ctw_packed_bytes(it.handle) for of, it in self._packed.items() if of not in floats)
+
+    def end(self) -> None:
+        """Give packed matrices, pages and threads back at once; it is of no more use."""
+        with self._lock:
+            self._finalizer()
+            self._runner, self._logits, self._room, self._tables = 0, None, {}, {}
+
     def step(self, batch: Sequence[Rows]) -> Logits:
         """Compute all rows. Of a row with a logit that is not finite `log_sum` is not finite; nothing is raised."""
         with self._lock:
+            if not self._runner:
+                raise RuntimeError("this backend was ended")
             parts = _parts(batch)
             if len(parts) == 1:
                 return self._step(batch)

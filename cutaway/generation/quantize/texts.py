@@ -16,7 +16,7 @@ from cutaway.errors import ConfigError, InputError
 from cutaway.models import OFF, Encoder, Model, Network, Seq2Seq, Tap
 from cutaway.models.model import CHECKPOINTS
 from cutaway.tokenizers import TokenStore
-from cutaway.tokenizers.frame import frame
+from cutaway.tokenizers.frame import beginning, frame
 from cutaway.tokenizers.writer import STORE_JSON
 
 WINDOW = 256  # tokens of a text that are read at once
@@ -102,7 +102,9 @@ def _windows(model: Model, texts: Sequence[Given], window: int) -> Iterator[list
     waiting: list[int] = []
     for text in texts:
         end = model.tokenizer.end_of_text
-        waiting += [*_ids(model, text), *([end] if isinstance(text, str) and end is not None else [])]
+        plain = isinstance(text, str)  # as `Model.ids` has it, with the token that begins a text, and its end
+        waiting += [*(beginning(model.tokenizer) if plain else ()), *_ids(model, text)]
+        waiting += [end] if plain and end is not None else []
         while len(waiting) >= window:
             yield waiting[:window]
             waiting = waiting[window:]

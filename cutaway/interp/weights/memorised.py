@@ -150,7 +150,7 @@ def _stretches(model: Model, texts: Texts, length: int, count: int, seed: int) -
     else:
         if isinstance(texts, str):
             texts = [texts]
-        encoded = [model.tokenizer.encode(text) for text in texts]
+        encoded = [model.ids(text)[0].tolist() if text else [] for text in texts]
         lengths = [len(ids) for ids in encoded]
 
         def document(number: int) -> list[int]:

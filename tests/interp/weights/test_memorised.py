@@ -60,6 +60,22 @@ def test_by_heart_is_what_greedy_generation_writes(learned: tuple[Model, list[st
         assert agreed == known == len(same)
 
 
+def test_a_text_begins_with_the_token_that_begins_texts(learned: tuple[Model, list[str]]):
+    model, texts = learned
+    tokenizer = model.tokenizer
+    pieces = [{"SpecialToken": {"id": "B", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    begin = tokenizer.id("a")
+    special = {"B": {"id": "B", "ids": [begin], "tokens": ["a"]}}
+    before = tokenizer.around
+    tokenizer.around = [{"type": "TemplateProcessing", "single": pieces, "pair": pieces, "special_tokens": special}]
+    try:
+        found = memorised(model, texts, prefix=7, continuation=18)  # there would be no room for this without it
+    finally:
+        tokenizer.around = before
+    rows = found["stretches"].rows  # pyright: ignore[reportAttributeAccessIssue]
+    assert all(row[2].startswith("a") for row in rows)
+
+
 def test_a_store_brings_its_own_control(learned: tuple[Model, list[str]], tmp_path: Path):
     model, texts = learned
     store = TokenStore.from_texts({"train": texts, "valid": noise(8, 3)}, model.tokenizer, tmp_path / "store")
