@@ -85,7 +85,7 @@ class Lane:
                 self._put_back(paused[-1])
                 return self._find_pages(job, sequences)
             return False
-        if not job.begun:
+        if not job.admitted:
             job.ticket.cached_tokens = sequences[0].held
             self.engine.cached += sequences[0].held
         return True

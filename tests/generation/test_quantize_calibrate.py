@@ -230,7 +230,7 @@ def test_texts_that_say_nothing(tokenizer: Tokenizer):
 
 def test_texts_begin_with_the_token_that_begins_texts(tokenizer: Tokenizer):
     """As `Model.ids` has them, which is what is generated from."""
-    model = Model(Decoder(DecoderConfig(tokenizer.vocab_size, context=64, layers=1, width=16, heads=2)), tokenizer)
+    model = Model(build_network(DecoderConfig(tokenizer.vocab_size, 64, layers=1, width=16, heads=2)), tokenizer)
     pieces = [{"SpecialToken": {"id": "B", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
     special = {"B": {"id": "B", "ids": [5], "tokens": ["b"]}}
     before = tokenizer.around
