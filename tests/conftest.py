@@ -88,6 +88,7 @@ CHECKED = [
     "cutaway.models.gru",
     "cutaway.models.heads",
     "cutaway.models.layers",
+    "cutaway.models.low_rank",
     "cutaway.models.ngram",
     "cutaway.models.quantised",
     "cutaway.models.rotary",
