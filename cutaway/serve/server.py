@@ -38,6 +38,7 @@ class Server:
 
     Attributes:
         works: requests that are being answered.
+        bodies: bytes of the bodies of all requests.
         ready: it answers: its models are loaded, and it does not stop.
     """
 
@@ -51,6 +52,7 @@ class Server:
         self.metrics = Metrics(self)
         self.started = time.time()
         self.works: set[Work] = set()
+        self.bodies = 0
         self.recordings = 0  # that are being heard
         self._none = asyncio.Event()
         self._none.set()

@@ -21,7 +21,7 @@ from cutaway.cli import main
 from cutaway.cli.serve import named
 from cutaway.errors import ConfigError, InputError
 from cutaway.serve import Settings
-from cutaway.serve.lifecycle import bound, check_names, notify
+from cutaway.serve.lifecycle import bound, check_settings, notify
 from cutaway.serve.settings import size
 
 LINUX = sys.platform.startswith("linux")
@@ -71,6 +71,7 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2(source: str, capsys: pyte
         (["m=x/y", "--adapter", "a=/no/such/folder"], "/no/such/folder is no folder"),
         (["m=x/y", "--host", "0.0.0.0"], "keys are needed"),
         (["m=x/y", "--host", "203.0.113.7", "--keys", "no.json"], "port 8000 of 203.0.113.7 cannot be used"),
+        (["m=x/y", "--max-body", "1GB"], "max_body (1,000,000,000 bytes) can be at most max_bodies"),
         (["m=x/y", "--memory", "much"], "a size must be a number"),
         (["m=x/y", "--chat-format", "free"], "template or plain"),
         (["=x"], "names no model"),
@@ -108,9 +109,9 @@ def test_names_come_from_the_source_or_before_the_mark() -> None:
     with pytest.raises(ConfigError, match="two"):
         named(["a/m", "b/m"])
     with pytest.raises(ConfigError):
-        check_names(Settings(models={"ü": "x"}))
+        check_settings(Settings(models={"ü": "x"}))
     with pytest.raises(ConfigError):
-        check_names(Settings(models={}))
+        check_settings(Settings(models={}))
 
 
 def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
