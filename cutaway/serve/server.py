@@ -71,8 +71,8 @@ class Server:
             weight: sequences that are computed for it at a time: prompts times continuations.
 
         Raises:
-            ApiError: no such model (404), no right to it (403), no place (429), a server that stops or a model that cannot be loaded (503),
-                the deadline (504).
+            ApiError: no such model (404), no right to it (403), no place (429), a server that stops or a model that
+                cannot be loaded (503), the deadline (504).
         """
         caller = caller_of(http)
         if not caller.may_use(model):
@@ -170,7 +170,8 @@ class Work:
     def __init__(self, server: Server, http: HttpRequest, model: str, weight: int = 1) -> None:
         seconds = _deadline(http, server.settings.deadline)
         self.server, self.http, self.caller, self.model = server, http, caller_of(http), model
-        self.place = server.queue.take(model, self.caller.tenant, weight)
+        adapter = server.models.adapters.get(model)  # which the engine of its base computes
+        self.place = server.queue.take(adapter.base if adapter else model, self.caller.tenant, weight)
         self.weight, self.began, self.error = self.place.weight, time.monotonic(), None
         self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
         self.streams: list[Stream] = []
