@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +24,7 @@ from cutaway.serve.settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger("cutaway.serve")
 Result = TypeVar("Result")
 DEADLINE = "cutaway-deadline"  # a header: seconds in which the answer is wanted
 LOADING = ApiError(503, "the models are being loaded; try again in a moment", code="loading", retry=1)
@@ -253,6 +255,8 @@ class Work:
             self.prompt_tokens = sum(stream.ticket.prompt_tokens for stream in self.streams)
             self.cached_tokens = sum(stream.ticket.cached_tokens for stream in self.streams)
             self.completion_tokens = sum(stream.written for stream in self.streams)
+        if self.server.settings.log_texts:
+            self._log_texts()
         if hasattr(self, "loaded"):
             self.server.models.release(self.loaded)
         self.caller.spend(self.prompt_tokens + self.completion_tokens)
@@ -261,6 +265,15 @@ class Work:
             self.closing()
         self.server.metrics.answered(self)
         self.server.left(self)
+
+    def _log_texts(self) -> None:
+        """Write down what was asked and answered, which was asked for at the start."""
+        for stream in self.streams:
+            prompt: Any = stream.ticket.request.prompt
+            text = prompt if isinstance(prompt, str) else self.loaded.model.tokenizer.decode(list(prompt))
+            log.info("%s was asked: %s", self.model, text)
+            for answer in stream.ticket.texts():
+                log.info("%s answered: %s", self.model, answer)
 
     def __enter__(self) -> Work:
         return self

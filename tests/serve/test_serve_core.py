@@ -395,3 +395,19 @@ def test_which_models_there_are(served: Served) -> None:
     assert missing.status_code == 404
     assert missing.json()["error"]["code"] == "model_not_found"
     assert "tiny" in missing.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_texts_stand_in_the_log_only_where_that_was_asked_for(
+    source: str, wanted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    with serving(Settings(models={"tiny": source}, cache_memory=64 << 20, log_texts=wanted)) as served:
+        whole = httpx.post(f"{served.url}/v1/completions", json=asked(prompt="hello, how are you?"))
+        chat = {"model": "tiny", "messages": [{"role": "user", "content": "jumps over"}], "max_tokens": 6}
+        assert httpx.post(f"{served.url}/v1/chat/completions", json=chat).status_code == 200
+        settled(served)
+    text = whole.json()["choices"][0]["text"]
+    assert ("hello, how are you?" in caplog.text) is wanted
+    assert (f"tiny answered: {text}" in caplog.text) is wanted
+    assert ("jumps over" in caplog.text) is wanted
