@@ -1,6 +1,7 @@
 """Places, turns, deadlines and cancelling: what every request goes through."""
 
 import asyncio
+import dataclasses
 import json
 import socket
 import threading
@@ -352,6 +353,40 @@ def test_a_request_that_is_cancelled_while_it_is_prepared_is_not_computed(served
     assert made[0].ended
     assert len(made[0].take()) < 3000
     settled(served)
+
+
+def test_forms_that_take_long_keep_no_other_request_waiting(source: str) -> None:
+    with serving(Settings(models={"tiny": source}, cache_memory=64 << 20)) as served:
+        engine, go = served.server.models.loaded["tiny"].engine, threading.Event()
+        submit = engine.submit
+
+        def slow(request: Any) -> Any:
+            if request.regex is not None:
+                assert go.wait(20)
+                request = dataclasses.replace(request, regex=None)
+            return submit(request)
+
+        engine.submit = slow  # pyright: ignore[reportAttributeAccessIssue]
+        answers: list[int] = []
+
+        def held() -> None:
+            body = asked(structured_outputs={"regex": "[a-z]+"})
+            answers.append(httpx.post(f"{served.url}/v1/completions", json=body, timeout=30).status_code)
+
+        threads = [threading.Thread(target=held) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + 10
+        while len(served.server.works) < 12 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(served.server.works) == 12
+        assert httpx.post(f"{served.url}/v1/completions", json=asked(), timeout=10).status_code == 200
+        assert not answers
+        go.set()
+        for thread in threads:
+            thread.join(30)
+        assert answers == [200] * 12
+        settled(served)
 
 
 def test_an_idle_bridge_does_nothing_at_all(served: Served) -> None:
