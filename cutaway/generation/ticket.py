@@ -96,6 +96,10 @@ class Ticket:
             taken.append(self._fresh.popleft())
         return taken
 
+    def texts(self) -> list[str]:
+        """What was written until now, of each continuation."""
+        return ["".join([token.text for token in tokens]) for tokens in self._all]
+
     def cancel(self) -> None:
         """End it now, from any thread; its pages are free after the step that runs."""
         self._engine.cancel(self)

@@ -50,7 +50,7 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
             await asyncio.wait([loading])
             server.stop()
 
-    app = FastAPI(
+    app = App(
         title="Cutaway", version=__version__, lifespan=life, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     for router in ROUTERS:
@@ -62,6 +62,21 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Observer)
     return app
+
+
+class App(FastAPI):
+    """The application."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The schema, without the errors that FastAPI lists and that never come: what is invalid is 400 here."""
+        if self.openapi_schema is None:
+            made = super().openapi()
+            for page in made["paths"].values():
+                for operation in page.values():
+                    operation["responses"].pop("422", None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                made["components"]["schemas"].pop(name, None)
+        return super().openapi()
 
 
 async def _failed(request: Request, error: Exception) -> Response:

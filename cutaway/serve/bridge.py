@@ -21,6 +21,7 @@ from cutaway.generation.reading import Reading
 log = logging.getLogger("cutaway.serve")
 Result = TypeVar("Result")
 BESIDE = 4  # threads that prepare requests
+FORMS = 2  # and those that are held to a form, which may take seconds: they keep no others waiting
 
 
 class Bridge:
@@ -33,6 +34,7 @@ class Bridge:
         self._work, self._over = threading.Event(), threading.Event()
         self._told = False  # the loop was woken and has not yet looked
         self._beside = ThreadPoolExecutor(BESIDE, "beside")
+        self._forms = ThreadPoolExecutor(FORMS, "forms")
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
 
@@ -56,7 +58,9 @@ class Bridge:
         Raises:
             CutawayError: as `Engine.submit`.
         """
-        made = self._loop.run_in_executor(self._beside, engine.submit, request)
+        form = (request.schema, request.regex, request.grammar, request.choices)
+        pool = self._beside if all(one is None for one in form) else self._forms
+        made = self._loop.run_in_executor(pool, engine.submit, request)
         try:
             ticket = await asyncio.shield(made)
         except asyncio.CancelledError:
@@ -94,7 +98,8 @@ class Bridge:
         """End the thread after the step that runs, and wait for nothing that is prepared."""
         self._over.set()
         self._work.set()
-        self._beside.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._beside, self._forms):
+            pool.shutdown(wait=False, cancel_futures=True)
         self._thread.join()
 
     # the thread's side

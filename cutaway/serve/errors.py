@@ -11,6 +11,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 from cutaway.errors import ConfigError, CutawayError, InputError, MissingExtra, NonFinite
 
 log = logging.getLogger("cutaway.serve")
@@ -82,6 +84,8 @@ def as_api_error(error: BaseException) -> ApiError:
     match error:
         case ApiError():
             return error
+        case ClientDisconnect():
+            return ApiError(499, "the client has gone", code="cancelled")
         case NonFinite():
             return ApiError(500, str(error), code="non_finite")
         case MissingExtra():

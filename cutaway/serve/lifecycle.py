@@ -54,7 +54,7 @@ def serve(settings: Settings, *, json: bool = False) -> int:
     """
     began = _process_began()
     _logs(settings)
-    check_names(settings)
+    check_settings(settings)
     from cutaway.serve.doors import check_doors
 
     check_doors(settings)
@@ -76,11 +76,12 @@ def serve(settings: Settings, *, json: bool = False) -> int:
     return code
 
 
-def check_names(settings: Settings) -> None:
-    """Refuse names that no request could give.
+def check_settings(settings: Settings) -> None:
+    """Refuse names that no request could give, and limits that do not fit together.
 
     Raises:
-        ConfigError: a name with other characters, no model, or an adapter that is called as a model is.
+        ConfigError: a name with other characters, no model, or an adapter that is called as a model is; or a body that
+            may be larger than all together.
     """
     if not settings.models:
         raise ConfigError("there is no model to serve; give a folder, a .gguf file or a name on the hub")
@@ -90,6 +91,11 @@ def check_names(settings: Settings) -> None:
                 f"{name!r:.100} cannot be the name of a model: it may have letters, digits, '.', '_' and '-', at most "
                 "64; give one with NAME=SOURCE"
             )
+    if max(settings.max_body, settings.max_audio) > settings.max_bodies:
+        raise ConfigError(
+            f"max_body ({settings.max_body:,} bytes) can be at most max_bodies ({settings.max_bodies:,}), which all "
+            "requests together may have"
+        )
     if twice := settings.models.keys() & settings.adapters.keys():
         raise ConfigError(f"a model and an adapter are both called {min(twice)}; give one of them another name")
 

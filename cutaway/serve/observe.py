@@ -39,7 +39,7 @@ class Observer:
             await self.app(scope, receive, send)
             return
         server = getattr(scope["app"].state, "server", None)  # there is none where the application was not started
-        began, status = time.monotonic(), 0
+        began, status, held = time.monotonic(), 0, 0
         scope[BODY] = send
 
         async def seen(message: Message) -> None:
@@ -50,19 +50,31 @@ class Observer:
                     message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             await send(message)
 
+        async def counted() -> Message:
+            nonlocal held
+            message = await receive()
+            if server is not None and (size := len(message.get("body", b""))):
+                held += size
+                server.bodies += size
+                if server.bodies > server.settings.max_bodies:
+                    raise ApiError(503, "too much is being sent at once; try again in a moment", code="busy", retry=1)
+            return message
+
         try:
-            await self.app(scope, receive, seen)
+            await self.app(scope, counted, seen)
         except Exception as error:
             failed = as_api_error(error)
             if status:  # it is too late to say so: the connection is closed without the end of the answer
                 status = failed.status
                 raise _Broken from None
             status = failed.status
-            await answer(failed)(scope, receive, seen)
+            await answer(failed)(scope, counted, seen)
         except asyncio.CancelledError:
             status = status or 499
             raise
         finally:
+            if server is not None:
+                server.bodies -= held
             self._note(scope, server, status or 499, time.monotonic() - began)
 
     def _note(self, scope: Scope, server: Any, status: int, seconds: float) -> None:

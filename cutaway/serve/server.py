@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +24,7 @@ from cutaway.serve.settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger("cutaway.serve")
 Result = TypeVar("Result")
 DEADLINE = "cutaway-deadline"  # a header: seconds in which the answer is wanted
 LOADING = ApiError(503, "the models are being loaded; try again in a moment", code="loading", retry=1)
@@ -38,6 +40,7 @@ class Server:
 
     Attributes:
         works: requests that are being answered.
+        bodies: bytes of the bodies of all requests.
         ready: it answers: its models are loaded, and it does not stop.
     """
 
@@ -51,6 +54,7 @@ class Server:
         self.metrics = Metrics(self)
         self.started = time.time()
         self.works: set[Work] = set()
+        self.bodies = 0
         self.recordings = 0  # that are being heard
         self._none = asyncio.Event()
         self._none.set()
@@ -69,8 +73,8 @@ class Server:
             weight: sequences that are computed for it at a time: prompts times continuations.
 
         Raises:
-            ApiError: no such model (404), no right to it (403), no place (429), a server that stops or a model that cannot be loaded (503),
-                the deadline (504).
+            ApiError: no such model (404), no right to it (403), no place (429), a server that stops or a model that
+                cannot be loaded (503), the deadline (504).
         """
         caller = caller_of(http)
         if not caller.may_use(model):
@@ -168,7 +172,8 @@ class Work:
     def __init__(self, server: Server, http: HttpRequest, model: str, weight: int = 1) -> None:
         seconds = _deadline(http, server.settings.deadline)
         self.server, self.http, self.caller, self.model = server, http, caller_of(http), model
-        self.place = server.queue.take(model, self.caller.tenant, weight)
+        adapter = server.models.adapters.get(model)  # which the engine of its base computes
+        self.place = server.queue.take(adapter.base if adapter else model, self.caller.tenant, weight)
         self.weight, self.began, self.error = self.place.weight, time.monotonic(), None
         self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
         self.streams: list[Stream] = []
@@ -250,6 +255,8 @@ class Work:
             self.prompt_tokens = sum(stream.ticket.prompt_tokens for stream in self.streams)
             self.cached_tokens = sum(stream.ticket.cached_tokens for stream in self.streams)
             self.completion_tokens = sum(stream.written for stream in self.streams)
+        if self.server.settings.log_texts:
+            self._log_texts()
         if hasattr(self, "loaded"):
             self.server.models.release(self.loaded)
         self.caller.spend(self.prompt_tokens + self.completion_tokens)
@@ -258,6 +265,15 @@ class Work:
             self.closing()
         self.server.metrics.answered(self)
         self.server.left(self)
+
+    def _log_texts(self) -> None:
+        """Write down what was asked and answered, which was asked for at the start."""
+        for stream in self.streams:
+            prompt: Any = stream.ticket.request.prompt
+            text = prompt if isinstance(prompt, str) else self.loaded.model.tokenizer.decode(list(prompt))
+            log.info("%s was asked: %s", self.model, text)
+            for answer in stream.ticket.texts():
+                log.info("%s answered: %s", self.model, answer)
 
     def __enter__(self) -> Work:
         return self

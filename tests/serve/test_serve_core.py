@@ -1,6 +1,7 @@
 """Places, turns, deadlines and cancelling: what every request goes through."""
 
 import asyncio
+import dataclasses
 import json
 import socket
 import threading
@@ -354,6 +355,40 @@ def test_a_request_that_is_cancelled_while_it_is_prepared_is_not_computed(served
     settled(served)
 
 
+def test_forms_that_take_long_keep_no_other_request_waiting(source: str) -> None:
+    with serving(Settings(models={"tiny": source}, cache_memory=64 << 20)) as served:
+        engine, go = served.server.models.loaded["tiny"].engine, threading.Event()
+        submit = engine.submit
+
+        def slow(request: Any) -> Any:
+            if request.regex is not None:
+                assert go.wait(20)
+                request = dataclasses.replace(request, regex=None)
+            return submit(request)
+
+        engine.submit = slow  # pyright: ignore[reportAttributeAccessIssue]
+        answers: list[int] = []
+
+        def held() -> None:
+            body = asked(structured_outputs={"regex": "[a-z]+"})
+            answers.append(httpx.post(f"{served.url}/v1/completions", json=body, timeout=30).status_code)
+
+        threads = [threading.Thread(target=held) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + 10
+        while len(served.server.works) < 12 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(served.server.works) == 12
+        assert httpx.post(f"{served.url}/v1/completions", json=asked(), timeout=10).status_code == 200
+        assert not answers
+        go.set()
+        for thread in threads:
+            thread.join(30)
+        assert answers == [200] * 12
+        settled(served)
+
+
 def test_an_idle_bridge_does_nothing_at_all(served: Served) -> None:
     httpx.post(f"{served.url}/v1/completions", json=asked())
     steps: list[int] = []
@@ -395,3 +430,19 @@ def test_which_models_there_are(served: Served) -> None:
     assert missing.status_code == 404
     assert missing.json()["error"]["code"] == "model_not_found"
     assert "tiny" in missing.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_texts_stand_in_the_log_only_where_that_was_asked_for(
+    source: str, wanted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    with serving(Settings(models={"tiny": source}, cache_memory=64 << 20, log_texts=wanted)) as served:
+        whole = httpx.post(f"{served.url}/v1/completions", json=asked(prompt="hello, how are you?"))
+        chat = {"model": "tiny", "messages": [{"role": "user", "content": "jumps over"}], "max_tokens": 6}
+        assert httpx.post(f"{served.url}/v1/chat/completions", json=chat).status_code == 200
+        settled(served)
+    text = whole.json()["choices"][0]["text"]
+    assert ("hello, how are you?" in caplog.text) is wanted
+    assert (f"tiny answered: {text}" in caplog.text) is wanted
+    assert ("jumps over" in caplog.text) is wanted

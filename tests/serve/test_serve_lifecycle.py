@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from cutaway.cli import main
 from cutaway.cli.serve import named
 from cutaway.errors import ConfigError, InputError
 from cutaway.serve import Settings
-from cutaway.serve.lifecycle import bound, check_names, notify
+from cutaway.serve.lifecycle import bound, check_settings, notify
 from cutaway.serve.settings import size
 
 LINUX = sys.platform.startswith("linux")
@@ -71,6 +72,7 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2(source: str, capsys: pyte
         (["m=x/y", "--adapter", "a=/no/such/folder"], "/no/such/folder is no folder"),
         (["m=x/y", "--host", "0.0.0.0"], "keys are needed"),
         (["m=x/y", "--host", "203.0.113.7", "--keys", "no.json"], "port 8000 of 203.0.113.7 cannot be used"),
+        (["m=x/y", "--max-body", "1GB"], "max_body (1,000,000,000 bytes) can be at most max_bodies"),
         (["m=x/y", "--memory", "much"], "a size must be a number"),
         (["m=x/y", "--chat-format", "free"], "template or plain"),
         (["=x"], "names no model"),
@@ -108,9 +110,9 @@ def test_names_come_from_the_source_or_before_the_mark() -> None:
     with pytest.raises(ConfigError, match="two"):
         named(["a/m", "b/m"])
     with pytest.raises(ConfigError):
-        check_names(Settings(models={"ü": "x"}))
+        check_settings(Settings(models={"ü": "x"}))
     with pytest.raises(ConfigError):
-        check_names(Settings(models={}))
+        check_settings(Settings(models={}))
 
 
 def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,3 +271,48 @@ def test_a_first_model_that_is_cut_short_ends_the_start(source: str, tmp_path: P
 def test_an_address_must_be_one_of_this_machine() -> None:
     with pytest.raises(InputError, match="no address"):
         bound("no such host", 0)
+
+
+# while it loads
+
+
+@pytest.fixture
+def loading(source: str, tmp_path: Path) -> Any:
+    """A process that listens and whose model takes a minute to open; its port."""
+    runner = tmp_path / "runner.py"
+    runner.write_text(
+        "import sys, time\n"
+        "import cutaway.serve.models as models\n"
+        "models.load_model = lambda *given, **options: time.sleep(60)\n"
+        "from cutaway.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, str(runner), "serve", f"tiny={source}", "--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        until = time.monotonic() + 60
+        while time.monotonic() < until and running.poll() is None:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            with closing(connection), suppress(ConnectionError):
+                connection.request("GET", "/health")
+                assert connection.getresponse().status == 200
+                break
+            time.sleep(0.05)
+        yield running, port
+        running.kill()
+
+
+def test_while_models_are_loaded_it_lives_and_does_not_answer_and_can_be_stopped(loading: Any) -> None:
+    running, port = loading
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/ready")
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())) == (503, {"status": "loading"})
+    connection.request("POST", "/v1/completions", json.dumps(asked()), {"content-type": "application/json"})
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert json.loads(answer.read())["error"]["code"] == "loading"
+    connection.close()
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(20) == 0  # not the minute that the model takes

@@ -80,6 +80,16 @@ def test_what_is_held_is_told(served: Served) -> None:
     assert found["process_cpu_seconds_total",] > 0
 
 
+def test_every_name_is_in_the_documentation(served: Served) -> None:
+    ask(served, max_tokens=2)
+    ask(served, model="none")
+    served.server.metrics.rejected["busy"] += 1
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text("utf-8")
+    names = {key[0].removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for key in figures(served)}
+    assert len(names) > 15
+    assert not [name for name in names if f"`{name}`" not in page]
+
+
 def test_who_was_refused_and_why(served: Served) -> None:
     late = httpx.post(
         f"{served.url}/v1/completions",
