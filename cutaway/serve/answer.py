@@ -70,7 +70,7 @@ class Answer:
             "object": kinds[bool(asked.stream)],
             "created": int(time.time()),
             "model": work.loaded.name,
-            "system_fingerprint": f"cutaway-{__version__}-{work.loaded.engine.backend.name}",
+            "system_fingerprint": f"cutaway-{__version__}-{work.loaded.engine.backend.name.replace(' ', '-')}",
             **(extra or {}),
         }
         options = asked.stream_options

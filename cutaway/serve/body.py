@@ -13,6 +13,9 @@ from starlette.responses import Response
 
 from cutaway.serve.errors import ApiError
 
+MEMBERS = 50_000  # of all objects together; the largest request that is in range has half as many
+OBJECTS = 100_000  # and lists
+TEXTS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # written as an escape; in UTF-8 there are none
 
 
@@ -24,12 +27,13 @@ def parse(body: bytes) -> Any:
 
     Raises:
         ApiError: 400; it is no JSON, or holds a name twice, NaN or an infinity, half a
-            character, or more levels or digits than Python reads.
+            character, more levels or digits than Python reads, or more members or lists than a request can have.
     """
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _bad(f"the body is not UTF-8 (byte {error.start:,} is not)") from None
+    _check_count(text)
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
     except json.JSONDecodeError as error:
@@ -46,6 +50,15 @@ def parse(body: bytes) -> Any:
                 name = name.encode("ascii", "replace").decode()[:64]
                 raise _bad(f"{name or 'the body'} holds half a character (a lone surrogate)", name or None) from None
     return value
+
+
+def _check_count(text: str) -> None:
+    """Refuse what takes long to read and is too much for any request, before it is read."""
+    for marks, most, what in ((":", MEMBERS, "members"), ("[{", OBJECTS, "lists and objects")):
+        if sum(map(text.count, marks)) > most:  # maybe within texts
+            bare = TEXTS.sub("", text)
+            if (found := sum(map(bare.count, marks))) > most:
+                raise _bad(f"the body's JSON has {found:,} {what}; it may have at most {most:,}")
 
 
 def _bad(message: str, param: str | None = None) -> ApiError:

@@ -283,7 +283,10 @@ def test_what_other_servers_know_is_refused_by_name_with_what_to_do(url: str, na
         (b"[]", "the body must be an object"),
         (b"null", "body"),
         (b'"x"', "the body must be an object"),
-        (b'{"model": "tiny", "prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deeply"),
+        (b'{"model": "tiny", "prompt": ' + b"[" * 40_000 + b"]" * 40_000 + b"}", "too deeply"),
+        (b'{"model": "tiny", "prompt": [' + b"[1]," * 100_000 + b"[1]]}", "100,003 lists and objects"),
+        (b"{" + b",".join(b'"%d": 1' % i for i in range(60_000)) + b"}", "60,000 members"),
+        (b'{"model": "tiny", "prompt": "' + b":[" * 60_000 + b'", "prompt": ""}', "the same name twice"),
         (b'{"model": "tiny", "user": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}", "must be text"),
         (
             b'{"model": "tiny", "prompt": "a", "structured_outputs": {"json": '

@@ -39,6 +39,7 @@ Content = Annotated[
     | Annotated[list[TextPart], Field(fail_fast=True, min_length=1, max_length=4096), Tag("several")],
     TEXT_OR_LIST,
     BeforeValidator(_only_text),
+    at_most(4096),  # before the one above
 ]
 
 
