@@ -55,6 +55,7 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
     )
     for router in ROUTERS:
         app.include_router(router)
+    app.openapi = lambda: _schema(app)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ApiError, _failed)
@@ -62,6 +63,18 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Observer)
     return app
+
+
+def _schema(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI schema without 422, with which FastAPI would answer what is answered with 400 here."""
+    if app.openapi_schema is None:
+        made = FastAPI.openapi(app)
+        for methods in made["paths"].values():
+            for operation in methods.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            made["components"]["schemas"].pop(name, None)
+    return FastAPI.openapi(app)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
@@ -72,7 +85,9 @@ async def _http(request: Request, error: Any) -> Response:
     if error.status_code == 404:
         return answer(ApiError(404, "there is no such page; /openapi.json lists what there is", code="unknown_url"))
     if error.status_code == 405:
-        return answer(ApiError(405, f"this page does not take {request.method}", code="method_not_allowed"))
+        refused = answer(ApiError(405, f"this page does not take {request.method}", code="method_not_allowed"))
+        refused.headers.update(error.headers or {})  # which methods it takes
+        return refused
     return answer(ApiError(error.status_code, "the request could not be read"))
 
 
