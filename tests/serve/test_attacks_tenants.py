@@ -111,11 +111,20 @@ def test_t20_no_line_of_the_log_is_forged_and_no_secret_stands_in_it(
             body = {"model": attack, "prompt": SECRET, "user": attack, attack: attack}
             with httpx.Client(base_url=served.url, headers=key, timeout=60) as client:
                 client.post("/v1/completions", json=body)
-                client.post("/v1/completions", json={"model": "tiny", "prompt": SECRET, "stop": [attack], "max_tokens": 1})
+                client.post(
+                    "/v1/completions", json={"model": "tiny", "prompt": SECRET, "stop": [attack], "max_tokens": 1}
+                )
                 client.post("/v1/completions", json={"model": "tiny", "prompt": SECRET, "max_tokens": attack})
                 client.get("/v1/models/" + "".join(f"%{byte:02x}" for byte in raw))
                 client.get("/nowhere", params={"key": victim, "q": SECRET, "a": attack})
-            for line in (b"User-Agent: ", b"Host: ", b"Origin: ", b"Authorization: Bearer ", b"X-Request-Id: ", b"Cookie: "):
+            for line in (
+                b"User-Agent: ",
+                b"Host: ",
+                b"Origin: ",
+                b"Authorization: Bearer ",
+                b"X-Request-Id: ",
+                b"Cookie: ",
+            ):
                 say(served, b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n" + line + raw + b"\r\n\r\n", wait=0.01)
             say(served, b"GET /" + raw + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", wait=0.01)
             say(served, raw + post(b"{}"), wait=0.01)
