@@ -30,9 +30,13 @@ def two(tmp_path: Path) -> Iterator[tuple[Served, str, str]]:
         yield served, *keys
 
 
-def ask(served: Served, key: str, prompt: str) -> tuple[int, int, dict[str, Any]]:
-    """Tokens of the prompt that were computed for a request, and those that were found; and its answer."""
-    before = _computed(served)
+def ask(served: Served, key: str, prompt: str) -> tuple[int, int, Any]:
+    """Tokens of a prompt that were computed, those that were found computed, and the answer.
+
+    The first number is what the time to the first token is made of.
+    """
+    counts = served.server.metrics.tokens
+    before = {kind: counts["tiny", kind] for kind in ("read", "cached")}
     said = httpx.post(
         f"{served.url}/v1/completions",
         json={"model": "tiny", "prompt": prompt, "max_tokens": 1, "temperature": 0, "logprobs": 3},
@@ -40,40 +44,32 @@ def ask(served: Served, key: str, prompt: str) -> tuple[int, int, dict[str, Any]
         timeout=60,
     )
     assert said.status_code == 200, said.text
-    found = said.json()
-    cached = (found["usage"].get("prompt_tokens_details") or {}).get("cached_tokens", 0)
-    return _computed(served) - before, cached, found
+    computed, found = (counts["tiny", kind] - before[kind] for kind in ("read", "cached"))
+    return computed, found, said.json()["choices"]
 
 
-def _computed(served: Served) -> int:
-    """Tokens that the engine has ever read or written: what a request's time is made of."""
-    return served.server.metrics.tokens["tiny", "read"]
+def new_probe(served: Served) -> str:
+    """A key that has asked nothing yet."""
+    store = guard_of(served).keys
+    assert store is not None
+    return add_key(store.path, f"probe{len(store.path.read_text())}")
 
 
 def test_t18_a_key_learns_nothing_of_what_another_has_asked(two: tuple[Served, str, str]) -> None:
-    """Prefix probing (CVE-2025-46570): the prober tries what the victim asked, and what nobody did. What is computed,
-    which is what the time to the first token is made of, is the same for both, every time."""
+    """Prefix probing (CVE-2025-46570): prefixes of what the victim asked, and of what nobody did, cost the same."""
     served, victim, prober = two
-    first, _, answer = ask(served, victim, PROMPT)
+    whole, found, answer = ask(served, victim, PROMPT)
+    beside = whole - len(PROMPT)
+    assert (beside, found) in ((0, 0), (1, 0))
     warm, cached, again = ask(served, victim, PROMPT)
-    assert warm < first - 100  # for the same key it is faster: there is something to probe for
-    assert cached >= 128
-    assert again["choices"] == answer["choices"]
-    for attempt in range(6):
-        asked = PROMPT if attempt % 2 == 0 else PROMPT.replace("4711", f"{attempt}712")
-        probe = f"{attempt}" + asked if attempt >= 4 else asked
-        if attempt >= 2:  # again: then they are the prober's own, and tell of the prober alone
-            continue
-        computed, found, told = ask(served, prober, probe)
-        assert computed == first
-        assert found == 0
-        if asked == PROMPT:
-            assert told["choices"] == answer["choices"]  # and the answer is the same, cold or warm
-    for guess in ("4711", "4712", "0000", "9999"):  # prefixes of growing length, as an attacker would
-        for length in (64, 128, 192):
-            probe = guess + PROMPT.replace("4711", guess)[:length]
-            computed, found, _ = ask(served, prober, probe)
-            assert (computed, found) == (len(probe), 0) or found % 64 == 0
+    assert cached >= 128  # for the same key there is something to find
+    assert (warm, again) == (whole - cached, answer)
+    for length in (64, 65, 128, 192, len(PROMPT)):
+        right, wrong = PROMPT[:length], PROMPT.replace("4711", "8".zfill(4))[:length]
+        # a new key each time: his own tries warm nothing for the prober either
+        costs = [ask(served, new_probe(served), guess)[:2] for guess in (right, wrong)]
+        assert costs == [(length + beside, 0)] * 2
+    assert ask(served, prober, PROMPT) == (whole, 0, answer)  # and the answer is the same, cold or warm
 
 
 def test_t18_tenants_are_made_of_nothing_that_is_secret(two: tuple[Served, str, str], tmp_path: Path) -> None:
@@ -89,7 +85,8 @@ def test_t18_tenants_are_made_of_nothing_that_is_secret(two: tuple[Served, str, 
 
 
 ATTACKS = [
-    "\r\n2026-01-01 INFO forged", "\n", "\x1b[2J\x1b[31m", "\x1b]0;title\x07", "\u202ereversed", "\u2028line", "\x85next", "\x00", "\x9b2J",
+    "\r\n2026-01-01 INFO forged", "\n", "\x1b[2J\x1b[31m", "\x1b]0;title\x07", "\u202ereversed", "\u2028line", "\x85next",
+    "\x00", "\x9b2J",
     "%s%n%(asctime)s", "{0}{record}", "${jndi:ldap://x}",
 ]  # fmt: skip
 
@@ -97,7 +94,7 @@ ATTACKS = [
 def test_t20_no_line_of_the_log_is_forged_and_no_secret_stands_in_it(
     two: tuple[Served, str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Everything a client can choose, at the most talkative level: one line a record, printable, without keys and texts."""
+    """Everything a client can choose, at the most talkative level: a line a record, printable, no key, no text."""
     served, victim, _ = two
 
     async def at_once(seconds: float) -> None:
