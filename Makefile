@@ -2,7 +2,8 @@
 # make test               the tests;  make test-all adds the slow ones;  make check: style, types, house rules
 # make native             the C++ kernels alone, into build/native (then: CUTAWAY_NATIVE=build/native/libcutaway_native.so)
 # make check-native       the kernels' own tests under sanitizers, for every instruction set of this machine
-# make fuzz               100,000 damaged files through everything that opens files
+# make fuzz               100,000 damaged files through everything that opens files, 10,000 requests through the server
+# make audit              known vulnerabilities of what is installed (a part of make check)
 # make bench              every benchmark against its peers;  make bench-<name> one of them (QUICK=1 tries it out)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,7 +15,7 @@ MINUTES ?= 2
 NATIVE := $(wildcard native/CMakeLists.txt native/src/*)
 CMAKE := $(or $(shell command -v cmake),$(BIN)/cmake)
 
-.PHONY: demo test test-all fuzz check check-native native format bench clean
+.PHONY: demo test test-all fuzz audit check check-native native format bench clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -44,6 +45,10 @@ test-all: .venv/.dev
 
 fuzz: .venv/.dev
 	$(BIN)/python tests/hostile/fuzz.py
+	$(BIN)/python tests/serve/fuzz_api.py
+
+audit: .venv/.dev
+	$(BIN)/python tests/audit.py
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -51,6 +56,7 @@ check: .venv/.dev
 	$(BIN)/pyright --warnings
 	$(BIN)/lint-imports
 	$(BIN)/python tests/check_house.py
+	$(BIN)/python tests/audit.py
 
 $(BIN)/cmake: | $(BIN)/python
 	@$(PIP) cmake

@@ -87,7 +87,9 @@ async def _http(request: Request, error: Any) -> Response:
     if error.status_code == 404:
         return answer(ApiError(404, "there is no such page; /openapi.json lists what there is", code="unknown_url"))
     if error.status_code == 405:
-        return answer(ApiError(405, f"this page does not take {request.method}", code="method_not_allowed"))
+        refused = answer(ApiError(405, f"this page does not take {request.method}", code="method_not_allowed"))
+        refused.headers.update(error.headers or {})  # which methods it takes
+        return refused
     return answer(ApiError(error.status_code, "the request could not be read"))
 
 

@@ -289,20 +289,29 @@ def _process_began() -> float:
         return time.time()
 
 
-class _Plain(logging.Formatter):
-    """One line for each record: whatever a client put into it, no control character of it reaches a terminal."""
+class Plain(logging.Formatter):
+    """One line for each record: whatever a client put into it, no control character of it reaches a terminal.
 
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        if record.exc_info:  # lines of our own
-            return "\n".join(line if line.isprintable() else ascii(line)[1:-1] for line in text.split("\n"))
-        return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    What an exception says stands on lines of its own, which begin as no record does.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The record's line."""
+        return _plain(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback's lines."""
+        return "\n".join(f"| {_plain(line)}" for line in super().formatException(ei).split("\n"))
+
+
+def _plain(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _logs(settings: Settings) -> None:
     """Log to standard error."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(Plain("%(asctime)s %(levelname)s %(message)s"))
     for name, level in (("cutaway", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

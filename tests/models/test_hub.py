@@ -212,3 +212,50 @@ def test_names_that_are_no_repositories(name: str):
     assert not is_repository(name)
     with pytest.raises(InputError, match="owner/name"):
         fetch(name)
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """Another host, to which the hub sends for large files; it keeps what it was told."""
+
+    content: bytes
+    told: list[dict[str, str]]
+
+    def do_GET(self):
+        self.told.append({name.lower(): value for name, value in self.headers.items()})
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+        self.wfile.write(self.content)
+
+    def log_message(self, format: str, *args: object):
+        pass
+
+
+def test_t11_a_token_is_not_sent_on_to_another_host(hub: type[Hub], files: dict[str, bytes]):
+    """CVE-2025-51471: whoever is redirected to gets the bytes asked for, and no token."""
+    content, asked = files["tokenizer.json"], []
+    other = type("Other", (Elsewhere,), {"content": content, "told": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), other)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+
+    def redirect(self: Hub, name: str, *, send: bool):
+        asked.append(self.headers.get("Authorization"))
+        self.send_response(302)
+        self.send_header("Location", f"http://localhost:{server.server_address[1]}/blob")  # the hub is 127.0.0.1
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Linked-Etag", f'"{self.etag(name)}"')
+        self.send_header("X-Linked-Size", str(len(content)))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    hub.file = redirect  # type: ignore[method-assign]
+    done = cutaway("get", NAME, "--file", "tokenizer.json", "--json", HF_TOKEN="hf_secretsecret")
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    assert done.returncode == 0, done.stderr
+    assert Path(json.loads(done.stdout)["path"]).read_bytes() == content
+    assert "Bearer hf_secretsecret" in asked  # the hub itself is told
+    assert other.told
+    assert not [told for told in other.told if "authorization" in told or "secretsecret" in str(told)]

@@ -58,9 +58,11 @@ class ReadUsage(Told):
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`: the errors that it answers with, 422 (which never comes) taken out of the schema."""
+    """For a route's `responses`: the errors that it answers with; where a body can be too large, all that it can be."""
+    body = (408, 415) if 413 in statuses else ()
     return {
-        status: {"model": Failed, "description": "an error"} for status in (400, 401, 403, 429, 500, 503, *statuses)
+        status: {"model": Failed, "description": "an error"}
+        for status in (400, 401, 403, 421, 429, 500, 503, *body, *statuses)
     }
 
 
