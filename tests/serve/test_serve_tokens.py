@@ -85,7 +85,7 @@ def test_smollm2_is_cut_as_its_own_library_does() -> None:
         ("tokenize", {"prompt": "x", "lang": "en"}, 400, "lang", "no parameter"),
         ("tokenize", {"prompt": 7}, 400, "prompt", "text"),
         ("tokenize", {"prompt": "x" * 1001}, 400, "prompt", "1,000"),
-        ("tokenize", {"prompt": "\ud800"}, 400, None, "surrogate"),
+        ("tokenize", {"prompt": "\ud800"}, 400, "prompt", "surrogate"),
         ("tokenize", {"model": "tinny", "prompt": "x"}, 404, "model", "tiny"),
         ("tokenize", {"messages": [{"role": "user", "content": "x" * 1001}]}, 400, "messages", "1,000"),
         ("tokenize", {"messages": [{"role": "root", "content": "x"}]}, 400, "messages[0]", "system"),
