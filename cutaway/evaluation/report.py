@@ -13,6 +13,7 @@ from cutaway.evaluation.compare import Difference
 from cutaway.evaluation.evaluate import Group, Scores
 from cutaway.evaluation.perplexity import Perplexity
 from cutaway.evaluation.significance import RESAMPLES, Figure
+from cutaway.tokenizers.tokenizer import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -129,7 +130,7 @@ class Results:
             yield table
             yield ""
         for note in self._notes():
-            yield f"[dim]note:[/dim] {note}"
+            yield f"[dim]note:[/dim] {_shown(note)}"
 
 
 def _plain(result: Scores | Perplexity, without: str) -> dict[str, Any]:
@@ -153,4 +154,6 @@ def _shown(cell: Cell) -> str:
 
     if cell is None:
         return "–"
-    return f"{cell:,}" if isinstance(cell, int) else f"{cell:.4g}" if isinstance(cell, float) else escape(cell)
+    if isinstance(cell, str):  # which may stand in a stranger's file
+        return escape(printable(cell.encode("utf-8", "replace")))
+    return f"{cell:,}" if isinstance(cell, int) else f"{cell:.4g}"

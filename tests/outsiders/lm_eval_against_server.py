@@ -97,11 +97,8 @@ def _counted(out: Path, task: str) -> Counted:
     (summary,) = out.rglob("results_*.json")
     (log,) = out.rglob(f"samples_{task}_*.jsonl")
     found = json.loads(summary.read_text("utf-8"))["results"][task]
-    figures = {
-        key.partition(",")[0]: float(v)
-        for key, v in found.items()
-        if isinstance(v, int | float) and "stderr" not in key
-    }
+    told = {key.partition(",")[0]: value for key, value in found.items()}  # such as "acc,none" and "acc_stderr,none"
+    figures = {name: float(told[name]) for name in ("acc", "acc_norm", "perplexity") if name in told}
     samples = sorted(map(json.loads, log.read_text("utf-8").splitlines()), key=lambda one: one["doc_id"])
     likelihoods = [[float(response[0][0]) for response in one["resps"]] for one in samples]
     targets = [int(one["target"]) if len(one["resps"]) > 1 else 0 for one in samples]

@@ -66,7 +66,8 @@ def named(schema: dict[str, Any]) -> dict[str, Any]:
             if "$ref" in part:
                 visit(parts[part["$ref"].rpartition("/")[2]], name)
             if "model" in part.get("properties", {}):
-                part["properties"]["model"] = {"type": "string", "enum": [name]}
+                null = "null" in str(part["properties"]["model"])  # a page that a single model needs not be named for
+                part["properties"]["model"] = {"enum": [name, None]} if null else {"type": "string", "enum": [name]}
             for key in ("schema", "anyOf", "oneOf", "allOf"):
                 visit(part.get(key), name)
         elif isinstance(part, list):

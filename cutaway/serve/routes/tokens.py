@@ -26,7 +26,7 @@ from cutaway.serve.schema.tokens import (
     TokenizeRequest,
     TokenizerInfo,
 )
-from cutaway.serve.server import Server, server_of
+from cutaway.serve.server import caller_of, server_of
 from cutaway.tokenizers.tokenizer import ROLES
 
 router = APIRouter(route_class=JsonRoute)
@@ -42,7 +42,7 @@ async def tokenize(asked: TokenizeRequest, http: HttpRequest) -> Tokenized:
         _bounded(size, most, "characters", "messages")
     else:
         _bounded(len(asked.prompt), most, "characters", "prompt")
-    with await server.begin(http, _model_of(server, asked.model)) as work:
+    with await server.begin(http, _model_of(http, asked.model)) as work:
         model = work.loaded.model
 
         def count() -> Tokenized:
@@ -65,7 +65,7 @@ async def detokenize(asked: DetokenizeRequest, http: HttpRequest) -> Detokenized
     server = server_of(http)
     most = server.settings.max_prompt
     _bounded(len(asked.tokens), most, "tokens", "tokens")
-    with await server.begin(http, _model_of(server, asked.model)) as work:
+    with await server.begin(http, _model_of(http, asked.model)) as work:
         tokenizer = work.loaded.model.tokenizer
 
         def read() -> Detokenized:
@@ -80,7 +80,7 @@ async def detokenize(asked: DetokenizeRequest, http: HttpRequest) -> Detokenized
 async def tokenizer_info(http: HttpRequest, model: Annotated[Name | None, Query()] = None) -> TokenizerInfo:
     """Its special tokens, its size, and how it writes conversations."""
     server = server_of(http)
-    with await server.begin(http, _model_of(server, model)) as work:
+    with await server.begin(http, _model_of(http, model)) as work:
         loaded = work.loaded.model
         tokenizer = loaded.tokenizer
         names = {id: name for name, id in tokenizer.special.items()}
@@ -122,14 +122,15 @@ def context_of(model: Model) -> int | None:
     return model.config.context
 
 
-def _model_of(server: Server, name: str | None) -> str:
-    """The model that is meant: one by name, or the only one that there is."""
+def _model_of(http: HttpRequest, name: str | None) -> str:
+    """The model that is meant: one by name, or the only one that the caller may use."""
     if name is not None:
         return name
-    if len(server.models.sources) == 1:
-        return next(iter(server.models.sources))
-    known = ", ".join(server.models.sources)
-    raise ApiError(400, f"say which model is meant, as there are several: {known}", code="missing_model", param="model")
+    known = [one for one in server_of(http).models.sources if caller_of(http).may_use(one)]
+    if len(known) == 1:
+        return known[0]
+    said = f"there are {', '.join(known)}" if known else "your key may use none"
+    raise ApiError(400, f"say which model is meant: {said}", code="missing_parameter", param="model")
 
 
 def _bounded(size: int, most: int, what: str, param: str) -> None:

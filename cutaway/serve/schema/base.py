@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200, description="A name that /v1/models lists.")]
 User = (
@@ -19,6 +20,16 @@ class Asked(BaseModel):
     """A request's body: an unknown parameter, a number in quotes, NaN or infinity is an error that names it."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+def _no_number(value: Any) -> Any:
+    """Pydantic takes 0 for false where the only value is false."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise PydanticCustomError("wrong_kind", "must be false")
+    return value
+
+
+Off = Annotated[Literal[False], BeforeValidator(_no_number)]  # a switch that can only be off
 
 
 class Told(BaseModel):

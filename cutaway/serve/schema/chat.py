@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from cutaway.serve.schema.base import Asked, Told, Usage
+from cutaway.serve.schema.base import Asked, Off, Told, Usage
 from cutaway.serve.schema.generating import TEXT_OR_LIST, Generating, Label, TokenIds, at_most
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -233,7 +233,7 @@ class ChatRequest(Generating):
         Field(None, description="Told back in the answer; not kept.")
     )
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
-    store: Literal[False] | None = None
+    store: Off | None = None
     service_tier: Literal["auto", "default"] | None = None
     reasoning_effort: Literal["none"] | None = None
     verbosity: Literal["medium"] | None = None

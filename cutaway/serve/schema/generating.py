@@ -6,12 +6,12 @@ Ranges that a server's settings narrow further are checked in `generating.py` be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from cutaway.serve.schema.base import Asked, ModelName, Told, User
+from cutaway.serve.schema.base import Asked, ModelName, Off, Told, User
 
 LARGEST = 2**31 - 1  # whole numbers have a bound, whatever they count
 Name = ModelName
@@ -52,7 +52,7 @@ class StreamOptions(Asked):
     """How a stream ends."""
 
     include_usage: bool = Field(False, description="A last event tells the usage; all others say `usage: null`.")
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: Off | None = None
 
 
 class StructuredOutputs(Asked):

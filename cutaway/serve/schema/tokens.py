@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from cutaway.serve.schema.base import Asked, Told
+from cutaway.serve.schema.base import Asked, Off, Told
 from cutaway.serve.schema.chat import Message, Tool
 from cutaway.serve.schema.completions import Id
 from cutaway.serve.schema.generating import Name, at_most
@@ -16,7 +16,7 @@ class TextToTokenize(Asked):
     """A text, as /v1/completions would read it."""
 
     model: Annotated[Name | None, Field(description="May be left out where the server has one model.")] = None
-    prompt: str
+    prompt: Annotated[str, Field(description="At most `max_prompt` (2,000,000) characters.")]
     add_special_tokens: Annotated[bool, Field(description="Put around it what the tokenizer's file says.")] = True
     return_token_strs: Annotated[bool | None, Field(description="Tell each token's text, too.")] = False
 
@@ -25,11 +25,15 @@ class ChatToTokenize(Asked):
     """A conversation, as /v1/chat/completions would read it."""
 
     model: Annotated[Name | None, Field(description="May be left out where the server has one model.")] = None
-    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=4096), at_most(4096)]
-    tools: Annotated[list[Tool], Field(fail_fast=True, max_length=128)] | None = None
+    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=4096), at_most(4096)] = Field(
+        description="Instead of `prompt`. At most `max_prompt` (2,000,000) characters together."
+    )
+    tools: Annotated[list[Tool], Field(fail_fast=True, max_length=128)] | None = Field(
+        None, description="Functions that may be called, with `messages`."
+    )
     add_generation_prompt: Annotated[bool, Field(description="End with what begins an answer.")] = True
-    continue_final_message: Literal[False] = False
-    add_special_tokens: Annotated[Literal[False], Field(description="The template writes them.")] = False
+    continue_final_message: Off = Field(False, description="A new turn begins.")
+    add_special_tokens: Off = Field(False, description="The template writes them.")
     return_token_strs: Annotated[bool | None, Field(description="Tell each token's text, too.")] = False
 
 
@@ -56,7 +60,9 @@ class DetokenizeRequest(Asked):
     """Tokens to be read."""
 
     model: Annotated[Name | None, Field(description="May be left out where the server has one model.")] = None
-    tokens: Annotated[list[Id], Field(fail_fast=True, max_length=1_048_576), at_most(1_048_576)]
+    tokens: Annotated[list[Id], Field(fail_fast=True, max_length=1_048_576), at_most(1_048_576)] = Field(
+        description="At most `max_prompt` (2,000,000), of together four times as many bytes."
+    )
 
 
 class Detokenized(Told):
