@@ -97,7 +97,15 @@ def fuzz(served: Served, *, each: int, seed: int, phases: str = "examples,covera
             command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
         command += ["--no-color", "run", str(file), "--url", served.url, "--phases", phases, "--checks", "all"]
         command += ["--exclude-checks", EXCLUDED, "--seed", str(seed), "--max-examples", str(each), "--warnings", "off"]
-        command += ["--request-timeout", "120", "--max-response-time", "120", "--continue-on-failure", "--suppress-health-check", "all"]
+        command += [
+            "--request-timeout",
+            "120",
+            "--max-response-time",
+            "120",
+            "--continue-on-failure",
+            "--suppress-health-check",
+            "all",
+        ]
         command += ["--no-shrink"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     text = done.stdout + done.stderr

@@ -97,9 +97,7 @@ def test_a_model_in_use_stays_and_who_finds_no_room_is_told_so(sources: dict[str
         served.server.bridge._loop.call_soon_threadsafe(models.release, held[0])
 
 
-def test_all_who_ask_for_a_model_wait_for_one_loading(
-    sources: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_who_ask_for_a_model_wait_for_one_loading(sources: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     with room_for_two(sources) as served:
         models, count = served.server.models, 0
         opened = models._opened
@@ -291,9 +289,7 @@ def test_a_disk_that_is_full_while_a_model_is_fetched(sources: dict[str, str], t
         "from cutaway.cli import main\n"
         "sys.exit(main())\n"
     )
-    with process(
-        f"a={sources['a']}", "b=owner/name", "--memory", "4GB", folder=tmp_path, runner=str(runner)
-    ) as server:
+    with process(f"a={sources['a']}", "b=owner/name", "--memory", "4GB", folder=tmp_path, runner=str(runner)) as server:
         (_, second) = server.said["models"]
         assert not second["loaded"]
         assert "disk is full" in second["why"]
