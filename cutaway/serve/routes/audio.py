@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -203,7 +203,7 @@ class Heard:
                 spelled = self.model.tokenizer.token_bytes(token.id)
                 yield SpokenToken(token=spelled.decode("utf-8", "replace"), bytes=list(spelled), logprob=token.logprob)
 
-    async def events(self, logprobs: bool) -> AsyncIterator[bytes]:
+    async def events(self, logprobs: bool) -> AsyncGenerator[bytes]:
         """The text as events, and at last the whole of it."""
         text = ""
         async for _, tokens in self.tokens():
