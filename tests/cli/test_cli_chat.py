@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,12 +15,15 @@ from typing import Any
 
 import pytest
 import torch
+from rich.cells import cell_len
+from rich.console import Console
 
-from cutaway.cli import main
+from cutaway.cli import _look, main
 from cutaway.cli._frame import harmless
 from cutaway.cli._look import percent
 from cutaway.generation.conversation import Conversation
 from cutaway.generation.engine import Engine
+from cutaway.generation.hindsight import Weighed
 from cutaway.models import Decoder, DecoderConfig, Model, load_model, save_model
 from cutaway.tokenizers import train_tokenizer
 
@@ -108,6 +112,31 @@ def test_what_cannot_be_said(folder: str, tmp_path: Path, piped: Pipe):
         assert sentence in err
         assert err.count("\n") == 1
     assert piped(bare, b"hello\n", "--format", "plain")[0] == 0
+
+
+@pytest.mark.parametrize("width", [40, 100])
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_look_keeps_to_its_width_with_wide_characters_and_control_ones(folder: str, width: int, colour: bool):
+    model = load_model(folder)
+    ids = [model.tokenizer.id(text) for text in ("猫", "h", "\x1b", "猫")]
+    top = tuple((id, math.log(0.2)) for id in ids[:3])
+    tokens = [Weighed(id, math.log(0.2), 1 + number % 3, top) for number, id in enumerate(ids)]
+    file = io.StringIO()
+    console = Console(
+        file=file, width=width, highlight=False, force_terminal=colour, color_system="truecolor" if colour else None
+    )
+    _look.table(model, tokens, console)
+    _look.opened(model, 1, tokens[0], console)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
+    assert "\x1b" not in plain
+    lines = [line for line in plain.splitlines() if "/look 1 FILE" not in line]
+    assert all(cell_len(line) <= width for line in lines)
+    head, *rows = lines[:5]
+    place = cell_len(head[: head.index("probability")]) + len("probability")
+    for row in rows:
+        if width == 100:
+            assert cell_len(row[: row.index("20.0%")]) + len("20.0%") == place
+    assert colour == (file.getvalue() != plain)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")

@@ -82,12 +82,12 @@ def test_one_text_ids_and_the_other_path_are_the_same(served: Served, folders: d
         ({"input": ["a"] * 21}, "too_many_inputs", "input", "21 texts, but this server reads 20"),
         ({"input": "a" * 2001}, "string_above_max_length", "input", "2,001 characters"),
         ({"input": "a", "softmax": True}, "unknown_parameter", "softmax", "softmax"),
-        ({"input": "a", "model": "number"}, None, None, "numbers"),
+        ({"input": "a", "model": "number"}, "model_not_suitable", "model", "says a number"),
         ({"input": "a", "model": "tags"}, "model_not_suitable", "model", "is an encoder with a head for token"),
         ({"input": "a", "model": "talker"}, "model_not_suitable", "model", "is a decoder with a head for causal_lm"),
     ],
 )
-def test_what_cannot_be_classified(served: Served, asked: Any, code: str | None, param: str | None, word: str):
+def test_what_cannot_be_classified(served: Served, asked: Any, code: str, param: str, word: str):
     answer = ask(served, **{"model": "one", **asked})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, code, param)
