@@ -4,13 +4,15 @@ import json as json_format
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from cutaway.cli import _options as options
 from cutaway.cli._frame import harmless
@@ -18,6 +20,8 @@ from cutaway.cli._speed import Watch
 from cutaway.errors import CutawayError, InputError, unknown
 from cutaway.files import write_atomic
 from cutaway.generation.conversation import Conversation
+from cutaway.generation.engine import Engine
+from cutaway.generation.hindsight import weighed
 from cutaway.generation.turn import FORMATS
 
 COMMANDS = {
@@ -25,16 +29,21 @@ COMMANDS = {
     "/system TEXT": "tell the model something before all that is said; nothing takes it away",
     "/reset": "forget what was said",
     "/undo": "forget the last question and its answer",
-    "/save FILE": "write the conversation, as JSON",
+    "/save FILE": "write the conversation: as JSON, or a .md file as Markdown",
+    "/look": "the last answer's tokens: how likely each was, and what else was",
+    "/look N [FILE]": "one of them; FILE is a page of what the model did there",
+    "/model": "the models that were opened",
+    "/model NAME": "go on with another: one of these, a folder, a file or a hub name",
     "/speed": "how fast the last answer was",
     "/quit": "end; so does Ctrl-D",
 }
 QUOTES = '"""'
+HISTORY = 1000  # lines kept in a file of what was typed
 HELP = f"""\
-{chr(10).join(f"  {name:<14} {line}" for name, line in COMMANDS.items())}
-  {QUOTES:<14} begins a text of several lines, and ends it
-  //…            says something that begins with /
-  Ctrl-C         stops an answer; what there is of it stays
+{chr(10).join(f"  {name:<15} {line}" for name, line in COMMANDS.items())}
+  {QUOTES:<15} begins a text of several lines, and ends it
+  //…             says something that begins with /
+  Ctrl-C          stops an answer; what there is of it stays
 """
 
 
@@ -58,6 +67,9 @@ def chat(
     rounding: options.Rounding = None,
     dequantise: options.Dequantise = False,
     adapter: options.Adapter = None,
+    history: Annotated[
+        Path | None, typer.Option(help="Keep what is typed in this file, for the next time; else nothing is kept.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr how fast each answer was.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print each answer as a JSON object in a line.")] = False,
 ) -> None:
@@ -84,7 +96,12 @@ def chat(
         speculate=guesses,
     )
     if sys.stdin.isatty():
-        _Talk(conversation, json, verbose).hold()
+
+        def another(source: str) -> Engine:
+            return options.engine_for(options.opened(source, dequantise), cache, threads, rounding)
+
+        with _remembered(history):
+            _Talk(conversation, json, verbose, another).hold()
     else:
         for line in sys.stdin.buffer:
             if text := options.decoded(line, "a line of the input").strip():
@@ -141,12 +158,45 @@ def _stopping() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-class _Talk:
-    """A conversation with someone at a terminal."""
+@contextmanager
+def _remembered(history: Path | None) -> Iterator[None]:
+    """What was typed before can be called back, and what is typed now is kept; without a file, neither."""
+    if history is None:
+        yield
+        return
+    try:
+        readline = import_module("readline")
+    except ImportError:
+        raise InputError(
+            "this Python keeps no history of what is typed (it has no readline); leave --history out"
+        ) from None
+    if history.exists():
+        readline.read_history_file(history)
+    else:
+        history.touch(0o600)  # nobody else's to read
+    readline.set_history_length(HISTORY)
+    try:
+        yield
+    finally:
+        readline.write_history_file(history)
 
-    def __init__(self, conversation: Conversation, json: bool, verbose: bool) -> None:
+
+class _Talk:
+    """A conversation with someone at a terminal.
+
+    Args:
+        conversation: with the first model.
+        json: whether answers are told as JSON.
+        verbose: whether their speed is told.
+        another: opens another model.
+    """
+
+    def __init__(self, conversation: Conversation, json: bool, verbose: bool, another: Callable[[str], Engine]) -> None:
         self.conversation, self.json, self.verbose = conversation, json, verbose
         self.watch: Watch | None = None
+        self._another, self._answered = another, conversation  # the one that the last answer is of
+        source = conversation.engine.model.source
+        self._engines = {_name(source, {}): conversation.engine}
 
     def hold(self) -> None:
         """Until /quit or the end of the input."""
@@ -190,6 +240,7 @@ class _Talk:
     def _turn(self, text: str) -> None:
         """Say something; the answer is shown as it comes, until Ctrl-C."""
         self.watch, forgotten = Watch(self.conversation.engine), self.conversation.forgotten
+        self._answered = self.conversation
         said, answer = self.conversation.say(text), []
         with _stopping() as asked:
             try:
@@ -233,9 +284,61 @@ class _Talk:
             case "/save":
                 if not rest:
                     raise InputError("name the file to save the conversation in: /save FILE")
-                told = json_format.dumps(self.conversation.messages, ensure_ascii=False, indent=2)
-                write_atomic(Path(rest.strip()), told + "\n")
+                file, messages = Path(rest.strip()), self.conversation.messages
+                told = json_format.dumps(messages, ensure_ascii=False, indent=2)
+                if file.suffix == ".md":
+                    told = "\n".join(f"## {one['role']}\n\n{one['content'].strip()}\n" for one in messages).rstrip()
+                write_atomic(file, told + "\n")
                 print(f"saved in {harmless(rest.strip())}", file=sys.stderr)
+            case "/look":
+                self._look(*rest.split(maxsplit=1))
+            case "/model":
+                self._model(rest.strip())
             case _:
                 raise InputError(unknown("command", name, [known.split()[0] for known in COMMANDS]))
         return True
+
+    def _look(self, word: str = "", file: str = "") -> None:
+        """Look at the last answer's tokens, or at one of them."""
+        from cutaway.cli import _look
+
+        talk = self._answered
+        if talk.ticket is None:
+            raise InputError("nothing was said yet that could be looked at")
+        tokens, model = weighed(talk.engine, talk.ticket), talk.engine.model
+        number = _look.chosen(word, len(tokens))
+        if self.json:
+            print(json_format.dumps(_look.to_json(model, tokens, number), ensure_ascii=False), flush=True)
+            return
+        console = Console(highlight=False)
+        if number is None:
+            _look.table(model, tokens, console)
+        elif not file:
+            _look.opened(model, number, tokens[number - 1], console)
+        else:
+            from cutaway.interp import look
+
+            before = [*talk.ticket.prompt_ids, *(token.id for token in tokens[: number - 1])]
+            write_atomic(Path(file.strip()), look(model, before, token=tokens[number - 1].id).to_html())
+            print(f"wrote {harmless(file.strip())}", file=sys.stderr)
+
+    def _model(self, wanted: str) -> None:
+        """Go on with another model, or say which there are."""
+        if wanted:
+            name = next((name for name, engine in self._engines.items() if wanted in (name, engine.model.source)), "")
+            if not name:
+                engine = self._another(wanted)
+                self.conversation = self.conversation.with_engine(engine)  # it may have no template
+                self._engines[_name(wanted, self._engines)] = engine
+            else:
+                self.conversation = self.conversation.with_engine(self._engines[name])
+        for name, engine in self._engines.items():
+            mark = "→" if engine is self.conversation.engine else " "
+            print(f"{mark} {harmless(name)}  {harmless(engine.model.source)}", file=sys.stderr)
+
+
+def _name(source: str, taken: Collection[str]) -> str:
+    """What a model is called here: the last part of where it came from, numbered where that is taken."""
+    first = source.rstrip("/").rpartition("/")[2] or source
+    names = (first if number == 1 else f"{first}-{number}" for number in count(1))
+    return next(name for name in names if name not in taken)

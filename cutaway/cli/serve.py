@@ -56,6 +56,10 @@ def serve(
     chat_format: Annotated[
         str, typer.Option(metavar="template|plain", help="plain: User: and Assistant:, for models without a template.")
     ] = "template",
+    matryoshka: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A model whose vectors may be cut to fewer numbers (repeat)."),
+    ] = None,
     log_texts: Annotated[bool, typer.Option("--log-texts", help="Let prompts and answers stand in the log.")] = False,
     json: Annotated[bool, typer.Option("--json", help="When ready, print what there is as one JSON object.")] = False,
 ) -> None:
@@ -99,6 +103,7 @@ def serve(
         engine={name: value for name, value in engine.items() if value is not None},
         dequantise=dequantise,
         chat_format=chat_format,
+        matryoshka=tuple(matryoshka or ()),
         log_texts=log_texts,
     )
     raise typer.Exit(run(settings, json=json))

@@ -53,7 +53,7 @@ class Conversation:
         model = engine.model
         check_format(model, format)
         self.engine, self.format, self.options = engine, format, options
-        self.seed, self.turn = seed, 0
+        self.seed, self.turn, self._asked = seed, 0, max_new_tokens
         context = getattr(model.config, "context", 0)
         self.context = context or 2**62  # a recurrent network sees all
         longest = max_new_tokens or model.generation.max_new_tokens or LONGEST_ANSWER
@@ -79,6 +79,19 @@ class Conversation:
         """Forget what was said, but for the system's message."""
         self.messages = self.messages[: self.system is not None]
         self.forgotten = 0
+
+    def with_engine(self, engine: Engine) -> Conversation:
+        """The same conversation, as far as it went, with another model.
+
+        Args:
+            engine: what answers from now on.
+
+        Raises:
+            ConfigError: a model that cannot hold it, as it has no chat template.
+        """
+        other = Conversation(engine, format=self.format, max_new_tokens=self._asked, seed=self.seed, **self.options)
+        other.messages, other.forgotten, other.turn = [*self.messages], self.forgotten, self.turn
+        return other
 
     def undo(self) -> None:
         """Forget the last thing that was said, and its answer."""

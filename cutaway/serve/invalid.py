@@ -69,8 +69,9 @@ def _shown(name: str) -> str:
 
 
 def _unknown_parameter(place: str, name: str, known: Iterable[str]) -> ApiError:
-    if name in FOREIGN:
-        return ApiError(400, f"{place} is not taken: {FOREIGN[name]}", code="unsupported_parameter", param=place)
+    plain = name.removesuffix("[]")  # a list in a form
+    if plain in FOREIGN:
+        return ApiError(400, f"{place} is not taken: {FOREIGN[plain]}", code="unsupported_parameter", param=place)
     near = difflib.get_close_matches(name[:LONGEST_NAME], list(known), 1)
     hint = f"; did you mean {near[0]}?" if near else " (docs/parameters.md lists those that it does)"
     return ApiError(400, f"{place} is no parameter that this page knows{hint}", code="unknown_parameter", param=place)

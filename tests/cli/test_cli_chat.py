@@ -2,21 +2,28 @@
 
 import io
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from rich.cells import cell_len
+from rich.console import Console
 
-from cutaway.cli import main
+from cutaway.cli import _look, main
 from cutaway.cli._frame import harmless
+from cutaway.cli._look import percent
 from cutaway.generation.conversation import Conversation
 from cutaway.generation.engine import Engine
+from cutaway.generation.hindsight import Weighed
 from cutaway.models import Decoder, DecoderConfig, Model, load_model, save_model
 from cutaway.tokenizers import train_tokenizer
 
@@ -24,16 +31,16 @@ TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}|{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-OPTIONS = {"max_new_tokens": 12, "seed": 1}
+OPTIONS: dict[str, Any] = {"max_new_tokens": 12, "seed": 1}
 WORDS = ["-n", "12", "--seed", "1"]
 Answer = tuple[int, str, str]  # exit code, stdout, stderr
 Pipe = Callable[..., Answer]
 
 
-def saved(folder: Path, template: str | None, context: int = 96) -> str:
+def saved(folder: Path, template: str | None, context: int = 96, seed: int = 0) -> str:
     tokenizer = train_tokenizer(["<user>hello, how are you?|<assistant><system>\\ \n 猫 \x1b[2J\r" * 9], "char", 300)
     tokenizer.chat_template = template
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = Decoder(DecoderConfig(tokenizer.vocab_size, context=context, layers=1, width=16, heads=2))
     with torch.no_grad():
         for parameter in network.parameters():
@@ -107,6 +114,31 @@ def test_what_cannot_be_said(folder: str, tmp_path: Path, piped: Pipe):
     assert piped(bare, b"hello\n", "--format", "plain")[0] == 0
 
 
+@pytest.mark.parametrize("width", [40, 100])
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_look_keeps_to_its_width_with_wide_characters_and_control_ones(folder: str, width: int, colour: bool):
+    model = load_model(folder)
+    ids = [model.tokenizer.id(text) for text in ("猫", "h", "\x1b", "猫")]
+    top = tuple((id, math.log(0.2)) for id in ids[:3])
+    tokens = [Weighed(id, math.log(0.2), 1 + number % 3, top) for number, id in enumerate(ids)]
+    file = io.StringIO()
+    console = Console(
+        file=file, width=width, highlight=False, force_terminal=colour, color_system="truecolor" if colour else None
+    )
+    _look.table(model, tokens, console)
+    _look.opened(model, 1, tokens[0], console)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
+    assert "\x1b" not in plain
+    lines = [line for line in plain.splitlines() if "/look 1 FILE" not in line]
+    assert all(cell_len(line) <= width for line in lines)
+    head, *rows = lines[:5]
+    place = cell_len(head[: head.index("probability")]) + len("probability")
+    for row in rows:
+        if width == 100:
+            assert cell_len(row[: row.index("20.0%")]) + len("20.0%") == place
+    assert colour == (file.getvalue() != plain)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
 class TestTerminal:
     """Typed at a pseudo-terminal."""
@@ -137,6 +169,65 @@ class TestTerminal:
         assert b"\x1b[2J" not in typed.shown
         typed.write("/quit\r")
         assert typed.process.wait(20) == 0
+
+    def test_a_look_at_the_last_answer(self, typed: "Terminal", folder: str, tmp_path: Path):
+        typed.write("/look\r", shows="nothing was said yet")
+        talk = Conversation(Engine(load_model(folder)), **OPTIONS)
+        tokens = list(talk.say("hello"))
+        likely = [percent(math.exp(token.logprob)) for token in tokens]
+        typed.write("hello\r", shows="> ")
+        typed.write("/look\r", shows="likeliest others\n")
+        for number, share in enumerate(likely, 1):
+            typed.wait_for(f"{number:>2}  ")
+            typed.wait_for(share.rjust(11))
+        typed.wait_for(f"{len(tokens)} tokens, ")
+        typed.write("/look 2\r", shows="token 2  ")
+        typed.wait_for("→ ")
+        typed.wait_for(likely[1])
+        typed.wait_for("all others")
+        typed.write("/look 99\r", shows=f"1 … {len(tokens)}, but '99' was given")
+        typed.write(f"/look 3 {tmp_path}/page.html\r", shows="wrote ")
+        assert "<html" in (tmp_path / "page.html").read_text("utf-8")
+        typed.write(f"/save {tmp_path}/talk.md\r", shows="saved in ")
+        answer = "".join(token.text for token in tokens).strip()
+        assert (tmp_path / "talk.md").read_text("utf-8") == f"## user\n\nhello\n\n## assistant\n\n{answer}\n"
+
+    def test_another_model_goes_on(self, typed: "Terminal", folder: str, tmp_path: Path):
+        other, bare = saved(tmp_path / "other", TEMPLATE, seed=1), saved(tmp_path / "bare", None)
+        talk = Conversation(Engine(load_model(folder)), **OPTIONS)
+        first = "".join(token.text for token in talk.say("hello")).strip()
+        going = talk.with_engine(Engine(load_model(other)))
+        second = "".join(token.text for token in going.say("猫")).strip()
+        third = "".join(token.text for token in going.with_engine(talk.engine).say("are you?")).strip()
+        assert second != "".join(token.text for token in talk.say("猫")).strip()
+        typed.write("hello\r", shows=harmless(first))
+        typed.write(f"/model {bare}\r", shows="has no chat template")
+        typed.write("/model nowhere\r", shows="does not exist")
+        typed.write(f"/model {other}\r", shows="→ other")
+        typed.write("猫\r", shows=harmless(second))
+        typed.write("/model talker\r", shows="→ talker")
+        typed.wait_for("  other")
+        typed.write("are you?\r", shows=harmless(third))
+        typed.write("/model\r", shows="→ talker")
+
+    def test_what_was_typed_is_kept_where_a_file_is_named(self, folder: str, tmp_path: Path):
+        history = tmp_path / "typed"
+        for shows in ("> ", "hello"):  # the second time, the arrow finds what the first one typed
+            typed = Terminal(folder, "--history", str(history), "--json")
+            try:
+                if shows == "hello":
+                    typed.write("\x1b[A\x1b[A", shows=shows)
+                    typed.write("\r", shows='{"text"')
+                    typed.write("/look 1\r", shows='{"tokens": [{"number": 1, "id"')
+                else:
+                    typed.write("hello\r", shows='{"text"')
+                typed.wait_for("> ")
+                typed.write("/quit\r")
+                assert typed.process.wait(20) == 0
+            finally:
+                typed.end()
+        assert history.stat().st_mode & 0o077 == 0
+        assert "hello" in history.read_text("utf-8")
 
     def test_ctrl_c_stops_the_answer_and_ctrl_d_the_chat(self, tmp_path: Path):
         typed = Terminal(saved(tmp_path / "long", TEMPLATE, context=100_000), "-n", "90000", "--temperature", "0")

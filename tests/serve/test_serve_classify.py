@@ -1,6 +1,8 @@
 """/v1/classify and /v1/tag: what transformers makes of the same folders, and what is refused."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -80,12 +82,12 @@ def test_one_text_ids_and_the_other_path_are_the_same(served: Served, folders: d
         ({"input": ["a"] * 21}, "too_many_inputs", "input", "21 texts, but this server reads 20"),
         ({"input": "a" * 2001}, "string_above_max_length", "input", "2,001 characters"),
         ({"input": "a", "softmax": True}, "unknown_parameter", "softmax", "softmax"),
-        ({"input": "a", "model": "number"}, None, None, "numbers"),
+        ({"input": "a", "model": "number"}, "model_not_suitable", "model", "says a number"),
         ({"input": "a", "model": "tags"}, "model_not_suitable", "model", "is an encoder with a head for token"),
         ({"input": "a", "model": "talker"}, "model_not_suitable", "model", "is a decoder with a head for causal_lm"),
     ],
 )
-def test_what_cannot_be_classified(served: Served, asked: Any, code: str | None, param: str | None, word: str):
+def test_what_cannot_be_classified(served: Served, asked: Any, code: str, param: str, word: str):
     answer = ask(served, **{"model": "one", **asked})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, code, param)
@@ -96,6 +98,30 @@ def test_many_at_once_are_as_they_are_alone(served: Served):
     alone = [ask(served, model="one", input=text).json()["data"][0]["probs"] for text in TEXTS]
     together = ask(served, model="one", input=TEXTS).json()["data"]
     torch.testing.assert_close(torch.tensor(alone), torch.tensor([row["probs"] for row in together]))
+
+
+def test_requests_that_come_while_others_are_read_are_read_together(served: Served):
+    assert ask(served, model="one", input="a").status_code == 200
+    network = served.server.models.loaded["one"].model.network
+    read: list[int] = []
+
+    def slow(module: Any, given: Any, made: torch.Tensor) -> None:
+        read.append(len(made))
+        time.sleep(0.05)
+
+    hook = network.register_forward_hook(slow)
+    try:
+        with ThreadPoolExecutor(32) as pool:
+            answers = list(pool.map(lambda text: ask(served, model="one", input=text), TEXTS * 4))
+    finally:
+        hook.remove()
+    assert all(answer.status_code == 200 for answer in answers)
+    assert sum(read) == len(answers)
+    assert len(read) <= len(answers) / 2  # far fewer steps than requests
+    first = answers[: len(TEXTS)]
+    for number, answer in enumerate(answers):
+        expected = first[number % len(TEXTS)].json()["data"][0]["probs"]
+        assert answer.json()["data"][0]["probs"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_spans_are_those_of_transformers(served: Served, folders: dict[str, str]):

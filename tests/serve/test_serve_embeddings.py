@@ -94,7 +94,7 @@ def test_fewer_dimensions_only_where_they_mean_something(served: Served, model: 
         ({"model": "minilm", "input": [[30522]]}, 400, "invalid_value", "30522"),
         ({"model": "minilm", "encoding_format": "hex"}, 400, "invalid_value", "'float' or 'base64'"),
         ({"model": "minilm", "input": None}, 400, "invalid_value", "list of texts"),
-        ({"model": "minilm", "truncate": True}, 400, "unknown_parameter", "truncate"),
+        ({"model": "minilm", "truncate": True}, 400, "unsupported_parameter", "never cut in silence"),
         ({"model": "mini"}, 404, "model_not_found", "minilm"),
     ],
 )

@@ -85,7 +85,8 @@ def test_the_best_alone_and_without_their_texts(served: Served):
         ({"model": "minilm", "query": "a " * 300}, "context_length_exceeded", "query", "302 tokens"),
         ({"model": "labels"}, "model_not_suitable", "model", "does neither"),
         ({"model": "talker"}, "model_not_suitable", "model", "does neither"),
-        ({"max_chunks_per_doc": 2}, "unknown_parameter", "max_chunks_per_doc", "max_chunks_per_doc"),
+        ({"max_chunks_per_doc": 2}, "unsupported_parameter", "max_chunks_per_doc", "read whole"),
+        ({"max_chunks": 2}, "unknown_parameter", "max_chunks", "max_chunks"),
     ],
 )
 def test_what_cannot_be_ranked(served: Served, asked: Any, code: str, param: str | None, word: str):

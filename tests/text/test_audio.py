@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import os
 import random
 import struct
@@ -21,7 +22,7 @@ from transformers.audio_utils import mel_filter_bank
 from cutaway.errors import ConfigError, DamagedFile, InputError, MissingExtra, NonFinite
 from cutaway.files import read_json
 from cutaway.text import audio
-from cutaway.text.audio import MelConfig, log_mel, mel_config, mel_filters, published, read_audio
+from cutaway.text.audio import MelConfig, cut_at_pauses, log_mel, mel_config, mel_filters, published, read_audio
 
 RATE = 16_000
 TIME = np.arange(12 * RATE) / RATE
@@ -459,6 +460,50 @@ class TestLimits:
     def test_wrong_options_are_named(self, options: dict, message: str, tmp_path: Path):
         with pytest.raises(ConfigError, match=f"{message} must be"):
             read_audio(write(tmp_path / "a.wav", SOUNDS["short"]), **options)
+
+
+class TestContent:
+    """A file's content, where there is no file."""
+
+    @pytest.mark.parametrize(
+        ("suffix", "options"), [("wav", {}), ("flac", {}), ("ogg", {"subtype": "OPUS"}), ("mp3", {})]
+    )
+    def test_is_read_as_the_file(self, suffix: str, options: dict, tmp_path: Path):
+        path = tmp_path / f"a.{suffix}"
+        soundfile.write(path, SOUNDS["noise"], 48_000, **options)
+        assert np.array_equal(read_audio(path.read_bytes()), read_audio(path))
+
+    def test_damage_and_limits_are_told_without_a_path(self, tmp_path: Path):
+        whole = write(tmp_path / "a.wav", SOUNDS["noise"]).read_bytes()
+        for content, error, message in (
+            (whole[:-100], DamagedFile, "the recording is cut short"),
+            (b"", DamagedFile, "the recording is not a sound file"),
+            (b"fLaC" + bytes(99), DamagedFile, "the recording is not a sound file"),
+        ):
+            with pytest.raises(error, match=message):
+                read_audio(content)
+        with pytest.raises(InputError, match=r"the recording is longer than the 0\.1 seconds"):
+            read_audio(whole, longest=0.1)
+
+
+class TestParts:
+    def test_a_recording_is_cut_where_it_is_quiet(self):
+        loud = np.random.default_rng(0).normal(size=10 * RATE).astype(np.float32)
+        for second in (1.8, 3.6, 5.3):  # pauses of a fifth of a second
+            loud[int(second * RATE) : int((second + 0.2) * RATE)] *= 0.01
+        parts = cut_at_pauses(loud, 2 * RATE, RATE)
+        assert parts[0][0] == 0
+        assert parts[-1][1] == len(loud)
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(parts))
+        assert all(2 * RATE * 5 // 6 <= end - begin <= 2 * RATE for begin, end in parts[:-1])
+        assert 1.8 * RATE < parts[0][1] < 2.0 * RATE
+        assert 3.6 * RATE < parts[1][1] < 3.8 * RATE
+
+    @pytest.mark.parametrize("length", [0, 1, 99, 100, 101, 1000])
+    def test_every_sample_is_in_one_part(self, length: int):
+        parts = cut_at_pauses(np.zeros(length, np.float32), 100, RATE)
+        assert [i for begin, end in parts for i in range(begin, end)] == list(range(length))
+        assert all(end - begin <= 100 for begin, end in parts)
 
 
 class TestExtra:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ from cutaway.serve.schema.audio import (
 )
 from cutaway.serve.schema.base import errors
 from cutaway.serve.server import Work, server_of
-from cutaway.serve.texts import told
+from cutaway.serve.texts import told as json_of
 from cutaway.serve.upload import read_upload
 from cutaway.text.audio import cut_at_pauses, read_audio
 
@@ -103,14 +103,16 @@ async def _listen(work: Work, asked: TranslationRequest, job: Job, content: byte
     except ConfigError as error:
         raise ApiError(400, str(error), code="model_not_suitable", param="model") from None
     assert model.mel is not None
-    said = model.tokenizer.encode(f" {asked.prompt.strip()}") if asked.prompt.strip() else []
-    for param, language, wanted, before in (
-        ("model", None, job, ()),
+    before = (asked.prompt or "").strip()
+    said = model.tokenizer.encode(f" {before}") if before else []
+    told: list[tuple[str, str | None, Job, list[int]]] = [
+        ("model", None, job, []),
         ("prompt", None, "transcribe", said),
-        ("language", asked.language, "transcribe", ()),
-    ):
+        ("language", asked.language, "transcribe", []),
+    ]
+    for param, language, wanted, first in told:
         try:
-            known.target(language, wanted, before)  # pyright: ignore[reportArgumentType]  # of Job
+            known.target(language, wanted, first)
         except (ConfigError, InputError) as error:
             raise ApiError(400, f"{param}: {error}", code="invalid_value", param=param) from None
     rate, longest = model.mel.sampling_rate, settings.max_audio_seconds
@@ -201,7 +203,7 @@ class Heard:
                 spelled = self.model.tokenizer.token_bytes(token.id)
                 yield SpokenToken(token=spelled.decode("utf-8", "replace"), bytes=list(spelled), logprob=token.logprob)
 
-    async def events(self, logprobs: bool) -> AsyncIterator[bytes]:
+    async def events(self, logprobs: bool) -> AsyncGenerator[bytes]:
         """The text as events, and at last the whole of it."""
         text = ""
         async for _, tokens in self.tokens():
@@ -228,11 +230,11 @@ class Heard:
             match self.asked.response_format:
                 case "json":
                     spoken = [one for tokens in parts for one in self.spoken(tokens)] if logprobs else None
-                    return told(Transcription(text=text, logprobs=spoken, usage=usage), exclude_none=True)
+                    return json_of(Transcription(text=text, logprobs=spoken, usage=usage), exclude_none=True)
                 case "text":
                     return PlainTextResponse(f"{text}\n")
                 case "verbose_json":
-                    return told(
+                    return json_of(
                         VerboseTranscription(
                             task=self.job,
                             language=self.language or UNKNOWN,

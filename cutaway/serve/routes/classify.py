@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from cutaway.models.heads import probabilities
 from cutaway.serve.body import JsonRoute
+from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import errors
 from cutaway.serve.schema.classify import Classification, Classified, ClassifyRequest
 from cutaway.serve.server import server_of
@@ -26,6 +27,9 @@ async def classify(asked: ClassifyRequest, http: HttpRequest) -> Response:
     """What texts are: of each label how likely it is."""
     with await server_of(http).begin(http, asked.model) as work:
         config = needs(work.loaded.model, "sequence_classification", "classifying texts")
+        if config.labelling == "number":
+            message = f"{work.loaded.name} says a number of a text, no label; /v1/rerank orders documents by it"
+            raise ApiError(400, message, code="model_not_suitable", param="model")
         texts = await framed(work, as_list(asked.input), "input")
         rows = probabilities(torch.stack(await work.read(texts.ids)), config).tolist()
         data = [

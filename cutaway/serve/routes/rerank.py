@@ -29,7 +29,7 @@ async def rerank(asked: RerankRequest, http: HttpRequest) -> Response:
         documents = [one if isinstance(one, str) else one.text for one in asked.documents]
         how, scores = await _scores(work, asked.query, documents)
         order = sorted(range(len(scores)), key=lambda i: -scores[i])[: asked.top_n]
-        shown = [Document(text=documents[i]) if asked.return_documents else None for i in order]
+        shown = [Document(text=documents[i]) if asked.return_documents is not False else None for i in order]
         results = [
             Ranked(index=i, relevance_score=scores[i], document=document)
             for i, document in zip(order, shown, strict=True)

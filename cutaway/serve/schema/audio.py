@@ -22,8 +22,8 @@ class TranslationRequest(BaseModel):
         Field(max_length=8, description="That is spoken, as its ISO 639 code (en); null: the model finds out."),
     ] = None
     prompt: Annotated[
-        str, Field(max_length=4096, description="What was said before: names in it are spelled alike.")
-    ] = ""
+        str | None, Field(max_length=4096, description="What was said before: names in it are spelled alike.")
+    ] = None
     response_format: AudioFormat = "json"
     temperature: Annotated[float, Field(ge=0, le=1, description="0: always the likeliest token.")] = 0.0
 

@@ -16,8 +16,9 @@ class EmbeddingRequest(Asked):
     model: ModelName
     input: Texts
     encoding_format: Annotated[
-        Literal["float", "base64"], Field(description="base64: of the float32 numbers, little-endian.")
-    ] = "float"
+        Literal["float", "base64"] | None,
+        Field(description="base64: of the float32 numbers, little-endian. Default: float."),
+    ] = None
     dimensions: Annotated[
         int | None,
         Field(

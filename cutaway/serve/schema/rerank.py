@@ -20,13 +20,17 @@ class RerankRequest(Asked):
     """What is asked of /v1/rerank."""
 
     model: ModelName
-    query: Annotated[str, Field(min_length=1)]
+    query: Annotated[str, Field(min_length=1, description="What the documents should answer.")]
     documents: Annotated[
         list[Annotated[str | AskedDocument, wanted('must be a text, or {"text": …} and nothing else')]],
-        Field(min_length=1),
+        Field(
+            min_length=1, description="What is to be ordered, each a text or an object with one. At most `max_inputs`."
+        ),
     ]
     top_n: Annotated[int | None, Field(ge=1, lt=2**31, description="How many of the best are told; null: all.")] = None
-    return_documents: Annotated[bool, Field(description="Whether their texts are told too.")] = True
+    return_documents: Annotated[bool | None, Field(description="Whether their texts are told too. Default: true.")] = (
+        None
+    )
     user: User = None
 
 

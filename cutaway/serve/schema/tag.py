@@ -14,7 +14,11 @@ class TagRequest(Asked):
     """What is asked of /v1/tag."""
 
     model: ModelName
-    input: Annotated[str | Annotated[list[str], Field(min_length=1)], wanted("must be a text or a list of texts")]
+    input: Annotated[
+        str | Annotated[list[str], Field(min_length=1)],
+        wanted("must be a text or a list of texts"),
+        Field(description="One text or several. At most `max_inputs`."),
+    ]
     user: User = None
 
 

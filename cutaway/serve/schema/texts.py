@@ -26,5 +26,5 @@ def wanted(message: str) -> WrapValidator:
 Texts = Annotated[
     str | Annotated[list[str], Field(min_length=1)] | Ids | Annotated[list[Ids], Field(min_length=1)],
     wanted("must be a text, a list of texts, the token ids of a text, or a list of these, none of them empty"),
-    Field(description="One text or several, each as text or as the ids of its tokens, special ones included."),
+    Field(description="One text or several, each as text or as the ids of all its tokens. At most `max_inputs`."),
 ]
