@@ -85,8 +85,8 @@ def test_t18_tenants_are_made_of_nothing_that_is_secret(two: tuple[Served, str, 
 
 
 ATTACKS = [
-    "\r\n2026-01-01 INFO forged", "\n", "\x1b[2J\x1b[31m", "\x1b]0;title\x07", "\u202ereversed", "\u2028line", "\x85next",
-    "\x00", "\x9b2J",
+    "\r\n2026-01-01 INFO forged", "\n", "\x1b[2J\x1b[31m", "\x1b]0;title\x07", "\u202ereversed", "\u2028line",
+    "\x85next", "\x00", "\x9b2J",
     "%s%n%(asctime)s", "{0}{record}", "${jndi:ldap://x}",
 ]  # fmt: skip
 

@@ -80,6 +80,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     source = tiny_talker(tmp_path_factory.mktemp("models") / "tiny")
     with serving(Settings(models={"tiny": source})) as made:
         yield made
+    CLIENT.close()
 
 
 def send(served: Served, path: str, body: str | bytes | dict[str, Any]) -> httpx.Response:
@@ -182,7 +183,7 @@ def test_t13_huge_negative_and_strange_numbers(path: str, served: Served) -> Non
             said = send(served, path, f'{start}, "{name}": {value}{more}}}')
             if said.status_code != 200:
                 refused(said)
-            else:  # it was one that this field may have
+            elif (name, value) != ("logprobs", "true"):  # it was one that this field may have
                 assert len(value) < 25
                 assert value not in ("NaN", "Infinity", "[]", "{}", '"1"', "true"), (name, value)
     answers(served)
@@ -380,7 +381,7 @@ def test_t16_a_template_that_never_ends_is_an_error(tmp_path_factory: pytest.Tem
     bombs = {
         "time": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
         "length": "{% for a in range(99999) %}{{ 'x' * 99999 }}{% endfor %}",
-        "power": "{{ 9 ** 9 ** 9 }}",
+        "power": "{{ 9 ** (9 ** 9) }}",
         "escape": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     }
     sources = {name: tiny_talker(folder / name, template=template) for name, template in bombs.items()}
