@@ -58,7 +58,8 @@ class Engine:
         memory: most bytes of keys and values; None: half of what is free.
         keep: most pages kept for later requests though no sequence uses them; None: 256 MB of them.
         max_batch: most sequences computed at a time.
-        chunk: most tokens of prompts computed in a step; twice as many where far more prompts wait than texts are written.
+        chunk: most tokens of prompts computed in a step; twice as many where far more prompts wait than texts are
+            written.
         cache: how keys and values are kept: "float32", "float16", "int8", or "auto".
         options: of the backend (threads, rounding).
 

@@ -109,26 +109,33 @@ class Events(Response):
         """Answer the request."""
         loop = asyncio.get_running_loop()
         self._last, self._sending, self._clock = loop.time(), False, loop.time
-        onward, pings = send, loop.create_task(self._ping(send))
+        # a task of its own: each token would else wake it through all that stands around a route
+        tasks = loop.create_task(self._pump(scope, send)), loop.create_task(self._ping(send))
         try:
-            async with aclosing(self._events) as events:
-                async for data in events:
-                    if not self._begun:
-                        await self._send(send, data)
-                        onward = scope[BODY]
-                        continue
-                    self._last, self._sending = self._clock(), True  # as `_send`, which costs more than the token
-                    await onward({"type": "http.response.body", "body": data, "more_body": True})
-                    self._sending = False
-            await self._send(send, DONE, more=False)
+            await tasks[0]
         except Exception as error:
             told = as_api_error(error)
             if told.status != 499:  # else nobody reads it
                 await self._fail(send, told)
         finally:
             self._work.close()
-            pings.cancel()
-            await asyncio.gather(pings, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _pump(self, scope: Scope, send: Send) -> None:
+        """Send all events, as `_send` does; a call of it costs more than the token in an event."""
+        onward: Send | None = None
+        async with aclosing(self._events) as events:
+            async for data in events:
+                if onward is None:
+                    await self._send(send, data)
+                    onward = scope[BODY]
+                else:
+                    self._last, self._sending = self._clock(), True
+                    await onward({"type": "http.response.body", "body": data, "more_body": True})
+                    self._sending = False
+        await self._send(send, DONE, more=False)
 
     async def _send(self, send: Send, data: bytes, more: bool = True) -> None:
         self._last, self._sending = self._clock(), True
