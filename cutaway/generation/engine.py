@@ -351,7 +351,7 @@ class Engine:
     def memory(self) -> Memory:
         """What it holds, and may hold at the most.
 
-        A step's work space is stated for as many rows as a step can have: `chunk` tokens of prompts and the guesses of
+        A step's work space is stated for as many rows as a step can have: twice `chunk` tokens of prompts and the guesses of
         `max_batch` sequences. Taps, constraints' tables and drafts are not in it.
         """
         network = self.model.network
@@ -362,7 +362,7 @@ class Engine:
         ]
         held = {tensor.untyped_storage().data_ptr(): tensor.nbytes for tensor in tensors}
         wanted = GUESSES * self.max_batch
-        rows = max(self.chunk, *(lane.backend.chunk for lane in self._lanes)) + wanted
+        rows = max(2 * self.chunk, *(lane.backend.chunk for lane in self._lanes)) + wanted
         if self._readings.reads:
             rows, wanted = max(LIMIT, self.model.config.context), 0
         lanes = [(lane.pages, lane.backend) for lane in self._lanes]

@@ -34,6 +34,9 @@ class Chain:
     def close(self, sequence: int) -> None:
         pass
 
+    def adapt(self, number: int, network: Any) -> bool:
+        return False
+
     def work_bytes(self, rows: int, wanted: int) -> int:
         return 4 * rows * wanted
 

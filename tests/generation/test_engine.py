@@ -57,6 +57,9 @@ class Pages:
     def close(self, sequence: int) -> None:
         self.sequences.remove(sequence)
 
+    def adapt(self, number: int, network: Any) -> bool:
+        return False
+
     def work_bytes(self, rows: int, wanted: int) -> int:
         return 4 * rows * wanted
 
