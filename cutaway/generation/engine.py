@@ -203,6 +203,7 @@ class Engine:
             ConfigError: a network that writes.
             InputError: a lone string, or a text that is empty or longer than the context.
         """
+        self._open()
         return self._read(ids_of(self.model, texts), types)
 
     def embed(self, texts: Many[str]) -> Float[Tensor, "N C"]:
@@ -212,6 +213,7 @@ class Engine:
             ConfigError: the model makes no vectors.
             InputError: a lone string, no texts, or an empty one.
         """
+        self._open()
         return torch.stack(self._read(framed_texts(self.model, texts)).results())
 
     def classify(self, texts: Many[str]) -> Float[Tensor, "N L"]:
@@ -221,6 +223,7 @@ class Engine:
             ConfigError: the model tells no labels, or numbers in their place.
             InputError: a lone string, no texts, or one that is empty or longer than the context.
         """
+        self._open()
         if getattr(self.model.config, "head", None) != "sequence_classification":
             raise ConfigError(f"{self.model.source or 'the model'} has no labels for texts; load one that classifies")
         if not texts:
@@ -228,7 +231,6 @@ class Engine:
         return probabilities(torch.stack(self.read(texts).results()), self.model.config)  # pyright: ignore[reportArgumentType]
 
     def _read(self, ids: Many[list[int]], types: Many[Many[int]] | None = None) -> Reading:
-        self._open()
         reading = Reading(self, ids, types)
         self._readings.add(reading)
         self.changed()
@@ -351,9 +353,10 @@ class Engine:
     def memory(self) -> Memory:
         """What it holds, and may hold at the most.
 
-        A step's work space is stated for as many rows as a step can have: twice `chunk` tokens of prompts and the guesses of
-        `max_batch` sequences. Taps, constraints' tables and drafts are not in it.
+        A step's work space is stated for as many rows as a step can have: twice `chunk` tokens of prompts, and the
+        guesses of `max_batch` sequences. Taps, constraints' tables and drafts are not in it.
         """
+        self._open()
         network = self.model.network
         tensors = [
             *floats_in(network).values(),

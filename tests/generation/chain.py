@@ -8,10 +8,28 @@ from torch import Tensor
 from cutaway.generation.backend import Logits, Rows
 
 
-class Chain:
+class Bare:
+    """What every backend has and most tests have no use for."""
+
+    apart = False
+
+    def adapt(self, number: int, network: Any) -> bool:
+        return False
+
+    def work_bytes(self, rows: int, wanted: int) -> int:
+        return 4 * rows * wanted
+
+    def packed_bytes(self) -> int:
+        return 0
+
+    def end(self) -> None:
+        pass
+
+
+class Chain(Bare):
     """Computes nothing but looks logits up, (V, V) float32: of the token that comes after each."""
 
-    name, reason, page, page_bytes, chunk, apart = "chain", "a test", 16, 1, 0, False
+    name, reason, page, page_bytes, chunk = "chain", "a test", 16, 1, 0
 
     def __init__(self, table: Tensor) -> None:
         self.table, self.rows, self.steps, self.pages = table, 0, 0, 0
@@ -32,18 +50,6 @@ class Chain:
         pass
 
     def close(self, sequence: int) -> None:
-        pass
-
-    def adapt(self, number: int, network: Any) -> bool:
-        return False
-
-    def work_bytes(self, rows: int, wanted: int) -> int:
-        return 4 * rows * wanted
-
-    def packed_bytes(self) -> int:
-        return 0
-
-    def end(self) -> None:
         pass
 
     def step(self, batch: Sequence[Rows]) -> Logits:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from chain import Bare
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -26,7 +27,7 @@ V, PAGE = 12, 4
 BROKEN = 11  # a token behind which there is no number
 
 
-class Pages:
+class Pages(Bare):
     """Keeps tokens in place of keys and values.
 
     Its logits tell every mistake about what a sequence has seen: a page that is another's, was not copied, or was not
@@ -34,7 +35,7 @@ class Pages:
     """
 
     name = reason = "a test"
-    page, page_bytes, chunk, apart = PAGE, 1000, 0, False
+    page, page_bytes, chunk = PAGE, 1000, 0
 
     def __init__(self, chunk: int = 0) -> None:
         self.chunk, self.memory, self.sequences = chunk, [], set()
@@ -56,18 +57,6 @@ class Pages:
 
     def close(self, sequence: int) -> None:
         self.sequences.remove(sequence)
-
-    def adapt(self, number: int, network: Any) -> bool:
-        return False
-
-    def work_bytes(self, rows: int, wanted: int) -> int:
-        return 4 * rows * wanted
-
-    def packed_bytes(self) -> int:
-        return 0
-
-    def end(self) -> None:
-        self.memory = []
 
     def step(self, batch: Sequence[Rows]) -> Logits:
         self.steps.append([Rows(one.sequence, list(one.ids), one.start, [], one.wanted) for one in batch])
@@ -322,7 +311,7 @@ def test_prompts_that_come_at_once_begin_together(model: Model):
     assert [len(rows.ids) for rows in backend.steps[-1]] == [1, 4, 4, 4, 4]
     late = made.submit(Request([9] * 8, max_new_tokens=1))
     made.step()  # of five that write and two that wait: no more than 8
-    assert [len(rows.ids) for rows in backend.steps[-1]] == [1, 1, 1, 1, 1, 4]
+    assert [len(rows.ids) for rows in backend.steps[-1]] == [1, 1, 1, 1, 1, 4, 4]
     for ticket in (first, *crowd, late):
         ticket.result()
 
