@@ -481,12 +481,13 @@ def test_a_server_thread_steps_for_all_others(model: Model):
         caller.start()
     for caller in callers:
         caller.join(60)
+    (lane,) = made._lanes
     made.close()
     server.join(60)
     assert not server.is_alive()
     assert len(found) == 20
     assert all(found[number] == alone(model, request(number)) for number in range(20) if number % 5)
-    nothing_left(made)
+    assert (lane.pages.used, lane.backend.sequences, made.idle) == (0, set(), True)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_callers_in_several_threads_step_for_each_other(model: Model):
