@@ -110,7 +110,12 @@ class Answer:
                 for token in tokens:
                     found[number * self.drawn + token.sample].append(token)
 
-        await asyncio.gather(*(read(number, stream) for number, stream in enumerate(self.streams)))
+        tasks = [asyncio.ensure_future(read(number, stream)) for number, stream in enumerate(self.streams)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # one has failed, or nobody waits any more
+                task.cancel()
         told = []
         for first in range(0, len(self.choices), self.drawn):
             those = found[first : first + self.drawn]

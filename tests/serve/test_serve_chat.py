@@ -79,7 +79,7 @@ def test_an_answer_continues_what_the_template_writes(url: str, model: Model):
 
 
 def test_without_a_limit_an_answer_ends_with_the_context(url: str, model: Model):
-    answer = ask(url, CHAT, messages=HELLO, seed=1, logit_bias={"0": 0})
+    answer = ask(url, CHAT, messages=HELLO, seed=1, logit_bias={str(model.tokenizer.end_of_text): -100})
     assert answer["usage"]["total_tokens"] == 768
     assert answer["choices"][0]["finish_reason"] == "length"
 

@@ -30,6 +30,26 @@ def served(source: str) -> Iterator[Served]:
         yield running
 
 
+def endless(served: Served) -> dict[str, Any]:
+    """What keeps a model of random weights from ending its text."""
+    model = next(iter(served.server.models.loaded.values())).engine.model
+    return {"logit_bias": {str(model.tokenizer.end_of_text): -100}}
+
+
+def slow_down(served: Served, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let every step take longer."""
+    engine = next(iter(served.server.models.loaded.values())).engine
+    step = engine.step
+
+    def slow() -> bool:
+        worked = step()
+        if worked:
+            time.sleep(seconds)
+        return worked
+
+    monkeypatch.setattr(engine, "step", slow)
+
+
 def texts(told: list[Any]) -> dict[int, str]:
     """Index -> text of the choices that events tell."""
     found: dict[int, str] = {}
@@ -93,9 +113,8 @@ def test_usage_is_told_only_where_it_is_asked_for(served: Served):
 def test_the_first_token_comes_before_the_second_is_computed(source: str):
     with serving(Settings(models={"tiny": source})) as served:
         engine = next(iter(served.server.models.loaded.values())).engine
-        with httpx.stream(
-            "POST", served.url + PROMPT, json={"model": "tiny", "prompt": TEXT, "stream": True, "max_tokens": 4000}
-        ) as answer:
+        asked = {"model": "tiny", "prompt": TEXT, "stream": True, "max_tokens": 4000, **endless(served)}
+        with httpx.stream("POST", served.url + PROMPT, json=asked, verify=False) as answer:
             lines = answer.iter_lines()
             first = json.loads(next(lines).removeprefix("data: "))
             assert first["choices"][0]["finish_reason"] is None
@@ -106,7 +125,8 @@ def test_the_first_token_comes_before_the_second_is_computed(source: str):
 
 def test_nothing_is_computed_for_a_client_that_has_gone(served: Served):
     engine = next(iter(served.server.models.loaded.values())).engine
-    body = json.dumps({"model": "tiny", "prompt": TEXT, "max_tokens": 4000, "stream": True}).encode()
+    asked = {"model": "tiny", "prompt": TEXT, "max_tokens": 4000, "stream": True, **endless(served)}
+    body = json.dumps(asked).encode()
     whole = body.replace(b"true", b"false")
     port = int(served.url.rsplit(":", 1)[1])
     for sent, reads in ((body, 0), (body, 1), (body, 4000), (whole, 0)):
@@ -136,7 +156,7 @@ def test_what_fails_before_the_first_event_has_a_status_and_later_is_an_event(
             return step()
 
         monkeypatch.setattr(loaded.engine, "step", failing)
-        asked = {"prompt": TEXT, "max_tokens": 400}
+        asked = {"prompt": TEXT, "max_tokens": 400, **endless(served)}
         left[0] = 12
         *told, last = events(served.url, PROMPT, **asked)
         assert told
@@ -145,13 +165,14 @@ def test_what_fails_before_the_first_event_has_a_status_and_later_is_an_event(
         }
         messages = [{"role": "user", "content": "hello"}]
         left[0] = 12
-        *told, last = events(served.url, CHAT, messages=messages, max_tokens=400)
+        *told, last = events(served.url, CHAT, messages=messages, max_tokens=400, **endless(served))
         assert told[0]["choices"][0]["delta"]["role"] == "assistant"
         assert last["error"]["code"] == "non_finite"
         left[0] = 12
         assert refused(served.url, PROMPT, {"model": "tiny", **asked}, 500)["code"] == "non_finite"
-    with serving(Settings(models={"tiny": source}, deadline=0.05)) as served:
-        *told, last = events(served.url, PROMPT, prompt=TEXT, max_tokens=4000)
+    with serving(Settings(models={"tiny": source}, deadline=2)) as served:
+        slow_down(served, monkeypatch, 0.005)
+        *told, last = events(served.url, PROMPT, prompt=TEXT, max_tokens=4000, **endless(served))
         assert last["error"]["code"] == "deadline"
         assert last["error"]["type"] == "timeout_error"
     for path in (PROMPT, CHAT):
@@ -161,18 +182,38 @@ def test_what_fails_before_the_first_event_has_a_status_and_later_is_an_event(
             assert refused(served.url, path, body, 504)["code"] == "deadline"
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "events"])
+def test_of_several_prompts_one_that_fails_ends_all(served: Served, monkeypatch: pytest.MonkeyPatch, stream: bool):
+    engine = next(iter(served.server.models.loaded.values())).engine
+    loop, step, left = served.server.bridge._loop, engine.step, [12]
+
+    def failing() -> bool:
+        left[0] -= 1
+        if left[0] == 0:
+            engine.end(*next(iter(engine._jobs.values())), NonFinite("a logit is NaN"))
+        return step()
+
+    def tasks() -> int:
+        async def count() -> int:
+            return len(asyncio.all_tasks())
+
+        return asyncio.run_coroutine_threadsafe(count(), loop).result()
+
+    assert until(lambda: engine.idle and not served.server.works)
+    before = tasks()
+    monkeypatch.setattr(engine, "step", failing)
+    body = {"model": "tiny", "prompt": [TEXT, "hello", "fox"], "max_tokens": 3000, "stream": stream}
+    body |= endless(served)
+    answer = httpx.post(served.url + PROMPT, json=body, verify=False, timeout=60)
+    assert answer.status_code == (200 if stream else 500)
+    assert '"non_finite"' in answer.text
+    assert until(lambda: engine.idle and not served.server.works)
+    assert until(lambda: tasks() <= before)  # nobody waits for what will never come
+
+
 def test_a_quiet_stream_says_that_it_still_comes(source: str, monkeypatch: pytest.MonkeyPatch):
     with serving(Settings(models={"tiny": source}, ping=0.05)) as served:
-        engine = next(iter(served.server.models.loaded.values())).engine
-        step = engine.step
-
-        def slow() -> bool:
-            worked = step()
-            if worked:
-                time.sleep(0.12)
-            return worked
-
-        monkeypatch.setattr(engine, "step", slow)
+        slow_down(served, monkeypatch, 0.12)
         answer = httpx.post(
             served.url + PROMPT, json={"model": "tiny", "prompt": TEXT, "max_tokens": 4, "stream": True}
         )
