@@ -122,7 +122,7 @@ def fuzz(served: Served, *, each: int, seed: int, phases: str = "examples,covera
 
 def main() -> int:
     """Send requests until there are so many."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Generated requests against a running server.")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
