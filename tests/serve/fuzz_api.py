@@ -27,6 +27,11 @@ from cutaway.serve import Settings
 # what a valid request says may still be refused for what it means: too long a prompt, a token that the model lacks
 EXCLUDED = "positive_data_acceptance"
 MODELS = {"classify": "labels", "rerank": "labels", "tag": "tags", "embeddings": "vectors"}  # others: a decoder
+# what refuses a request: a body that is wrong for being too large is refused before it is read
+CONFIG = """
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 413, 415, 429]
+"""
 LABELS = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
 
 
@@ -93,6 +98,7 @@ def fuzz(served: Served, *, each: int, seed: int, phases: str = "examples,covera
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "openapi.json"
         file.write_text(json.dumps(schema))
+        (Path(folder) / "schemathesis.toml").write_text(CONFIG)
         command = [str(Path(sys.prefix) / "bin" / "schemathesis")]
         if not Path(command[0]).exists():
             command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
