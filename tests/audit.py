@@ -89,7 +89,7 @@ def by_server(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def main() -> int:
     """Say what there is; 1 where something is vulnerable."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Known vulnerabilities of what is installed.")
     parser.add_argument("--require", action="store_true", help="fail where advisories cannot be reached")
     parser.add_argument("--requirements", type=Path, help="look at the versions in this file instead")
     parser.add_argument("--osv-url", help="of a server of advisories")

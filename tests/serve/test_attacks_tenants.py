@@ -24,10 +24,10 @@ PROMPT = (SECRET + ". ") * 9  # more than three pages of 64 tokens
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[tuple[Served, str, str]]:
     file = tmp_path / "keys.json"
-    keys = [add_key(file, name) for name in ("victim", "prober")]
+    victim, prober = (add_key(file, name) for name in ("victim", "prober"))
     source = tiny_talker(tmp_path / "tiny", context=512)
     with serving(Settings(models={"tiny": source}, keys=file)) as served:
-        yield served, *keys
+        yield served, victim, prober
 
 
 def ask(served: Served, key: str, prompt: str) -> tuple[int, int, Any]:

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -449,7 +450,7 @@ def test_t19_everything_that_reads_a_request_takes_linear_time(text: str, tiny: 
     timed("tokenizer", lambda: tiny.tokenizer.encode(text))
     for style in STYLES:
         for said in (text, MARKS[style] + text, MARKS[style] + '{"name": "a", "arguments": {"a": ' + text):
-            timed(f"calls of {style}", lambda said=said, style=style: read_calls(said, style))
+            timed(f"calls of {style}", partial(read_calls, said, style))
 
             def in_pieces(said: str = said, style: Style = style) -> None:
                 reader = CallReader(style)
