@@ -174,14 +174,26 @@ def test_the_deadline_ends_an_answer(served: Served) -> None:
     assert late.json()["error"]["code"] == "deadline"
     assert "0.15 s" in late.json()["error"]["message"]
     settled(served)
+
+
+def test_the_deadline_ends_a_stream_with_an_event(served: Served) -> None:
+    counting = held_up(served)
+    for _ in range(4):  # steps; within the fifth it is held until long after the deadline
+        counting.go.release()
     with httpx.stream(
-        "POST", f"{served.url}/v1/completions", json=asked(max_tokens=3000, stream=True), headers=head, timeout=20
+        "POST",
+        f"{served.url}/v1/completions",
+        json=asked(max_tokens=3000, stream=True),
+        headers={"cutaway-deadline": "2"},
+        timeout=20,
     ) as stream:
         events = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
     assert stream.status_code == 200
     assert json.loads(events[-2])["error"]["code"] == "deadline"
     assert events[-1] == "[DONE]"
     assert len(events) > 3  # what was written before came
+    counting.held = False
+    counting.go.release()
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "soon", ""])

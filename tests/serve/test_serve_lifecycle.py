@@ -71,7 +71,7 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2(source: str, capsys: pyte
         (["m=x/y", "--adapter", "m=z"], "a model and an adapter are both called m"),
         (["m=x/y", "--adapter", "a=/no/such/folder"], "/no/such/folder is no folder"),
         (["m=x/y", "--host", "0.0.0.0"], "keys are needed"),
-        (["m=x/y", "--host", "203.0.113.7", "--keys", "no.json"], "port 8000 of 203.0.113.7 cannot be used"),
+        (["m=x/y", "--host", "203.0.113.7", "--keys", "no.json"], "no file of keys no.json"),
         (["m=x/y", "--max-body", "1GB"], "max_body (1,000,000,000 bytes) can be at most max_bodies"),
         (["m=x/y", "--memory", "much"], "a size must be a number"),
         (["m=x/y", "--chat-format", "free"], "template or plain"),
