@@ -63,6 +63,11 @@ class Ticket:
         """Whether there is something to hand out, or to say that there is no more."""
         return bool(self._fresh) or self.ended
 
+    @property
+    def told(self) -> bool:
+        """Whether it has ended, and all of it was handed out."""
+        return self.ended and not self._fresh
+
     def tell(self, token: Token) -> None:
         """One more token (the engine's to call)."""
         self._engine.written += 1

@@ -285,6 +285,8 @@ class Work:
         """End it when the client goes away."""
         while (await self.http.receive())["type"] != "http.disconnect":
             pass
+        if self.streams and all(stream.ticket.told for stream in self.streams):
+            return  # all was handed out: an answer that has been sent whole looks like a client that has gone
         self.end(ApiError(499, "the client has gone", code="cancelled"))
 
 

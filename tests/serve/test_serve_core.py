@@ -184,14 +184,14 @@ def test_the_deadline_ends_a_stream_with_an_event(served: Served) -> None:
         "POST",
         f"{served.url}/v1/completions",
         json=asked(max_tokens=3000, stream=True),
-        headers={"cutaway-deadline": "2"},
+        headers={"cutaway-deadline": "4"},
         timeout=20,
     ) as stream:
         events = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
     assert stream.status_code == 200
     assert json.loads(events[-2])["error"]["code"] == "deadline"
     assert events[-1] == "[DONE]"
-    assert len(events) > 3  # what was written before came
+    assert json.loads(events[0])["choices"][0]["text"]  # what was written before came
     counting.held = False
     counting.go.release()
 

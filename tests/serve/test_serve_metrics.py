@@ -55,7 +55,7 @@ def test_requests_and_tokens_are_counted_by_route_status_and_model(served: Serve
     until = time.monotonic() + 10
     while (found := figures(served))["cutaway_requests_total", route, "status=200"] < 4 and time.monotonic() < until:
         time.sleep(0.02)  # a stream is counted when it has ended, which its reader may see first
-    assert found["cutaway_requests_total", route, "status=200"] == 4
+    assert found["cutaway_requests_total", route, "status=200"] == 4, served.server.metrics.requests
     assert found["cutaway_requests_total", route, "status=404"] == 1
     assert found["cutaway_requests_total", route, "status=400"] == 1
     assert found["cutaway_requests_total", "route=/v1/models/{name}", "status=404"] == 1
