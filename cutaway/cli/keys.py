@@ -1,5 +1,6 @@
 """`cutaway keys`: who may use a server, and how much."""
 
+import json as json_format
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +25,7 @@ def keys(
     tokens_per_minute: Limit = None,
     tokens_per_day: Limit = None,
     expires: Annotated[float | None, typer.Option(help="After so many days it is no key any more.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make, list and take away the keys of a server. A key is shown once; the file holds what tells it from others.
 
@@ -49,10 +51,16 @@ def keys(
         if expires is not None and not 0 < expires < 36_500:
             raise ConfigError(f"a key cannot expire after {expires:g} days; give a number above 0 and below 36,500")
         options = {"scopes": tuple(scope or ("infer",)), "models": tuple(model or ()), **limits}
-        print(add_key(file, name or "", days=expires, **options))
+        made = add_key(file, name or "", days=expires, **options)
+        print(json_format.dumps({"name": name, "key": made}) if json else made)
         typer.echo("This key is shown once, here. Keep it where no one else reads.", err=True)
     elif action == "remove":
         remove_key(file, name or "")
+        if json:
+            print(json_format.dumps({"name": name, "removed": True}))
+    elif json:
+        told = [{n: v for n, v in vars(key).items() if n not in ("salt", "hash")} for key in read_keys(file)]
+        print(json_format.dumps({"keys": told}))
     else:
         for key in read_keys(file):
             parts = [key.name, "+".join(key.scopes), *(f"model {model}" for model in key.models)]

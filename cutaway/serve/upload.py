@@ -64,19 +64,23 @@ async def read_upload(http: HttpRequest, kind: type[Asked], most: int) -> tuple[
         raise ApiError(499, "the client has gone", code="cancelled") from None
     fields: dict[str, Any] = {}
     content = None
-    for name, value in parts.multi_items():
-        if isinstance(value, UploadFile):
-            given = await value.read()
-            await value.close()
-            if name != "file":
-                raise ApiError(400, f"{name[:64]!r} is a file; the recording stands in the field file", param="file")
-            content = given
-        elif name.endswith("[]"):
-            fields.setdefault(name, []).append(value)
-        elif name in fields:
-            raise ApiError(400, f"{name[:64]!r} is given twice", code="invalid_value", param=name[:64])
-        else:
-            fields[name] = value
+    try:
+        for name, value in parts.multi_items():
+            if isinstance(value, UploadFile):
+                given = await value.read()
+                if name != "file":
+                    raise ApiError(
+                        400, f"{name[:64]!r} is a file; the recording stands in the field file", param="file"
+                    )
+                content = given
+            elif name.endswith("[]"):
+                fields.setdefault(name, []).append(value)
+            elif name in fields:
+                raise ApiError(400, f"{name[:64]!r} is given twice", code="invalid_value", param=name[:64])
+            else:
+                fields[name] = value
+    finally:
+        await parts.close()  # also where something before the recording is wrong
     if not content:
         raise ApiError(400, "the form has no recording in its field file", code="missing_parameter", param="file")
     if len(content) > most:

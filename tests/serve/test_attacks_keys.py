@@ -357,6 +357,10 @@ def test_the_command_makes_lists_and_takes_away(file: Path, capsys: pytest.Captu
     listed = capsys.readouterr().out
     assert "anna  infer  model tiny  1,000 tokens per day  until 20" in listed
     assert key not in listed
+    assert main(["keys", "list", str(file), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["keys"]
+    assert [(one["name"], one["tokens_per_day"]) for one in told] == [("anna", 1000), ("watch", None)]
+    assert not {"salt", "hash"} & set(told[0])
     assert main(["keys", "remove", str(file), "anna"]) == 0
     assert store.find(key.encode()) is None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from fuzz_api import fuzz, models
 from serving import serving
 
@@ -20,8 +19,8 @@ def test_generated_requests_are_answered_as_the_schema_says(tmp_path: Path) -> N
     assert found.requests >= 50
 
 
-@pytest.mark.slow  # two minutes: every bound of every field, on its own and in pairs
 def test_every_bound_of_the_schema_is_one(tmp_path: Path) -> None:
+    """Some two thousand requests: every bound of every field, kept and broken."""
     with serving(Settings(models=models(tmp_path))) as served:
         found = fuzz(served, each=1, seed=1, phases="coverage")
     assert not found.stopped, found.text
