@@ -1,8 +1,9 @@
 """The servers of `bench/serve.py`, each a process that starts with the block and is gone with it, and the client.
 
-llama.cpp's own server is the `llama-server` that `bench/generate.py` builds, with the settings that are the fastest there
-(`_generate_peers.py`), sixteen slots with a cache each (not unified), no copies of prompts kept in memory, no page, no
-pages about its slots, no log. It writes as many tokens per second then as its engine alone (`llama-batched-bench`).
+llama.cpp's own server is the `llama-server` that `bench/generate.py` builds, with the settings that are the fastest
+there (`_generate_peers.py`), sixteen slots with a cache each (not unified), no copies of prompts kept in memory, no
+page, no pages about its slots, no log. It writes as many tokens per second then as its engine alone
+(`llama-batched-bench`).
 """
 
 import json
