@@ -157,7 +157,7 @@ class NativeBackend:
         parts, base = parts_of(network), {p.data_ptr() for p in self.network.parameters()}
         thin = {p.data_ptr() for part in parts.values() for p in part.parameters(recurse=False)}
         own = any(p.data_ptr() not in base | thin for p in network.parameters())
-        if own or not parts.keys() <= self._plan.linears.keys() or not interface.adapts(self._library):
+        if own or not parts.keys() <= self._plan.linears.keys():
             return False
         self._install(number, parts)
         return True

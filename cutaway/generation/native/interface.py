@@ -96,8 +96,6 @@ FUNCTIONS = {
     "ctw_copy": (c_int32, (c_void_p, c_int64, c_int64, *SAID)),
     "ctw_step": (c_int32, (c_void_p, ctypes.POINTER(Batch), *SAID)),
     "ctw_times": (None, (c_void_p, ctypes.POINTER(c_int64), c_int32)),
-}
-ADAPTERS = {  # a library that was built before these is used without them
     "ctw_adapter": (c_int32, (c_void_p, c_int32, ctypes.POINTER(Part), c_int64, *SAID)),
     "ctw_step_adapted": (c_int32, (c_void_p, ctypes.POINTER(Batch), c_void_p, *SAID)),
 }
@@ -112,7 +110,7 @@ def load() -> ctypes.CDLL:
     """
     found = library.load()
     try:
-        for name, (result, arguments) in (FUNCTIONS | (ADAPTERS if adapts(found) else {})).items():
+        for name, (result, arguments) in FUNCTIONS.items():
             function = getattr(found, name)
             function.restype, function.argtypes = result, arguments
     except AttributeError as error:
@@ -120,8 +118,3 @@ def load() -> ctypes.CDLL:
     if (version := found.ctw_version()) != VERSION:
         raise ConfigError(f"{OTHER}: their interface is number {version}, not {VERSION}")
     return found
-
-
-def adapts(native: ctypes.CDLL) -> bool:
-    """Whether a library computes low-rank parts beside matrices."""
-    return hasattr(native, "ctw_adapter")

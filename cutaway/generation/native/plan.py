@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.generation.native import library
-from cutaway.generation.native.interface import Buffer, Kind, Operation, adapts
+from cutaway.generation.native.interface import Buffer, Kind, Operation
 from cutaway.models.config import DecoderConfig
 from cutaway.models.decoder import Attention, Block, Decoder
 from cutaway.models.experts import Experts
@@ -91,8 +91,6 @@ def supported(network: nn.Module) -> str | None:
             return f"{name} is a {type(module).__name__}"
         if isinstance(module, LowRankEmbedding) or (isinstance(module, LowRankLinear) and name.endswith(".router")):
             return f"{name} has low-rank parts"
-        if isinstance(module, LowRankLinear) and not adapts(library.load()):
-            return "the native kernels were built before they computed low-rank parts"
         if module._forward_hooks or module._forward_pre_hooks:
             return f"{name or 'the network'} has a hook"
     for name, parameter in network.named_parameters():
