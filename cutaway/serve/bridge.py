@@ -20,6 +20,7 @@ from cutaway.generation.reading import Reading
 
 log = logging.getLogger("cutaway.serve")
 Result = TypeVar("Result")
+GATHER, CROWD = 0.02, 8  # seconds that a token may wait for the next one where more than so many answers are written
 BESIDE = 4  # threads that prepare requests
 FORMS = 2  # and those that are held to a form, which may take seconds: they keep no others waiting
 
@@ -33,6 +34,7 @@ class Bridge:
         self._open: dict[Ticket | Reading, Alarm] = {}
         self._work, self._over = threading.Event(), threading.Event()
         self._told = False  # the loop was woken and has not yet looked
+        self._later: asyncio.TimerHandle | None = None
         self._beside = ThreadPoolExecutor(BESIDE, "beside")
         self._forms = ThreadPoolExecutor(FORMS, "forms")
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
@@ -127,10 +129,24 @@ class Bridge:
                 self._told = False
 
     def _tell(self) -> None:
+        """Wake those for whom there is news; in a crowd tokens are gathered, as each event takes time off the cores."""
         self._told = False
+        now, waits = self._loop.time(), False
+        gather = GATHER if len(self._open) > CROWD else 0.0
         for one, alarm in self._open.items():
-            if one.news:
+            if not one.news:
+                continue
+            if one.ended or alarm.rung + gather <= now:
+                alarm.rung = now
                 alarm.ring()
+            else:
+                waits = True
+        if waits and self._later is None:
+            self._later = self._loop.call_later(GATHER, self._tell_later)
+
+    def _tell_later(self) -> None:
+        self._later = None
+        self._tell()
 
 
 def _forget(made: asyncio.Future[Ticket]) -> None:
@@ -144,12 +160,15 @@ class Alarm:
 
     Args:
         loop: of the coroutine.
+
+    Attributes:
+        rung: when it was last told of news, by the loop's clock.
     """
 
-    __slots__ = ("_loop", "_sleeper")
+    __slots__ = ("_loop", "_sleeper", "rung")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop, self.rung = loop, 0.0
         self._sleeper: asyncio.Future[None] | None = None
 
     def asleep(self) -> asyncio.Future[None]:
