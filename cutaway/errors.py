@@ -6,6 +6,7 @@
     ├── DamagedFile      a file is not what its name, header or checksum says
     ├── MissingExtra     an optional library is needed; the message holds the pip command
     ├── NonFinite        a NaN or infinity appeared; the message says where
+    ├── Closed           an engine or server has been shut down, and takes nothing more
     └── Interrupted      stopped by a signal after saving; the message says how to continue
 
 A message says what was given, what was expected, and what to do next. The command line prints it alone and exits

@@ -76,7 +76,7 @@ def prepare(model: Model, request: Request) -> Prepared:
         source, config = _source(model, request.prompt), model.network.config
         target = request.target
         start = next(iter(usable([advised.decoder_start_token_id], config.vocab_size)), config.start_id)
-        if isinstance(target, str) or start not in target:
+        if isinstance(target, str) or config.source != "audio" or start not in target:
             ids = model.ids(target if isinstance(target, str) else [start, *target])[0].tolist()
             ids[0] = start
         else:

@@ -176,6 +176,8 @@ class Readings:
         ids, mask = pad(texts, self.model.tokenizer.pad or 0)
         device = self.model.device
         given: dict[str, Any] = {} if mask.all() else {"mask": mask.to(device)}
+        if isinstance(network, Encoder):
+            given["unpadded"] = True
         if getattr(network.config, "token_types", 0) and any(reading.types for reading, _ in batch):
             kinds = [
                 list(reading.types[number]) if reading.types else [0] * len(reading.texts[number])

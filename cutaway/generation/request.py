@@ -31,8 +31,8 @@ class Request:
         logprobs: how many of the likeliest tokens are told beside each that was chosen.
         prompt_logprobs: tell the log-probability of each token of the prompt (of an encoder–decoder's target), and
             beside it so many of the likeliest; None: do not. The prompt is then computed anew, whatever is found of it.
-        target: text or ids that an encoder–decoder's target begins with, behind its first token; ids among which that
-            token is are all of it (Whisper is told before it what was said before).
+        target: text or ids that an encoder–decoder's target begins with, behind its first token; of a model of sound,
+            ids among which that token is are all of it (Whisper is told before it what was said before).
         tenant: whose request it is. Nothing computed for one tenant is ever used for another, not even to be faster.
         adapter: which of the adapters that the engine holds is computed beside the weights; None: none. What was
             computed with one is never used for another.

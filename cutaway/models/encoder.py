@@ -185,6 +185,7 @@ class Encoder(nn.Module):
         mask: Bool[Tensor, "B T"] | None = None,
         token_types: Int[Tensor, "B T"] | None = None,
         places: Int[Tensor, "B K"] | None = None,
+        unpadded: bool = False,
         tap: Tap = OFF,
     ) -> Float[Tensor, "B *L"]:
         """What the head makes of the texts.
@@ -195,6 +196,8 @@ class Encoder(nn.Module):
             token_types: (B, T) int64 kinds of the tokens, such as which of two sentences they are from; None: all 0.
             places: (B, K) int64, where a head that answers at every position is asked; the output is then (B, K, …).
                 None: everywhere. Training on hidden tokens has no use for the other logits.
+            unpadded: compute nothing for padding. What is told of a text is the same but for rounding, which then
+                depends on how many tokens there are in all; nothing is shown to a tap.
             tap: reads or replaces activations.
 
         Returns:
@@ -204,7 +207,7 @@ class Encoder(nn.Module):
         Raises:
             InputError: more tokens than the context holds, or token types that the model does not know.
         """
-        x = self.stream(ids, mask=mask, token_types=token_types, tap=tap)
+        x = self.stream(ids, mask=mask, token_types=token_types, unpadded=unpadded, tap=tap)
         if places is not None:
             x, mask = (
                 x.gather(1, places[..., None].expand(-1, -1, x.shape[-1])),
@@ -218,6 +221,7 @@ class Encoder(nn.Module):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         token_types: Int[Tensor, "B T"] | None = None,
+        unpadded: bool = False,
         tap: Tap = OFF,
     ) -> Float[Tensor, "B T C"]:
         """The residual stream after the last layer, (B, T, C); `read_out` makes the head's output of it."""
@@ -227,7 +231,7 @@ class Encoder(nn.Module):
                 f"{T} tokens were given, but this model sees {config.context} at once; shorten the text or split it"
             )
         x = self._embed(ids, mask, token_types, tap)
-        if mask is not None and tap is OFF and not torch.is_grad_enabled() and not self.training and not mask.all():
+        if unpadded and mask is not None and tap is OFF:
             packed = Packed(mask)
             return packed.unpack(self._through(0, config.layers, packed.pack(x), packed, tap))
         sight = Sight(0, T, ids.device, mask, causal=False)

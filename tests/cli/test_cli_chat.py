@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +236,7 @@ class TestTerminal:
             typed.write("hello\r", shows="hello\n")
             time.sleep(0.5)  # it is answering
             typed.write("\x03", shows="(stopped)\n> ")
-            typed.write("\x03", shows="/quit or Ctrl-D")
+            typed.press_until("\x03", shows="/quit or Ctrl-D")
             typed.write("/speed\r", shows="new tokens in")
             typed.wait_for("> ")  # or the end of the input is typed while nobody reads
             typed.write("\x04")
@@ -267,11 +268,19 @@ class Terminal:
         if shows:
             self.wait_for(shows)
 
-    def wait_for(self, text: str) -> None:
+    def press_until(self, key: str, shows: str) -> None:
+        """Press a key until this is shown: a signal just before the input waits for keys is seen at the next one."""
+        for _ in range(30):
+            os.write(self.ours, key.encode())
+            with suppress(AssertionError):
+                return self.wait_for(shows, seconds=2)
+        self.wait_for(shows)
+
+    def wait_for(self, text: str, seconds: float = 60) -> None:
         """Until this is shown, behind what was waited for before."""
         import select
 
-        until = time.monotonic() + 60
+        until = time.monotonic() + seconds
         while (place := self.shown.replace(b"\r\n", b"\n").find(text.encode(), self.seen)) < 0:
             assert time.monotonic() < until, f"{text!r} is not in {self.shown[self.seen :][-500:]!r}"
             if select.select([self.ours], [], [], 1)[0]:

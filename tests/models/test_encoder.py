@@ -137,8 +137,9 @@ def test_patterns_are_distributions_over_the_window(model: Model):
         assert pattern[..., distance < window].min() > 0
 
 
+@pytest.mark.parametrize("unpadded", [False, True])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_changes_nothing(model: Model, side: str):
+def test_padding_changes_nothing(model: Model, side: str, unpadded: bool):
     model.network.double()
     config, network = config_of(model), network_of(model)
     ids = model.ids(TEXT)[:, :9]
@@ -150,7 +151,7 @@ def test_padding_changes_nothing(model: Model, side: str):
         [real & True if part is ids else torch.zeros_like(fill, dtype=torch.bool) for part in order], dim=1
     )
     alone = network(ids)
-    padded = network(torch.cat(order, dim=1), mask=mask)
+    padded = network(torch.cat(order, dim=1), mask=mask, unpadded=unpadded)
     if padded.shape[:2] == mask.shape:
         padded = padded[mask][None]
     torch.testing.assert_close(padded, alone, rtol=1e-10, atol=1e-12)

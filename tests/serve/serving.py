@@ -17,6 +17,7 @@ import uvicorn
 from cutaway.models import Decoder, DecoderConfig, Model, save_model
 from cutaway.serve import Settings
 from cutaway.serve.app import create_app
+from cutaway.serve.models import Models
 from cutaway.serve.protocol import uvicorn_options
 from cutaway.serve.server import Server
 from cutaway.tokenizers import train_tokenizer
@@ -39,9 +40,9 @@ class Served:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[Served]:
-    """Serve until the block ends."""
-    app = create_app(settings)
+def serving(settings: Settings, models: Models | None = None) -> Iterator[Served]:
+    """Serve until the block ends; `models`: those of the settings, made beforehand."""
+    app = create_app(settings, models)
     options = {"host": "127.0.0.1", "port": 0, "log_level": "warning", "lifespan": "on", **uvicorn_options(settings)}
     runner = uvicorn.Server(uvicorn.Config(app, **options))
     thread = threading.Thread(target=runner.run, daemon=True)
