@@ -53,7 +53,6 @@ def serve(settings: Settings, *, json: bool = False) -> int:
         InputError: the port is in use, there is no such model, or the first one cannot be loaded.
     """
     began = _process_began()
-    _logs(settings)
     check_settings(settings)
     from cutaway.serve.doors import check_doors
 
@@ -66,6 +65,7 @@ def serve(settings: Settings, *, json: bool = False) -> int:
         _few_arenas()
         models = Models(settings)
         models.check_sources()
+        _logs(settings)
         models.begin()
         run = _import_http()
         code = run(settings, models, listener, began, json)
