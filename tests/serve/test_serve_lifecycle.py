@@ -82,7 +82,7 @@ def test_what_is_wrong_is_said_before_it_listens(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket.socket, "listen", lambda *_: None)
-    assert main(["serve", *words]) == 2
+    assert main(["serve", *words, "--port", "0"]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
