@@ -12,10 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cutaway.serve.errors import ApiError
+from cutaway.serve.server import server_of
 
 MEMBERS = 50_000  # of all objects together; the largest request that is in range has half as many
 OBJECTS = 100_000  # and lists
-TEXTS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+TEXTS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+LARGE = 128 << 10  # bytes that take longer to read than the event loop may wait
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # written as an escape; in UTF-8 there are none
 
 
@@ -87,10 +89,16 @@ class JsonRoute(APIRoute):
             if self.body_field is not None and _is_json(request):
                 body = await request.body()
                 if body:
-                    request._json = parse(body)  # where Request.json() keeps it
+                    request._json = await _parsed(request, body)  # where Request.json() keeps it
             return await answer(request)
 
         return handler
+
+
+async def _parsed(request: Request, body: bytes) -> Any:
+    if len(body) < LARGE:
+        return parse(body)
+    return await server_of(request).bridge.aside(lambda: parse(body))
 
 
 def _is_json(request: Request) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import ClientDisconnect
 
-from cutaway.errors import ConfigError, CutawayError, InputError, MissingExtra, NonFinite
+from cutaway.errors import Closed, ConfigError, CutawayError, InputError, MissingExtra, NonFinite
 
 log = logging.getLogger("cutaway.serve")
 
@@ -75,7 +76,7 @@ class ApiError(Exception):
     @property
     def headers(self) -> Mapping[str, str]:
         """Those that say when to try again, or how to identify oneself."""
-        made = {"retry-after": str(max(1, round(self.retry)))} if self.retry is not None else {}
+        made = {"retry-after": str(max(1, math.ceil(self.retry)))} if self.retry is not None else {}
         return {**made, "www-authenticate": "Bearer"} if self.status == 401 else made
 
 
@@ -92,6 +93,8 @@ def as_api_error(error: BaseException) -> ApiError:
             return ApiError(501, str(error), code="missing_extra")
         case InputError() | ConfigError():
             return ApiError(400, str(error), code=_code(error))
+        case Closed():
+            return ApiError(503, "the model was unloaded meanwhile; try again", code="model_unavailable", retry=1)
         case CutawayError():
             return ApiError(500, str(error))
         case MemoryError():

@@ -135,6 +135,7 @@ class Events(Response):
                     self._last, self._sending = self._clock(), True
                     await onward({"type": "http.response.body", "body": data, "more_body": True})
                     self._sending = False
+        self._work.sent = True
         await self._send(send, DONE, more=False)
 
     async def _send(self, send: Send, data: bytes, more: bool = True) -> None:

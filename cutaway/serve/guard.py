@@ -71,7 +71,7 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        body = Body(receive, self.settings.idle)
+        body = Body(receive, self.settings.idle, self.settings.deadline)
         answer = _Answer(send, body)
         try:
             headers = _read(scope)
@@ -143,17 +143,24 @@ class Guard:
         kind, _, secret = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not secret.strip():
             raise ApiError(401, "a key is needed: Authorization: Bearer sk-cutaway-…", code="missing_api_key")
+        crowd: ApiError | None = None
         if self.failures.many(address):
-            self.failures.enter(address)
             try:
-                await self.pause(1.0)
-            finally:
-                self.failures.leave(address)
+                self.failures.enter(address)
+            except ApiError as error:
+                crowd = error  # for wrong keys alone: else one who guesses shuts out all who come from where he does
+            else:
+                try:
+                    await self.pause(1.0)
+                finally:
+                    self.failures.leave(address)
         try:
             caller = self.keys.find(secret.strip().encode("latin-1")) if self.keys is not None else None
         except (CutawayError, OSError) as error:
             log.error("nobody is let in, for the keys cannot be read: %s", error)
             raise ApiError(503, "keys cannot be checked now; the server's log says why", retry=10) from None
+        if caller is None and crowd is not None:
+            raise crowd
         if caller is None:
             wrong = self.failures.add(address)
             if wrong <= WRONG:

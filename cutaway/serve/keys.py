@@ -122,13 +122,26 @@ class Key:
 class Meter:
     """What a key has used. It is kept in memory: a server that starts again counts from nothing."""
 
-    def __init__(self, key: Key, clock: Callable[[], float] = time.monotonic) -> None:
-        def window(most: int | None, seconds: float) -> Window | None:
-            return None if most is None else Window(most, seconds, clock)
+    requests: Window | None = None
+    minute: Window | None = None
+    day: Window | None = None
 
-        self.requests = window(key.requests_per_minute, 60.0)
-        self.minute = window(key.tokens_per_minute, 60.0)
-        self.day = window(key.tokens_per_day, DAY)
+    def __init__(self, key: Key, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.hold_to(key)
+
+    def hold_to(self, key: Key) -> None:
+        """Take the limits of a key, as its file has them now; what was used stays used."""
+
+        def window(before: Window | None, most: int | None, seconds: float) -> Window | None:
+            if before is None or most is None:
+                return None if most is None else Window(most, seconds, self._clock)
+            before.most = most
+            return before
+
+        self.requests = window(self.requests, key.requests_per_minute, 60.0)
+        self.minute = window(self.minute, key.tokens_per_minute, 60.0)
+        self.day = window(self.day, key.tokens_per_day, DAY)
 
     def full(self) -> tuple[str, float] | None:
         """What is used up, as words, and in how many seconds there is some again."""
@@ -219,6 +232,8 @@ class Keys:
             self._seen, self._keys = None, ()
             raise InputError(f"there is no file of keys {self.path}; make one with: cutaway keys add") from error
         self._meters = {key.id: self._meters.get(key.id) or Meter(key) for key in self._keys}
+        for key in self._keys:
+            self._meters[key.id].hold_to(key)
 
     def find(self, secret: bytes) -> Caller | None:
         """Whose key this is; None: nobody's, or an expired one's.
@@ -320,6 +335,8 @@ def _read(entry: Any, path: Path) -> Key:
     for name, allowed in kinds.items():
         if name in entry and not isinstance(entry[name], allowed):
             raise DamagedFile(f"{path} holds a key whose {name} is {entry[name]!r:.100}")
+    if not (entry["hash"].isascii() and entry["salt"].isascii()):  # else no key could be compared with it
+        raise DamagedFile(f"{path} holds a key whose hash or salt is not hexadecimal: {entry['name']!r:.100}")
     lists: dict[str, Any] = {n: tuple(map(str, entry[n])) for n in ("scopes", "models") if n in entry}
     try:
         return Key(**{**entry, **lists})

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+OWN_FILES = 256  # that are open beside connections, at the most
 LAST_WORDS = 2.0  # seconds in which requests that are broken off may still say so
 log = logging.getLogger("cutaway.serve")
 
@@ -63,6 +64,7 @@ def serve(settings: Settings, *, json: bool = False) -> int:
         from cutaway.serve.models import Models
 
         _few_arenas()
+        _enough_files(settings.max_connections)
         models = Models(settings)
         models.check_sources()
         _logs(settings)
@@ -277,6 +279,21 @@ def _few_arenas() -> None:
         tune = getattr(ctypes.CDLL(None), "mallopt", None)
         if tune is not None:
             tune(-8, 2)  # M_ARENA_MAX
+
+
+def _enough_files(connections: int) -> None:
+    """Let the process have so many connections open: the system's usual limit of 1,024 files is for all files."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OWN_FILES
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < wanted:
+        log.warning("the system lets this open %d files, which is too few for %d connections", most, connections)
 
 
 def _process_began() -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +25,7 @@ class Body:
     Args:
         receive: where it comes from.
         idle: seconds in which it must come on.
+        longest: seconds in which all of it must come.
 
     Attributes:
         most: bytes that it may have.
@@ -31,8 +33,8 @@ class Body:
         whole: nothing more of it comes.
     """
 
-    def __init__(self, receive: Receive, idle: float) -> None:
-        self._receive, self._idle = receive, idle
+    def __init__(self, receive: Receive, idle: float, longest: float = math.inf) -> None:
+        self._receive, self._idle, self._longest = receive, idle, longest
         self.most = 0
         self.fault: ApiError | None = None
         self.whole = False
@@ -48,12 +50,15 @@ class Body:
             return await self._receive()  # which says when the client goes
         if self.fault is not None:
             raise self.fault
-        left = self._idle + self._came / SLOWEST - (time.monotonic() - self._began)
+        passed = time.monotonic() - self._began
+        left = min(self._idle + self._came / SLOWEST, self._longest) - passed
         try:
             async with asyncio.timeout(max(0.0, min(left, self._idle))):
                 message = await self._receive()
         except TimeoutError:
-            self.fault = ApiError(408, f"the request's body did not come on within {self._idle:g} s")
+            late = time.monotonic() - self._began >= self._longest
+            how, seconds = ("was not complete after", self._longest) if late else ("did not come on within", self._idle)
+            self.fault = ApiError(408, f"the request's body {how} {seconds:g} s")
             raise self.fault from None
         self._came += len(message.get("body", b""))
         self.whole = not message.get("more_body", False)

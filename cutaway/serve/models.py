@@ -15,7 +15,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -118,6 +118,8 @@ class Models:
         self._lock = asyncio.Lock()  # of whoever makes room
         self._tasks: dict[str, asyncio.Task[None]] = {}  # models that are being loaded
         self._reserved: dict[str, int] = {}  # for them
+        self._paths: dict[str, Path] = {}  # where those lie that wait for room
+        self._leaving = 0  # bytes of models that are being closed
         self._known: dict[str, int] = {}  # what they need, from those that were opened before
         self._early: Future[Loaded] | None = None
         self._change = asyncio.Event()  # a model is used no more
@@ -227,23 +229,32 @@ class Models:
     @property
     def free(self) -> int:
         """Bytes that nothing has taken yet."""
-        return self.budget - sum(one.sizes.total for one in self.loaded.values()) - sum(self._reserved.values())
+        taken = sum(one.sizes.total for one in self.loaded.values()) + sum(self._reserved.values())
+        return self.budget - taken - self._leaving
 
     async def unload(self, loaded: Loaded) -> None:
         """Take a model that nobody uses out of memory, and the adapters that stand on it."""
-        for other in tuple(self.loaded.values()):
-            if other.base is loaded:
-                await self.unload(other)
-        del self.loaded[loaded.name]
-        if loaded.adapter is None:
-            self._bridge.remove(loaded.engine)
-        await self._bridge.aside(loaded.close)
-        await self._bridge.aside(_let_go)
+        those = [*(other for other in self.loaded.values() if other.base is loaded), loaded]
+        for one in those:  # all before anything is waited for: from here on nobody begins to use them
+            del self.loaded[one.name]
+        self._leaving += (size := sum(one.sizes.total for one in those))
+        await asyncio.shield(asyncio.create_task(self._close(those, size)))  # though whoever wants the room may leave
+
+    async def _close(self, those: Sequence[Loaded], size: int) -> None:
+        try:
+            for one in those:
+                if one.adapter is None:
+                    self._bridge.remove(one.engine)
+                await self._bridge.aside(one.close)
+            await self._bridge.aside(_let_go)
+        finally:
+            self._leaving -= size
+            self._change.set()
 
     # loading
 
     async def _load(self, name: str) -> None:
-        """Make room and load, or wait for whoever does."""
+        """Make room and load, or wait for whoever does, or until there may be room."""
         if (task := self._tasks.get(name)) is None:
             self._known_to_fail(name)
             async with self._lock:
@@ -252,15 +263,21 @@ class Models:
                 if (task := self._tasks.get(name)) is None:
                     self._known_to_fail(name)
                     task = await self._begin(name)
-        await asyncio.shield(task)  # it goes on for others when one that waits for it leaves
+        if task is None:  # waited for without the lock: what is in use may need it to be done
+            await self._change.wait()
+        else:
+            await asyncio.shield(task)  # it goes on for others when one that waits for it leaves
 
-    async def _begin(self, name: str) -> asyncio.Task[None]:
+    async def _begin(self, name: str) -> asyncio.Task[None] | None:
+        """The task that loads it; None: models that are in use take the memory."""
         try:
-            path = await self._bridge.aside(lambda: self._path(name))
+            path = self._paths.get(name) or await self._bridge.aside(lambda: self._path(name))
         except (Exception, MemoryError) as error:
             raise self._note(name, error) from error
         needed = self._needed(name, path)
-        await self._make_room(name, needed)
+        if not await self._make_room(name, needed):
+            self._paths[name] = path
+            return None
         self._reserved[name] = needed
         if name in self.adapters:  # its base stays, though whoever asked may leave
             self.loaded[self.adapters[name].base].users += 1
@@ -280,19 +297,19 @@ class Models:
             if name in self.adapters:
                 self.release(self.loaded[self.adapters[name].base])
 
-    async def _make_room(self, name: str, needed: int) -> None:
-        """Unload those that were not used for longest, until so many bytes are free; wait while too many are in use."""
+    async def _make_room(self, name: str, needed: int) -> bool:
+        """Unload those that were not used for longest, until so many bytes are free; False: too many are in use."""
         most = self.budget - (self.loaded[self.adapters[name].base].sizes.total if name in self.adapters else 0)
         if needed > most:
             raise self._note(name, InputError(_too_large(name, needed, most)))
         while self.free < needed:
             idle = sorted((one for one in self.loaded.values() if not one.users), key=lambda one: one.used)
-            if self.free + sum(one.sizes.total for one in idle) >= needed:
-                log.info("unloading %s: %s makes room for %s", idle[0].name, spoken(idle[0].sizes.total), name)
-                await self.unload(idle.pop(0))
-            else:
+            if self.free + sum(one.sizes.total for one in idle) < needed:
                 self._change.clear()
-                await self._change.wait()
+                return False
+            log.info("unloading %s: %s makes room for %s", idle[0].name, spoken(idle[0].sizes.total), name)
+            await self.unload(idle.pop(0))
+        return True
 
     async def _open(self, name: str, path: Path) -> None:
         self._reserved.pop(name, None)
@@ -386,7 +403,7 @@ class Models:
     def _known_to_fail(self, name: str) -> None:
         error, until = self.failed.get(name, (None, 0.0))
         if error is not None and time.monotonic() < until:
-            raise error
+            raise error.with_traceback(None)  # it is raised again and again, and would keep all that were refused
 
     def _note(self, name: str, error: BaseException) -> ApiError:
         """What whoever asks for a model is told that could not be loaded; the log says all."""
@@ -395,6 +412,7 @@ class Models:
         own = isinstance(error, CutawayError | MemoryError | OSError)
         log.error("the model %s cannot be loaded: %s", name, error, exc_info=None if own else error)
         told = _told(name, error)
+        self._paths.pop(name, None)
         self.failed[name] = told, time.monotonic() + AGAIN
         return told
 

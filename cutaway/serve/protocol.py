@@ -13,7 +13,7 @@ import logging
 from asyncio.events import TimerHandle
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from cutaway.serve.errors import ApiError
 from cutaway.serve.settings import Settings
@@ -52,6 +52,7 @@ class Protocol(HttpToolsProtocol):
         self.settings = settings
         self._fault: ApiError | None = None  # why a callback gave up
         self._in_head = self._in_body = False
+        self._cycles: list[RequestResponseCycle] = []  # requests that are being answered or wait for it, in order
         self._raw = self._size = 0  # bytes of a head that is not complete, and of its lines that are
         self._head_timer: TimerHandle | None = None
         self._send_timer: TimerHandle | None = None
@@ -68,9 +69,10 @@ class Protocol(HttpToolsProtocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave no timer behind."""
+        """Leave no timer behind, and tell all whose answers nobody waits for: uvicorn tells the last one alone."""
         self._cancel_head_timer()
         self._cancel_send_timer()
+        self._give_up_answers()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -144,6 +146,7 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_PIPELINED:
             self._give_up(ApiError(400, f"more than {MOST_PIPELINED} requests were sent ahead"))
         super().on_headers_complete()
+        self._cycles.append(self.cycle)
 
     def on_message_complete(self) -> None:
         """A request is whole."""
@@ -171,12 +174,10 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, fault: ApiError) -> None:
         self._cancel_head_timer()
         self._unset_keepalive_if_required()
-        running = self.cycle if self.cycle is not None and not self.cycle.response_complete else None
-        if running is not None:
-            running.disconnected = True  # its answer can go nowhere
-            running.message_event.set()
+        running = tuple(self._cycles)
+        self._give_up_answers()
         self.pipeline.clear()
-        if running is None or (self._in_body and not running.response_started):
+        if not running or (self._in_body and running[0] is self.cycle and not self.cycle.response_started):
             fields = {
                 "content-type": "application/json",
                 "content-length": str(len(fault.content)),
@@ -191,8 +192,16 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
         self._watch_the_rest()
 
+    def _give_up_answers(self) -> None:
+        """Their answers can go nowhere."""
+        for cycle in self._cycles:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._cycles.clear()
+
     def on_response_complete(self) -> None:
         """The next request, or none where this one's body has not been read: it would be taken for requests."""
+        self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
         if self._in_body and not self.pipeline:
             self.transport.close()
         super().on_response_complete()

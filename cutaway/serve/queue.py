@@ -97,7 +97,7 @@ class Queue:
             ApiError: 429 where too many wait, 503 where the server takes nothing.
         """
         if self.refuses is not None:
-            raise self.refuses
+            raise self.refuses.with_traceback(None)  # one for all: else it would keep what each was refused with
         place = Place(model, tenant, max(1, min(weight, self._most)))
         self._waiting.setdefault(tenant, deque()).append(place)
         self._admit()

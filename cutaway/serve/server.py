@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from starlette.requests import Request as HttpRequest
 
 from cutaway.generation import Request
+from cutaway.generation.prepare import shown
 from cutaway.serve.bridge import Bridge, Stream
 from cutaway.serve.errors import ApiError
 from cutaway.serve.keys import ANYONE, Caller
@@ -164,6 +165,7 @@ class Work:
         prompt_tokens: read for it, of all its streams; a route that reads texts in another way sets it.
         cached_tokens: of these, how many were found computed already.
         completion_tokens: written for it.
+        sent: all of a stream of events was, but for its last mark.
         closing: what else is to be done when it is closed.
     """
 
@@ -177,6 +179,7 @@ class Work:
         self.weight, self.began, self.error = self.place.weight, time.monotonic(), None
         self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
         self.streams: list[Stream] = []
+        self.sent = False
         self.closing: Callable[[], None] | None = None
         self._waited: set[asyncio.Future[Any]] = set()
         self._closed = False
@@ -255,8 +258,13 @@ class Work:
             self.prompt_tokens = sum(stream.ticket.prompt_tokens for stream in self.streams)
             self.cached_tokens = sum(stream.ticket.cached_tokens for stream in self.streams)
             self.completion_tokens = sum(stream.written for stream in self.streams)
-        if self.server.settings.log_texts:
-            self._log_texts()
+        try:
+            if self.server.settings.log_texts:
+                self._log_texts()
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
         if hasattr(self, "loaded"):
             self.server.models.release(self.loaded)
         self.caller.spend(self.prompt_tokens + self.completion_tokens)
@@ -269,8 +277,8 @@ class Work:
     def _log_texts(self) -> None:
         """Write down what was asked and answered, which was asked for at the start."""
         for stream in self.streams:
-            prompt: Any = stream.ticket.request.prompt
-            text = prompt if isinstance(prompt, str) else self.loaded.model.tokenizer.decode(list(prompt))
+            prompt = shown(stream.ticket.request.prompt)
+            text = prompt if isinstance(prompt, str) else self.loaded.model.tokenizer.decode(prompt)
             log.info("%s was asked: %s", self.model, text)
             for answer in stream.ticket.texts():
                 log.info("%s answered: %s", self.model, answer)
@@ -285,8 +293,8 @@ class Work:
         """End it when the client goes away."""
         while (await self.http.receive())["type"] != "http.disconnect":
             pass
-        if self.streams and all(stream.ticket.told for stream in self.streams):
-            return  # all was handed out: an answer that has been sent whole looks like a client that has gone
+        if self.sent:
+            return  # an answer that has been sent whole looks like a client that has gone
         self.end(ApiError(499, "the client has gone", code="cancelled"))
 
 

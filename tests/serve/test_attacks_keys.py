@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import hashlib
 import hmac
 import json
@@ -11,6 +13,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,8 @@ def test_t10_a_file_that_others_may_read_is_refused(file: Path, source: str) -> 
         '{"keys": [{"name": "a", "id": "b", "salt": "c", "hash": "d", "tokens_per_day": -1}]}',
         '{"keys": [{"name": "a", "id": "b", "salt": "c", "hash": "d", "expires": "never"}]}',
         '{"keys": [{"name": "a\\n", "id": "b", "salt": "c", "hash": "d"}]}',
+        '{"keys": [{"name": "a", "id": "b", "salt": "c", "hash": "\u00e9"}]}',
+        '{"keys": [{"name": "a", "id": "b", "salt": "\\ud800", "hash": "d"}]}',
         json.dumps({"keys": [{"name": "a", "id": id, "salt": "", "hash": ""} for id in "bc"]}),
         json.dumps({"keys": [{"name": name, "id": "b", "salt": "", "hash": ""} for name in "ac"]}),
     ],
@@ -229,6 +234,28 @@ def test_t10_guessing_is_slowed_and_the_log_tells_without_the_key(
     assert told[0] == "a wrong key came from 127.0.0.1, the 1. in this minute"
 
 
+def test_t10_who_guesses_shuts_out_nobody_behind_his_address(served: Served, file: Path) -> None:
+    key, go, guard = add_key(file, "anna"), threading.Event(), guard_of(served)
+    paused = threading.Semaphore(0)
+
+    async def hold(seconds: float) -> None:
+        paused.release()
+        while not go.is_set():
+            await asyncio.sleep(0.01)
+
+    guard.pause = hold
+    for _ in range(WRONG):
+        assert ask(served, "sk-cutaway-guess").status_code == 401
+    with ThreadPoolExecutor(WAITING) as pool:
+        guesses = [pool.submit(ask, served, "sk-cutaway-guess") for _ in range(WAITING)]
+        for _ in guesses:
+            assert paused.acquire(timeout=20)
+        assert ask(served, "sk-cutaway-guess").status_code == 429
+        assert ask(served, key).status_code == 200
+        go.set()
+        assert {one.result().status_code for one in guesses} == {401}
+
+
 def test_failures_are_counted_by_address_and_forgotten() -> None:
     now = [0.0]
     failures = Failures(lambda: now[0])
@@ -296,6 +323,24 @@ def test_changing_the_file_does_not_begin_a_quota_anew(file: Path) -> None:
     assert second is not None
     assert second.meter is not None
     assert second.meter.full() is not None
+
+
+def test_a_quota_that_is_changed_in_the_file_holds_at_once(file: Path) -> None:
+    key = add_key(file, "anna", requests_per_minute=3, tokens_per_day=100)
+    store = Keys(file)
+    caller = store.find(key.encode())
+    assert caller is not None
+    assert caller.meter is not None
+    caller.spend(50)
+    (stored,) = read_keys(file)
+    write_keys(file, (dataclasses.replace(stored, requests_per_minute=None, tokens_per_minute=9, tokens_per_day=40),))
+    changed = store.find(key.encode())
+    assert changed is not None
+    assert changed.meter is not None
+    assert changed.meter.requests is None
+    assert changed.meter.full() == ("40 tokens a day", pytest.approx(86_400, abs=60))
+    caller.spend(9)  # of a request that began before
+    assert changed.meter.full() == ("9 tokens a minute", pytest.approx(60, abs=60))
 
 
 @pytest.mark.parametrize("limit", ["tokens_per_minute", "tokens_per_day"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -247,3 +248,62 @@ def test_t13_bodies_of_real_clients_pass(tmp_path: Path) -> None:
             assert to.recv(100).startswith(b"HTTP/1.1 100")
             to.sendall(ASKED)
             assert read(to, wait=0.01).status == 200
+
+
+def slowly(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each step of the engine take a while."""
+    engine = served.server.models.loaded["tiny"].engine
+    step = engine.step
+
+    def slow() -> bool:
+        time.sleep(0.02)
+        return step()
+
+    monkeypatch.setattr(engine, "step", slow)
+
+
+LONG = post(ASKED.replace(b'"max_tokens": 2', b'"max_tokens": 200, "stream": true'))
+
+
+def test_t13_a_client_that_sent_requests_ahead_and_goes_ends_all(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slowly(served, monkeypatch)
+    gone = ("/v1/completions", "499")
+    before = served.server.metrics.requests[gone]
+    with connect(served) as to:
+        to.sendall(LONG * 2)
+        assert b"HTTP/1.1 200" in to.recv(1 << 16)
+        (work,) = served.server.works
+        to.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until = time.monotonic() + 20
+    while served.server.works and time.monotonic() < until:
+        time.sleep(0.01)
+    assert work.error is not None
+    assert work.error.status == 499
+    assert work.completion_tokens < 150
+    assert served.server.metrics.requests[gone] > before
+    answers(served)
+
+
+def test_t13_a_refusal_never_stands_within_another_answer(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    slowly(served, monkeypatch)
+    broken = HEAD + b"Transfer-Encoding: chunked\r\n\r\nno size\r\n"
+    with connect(served) as to:
+        to.sendall(LONG)
+        assert b"HTTP/1.1 200" in to.recv(1 << 16)
+        to.sendall(broken)
+        received = b""
+        while more := _rest(to):
+            received += more
+    assert b"HTTP/1.1" not in received
+    answers(served)
+
+
+def test_t13_a_body_must_come_within_the_deadline(tmp_path: Path) -> None:
+    """Else a few clients could hold for hours what all bodies together may have."""
+    settings = Settings(models={"tiny": tiny_talker(tmp_path / "tiny")}, idle=5.0, deadline=1.0)
+    with serving(settings) as served:
+        said = say(served, HEAD + b"Content-Length: 100000\r\n\r\n", *[b" " * 4096] * 12, pause=0.15)
+        assert (said.status, said.closed) == (408, True)
+        assert "1 s" in said.error["message"]

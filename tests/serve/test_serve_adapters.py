@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +181,69 @@ def test_an_adapter_of_a_model_that_classifies(folders: dict[str, str], tmp_path
         expected = load_adapter(base, folder).logits("hello")[0].softmax(-1)
         torch.testing.assert_close(torch.tensor(found["other"][0]), expected, atol=1e-5, rtol=1e-4)
         assert found["judge"] != found["other"]
+
+
+def in_loop(served: Served, made: Any) -> Any:
+    return asyncio.run_coroutine_threadsafe(made, served.server.bridge._loop).result(30)
+
+
+def test_a_base_that_is_being_unloaded_is_used_by_nobody(folders: dict[str, str]) -> None:
+    settings = Settings(models={"base": folders["base"]}, adapters={"thin": folders["thin"]}, cache_memory=16 << 20)
+    with serving(settings) as served:
+        complete(served, "thin")
+        models: Models = served.server.models
+
+        async def at_once() -> None:
+            leaving = asyncio.create_task(models.unload(models.loaded["base"]))
+            await asyncio.sleep(0)  # it has begun
+            used = await models.use("base")
+            await leaving
+            assert models.loaded["base"] is used
+            assert not used.engine.closed
+            models.release(used)
+
+        in_loop(served, at_once())
+        assert complete(served, "thin")["choices"]
+
+
+def test_a_model_is_unloaded_though_whoever_wanted_its_room_leaves(folders: dict[str, str]) -> None:
+    with serving(Settings(models={"base": folders["base"]}, cache_memory=16 << 20)) as served:
+        models: Models = served.server.models
+        one, free = models.loaded["base"], models.free
+        engine, size = one.engine, one.sizes.total
+
+        async def leave() -> None:
+            leaving = asyncio.create_task(models.unload(one))
+            await asyncio.sleep(0)
+            assert models.free == free  # until it is closed
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            while models.free == free:
+                await asyncio.sleep(0.01)
+
+        in_loop(served, leave())
+        assert engine.closed
+        assert models.free == free + size
+
+
+def test_who_waits_for_room_keeps_no_adapter_waiting(folders: dict[str, str]) -> None:
+    first = Models(Settings(models={"base": folders["base"]}, cache_memory=16 << 20))
+    one = first._opened("base", Path(folders["base"]), 1 << 40).sizes.total
+    settings = Settings(
+        models={"base": folders["base"], "more": folders["base"]},
+        adapters={"thin": folders["thin"]},
+        memory=int(1.8 * one) + first.program + 4 * (64 << 20),
+        cache_memory=16 << 20,
+        deadline=15,
+    )
+    with serving(settings) as served, ThreadPoolExecutor(1) as pool:
+        models: Models = served.server.models
+        held = in_loop(served, models.use("base"))
+        waits = pool.submit(complete, served, "more")
+        while not served.server.works:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert complete(served, "thin")["choices"]  # on the base that is in use
+        assert not waits.done()
+        served.server.bridge._loop.call_soon_threadsafe(models.release, held)
+        assert waits.result()["choices"]

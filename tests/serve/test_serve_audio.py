@@ -299,3 +299,53 @@ def _all_given_back(served: Served) -> None:
     assert served.server.recordings == 0
     assert not served.server.works
     assert engine.idle
+
+
+def test_what_is_heard_is_given_back_where_texts_stand_in_the_log(
+    folders: dict[str, str], caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    with serving(Settings(models={"whisper": folders["whisper"]}, log_texts=True)) as served:
+        answer = ask(served, packed(sound(SECONDS)), language="en")
+        assert answer.status_code == 200
+        _all_given_back(served)
+    assert "whisper was asked: sound (" in caplog.text
+
+
+def test_a_client_that_goes_between_two_parts_ends_all(served: Served, monkeypatch: pytest.MonkeyPatch):
+    """Of the parts until then everything was handed out, which is not all of the answer."""
+    engine = served.server.models.loaded["whisper"].engine
+    submit, here, go, count = engine.submit, threading.Event(), threading.Event(), 0
+
+    def slow(request: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 2:
+            here.set()
+            assert go.wait(20)
+        return submit(request)
+
+    monkeypatch.setattr(engine, "submit", slow)
+    fields = {"model": "whisper", "stream": "true", "language": "en"}
+    files = {"file": packed(sound(19), "FLAC")}
+    with httpx.stream("POST", f"{served.url}/v1/audio/transcriptions", data=fields, files=files, timeout=20):
+        assert here.wait(20)
+        (work,) = served.server.works
+    time.sleep(0.3)
+    go.set()
+    _all_given_back(served)
+    assert work.error is not None
+    assert work.error.status == 499
+    assert count == 2
+
+
+def test_nothing_of_a_long_recording_is_done_in_the_event_loop(served: Served, monkeypatch: pytest.MonkeyPatch):
+    threads = []
+
+    def noted(*given: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return cut_at_pauses(*given)
+
+    monkeypatch.setattr("cutaway.serve.routes.audio.cut_at_pauses", noted)
+    assert ask(served, packed(sound(LONG)), language="en").status_code == 200
+    assert [name.startswith("beside") for name in threads] == [True]

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +16,9 @@ import httpx
 import pytest
 from serving import Served, serving, tiny_talker
 
-from cutaway.serve import Settings
-from cutaway.serve.errors import ApiError
+from cutaway.errors import Closed
+from cutaway.serve import Settings, body
+from cutaway.serve.errors import ApiError, as_api_error
 from cutaway.serve.queue import Place, Queue
 
 
@@ -458,3 +460,41 @@ def test_texts_stand_in_the_log_only_where_that_was_asked_for(
     assert ("hello, how are you?" in caplog.text) is wanted
     assert (f"tiny answered: {text}" in caplog.text) is wanted
     assert ("jumps over" in caplog.text) is wanted
+
+
+def test_what_everybody_is_told_keeps_nothing_of_anybody() -> None:
+    """An exception that is raised again keeps the frames of all the times before, and what they hold."""
+    places = queue(1, 1)
+    places.refuses = ApiError(503, "not now")
+    for _ in range(9):
+        with pytest.raises(ApiError):
+            places.take("m", "")
+    assert len([*traceback.walk_tb(places.refuses.__traceback__)]) == 2
+
+
+def test_nobody_is_told_to_come_again_too_early() -> None:
+    assert ApiError(429, "", retry=29.1).headers["retry-after"] == "30"
+    assert ApiError(429, "", retry=0.0).headers["retry-after"] == "1"
+
+
+def test_an_engine_that_was_closed_is_no_fault_of_ours() -> None:
+    told = as_api_error(Closed("the engine was closed; load the model anew"))
+    assert (told.status, told.headers["retry-after"]) == (503, "1")
+
+
+def test_large_bodies_are_read_beside_the_event_loop(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    parse = body.parse
+
+    def noted(content: bytes) -> Any:
+        threads.append(threading.current_thread().name)
+        return parse(content)
+
+    monkeypatch.setattr(body, "parse", noted)
+    for size in (10, 2 * body.LARGE):
+        content = json.dumps(asked()) + " " * size
+        head = {"content-type": "application/json"}
+        assert httpx.post(f"{served.url}/v1/completions", content=content, headers=head).status_code == 200
+    broken = httpx.post(f"{served.url}/v1/completions", content="[" + " " * 2 * body.LARGE, headers=head)
+    assert (broken.status_code, broken.json()["error"]["code"]) == (400, "invalid_json")
+    assert [name.startswith("beside") for name in threads] == [False, True, True]

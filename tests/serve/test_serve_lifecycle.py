@@ -316,3 +316,22 @@ def test_while_models_are_loaded_it_lives_and_does_not_answer_and_can_be_stopped
     connection.close()
     running.send_signal(signal.SIGTERM)
     assert running.wait(20) == 0  # not the minute that the model takes
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such limit")
+def test_as_many_connections_as_it_says_though_the_system_allows_few_files(source: str, tmp_path: Path) -> None:
+    import resource
+
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, usual[1]))  # which the server inherits
+    try:
+        with process(f"tiny={source}", "--max-connections", "100", folder=tmp_path) as server:
+            resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+            held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(90)]
+            try:
+                assert server.ask("/health", timeout=5)[0] == 200
+            finally:
+                for one in held:
+                    one.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)

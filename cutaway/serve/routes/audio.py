@@ -116,11 +116,17 @@ async def _listen(work: Work, asked: TranslationRequest, job: Job, content: byte
         except (ConfigError, InputError) as error:
             raise ApiError(400, f"{param}: {error}", code="invalid_value", param=param) from None
     rate, longest = model.mel.sampling_rate, settings.max_audio_seconds
+    cut = model.mel.samples
+
+    def decode() -> tuple[np.ndarray, list[tuple[int, int]]]:
+        samples = read_audio(content, rate, longest=longest)
+        return samples, cut_at_pauses(samples, cut, rate)
+
     try:
-        samples = await work.server.bridge.aside(lambda: read_audio(content, rate, longest=longest))
+        samples, parts = await work.server.bridge.aside(decode)
     except (InputError, DamagedFile) as error:
         raise ApiError(400, f"file: {error}", code="invalid_value", param="file") from None
-    return Heard(work, asked, job, known, said, samples, cut_at_pauses(samples, model.mel.samples, rate), rate)
+    return Heard(work, asked, job, known, said, samples, parts, rate)
 
 
 @dataclass

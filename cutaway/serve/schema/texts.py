@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, WrapValidator
 from pydantic_core import PydanticCustomError
 
 Id = Annotated[int, Field(ge=0, lt=2**31)]
-Ids = Annotated[list[Id], Field(min_length=1)]
+Ids = Annotated[list[Id], Field(fail_fast=True, min_length=1)]  # else a million wrong entries are a million errors
 
 
 def wanted(message: str) -> WrapValidator:
@@ -24,7 +24,10 @@ def wanted(message: str) -> WrapValidator:
 
 
 Texts = Annotated[
-    str | Annotated[list[str], Field(min_length=1)] | Ids | Annotated[list[Ids], Field(min_length=1)],
+    str
+    | Annotated[list[str], Field(fail_fast=True, min_length=1)]
+    | Ids
+    | Annotated[list[Ids], Field(fail_fast=True, min_length=1)],
     wanted("must be a text, a list of texts, the token ids of a text, or a list of these, none of them empty"),
     Field(description="One text or several, each as text or as the ids of all its tokens. At most `max_inputs`."),
 ]
