@@ -238,3 +238,13 @@ def test_memory_is_no_more_than_it_says_and_comes_back(backend: str):
     assert 0 < cache <= cache_most <= 64 << 20
     assert most - before <= weights + cache_most + work
     assert closed - before <= 1.15 * weights + (8 << 20)
+
+
+def test_what_is_asked_while_the_engine_is_closed_ends_though_nobody_steps(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    engine = Engine(model)
+    monkeypatch.setattr(engine, "_fits", lambda *_: engine.close())  # another thread does, at just this moment
+    ticket = engine.submit(Request("the cat"))
+    assert ticket.ended
+    assert isinstance(ticket.error, Closed)
