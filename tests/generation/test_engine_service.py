@@ -248,3 +248,12 @@ def test_what_is_asked_while_the_engine_is_closed_ends_though_nobody_steps(
     ticket = engine.submit(Request("the cat"))
     assert ticket.ended
     assert isinstance(ticket.error, Closed)
+
+
+@pytest.mark.parametrize(("backend", "first"), [("native", 62), ("torch", 64)])
+def test_a_tenant_gives_its_pages_back_in_the_midst_of_its_prompt(model: Model, backend: str, first: int):
+    engine = Engine(model, backend=backend, pages=4, chunk=64)
+    asked = [Request([1] * first, max_new_tokens=100, tenant="one"), Request([2] * 180, max_new_tokens=2, tenant="two")]
+    tickets = [engine.submit(request) for request in asked]
+    for request, ticket in zip(asked, tickets, strict=True):
+        assert ticket.result() == Engine(model, backend=backend).submit(request).result()
