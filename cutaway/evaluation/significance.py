@@ -48,7 +48,8 @@ def figure(columns: np.ndarray, statistic: Statistic) -> Figure:
 def paired_p(columns: np.ndarray, statistic: Statistic) -> float:
     """The two-sided p value of a difference that the statistic makes of pairs' sums, by the paired bootstrap.
 
-    Twice the share of resamples in which the difference has the other sign, or is none (Koehn 2004).
+    Twice the share of resamples in which the difference has the other sign, or is none (Koehn 2004). Resamples of a few
+    items that agree all agree; what N pairs can say at the most is what N coins can, 2^(1 - N).
 
     Args:
         columns: (N, K) float64, what each item adds with one model, and with the other.
@@ -56,7 +57,7 @@ def paired_p(columns: np.ndarray, statistic: Statistic) -> float:
     """
     drawn = statistic(resampled_sums(columns))
     below, above = np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0)
-    return min(1.0, 2 * (min(below, above) + 1) / (len(drawn) + 1))
+    return min(1.0, max(2 * (min(below, above) + 1) / (len(drawn) + 1), 2.0 ** (1 - len(columns))))
 
 
 def resampled_sums(columns: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:

@@ -119,9 +119,9 @@ class Engine:
             Closed: the engine was closed.
         """
         self._open()
-        if request.adapter is not None and request.adapter not in self._adapters:
+        adapter = None if request.adapter is None else self._adapters.get(request.adapter)
+        if request.adapter is not None and adapter is None:
             raise InputError(unknown("adapter", request.adapter, self._adapters))
-        adapter = self._adapters[request.adapter] if request.adapter is not None else None
         prepared = prepare(self.model, request)
         choosers, width = make_choosers(request, prepared, self.model)
         ticket = Ticket(self, request, list(prepared.ids), lazy, prepared.beams)
@@ -138,6 +138,8 @@ class Engine:
             ticket.later = job
         else:
             self._inbox.append(job)
+            if self.closed and not ticket.ended:  # meanwhile, and nobody steps any more
+                ticket.end(Closed(CLOSED))
             self.changed()
         return ticket
 
@@ -153,11 +155,13 @@ class Engine:
 
         Raises:
             ConfigError: a name that is taken, or a model with other weights.
+            Closed: the engine was closed.
         """
+        self._open()
         if not name or name in self._adapters:
             raise ConfigError(f"the engine holds an adapter {name!r} already" if name else "an adapter needs a name")
-        theirs = {parameter.data_ptr() for parameter in model.network.parameters()}
-        if model.adapter is None or next(self.model.network.parameters()).data_ptr() not in theirs:
+        theirs = {parameter.data_ptr() for parameter in model.network.parameters()}  # any may be the adapter's own
+        if model.adapter is None or theirs.isdisjoint(p.data_ptr() for p in self.model.network.parameters()):
             raise ConfigError("an engine takes adapters of its own model alone: load_adapter(engine.model, folder)")
         number = next(self._adapter_numbers)
         with self._stepping:
@@ -233,6 +237,8 @@ class Engine:
     def _read(self, ids: Many[list[int]], types: Many[Many[int]] | None = None) -> Reading:
         reading = Reading(self, ids, types)
         self._readings.add(reading)
+        if self.closed and not reading.ended:  # meanwhile, and nobody steps any more
+            reading.end(Closed(CLOSED))
         self.changed()
         return reading
 
@@ -339,7 +345,7 @@ class Engine:
         running = sum(len(lane.running) for lane in lanes)
         return {
             "running": running,
-            "waiting": len(self._jobs) + len(self._inbox) - running,
+            "waiting": max(0, len(self._jobs) + len(self._inbox) - running),  # one may end while it is counted
             "batch": sum(lane.batch for lane in lanes) + self._readings.texts,
             "read": self.read_tokens + self._readings.tokens,
             "written": self.written,

@@ -44,7 +44,9 @@ def weighed(engine: Engine, ticket: Ticket, *, top: int = TOP) -> list[Weighed]:
     if not written:
         raise InputError("the answer has no tokens")
     ids = [*ticket.prompt_ids, *written]
-    read = engine.submit(Request(ids, max_new_tokens=0, prompt_logprobs=top, tenant=ticket.request.tenant)).result()
+    asked = ticket.request
+    request = Request(ids, max_new_tokens=0, prompt_logprobs=top, tenant=asked.tenant, adapter=asked.adapter)
+    read = engine.submit(request).result()
     found = []
     for id, score in zip(written, read.prompt_logprobs[-len(written) :], strict=True):
         assert score is not None  # only the first token of all has none

@@ -153,6 +153,8 @@ class Lane:
                         self._take_one(job, continuation, one, planned)
                     elif one.pending > 1:  # the last token waits for the others
                         prompts.append((job, continuation, one, 1))
+        if self._paged:  # none of a job that was put back meanwhile
+            prompts = [one for one in prompts if one[2].table is not None]
         if prompts:
             turns = self._turns = {job.request.tenant: self._turns.get(job.request.tenant, 0) for job in self.running}
             prompts.sort(key=lambda it: (turns[it[0].request.tenant], it[2].served, it[2].pending))

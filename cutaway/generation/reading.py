@@ -62,8 +62,8 @@ class Reading:
 
     def tell(self, number: int, made: Tensor) -> None:
         """What was made of a text (the engine's to call)."""
+        self.missing -= self.found[number] is None  # it may be told again, where a step failed with others' texts
         self.found[number] = made
-        self.missing -= 1
         self.ended = self.ended or not self.missing
 
     def end(self, error: Exception | None = None) -> None:
@@ -129,9 +129,9 @@ class Readings:
     def step(self) -> bool:
         """Read one batch; False: there was none."""
         batch = self._batch()
+        self.texts, self.tokens = len(batch), self.tokens + sum(map(_length, batch))
         if not batch:
             return False
-        self.texts, self.tokens = len(batch), self.tokens + sum(map(_length, batch))
         try:
             self._read(batch)
         except Exception as error:

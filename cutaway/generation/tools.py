@@ -119,6 +119,7 @@ class CallReader:
         self._mark: str | None = None  # with which the call began that is held
         self._looked = 0  # of what is held, how much was searched
         self._begun = False  # some text or call was told
+        self._spoken = self._called = False  # some text was told; a call was, and no text since
 
     def add(self, piece: str) -> Answer:
         """More of the answer; what is now known of it: text that is none of a call, and calls that are whole."""
@@ -135,7 +136,7 @@ class CallReader:
         while self._inside(said, calls, last) if self._mark is not None else self._outside(said, last):
             pass
         if last:
-            said.append(self._blanks)
+            said.append("" if self._called else self._blanks)
             self._blanks = ""
         return Answer("".join(said), calls)
 
@@ -154,8 +155,9 @@ class CallReader:
             kept = next((n for n in range(most, 0, -1) if self._held.endswith(mark[:n])), 0)
             text, self._held = self._held[: len(self._held) - kept], self._held[len(self._held) - kept :]
         if shown := text.rstrip():
-            said.append(self._blanks + shown)
-            self._begun, self._blanks = True, text[len(shown) :]
+            first = self._called and not self._spoken  # of an answer that began with a call
+            said.append((self._blanks + shown).lstrip() if first else self._blanks + shown)
+            self._begun, self._spoken, self._called, self._blanks = True, True, False, text[len(shown) :]
         else:
             self._blanks += text
         return place >= 0
@@ -172,6 +174,7 @@ class CallReader:
         found = _calls_in_a_row(text, self.style) if self.style == "llama" else _calls(text, self.style)
         if found is None:
             said.append(self._blanks + mark + text + (END if end >= 0 else ""))
+        self._spoken, self._called = self._spoken or found is None, found is not None
         calls += found or []
         self._blanks = ""
         return True

@@ -23,6 +23,7 @@ PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 HARMLESS = re.compile(
     r"(?:[A-Za-z0-9_.^$|()\[\]-]|\\[d.])*(?:(?:[A-Za-z0-9_.\]]|\\[d.])[*+])?(?:[A-Za-z0-9_.^$|()\[\]-]|\\[d.])*"
 )
+MOST_WAYS = 512  # in which expressions together may try a name: each | doubles those of its own
 # methods of PEFT whose fresh parts are made from the base without changing it; others leave another base behind
 HARMLESS_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 IGNORED = {
@@ -214,6 +215,8 @@ def _check_patterns(patterns: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"there can be {MOST_PATTERNS:,} patterns of ranks and alphas, {MOST_EXPRESSIONS} expressions"
         )
+    if sum(2 ** key.count("|") for key in expressions) > MOST_WAYS:
+        raise ConfigError("the patterns of ranks and alphas hold too many choices (|); name the layers in their place")
     for key in expressions:
         if len(key) > 200 or not HARMLESS.fullmatch(key):
             raise ConfigError(

@@ -58,7 +58,7 @@ class Attention(nn.Module):
         )
         if rotary is not None:
             # the sines are signed: x turned is x · cos + its halves swapped · sin
-            cos, sin = rotary(0, T, sight.positions)
+            cos, sin = rotary(0, sight.length, sight.positions)
             q, k = (x * cos + x.roll(self.head_dim // 2, -1) * sin for x in (q, k))
         q, k, v = (tap(name, x.transpose(1, 2)) for name, x in (("q", q), ("k", k), ("v", v)))  # (B, H, T, D)
         z = tap("z", self._mix(q, k, v, sight, tap))  # (B, H, T, D)

@@ -32,6 +32,7 @@ class Sight:
         causal: bool = True,
     ) -> None:
         self.start, self.new, self.seen = start, new, start + new
+        self.length = self.seen  # of the texts, with their padding: some networks' angles depend on it
         self.device, self.real, self.causal = device, real, causal
         # of the new tokens, (B, T): padding takes none. None: start … start + T - 1
         self.positions = None if real is None else (real.cumsum(1) - 1).clamp(min=0)[:, start:]
@@ -102,7 +103,7 @@ class Packed(Sight):
     def __init__(self, mask: Bool[Tensor, "B T"]) -> None:
         count = int(mask.sum())
         super().__init__(0, -(-count // self.BLOCK) * self.BLOCK, mask.device, causal=False)
-        self.text, self.count = mask, count
+        self.text, self.count, self.length = mask, count, mask.shape[1]
         self.positions = torch.zeros(1, self.new, dtype=torch.int64, device=mask.device)
         self.positions[0, :count] = (mask.cumsum(1) - 1)[mask]
         self.runs: list[tuple[int, int, int]] = []  # where texts of one length begin, how many these are, the length

@@ -58,3 +58,12 @@ def test_a_difference_is_found_where_there_is_one_and_not_where_there_is_none() 
         same = np.stack((base, base + draw.normal(0, 0.5, size=400)), axis=1)
         found.append((paired_p(same, difference), stats.ttest_rel(*same.T).pvalue))
     assert np.abs(np.subtract(*np.transpose(found))).max() < 0.1
+
+
+def test_a_few_pairs_that_agree_do_not_say_much() -> None:
+    def difference(sums: np.ndarray) -> np.ndarray:
+        return sums[..., 1] - sums[..., 0]
+
+    for count in (1, 2, 5):
+        p = paired_p(np.tile([[1.0, 2.0]], (count, 1)) + np.arange(count)[:, None] * [0.0, 0.1], difference)
+        assert p == pytest.approx(2 * 0.5**count)  # of so many coins that fall alike

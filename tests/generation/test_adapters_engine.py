@@ -218,3 +218,14 @@ def test_an_encoder_decoder_writes_with_an_adapter() -> None:
     plain = replace(asked, adapter=None)
     found = [ticket.result() for ticket in [engine.submit(asked), engine.submit(plain)]]
     assert found == [Engine(of).submit(plain).result() for of in (model, base)]
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_an_adapter_may_have_a_whole_embedding_of_its_own(backend: str) -> None:
+    base = decoder(tied=False)
+    model = learned(base, replace(WHOLE, modules_to_save=("embed_tokens", "lm_head")))
+    engine = Engine(base, backend=backend)
+    engine.add_adapter("whole", model)
+    request = ask("whole", 1, max_new_tokens=4)
+    expected = Engine(merge_adapter(model), backend="torch").submit(replace(request, adapter=None)).result()
+    assert engine.submit(request).result().ids == expected.ids

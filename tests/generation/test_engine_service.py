@@ -239,3 +239,22 @@ def test_memory_is_no_more_than_it_says_and_comes_back(backend: str):
     assert 0 < cache <= cache_most <= 64 << 20
     assert most - before <= weights + cache_most + work
     assert closed - before <= 1.15 * weights + (8 << 20)
+
+
+def test_what_is_asked_while_the_engine_is_closed_ends_though_nobody_steps(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    engine = Engine(model)
+    monkeypatch.setattr(engine, "_fits", lambda *_: engine.close())  # another thread does, at just this moment
+    ticket = engine.submit(Request("the cat"))
+    assert ticket.ended
+    assert isinstance(ticket.error, Closed)
+
+
+@pytest.mark.parametrize(("backend", "first"), [("native", 62), ("torch", 64)])
+def test_a_tenant_gives_its_pages_back_in_the_midst_of_its_prompt(model: Model, backend: str, first: int):
+    engine = Engine(model, backend=backend, pages=4, chunk=64)
+    asked = [Request([1] * first, max_new_tokens=100, tenant="one"), Request([2] * 180, max_new_tokens=2, tenant="two")]
+    tickets = [engine.submit(request) for request in asked]
+    for request, ticket in zip(asked, tickets, strict=True):
+        assert ticket.result() == Engine(model, backend=backend).submit(request).result()

@@ -9,6 +9,7 @@ from cutaway.errors import InputError
 from cutaway.generation import Engine, Request
 from cutaway.generation.hindsight import weighed
 from cutaway.models import Decoder, DecoderConfig, Model
+from cutaway.models.adapters import AdapterConfig, add_adapter
 from cutaway.tokenizers import train_tokenizer
 
 
@@ -45,3 +46,16 @@ def test_nothing_was_written():
     ticket.cancel()
     with pytest.raises(InputError, match="no tokens"):
         weighed(engine, ticket)
+
+
+def test_what_an_adapter_wrote_is_weighed_with_it():
+    base = model()
+    adapted = add_adapter(base, AdapterConfig(r=4, lora_alpha=30))
+    with torch.no_grad():
+        for parameter in adapted.network.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    engine = Engine(base)
+    engine.add_adapter("a", adapted)
+    ticket = engine.submit(Request("the cat", max_new_tokens=9, adapter="a"))
+    assert [token.logprob for token in weighed(engine, ticket)] == pytest.approx(ticket.result().logprobs, abs=1e-5)

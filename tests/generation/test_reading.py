@@ -1,12 +1,13 @@
 """Texts read whole through the engine's queue: the same as by the network itself, in turn for everybody."""
 
 import threading
+from typing import Any
 
 import pytest
 import torch
 
 from cutaway.errors import ConfigError, InputError, NonFinite
-from cutaway.generation import Engine
+from cutaway.generation import Engine, reading
 from cutaway.models import Decoder, DecoderConfig, EncoderConfig, Model, build_network, embed
 from cutaway.tokenizers import train_tokenizer
 
@@ -101,3 +102,28 @@ def test_what_is_wrong_is_named():
     assert fine.results()[0].isfinite().all()
     with pytest.raises(NonFinite, match="text 0 is NaN"):
         broken.results()
+
+
+def test_what_fails_for_one_is_computed_once_more_for_the_others(monkeypatch: pytest.MonkeyPatch):
+    model = make("labels by a decoder")  # which is read in parts of texts of about the same length
+    engine, plain = Engine(model), model.network.forward
+
+    def fails(ids: torch.Tensor, **options: Any) -> torch.Tensor:
+        if ids.shape[1] > 40:
+            raise MemoryError
+        return plain(ids, **options)
+
+    monkeypatch.setattr(model.network, "forward", fails)
+    monkeypatch.setattr(reading, "LIMIT", 100)
+    fine, failing = engine.read(["a cat"] * 40), engine.read(["mat " * 12])  # of the first some are in its batch
+    assert len(fine.results()) == 40
+    with pytest.raises(MemoryError):
+        failing.results()
+
+
+def test_nothing_is_read_when_there_is_nothing_to_read():
+    engine = Engine(make("labels"))
+    engine.classify(TEXTS)
+    assert engine.counts()["batch"] == len(TEXTS)
+    assert not engine.step()
+    assert engine.counts()["batch"] == 0

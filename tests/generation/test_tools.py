@@ -296,3 +296,20 @@ def test_what_is_no_tool_is_named(tokenizer: Tokenizer):
             tool_grammar(tools, tokenizer, choice, style)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="unknown form of tool calls"):
         read_calls("", "other")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("<tool_call>{call}</tool_call>\n", ""),
+        ("\n<tool_call>{call}</tool_call>\n<tool_call>{call}</tool_call> \n", ""),
+        ("<tool_call>{call}</tool_call>\n\nDone. ", "Done. "),
+        ("First. <tool_call>{call}</tool_call>\nDone.", "First.\nDone."),
+    ],
+)
+def test_blanks_beside_calls_are_no_text(answer: str, said: str):
+    answer = answer.replace("{call}", '{"name": "f", "arguments": {}}')
+    for size in (1, 3, len(answer)):
+        reader = CallReader("hermes")
+        told = [reader.add(answer[start : start + size]).text for start in range(0, len(answer), size)]
+        assert "".join([*told, reader.finish().text]) == said

@@ -233,6 +233,8 @@ def test_a_ledger_of_an_adapted_model_adds_up(quantised: bool) -> None:
         ({"alpha_pattern": {".*.*.*.*x": 4}}, "one repetition"),
         ({"alpha_pattern": {"[": 4}}, "no expression|one repetition"),
         ({"rank_pattern": {f"layer{i}": 4 for i in range(5000)}}, "there can be 4,096 patterns"),
+        ({"rank_pattern": {"(.|.)" * 33 + "x": 4}}, "too many choices"),
+        ({"alpha_pattern": {"(a|b)(c|d)(e|f)(g|h)" + "x" * i: 4 for i in range(64)}}, "too many choices"),
     ],
 )
 def test_t3_a_key_or_value_of_an_adapter_that_is_not_supported_is_named(

@@ -1,7 +1,7 @@
 """The encoder: what holds for every one, whatever its features and its head."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from cutaway import load_model, record, replace, save_model
 from cutaway.errors import ConfigError, InputError
 from cutaway.interp import attention, logit_lens, predicted_bytes, surprisal
 from cutaway.models import ActiveTap, EncoderConfig, Model, build_network
+from cutaway.models.config import RotaryScaling
 from cutaway.models.config_parts import HEADS
 from cutaway.models.encoder import Encoder
 from cutaway.models.heads import pool, probabilities
@@ -283,3 +284,21 @@ def test_probabilities_are_of_one_label_or_of_each():
         probabilities(logits, config(3, labelling="number"))
     with pytest.raises(ConfigError, match="one vector for each text"):
         probabilities(logits, EncoderConfig(20, width=16, heads=2, head="embedding"))
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "yarn"])
+def test_angles_do_not_depend_on_how_many_texts_are_read_together(
+    kind: Literal["dynamic", "yarn"], tokenizer: Tokenizer
+):
+    """Some stretch with the length of a text, which is not that of all texts of a batch."""
+    scaling = RotaryScaling(kind=kind, factor=4.0, original_context=8)
+    model = made(tokenizer, layers=2, width=24, heads=2, head="none", rotary_scaling=scaling)
+    network = network_of(model)
+    texts = [torch.randint(0, tokenizer.vocab_size, (length,)) for length in (12, 20, 20, 7, 20)]
+    ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+    mask = torch.arange(20) < torch.tensor([len(text) for text in texts])[:, None]
+    expected = network(ids, mask=mask).detach()  # where gradients may be wanted there is padding
+    with torch.no_grad():
+        found = network(ids, mask=mask)
+    torch.testing.assert_close(found[mask], expected[mask], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[1], network(texts[1][None])[0].detach(), rtol=1e-4, atol=1e-5)

@@ -150,9 +150,10 @@ class NativeBackend:
             Whether it can be: what is more than low-rank parts of matrices needs a backend of its own.
         """
         if network is None:
-            if self._parts.pop(number, None) is not None:
+            if number in self._parts:
                 with self._lock:
                     self._do(self._library.ctw_adapter(self._runner, number, None, 0, self._error, ERROR))
+                    del self._parts[number]  # not before the runner has let go of them
             return True
         parts, base = parts_of(network), {p.data_ptr() for p in self.network.parameters()}
         thin = {p.data_ptr() for part in parts.values() for p in part.parameters(recurse=False)}
