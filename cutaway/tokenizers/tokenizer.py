@@ -51,6 +51,7 @@ ROLES = {"begin_of_text": "bos_token", "end_of_text": "eos_token", "pad": "pad_t
 CHAT_TEMPLATE = "chat_template.jinja"
 ChatTemplate = str | dict[str, str] | None  # one, or several by name; a text of jinja2 (see chat.py)
 MOST_TOKENS = 2**24  # the largest published vocabularies have a sixtieth of it
+LONG = 4096  # characters of a text, from which on other threads go on while it is encoded
 SPARE = 2**16  # ids that a vocabulary may leave out, beside three quarters of them: tables by id hold them too
 ONE_CHARACTER = r"[\s\S]"  # the pattern that makes a tokenizer one of characters
 
@@ -169,7 +170,7 @@ class Tokenizer:
             DamagedFile: the tokenizer, of another make, knows no token for something in it.
         """
         try:
-            return (self._marked if allow_special else self._plain).encode(text, add_special_tokens=False).ids
+            return _ids(self._marked if allow_special else self._plain, text)
         except BaseException as error:
             reraise_unless_rust(error)
             check_text(text)
@@ -181,7 +182,7 @@ class Tokenizer:
         Raises:
             ConfigError: the tokenizer's special tokens cannot be told from its ordinary ones.
         """
-        return self._guarded.encode(text, add_special_tokens=False).ids
+        return _ids(self._guarded, text)
 
     def encode_bulk(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` of many texts on every core: a uint16 or uint32 array each. See `bulk` for what does the work.
@@ -399,6 +400,13 @@ class TextStream:
         """The text that the ids not yet shown add to those before them, whose company decides about spaces."""
         before = self._tokenizer.decode(self._ids[: self._shown])
         return self._tokenizer.decode(self._ids)[len(before) :]
+
+
+def _ids(what: tokenizers.Tokenizer, text: str) -> list[int]:
+    """The library's `encode` of one text holds up all threads until it is done, for seconds; that of a list does not."""
+    if isinstance(text, str) and len(text) > LONG:
+        return what.encode_batch_fast([text], add_special_tokens=False)[0].ids
+    return what.encode(text, add_special_tokens=False).ids
 
 
 def _kind(spec: Spec) -> str:

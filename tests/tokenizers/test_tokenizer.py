@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from cutaway.errors import InputError
 from cutaway.tokenizers import KINDS, Tokenizer, compression, load_tokenizer, train_tokenizer
+from cutaway.tokenizers.tokenizer import LONG
 
 SPECIALS = ("<|endoftext|>", "<|pad|>", "<|mask|>")
 TRICKY = (
@@ -185,3 +188,23 @@ def test_neither_torch_nor_the_readers_are_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("length", [LONG - 1, LONG, LONG + 1, 3 * LONG])
+def test_long_texts_are_cut_as_short_ones_are(tokenizer: Tokenizer, length: int) -> None:
+    text = ("The quick brown fox, 12345 times over the lazy dog.\n" * length)[:length]
+    ids = tokenizer.encode(text)
+    assert ids == tokenizer._plain.encode(text, add_special_tokens=False).ids
+    with pytest.raises(InputError, match=r"surrogate|half"):
+        tokenizer.encode(text + "\ud800")
+
+
+def test_other_threads_go_on_while_a_long_text_is_encoded(trained: dict[str, Tokenizer]) -> None:
+    """Else one long prompt would hold up all of a server for seconds."""
+    tokenizer, moments = trained["bpe"], 0
+    thread = threading.Thread(target=lambda: tokenizer.encode("a quick brown fox " * 60_000))
+    thread.start()
+    while thread.is_alive():
+        moments += 1
+        time.sleep(0.001)
+    assert moments > 20

@@ -15,7 +15,7 @@ class TagRequest(Asked):
 
     model: ModelName
     input: Annotated[
-        str | Annotated[list[str], Field(min_length=1)],
+        str | Annotated[list[str], Field(fail_fast=True, min_length=1)],
         wanted("must be a text or a list of texts"),
         Field(description="One text or several. At most `max_inputs`."),
     ]
