@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from cutaway.generation.reading import Reading
 log = logging.getLogger("cutaway.serve")
 Result = TypeVar("Result")
 GATHER, CROWD = 0.02, 8  # seconds that a token may wait for the next one where more than so many answers are written
+MANY = 8192  # tokens of texts that take longer to look through than the event loop may wait
 BESIDE = 4  # threads that prepare requests
 FORMS = 2  # and those that are held to a form, which may take seconds: they keep no others waiting
 
@@ -70,6 +71,28 @@ class Bridge:
             raise
         alarm = self._open[ticket] = Alarm(self._loop)
         return Stream(self, ticket, alarm)
+
+    async def read(
+        self, engine: Engine, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None
+    ) -> Reading:
+        """Have texts read (`Engine.read`) and wait for all; many are looked through beside the event loop.
+
+        Raises:
+            CutawayError: as `Engine.read`.
+        """
+
+        def begin() -> Reading:
+            return engine.read([list(text) for text in texts], types=types)
+
+        if sum(map(len, texts)) < MANY:
+            return await self.finish(begin())
+        made = self._loop.run_in_executor(self._beside, begin)
+        try:
+            reading = await asyncio.shield(made)
+        except asyncio.CancelledError:
+            made.add_done_callback(_forget)
+            raise
+        return await self.finish(reading)
 
     async def finish(self, reading: Reading) -> Reading:
         """Wait for texts to be read (`Engine.read`); cancelling the waiting cancels the reading."""
@@ -149,7 +172,7 @@ class Bridge:
         self._tell()
 
 
-def _forget(made: asyncio.Future[Ticket]) -> None:
+def _forget(made: asyncio.Future[Ticket] | asyncio.Future[Reading]) -> None:
     """End a request that nobody waited for until it was taken."""
     if not made.cancelled() and made.exception() is None:
         made.result().cancel()

@@ -213,8 +213,7 @@ class Work:
             types: of each token, which of two texts it is of; None: all are of one.
         """
         self.prompt_tokens += sum(map(len, texts))
-        reading = self.loaded.engine.read([list(text) for text in texts], types=types)
-        await self.attended(self.server.bridge.finish(reading))
+        reading = await self.attended(self.server.bridge.read(self.loaded.engine, texts, types))
         return reading.results()
 
     async def attended(self, wanted: Awaitable[Result]) -> Result:

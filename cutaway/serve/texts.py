@@ -19,7 +19,8 @@ from cutaway.serve.schema.base import ReadUsage
 from cutaway.serve.server import Work
 from cutaway.tokenizers.frame import frame
 
-SHORT = 4096  # characters that are tokenised at once: that takes less time than handing them to a thread
+# that are tokenised at once, as it takes less time than handing them to a thread: characters, and so many for each text
+SHORT, EACH = 4096, 64
 
 
 @dataclass
@@ -98,8 +99,9 @@ async def framed(
     def make() -> Framed:
         return _frame(model, texts, param, beside, longest or model.config.context)
 
+    size = sum(EACH + len(text) for text in texts) + len(beside or "")
     # a pair has the one text again in every row
-    return make() if characters * (1 if beside is None else 2) < SHORT else await work.attended(_aside(work, make))
+    return make() if size * (1 if beside is None else 2) < SHORT else await work.attended(_aside(work, make))
 
 
 async def _aside(work: Work, make: Any) -> Framed:

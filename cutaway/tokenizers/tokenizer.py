@@ -403,7 +403,7 @@ class TextStream:
 
 
 def _ids(what: tokenizers.Tokenizer, text: str) -> list[int]:
-    """The library's `encode` of one text holds up all threads until it is done, for seconds; that of a list does not."""
+    """The library's `encode` of one text holds up all threads until it is done, for seconds; that of a list not."""
     if isinstance(text, str) and len(text) > LONG:
         return what.encode_batch_fast([text], add_special_tokens=False)[0].ids
     return what.encode(text, add_special_tokens=False).ids

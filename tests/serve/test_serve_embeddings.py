@@ -17,6 +17,8 @@ from serving import Served, serving, tiny_talker
 from cutaway import load_model
 from cutaway.models import Model, embed
 from cutaway.serve import Settings
+from cutaway.serve.bridge import MANY
+from cutaway.serve.routes import embeddings
 
 TEXTS = [
     "Which city is the seat of the French government?",
@@ -128,3 +130,51 @@ def test_a_client_that_goes_away_is_read_for_no_longer(served: Served):
     assert not served.server.works
     assert served.server.bridge.running == 0
     assert served.server.models.loaded["minilm"].engine.idle
+
+
+def test_many_texts_keep_no_other_request_waiting(served: Served, monkeypatch: pytest.MonkeyPatch):
+    """Looked through, and told, beside the event loop; few are not worth a thread."""
+    engine = served.server.models.loaded["minilm"].engine
+    read, told, threads = engine.read, embeddings.told, []
+
+    def noted(real: Any) -> Any:
+        def call(*given: Any, **more: Any) -> Any:
+            threads.append(threading.current_thread().name.startswith("beside"))
+            return real(*given, **more)
+
+        return call
+
+    monkeypatch.setattr(engine, "read", noted(read))
+    monkeypatch.setattr(embeddings, "told", noted(told))
+    first = ask(served, model="minilm", input=["Bread rises."]).json()["data"][0]["embedding"]
+    assert threads == [False, False]
+    many = ask(served, model="minilm", input=["Bread rises.", *["a b c"] * (MANY // 5)]).json()["data"]
+    assert threads[2:] == [True, True]
+    assert [one["index"] for one in many] == list(range(len(many)))
+    assert many[0]["embedding"] == pytest.approx(first, abs=1e-6)
+
+
+def test_many_texts_are_not_read_for_a_client_that_has_gone(served: Served, monkeypatch: pytest.MonkeyPatch):
+    engine = served.server.models.loaded["minilm"].engine
+    read, here, go, made = engine.read, threading.Event(), threading.Event(), []
+
+    def slow(*given: Any, **more: Any) -> Any:
+        here.set()
+        assert go.wait(20)
+        made.append(read(*given, **more))
+        return made[0]
+
+    monkeypatch.setattr(engine, "read", slow)
+    asked = {"model": "minilm", "input": [[101] * 100] * (MANY // 50)}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{served.url}/v1/embeddings", json=asked, timeout=httpx.Timeout(20, read=0.3))
+    assert here.wait(20)
+    until = time.monotonic() + 10
+    while served.server.works and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not served.server.works
+    go.set()
+    while not (made and made[0].ended and engine.idle) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert made[0].ended
+    assert made[0].missing > MANY // 100
