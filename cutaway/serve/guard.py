@@ -71,7 +71,7 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        body = Body(receive, self.settings.idle, self.settings.deadline)
+        body = Body(receive, self.settings.idle, max(self.settings.idle, self.settings.deadline))
         answer = _Answer(send, body)
         try:
             headers = _read(scope)

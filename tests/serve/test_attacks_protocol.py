@@ -302,8 +302,8 @@ def test_t13_a_refusal_never_stands_within_another_answer(served: Served, monkey
 
 def test_t13_a_body_must_come_within_the_deadline(tmp_path: Path) -> None:
     """Else a few clients could hold for hours what all bodies together may have."""
-    settings = Settings(models={"tiny": tiny_talker(tmp_path / "tiny")}, idle=5.0, deadline=1.0)
+    settings = Settings(models={"tiny": tiny_talker(tmp_path / "tiny")}, idle=2.0, deadline=2.5)
     with serving(settings) as served:
-        said = say(served, HEAD + b"Content-Length: 100000\r\n\r\n", *[b" " * 4096] * 12, pause=0.15)
+        said = say(served, HEAD + b"Content-Length: 100000\r\n\r\n", *[b" " * 4096] * 8, pause=0.2)
         assert (said.status, said.closed) == (408, True)
-        assert "1 s" in said.error["message"]
+        assert "2.5 s" in said.error["message"]
