@@ -363,11 +363,11 @@ class Engine:
         guesses of `max_batch` sequences. Taps, constraints' tables and drafts are not in it.
         """
         self._open()
-        network = self.model.network
         tensors = [
-            *floats_in(network).values(),
-            *network.buffers(),
-            *(kept.data for kept in blocks_in(network).values()),
+            tensor
+            for network in (self.model.network, *(adapter.model.network for adapter in self._adapters.values()))
+            for kept in (floats_in(network).values(), network.buffers(), (b.data for b in blocks_in(network).values()))
+            for tensor in kept
         ]
         held = {tensor.untyped_storage().data_ptr(): tensor.nbytes for tensor in tensors}
         wanted = GUESSES * self.max_batch
