@@ -118,22 +118,22 @@ class Engine:
                 a request that needs more pages than there are; or an adapter that the engine does not hold.
             Closed: the engine was closed.
         """
-        self._open()
+        model, lane = self._open()
         adapter = None if request.adapter is None else self._adapters.get(request.adapter)
         if request.adapter is not None and adapter is None:
             raise InputError(unknown("adapter", request.adapter, self._adapters))
-        prepared = prepare(self.model, request)
-        choosers, width = make_choosers(request, prepared, self.model)
+        prepared = prepare(model, request)
+        choosers, width = make_choosers(request, prepared, model)
         ticket = Ticket(self, request, list(prepared.ids), lazy, prepared.beams)
         told = request.n // len(choosers)  # a search tells all of them
         continuations = []
         for number, chooser in enumerate(choosers):
-            writers = [Writer(self.model.tokenizer, prepared.stops, prepared.ends, prepared.count) for _ in range(told)]
+            writers = [Writer(model.tokenizer, prepared.stops, prepared.ends, prepared.count) for _ in range(told)]
             continuations.append(Continuation(chooser, writers, number * told))
         continuations[0].sequences.append(Sequence(next(self.numbers), prepared.ids, len(prepared.ids)))
         whole = request.tap is not OFF or (self._whole is not None and len(prepared.ids) > self._whole)
         job = Job(request, prepared, ticket, continuations, whole, width, adapter)
-        self._fits(job, self._lanes[0])
+        self._fits(job, lane)
         if lazy:
             ticket.later = job
         else:
@@ -157,14 +157,15 @@ class Engine:
             ConfigError: a name that is taken, or a model with other weights.
             Closed: the engine was closed.
         """
-        self._open()
+        base, _ = self._open()
         if not name or name in self._adapters:
             raise ConfigError(f"the engine holds an adapter {name!r} already" if name else "an adapter needs a name")
         theirs = {parameter.data_ptr() for parameter in model.network.parameters()}  # any may be the adapter's own
-        if model.adapter is None or theirs.isdisjoint(p.data_ptr() for p in self.model.network.parameters()):
+        if model.adapter is None or theirs.isdisjoint(p.data_ptr() for p in base.network.parameters()):
             raise ConfigError("an engine takes adapters of its own model alone: load_adapter(engine.model, folder)")
         number = next(self._adapter_numbers)
         with self._stepping:
+            self._open()
             beside = self.backend.adapt(number, model.network)
             self._adapters = {**self._adapters, name: Adapted(model, number, beside)}
 
@@ -207,8 +208,8 @@ class Engine:
             ConfigError: a network that writes.
             InputError: a lone string, or a text that is empty or longer than the context.
         """
-        self._open()
-        return self._read(ids_of(self.model, texts), types)
+        model, _ = self._open()
+        return self._read(ids_of(model, texts), types)
 
     def embed(self, texts: Many[str]) -> Float[Tensor, "N C"]:
         """One vector for each text, (N, C), as `cutaway.models.embed` with other requests in between.
@@ -217,8 +218,8 @@ class Engine:
             ConfigError: the model makes no vectors.
             InputError: a lone string, no texts, or an empty one.
         """
-        self._open()
-        return torch.stack(self._read(framed_texts(self.model, texts)).results())
+        model, _ = self._open()
+        return torch.stack(self._read(framed_texts(model, texts)).results())
 
     def classify(self, texts: Many[str]) -> Float[Tensor, "N L"]:
         """The probability of each of `model.config.labels` for each text, (N, L).
@@ -227,12 +228,12 @@ class Engine:
             ConfigError: the model tells no labels, or numbers in their place.
             InputError: a lone string, no texts, or one that is empty or longer than the context.
         """
-        self._open()
-        if getattr(self.model.config, "head", None) != "sequence_classification":
-            raise ConfigError(f"{self.model.source or 'the model'} has no labels for texts; load one that classifies")
+        model, _ = self._open()
+        if getattr(model.config, "head", None) != "sequence_classification":
+            raise ConfigError(f"{model.source or 'the model'} has no labels for texts; load one that classifies")
         if not texts:
             raise InputError("give a list of texts, even of one")
-        return probabilities(torch.stack(self.read(texts).results()), self.model.config)  # pyright: ignore[reportArgumentType]
+        return probabilities(torch.stack(self.read(texts).results()), model.config)  # pyright: ignore[reportArgumentType]
 
     def _read(self, ids: Many[list[int]], types: Many[Many[int]] | None = None) -> Reading:
         reading = Reading(self, ids, types)
@@ -242,9 +243,12 @@ class Engine:
         self.changed()
         return reading
 
-    def _open(self) -> None:
-        if self.closed:
+    def _open(self) -> tuple[Model, Lane]:
+        """The model and where it is computed: whoever asks holds them, though another thread may close meanwhile."""
+        model, lane = getattr(self, "model", None), next(iter(self._lanes), None)
+        if self.closed or model is None or lane is None:
             raise Closed(CLOSED)
+        return model, lane
 
     def close(self) -> None:
         """Let go of the model, of keys and values, native memory and threads, after the step that runs.
@@ -363,11 +367,11 @@ class Engine:
         guesses of `max_batch` sequences. Taps, constraints' tables and drafts are not in it.
         """
         self._open()
-        network = self.model.network
         tensors = [
-            *floats_in(network).values(),
-            *network.buffers(),
-            *(kept.data for kept in blocks_in(network).values()),
+            tensor
+            for network in (self.model.network, *(adapter.model.network for adapter in self._adapters.values()))
+            for kept in (floats_in(network).values(), network.buffers(), (b.data for b in blocks_in(network).values()))
+            for tensor in kept
         ]
         held = {tensor.untyped_storage().data_ptr(): tensor.nbytes for tensor in tensors}
         wanted = GUESSES * self.max_batch

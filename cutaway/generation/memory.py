@@ -15,7 +15,7 @@ class Memory:
     """Bytes that an engine holds, or may hold.
 
     Attributes:
-        weights: of the network, and what native kernels have packed of them.
+        weights: of the network and of adapters, and what native kernels have packed of them.
         cache: of the keys and values that are there now, kept ones too.
         cache_most: of those that there may be.
         work: what a step may take beside them, and gives back or uses again: activations and logits.

@@ -130,14 +130,17 @@ class Bridge:
     # the thread's side
 
     def _run(self) -> None:
+        failed: Engine | None = None
         while not self._over.is_set():
             self._work.clear()
             worked = False
             for engine in self._engines:
                 try:
                     worked = engine.step() or worked
+                    failed = None if failed is engine else failed
                 except Exception:  # a step's failures belong to their requests; this one is a bug
                     log.exception("a step failed")
+                    worked, failed = worked or failed is not engine, engine  # the next one may be another
             if not worked:
                 self._work.wait()
 

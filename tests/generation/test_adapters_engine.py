@@ -229,3 +229,19 @@ def test_an_adapter_may_have_a_whole_embedding_of_its_own(backend: str) -> None:
     request = ask("whole", 1, max_new_tokens=4)
     expected = Engine(merge_adapter(model), backend="torch").submit(replace(request, adapter=None)).result()
     assert engine.submit(request).result().ids == expected.ids
+
+
+@pytest.mark.parametrize(("backend", "copies"), [("native", 2), ("torch", 1)])
+def test_adapters_are_in_the_memory_that_is_stated(backend: str, copies: int) -> None:
+    base = decoder()
+    engine = Engine(base, backend=backend)
+    before = engine.memory().weights
+    size = 0
+    for name in ("lora", "rslora"):
+        model = learned(base, KINDS[name])
+        engine.add_adapter(name, model)
+        size += sum(p.nbytes for part in parts_of(model.network).values() for p in part.parameters(recurse=False))
+    assert engine.memory().weights - before == copies * size
+    for name in ("lora", "rslora"):
+        engine.remove_adapter(name)
+    assert engine.memory().weights == before

@@ -1,5 +1,6 @@
 """What a server needs of the engine: fairness, an end at once, nothing done while there is nothing to do, numbers."""
 
+import importlib
 import subprocess
 import sys
 import threading
@@ -239,6 +240,18 @@ def test_memory_is_no_more_than_it_says_and_comes_back(backend: str):
     assert 0 < cache <= cache_most <= 64 << 20
     assert most - before <= weights + cache_most + work
     assert closed - before <= 1.15 * weights + (8 << 20)
+
+
+@pytest.mark.parametrize("place", ["prepare", "make_choosers"])
+def test_an_engine_may_be_closed_while_a_request_is_prepared(model: Model, place: str, monkeypatch: pytest.MonkeyPatch):
+    module = importlib.import_module("cutaway.generation.engine")
+    plain = getattr(module, place)
+    engine = Engine(model)
+    monkeypatch.setattr(module, place, lambda *given: (engine.close(), plain(*given))[1])  # another thread does
+    ticket = engine.submit(Request("the cat"))
+    assert isinstance(ticket.error, Closed)
+    with pytest.raises(Closed):
+        engine.submit(Request("the cat"))
 
 
 def test_what_is_asked_while_the_engine_is_closed_ends_though_nobody_steps(

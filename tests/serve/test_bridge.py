@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from cutaway.serve.bridge import CROWD, Alarm, Bridge
 
@@ -66,3 +67,28 @@ def test_who_has_no_news_sleeps_on() -> None:
         assert [sleep.done() for sleep in sleeps] == [True, False]
 
     in_a_loop(2, test)
+
+
+def test_an_engine_whose_step_fails_steps_once_more_though_nobody_wakes_it() -> None:
+    again = threading.Event()
+
+    class Broken:
+        listeners: ClassVar[list[Callable[[], None]]] = []
+        steps = 0
+        bridge: Bridge
+
+        def step(self) -> bool:
+            self.steps += 1
+            if self.steps == 1:
+                cast(Any, self.bridge)._work.clear()  # whoever woke it for this step
+                raise KeyError
+            again.set()
+            return False
+
+    async def test(bridge: Bridge, tickets: list[Told], alarms: list[Alarm]) -> None:
+        broken = Broken()
+        broken.bridge = bridge
+        bridge.add(cast(Any, broken))
+        assert await asyncio.to_thread(again.wait, 30)
+
+    in_a_loop(0, test)

@@ -207,9 +207,10 @@ class NativeBackend:
         return 4 * (rows * (sum(widths) + max(widths)) + self.threads * sum(widths) + 2 * logits)
 
     def packed_bytes(self) -> int:
-        """Of quantised matrices; others are used where they lie."""
+        """Of quantised matrices, and of adapters; others are used where they lie."""
         floats = {_bytes(numbers) for kind, numbers, _ in self._plan.matrices if kind in FLOATS.values()}
-        return sum(self._library.ctw_packed_bytes(it.handle) for of, it in self._packed.items() if of not in floats)
+        packed = sum(self._library.ctw_packed_bytes(it.handle) for of, it in self._packed.items() if of not in floats)
+        return packed + sum(tensor.nbytes for kept in tuple(self._parts.values()) for tensor in kept)
 
     def end(self) -> None:
         """Give packed matrices, pages and threads back at once; it is of no more use."""
