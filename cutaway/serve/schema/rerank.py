@@ -24,7 +24,9 @@ class RerankRequest(Asked):
     documents: Annotated[
         list[Annotated[str | AskedDocument, wanted('must be a text, or {"text": …} and nothing else')]],
         Field(
-            fail_fast=True, min_length=1, description="What is to be ordered, each a text or an object with one. At most `max_inputs`."
+            fail_fast=True,
+            min_length=1,
+            description="What is to be ordered, each a text or an object with one. At most `max_inputs`.",
         ),
     ]
     top_n: Annotated[int | None, Field(ge=1, lt=2**31, description="How many of the best are told; null: all.")] = None
