@@ -300,7 +300,7 @@ class _Talk:
             case "/model":
                 self._model(rest.strip())
             case _:
-                raise InputError(unknown("command", name, [known.split()[0] for known in COMMANDS]))
+                raise InputError(unknown("command", name, {known.split()[0] for known in COMMANDS}))
         return True
 
     def _look(self, word: str = "", file: str = "") -> None:
