@@ -19,14 +19,14 @@ from cutaway.cli._frame import harmless
 from cutaway.cli._speed import Watch
 from cutaway.errors import CutawayError, InputError, unknown
 from cutaway.files import write_atomic
-from cutaway.generation.conversation import Conversation
+from cutaway.generation.conversation import LONGEST_ANSWER, Conversation
 from cutaway.generation.engine import Engine
 from cutaway.generation.hindsight import weighed
 from cutaway.generation.turn import FORMATS
 
 COMMANDS = {
     "/help": "this list",
-    "/system TEXT": "tell the model something before all that is said; nothing takes it away",
+    "/system TEXT": "tell the model something before all that is said; no TEXT: no longer",
     "/reset": "forget what was said",
     "/undo": "forget the last question and its answer",
     "/save FILE": "write the conversation: as JSON, or a .md file as Markdown",
@@ -53,7 +53,12 @@ def chat(
     format: Annotated[
         str, typer.Option(help="template, the model's own; plain: User: and Assistant: before what is said.")
     ] = FORMATS[0],
-    max_new_tokens: options.NewTokens = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-new-tokens", "-n", help=f"Tokens of an answer; as the checkpoint says, or {LONGEST_ANSWER}."
+        ),
+    ] = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -295,7 +300,7 @@ class _Talk:
             case "/model":
                 self._model(rest.strip())
             case _:
-                raise InputError(unknown("command", name, [known.split()[0] for known in COMMANDS]))
+                raise InputError(unknown("command", name, {known.split()[0] for known in COMMANDS}))
         return True
 
     def _look(self, word: str = "", file: str = "") -> None:

@@ -10,7 +10,8 @@ import typer
 from cutaway.errors import ConfigError
 from cutaway.serve.keys import SCOPES, add_key, read_keys, remove_key
 
-Limit = Annotated[int | None, typer.Option(min=1)]
+Requests = Annotated[int | None, typer.Option(min=1, help="It may ask so often. [any number]")]
+Tokens = Annotated[int | None, typer.Option(min=1, help="Read and written. [any number]")]
 
 
 def keys(
@@ -21,9 +22,9 @@ def keys(
         list[str] | None, typer.Option(help=f"What it may do, of {', '.join(SCOPES)}; may be given twice. [infer]")
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="A model it may ask for; may be repeated. [all]")] = None,
-    requests_per_minute: Limit = None,
-    tokens_per_minute: Limit = None,
-    tokens_per_day: Limit = None,
+    requests_per_minute: Requests = None,
+    tokens_per_minute: Tokens = None,
+    tokens_per_day: Tokens = None,
     expires: Annotated[float | None, typer.Option(help="After so many days it is no key any more.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

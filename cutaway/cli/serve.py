@@ -11,7 +11,7 @@ from cutaway.errors import ConfigError, need
 def serve(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL…", help="Folders, .gguf files or hub names; NAME=… says what to call one."),
+        typer.Argument(metavar="MODEL", help="Folders, .gguf files or hub names; NAME=… says what to call one."),
     ],
     host: Annotated[str, typer.Option(help="Address to listen on; other machines reach 0.0.0.0, with keys.")] = (
         "127.0.0.1"
@@ -42,9 +42,10 @@ def serve(
     drain: Annotated[float, typer.Option(min=0, help="Seconds to finish answers in, after the signal to stop.")] = 30.0,
     idle: Annotated[float, typer.Option(min=0.1, help="Seconds until a silent connection is closed.")] = 20.0,
     send: Annotated[float, typer.Option(min=0.1, help="Seconds that a client may read nothing of its answer.")] = 30.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens written for one request.")] = 131_072,
-    max_body: Annotated[str, typer.Option(metavar="SIZE", help="Of a request.")] = "8MiB",
-    max_connections: Annotated[int, typer.Option(min=1, help="Open at a time.")] = 1024,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens written for one request, at the most.")] = 131_072,
+    max_body: Annotated[str, typer.Option(metavar="SIZE", help="Size of a request, at the most.")] = "8MiB",
+    max_audio: Annotated[str, typer.Option(metavar="SIZE", help="Size of a recording, at the most.")] = "32MiB",
+    max_connections: Annotated[int, typer.Option(min=1, help="Connections that are open at a time.")] = 1024,
     cache: Annotated[
         str, typer.Option(metavar="DTYPE", help="Keys and values in float32, float16 or int8; auto: as suits weights.")
     ] = "auto",
@@ -80,6 +81,7 @@ def serve(
 
     if chat_format not in ("template", "plain"):
         raise ConfigError(f'--chat-format must be template or plain, but "{chat_format}" was given')
+    body, audio = size(max_body), size(max_audio)
     engine: dict[str, Any] = {"cache": cache, "threads": threads, "rounding": rounding}
     settings = Settings(
         models=named(models),
@@ -98,7 +100,9 @@ def serve(
         idle=idle,
         send=send,
         max_tokens=max_tokens,
-        max_body=size(max_body),
+        max_body=body,
+        max_audio=audio,
+        max_bodies=max(Settings.max_bodies, body, audio),  # of all together: one has room, whatever it may be
         max_connections=max_connections,
         engine={name: value for name, value in engine.items() if value is not None},
         dequantise=dequantise,

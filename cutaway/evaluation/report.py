@@ -102,7 +102,12 @@ class Results:
         for found in self.texts:
             for model, one in zip(self.models, found, strict=True):
                 rows += [[one.name, model, *_figure(name, figure), one.tokens] for name, figure in one.figures.items()]
-        yield "Figures", ["of", "model", "figure", "value", "from", "to", "items"], rows
+        columns = ["of", "model", "figure", "value", "from", "to", "items"]
+        if self.models[1:]:
+            yield "Figures", columns, rows
+        else:  # its name, which may be a long path, once and whole
+            alone = [row[:1] + row[2:] for row in rows]
+            yield f"Figures of {self.models[0]}", columns[:1] + columns[2:], alone
         if self.differences:
             rows = [
                 [d.name, d.metric, d.difference.value, d.difference.low, d.difference.high, d.p, d.mcnemar]
@@ -122,7 +127,7 @@ class Results:
         from rich.table import Table
 
         for what, columns, rows in self._tables():
-            table = Table(title=what, title_justify="left", box=None, pad_edge=False)
+            table = Table(title=_shown(what), title_justify="left", box=None, pad_edge=False)
             for number, name in enumerate(columns):
                 table.add_column(name, justify="right" if rows and not isinstance(rows[0][number], str) else "left")
             for row in rows:

@@ -71,7 +71,8 @@ def tool_style(tokenizer: Tokenizer) -> Style:
     if MARKS["llama"] in text or ('"parameters"' in text and "ipython" in text):
         return "llama"
     raise ConfigError(
-        f"the chat template of {tokenizer} says nothing of tool calls in a form known here ({', '.join(STYLES)})"
+        f"this model's chat template says nothing of tool calls in a form known here ({', '.join(STYLES)}); leave the "
+        "tools out, or ask a model that was taught to call them"
     )
 
 

@@ -53,8 +53,10 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
     app = App(
         title="Cutaway", version=__version__, lifespan=life, docs_url=None, redoc_url=None, redirect_slashes=False
     )
+    app.state.pages = {"/openapi.json"}  # as the log and the metrics name them, also where the guard has answered
     for router in ROUTERS:
         app.include_router(router)
+        app.state.pages |= {getattr(route, "path", "") for route in router.routes}
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ApiError, _failed)

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutaway.errors import ConfigError, InputError
+from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.serve.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def check_settings(settings: Settings) -> None:
     """Refuse names that no request could give, and limits that do not fit together.
 
     Raises:
-        ConfigError: a name with other characters, no model, or an adapter that is called as a model is; or a body that
-            may be larger than all together.
+        ConfigError: a name with other characters, no model, an adapter that is called as a model is, or a name that is
+            none of theirs; or a body that may be larger than all together.
     """
     if not settings.models:
         raise ConfigError("there is no model to serve; give a folder, a .gguf file or a name on the hub")
@@ -100,6 +100,10 @@ def check_settings(settings: Settings) -> None:
         )
     if twice := settings.models.keys() & settings.adapters.keys():
         raise ConfigError(f"a model and an adapter are both called {min(twice)}; give one of them another name")
+    known = [*settings.models, *settings.adapters]
+    for name in settings.matryoshka:
+        if name not in known:
+            raise ConfigError(unknown("model of --matryoshka:", name, known))
 
 
 def bound(host: str, port: int) -> socket.socket:

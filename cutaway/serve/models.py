@@ -27,6 +27,7 @@ from cutaway.generation.memory import available_bytes
 from cutaway.generation.native.library import available
 from cutaway.generation.select import why_not_native
 from cutaway.models import Model, load_model
+from cutaway.models.adapters import CONFIG
 from cutaway.models.hub import fetch, is_repository
 from cutaway.serve.adapters import adapter_bytes, adapters_of, open_adapter
 from cutaway.serve.bridge import Bridge
@@ -160,6 +161,8 @@ class Models:
         for adapter in self.adapters.values():
             if not adapter.folder.is_dir():
                 raise InputError(f"{adapter.folder} is no folder; give that of an adapter in PEFT's format")
+            if not (adapter.folder / CONFIG).is_file():
+                raise InputError(f"{adapter.folder} holds no {CONFIG}; give the folder of an adapter in PEFT's format")
 
     def check(self, name: str, caller: Caller = ANYONE) -> None:
         """Refuse a name that does not exist, or not for this caller.
@@ -443,8 +446,8 @@ def _told(name: str, error: BaseException) -> ApiError:
 
 def _too_large(name: str, needed: int, budget: int) -> str:
     return (
-        f"{name} takes {spoken(needed)}, but {spoken(max(budget, 0))} are there for models; "
-        "give more with --memory, or a smaller or quantised model"
+        f"{name} takes {spoken(needed)}, but {spoken(max(budget, 0))} are there for models; give at least "
+        f"{spoken(needed - budget + 1e6)} more with --memory, or a smaller or quantised model"
     )
 
 

@@ -104,5 +104,4 @@ def _route(scope: Scope) -> str:
     route = getattr(scope.get("route"), "path", None)
     if route is not None:
         return route
-    known = {getattr(one, "path", "") for one in scope["app"].routes}
-    return scope["path"] if scope["path"] in known else "none"
+    return scope["path"] if scope["path"] in getattr(scope["app"].state, "pages", ()) else "none"

@@ -68,10 +68,10 @@ def _rows(route: Mapping[str, Any], described: Mapping[str, Any]) -> Iterator[tu
         schema = {**one["schema"], **({"description": one["description"]} if "description" in one else {})}
         yield one["name"], schema, one.get("required", False)
     for content in route.get("requestBody", {}).get("content", {}).values():
-        for model in _models(content["schema"], described):
-            required = model.get("required", ())
-            for name, schema in model.get("properties", {}).items():
-                yield name, schema, name in required
+        models = _models(content["schema"], described)
+        for model in models:
+            for name, schema in model.get("properties", {}).items():  # one of two kinds of body may lack what is asked
+                yield name, schema, all(name in other.get("required", ()) for other in models)
 
 
 def _models(schema: Mapping[str, Any], described: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -104,7 +104,7 @@ def _tables(
         default = schema.get("default")
         if required:
             does = f"**Required.** {does}"
-        elif default is not None and "Default" not in does:
+        elif default not in (None, []) and "Default" not in does:
             does += f" Default: {_json(default)}."
         told.append((f"`{name}`", words, does.strip()))
     yield _table(told, ("parameter", "is", "does"))
@@ -177,7 +177,9 @@ def _number(value: float) -> str:
 
 
 def _json(value: Any) -> str:
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _sentence(text: str) -> str:

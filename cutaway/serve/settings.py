@@ -19,8 +19,7 @@ class Settings:
     """Where a server listens, whom it lets in, and what it allows.
 
     Attributes:
-        models: name in requests -> source, as `load_model` takes it; the first is the default of none: a request names
-            its model.
+        models: name in requests -> source, as `load_model` takes it; the first is loaded before the server answers.
         adapters: name in requests -> folder of a LoRA adapter in PEFT's format, on the first model; or folder@model.
         host: address to listen on; beyond this machine only with keys.
         port: to listen on; 0: a free one.

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from cutaway import __version__
 from cutaway.generation import Engine
 from cutaway.serve.models import Loaded
 from cutaway.serve.server import Server
+from cutaway.serve.settings import Settings
 from cutaway.serve.sizes import for_requests, resident, spoken
+
+# what a model is asked by what stands on top of it, with the page that answers
+TRIED: dict[str, tuple[str, dict[str, Any]]] = {
+    "causal_lm": ("/v1/completions", {"prompt": "Once upon a time", "max_tokens": 30}),
+    "embedding": ("/v1/embeddings", {"input": "Hello!"}),
+    "sequence_classification": ("/v1/classify", {"input": "Hello!"}),
+    "token_classification": ("/v1/tag", {"input": "Ada was born in London."}),
+}
+CHAT = "/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello!"}]}
+RANKED = "/v1/rerank", {"query": "What do plants eat?", "documents": ["Light and air.", "A bicycle has two wheels."]}
+READ = "/tokenize", {"prompt": "Hello!"}  # what every model answers
 
 
 def statement(server: Server, address: str, seconds: float) -> dict[str, Any]:
@@ -49,7 +62,7 @@ def statement(server: Server, address: str, seconds: float) -> dict[str, Any]:
         },
         "keys": settings.keys is not None,
         "texts_in_log": settings.log_texts,
-        "try": _curl(address, made[0], settings.keys is not None),
+        "try": _curl(address, models.loaded[made[0]["name"]], settings),
     }
 
 
@@ -95,7 +108,7 @@ def _model(name: str, loaded: Loaded | None, failed: Any) -> dict[str, Any]:
         "kind": config.kind,
         "computed_by": engine.backend.name,
         "because": engine.backend.reason,
-        "context": getattr(config, "context", None),
+        "context": getattr(config, "longest", 0) or config.context,
         "chat": bool(loaded.model.tokenizer.chat_template),
         "weights_bytes": loaded.sizes.weights,
         "pages_bytes": loaded.sizes.pages,
@@ -119,12 +132,25 @@ def _words(model: dict[str, Any]) -> str:
     )
 
 
-def _curl(address: str, model: dict[str, Any], keys: bool) -> str:
-    key = " -H 'Authorization: Bearer YOUR_KEY'" if keys else ""
-    path, body = "completions", f'{{"model": "{model["name"]}", "prompt": "Once upon a time", "max_tokens": 30}}'
-    if model.get("chat"):
-        path, said = "chat/completions", '[{"role": "user", "content": "Hello!"}]'
-        body = f'{{"model": "{model["name"]}", "messages": {said}}}'
-    elif model.get("kind") == "encoder":
-        path, body = "embeddings", f'{{"model": "{model["name"]}", "input": "Hello!"}}'
-    return f"curl {address}/v1/{path} -H 'Content-Type: application/json'{key} -d '{body}'"
+def _curl(address: str, loaded: Loaded, settings: Settings) -> str:
+    """A line that a model answers."""
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if settings.keys is not None else ""
+    if loaded.model.mel is not None:
+        return f"curl {address}/v1/audio/transcriptions{key} -F model={loaded.name} -F file=@RECORDING.wav"
+    path, asked = _tried(loaded, settings)
+    body = json.dumps({"model": loaded.name, **asked})
+    return f"curl {address}{path} -H 'Content-Type: application/json'{key} -d '{body}'"
+
+
+def _tried(loaded: Loaded, settings: Settings) -> tuple[str, dict[str, Any]]:
+    config, tokenizer = loaded.model.config, loaded.model.tokenizer
+    head = getattr(config, "head", "causal_lm")
+    if (
+        head == "causal_lm"
+        and config.kind != "seq2seq"
+        and (tokenizer.chat_template or settings.chat_format == "plain")
+    ):
+        return CHAT
+    if head == "sequence_classification" and len(getattr(config, "labels", ())) == 1:
+        return RANKED
+    return TRIED.get(head, READ)

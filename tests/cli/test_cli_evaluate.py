@@ -53,6 +53,17 @@ def test_one_model_as_json_and_as_a_page(
     assert sum(row["logprobs"][row["answer"]] for row in rows) == pytest.approx(suite["logprob"])
 
 
+def test_a_long_path_is_told_once_and_whole(
+    models: list[str], questions: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["evaluate", models[0], "--suite", f"{questions}/q.jsonl"]) == 0
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= 60
+    assert "".join(lines).replace(" ", "").count(models[0]) == 1
+    assert not any("…" in line for line in lines)
+
+
 def test_two_models_beside_each_other(models: list[str], questions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", models[0], "--compare", models[1], "--perplexity", f"{questions}/text.txt", "--stride", "16"]
     assert main([*words, "--json"]) == 0

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -72,7 +73,8 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2(source: str, capsys: pyte
         (["m=x/y", "--adapter", "a=/no/such/folder"], "/no/such/folder is no folder"),
         (["m=x/y", "--host", "0.0.0.0"], "keys are needed"),
         (["m=x/y", "--host", "203.0.113.7", "--keys", "no.json"], "no file of keys no.json"),
-        (["m=x/y", "--max-body", "1GB"], "max_body (1,000,000,000 bytes) can be at most max_bodies"),
+        (["m=x/y", "--adapter", "a=."], "holds no adapter_config.json"),
+        (["m=x/y", "--matryoshka", "n"], "unknown model of --matryoshka: 'n'. Known: m"),
         (["m=x/y", "--memory", "much"], "a size must be a number"),
         (["m=x/y", "--chat-format", "free"], "template or plain"),
         (["=x"], "names no model"),
@@ -90,7 +92,20 @@ def test_what_is_wrong_is_said_before_it_listens(
 
 def test_a_model_larger_than_the_memory_is_refused(source: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", source, "--port", "0", "--memory", "100MB"]) == 2
-    assert "are there for models; give more with --memory" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    found = re.search(r"are there for models; give at least (\d+) MB more with --memory", told)
+    assert found
+    enough = f"{100 + int(found[1]) + 1}MB"
+    assert main(["serve", source, "--port", "0", "--memory", enough, "--adapter", "a=/no/such/folder"]) == 2
+    assert "is no folder" in capsys.readouterr().err  # which is looked at when there is room for the model
+
+
+def test_a_limit_of_bodies_grows_with_that_of_one(source: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="max_bodies"):
+        check_settings(Settings(models={"tiny": source}, max_body=1 << 30))
+    with process(f"tiny={source}", "--max-body", "100MB", "--max-audio", "70MB", folder=tmp_path) as server:
+        assert server.said["limits"]["max_body_bytes"] == 100_000_000
+        assert server.said["memory_bytes"]["requests"] == 400_000_000  # four times what may come in together
 
 
 def test_sizes_as_people_write_them() -> None:

@@ -49,6 +49,7 @@ def test_requests_and_tokens_are_counted_by_route_status_and_model(served: Serve
     ask(served, model="none")
     ask(served, temperature="hot")
     httpx.get(f"{served.url}/v1/models/none")
+    httpx.get(f"{served.url}/v1/models", headers={"host": "another.example"})  # which the guard answers
     for path in ("/nothing/here", "/nor/there"):
         httpx.get(served.url + path)
     route = "route=/v1/completions"
@@ -59,6 +60,7 @@ def test_requests_and_tokens_are_counted_by_route_status_and_model(served: Serve
     assert found["cutaway_requests_total", route, "status=404"] == 1
     assert found["cutaway_requests_total", route, "status=400"] == 1
     assert found["cutaway_requests_total", "route=/v1/models/{name}", "status=404"] == 1
+    assert found["cutaway_requests_total", "route=/v1/models", "status=421"] == 1
     assert found["cutaway_requests_total", "route=none", "status=404"] == 2  # one name for all that there is not
     assert found["cutaway_request_seconds_count", route] == 6
     assert found["cutaway_tokens_total", "kind=written", "model=tiny"] == 8 * 4

@@ -282,7 +282,7 @@ def test_a_disk_that_is_full_while_a_model_is_fetched(sources: dict[str, str], t
 
 def test_a_model_that_can_never_fit_is_refused_at_the_start(sources: dict[str, str]) -> None:
     models = Models(Settings(models=sources, memory=1 << 20))
-    with pytest.raises(InputError, match="give more with --memory"):
+    with pytest.raises(InputError, match="more with --memory"):
         models.check_sources()
 
 

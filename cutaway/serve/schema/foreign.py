@@ -51,7 +51,7 @@ FOREIGN = {
     "ignore_eos": "a model's end ends its answer; logit_bias of -100 for that token forbids it",
     "include_stop_str_in_output": "an answer ends before a stop string",
     "length_penalty": "answers are drawn; there is no beam search here",
-    "min_tokens": "logit_bias of -100 forbids the token that ends a text",
+    "min_tokens": "give logit_bias of -100 for the token that ends a text",
     "priority": "requests are served in the order of their coming, key by key",
     "prompt_logprobs": "give echo and logprobs (/v1/completions)",
     "skip_special_tokens": "special tokens in an answer are shown by their names",

@@ -16,8 +16,10 @@ class TextToTokenize(Asked):
     """A text, as /v1/completions would read it."""
 
     model: Annotated[Name | None, Field(description="May be left out where the server has one model.")] = None
-    prompt: Annotated[str, Field(description="At most `max_prompt` (2,000,000) characters.")]
-    add_special_tokens: Annotated[bool, Field(description="Put around it what the tokenizer's file says.")] = True
+    prompt: Annotated[str, Field(description="A text. At most `max_prompt` (2,000,000) characters.")]
+    add_special_tokens: Annotated[
+        bool, Field(description="Put around it what the tokenizer's file says; with `messages` only false is taken.")
+    ] = True
     return_token_strs: Annotated[bool | None, Field(description="Tell each token's text, too.")] = False
 
 
@@ -26,7 +28,8 @@ class ChatToTokenize(Asked):
 
     model: Annotated[Name | None, Field(description="May be left out where the server has one model.")] = None
     messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=4096), at_most(4096)] = Field(
-        description="Instead of `prompt`. At most `max_prompt` (2,000,000) characters together."
+        description="A conversation, instead of `prompt`; one of them must be given. At most `max_prompt` (2,000,000) "
+        "characters together."
     )
     tools: Annotated[list[Tool], Field(fail_fast=True, max_length=128)] | None = Field(
         None, description="Functions that may be called, with `messages`."
