@@ -51,13 +51,14 @@ class Body:
         if self.fault is not None:
             raise self.fault
         passed = time.monotonic() - self._began
-        left = min(self._idle + self._came / SLOWEST, self._longest) - passed
+        rest, left = self._longest - passed, min(self._idle, self._idle + self._came / SLOWEST - passed)
         try:
-            async with asyncio.timeout(max(0.0, min(left, self._idle))):
+            async with asyncio.timeout(max(0.0, min(left, rest))):
                 message = await self._receive()
         except TimeoutError:
-            late = time.monotonic() - self._began >= self._longest
-            how, seconds = ("was not complete after", self._longest) if late else ("did not come on within", self._idle)
+            how, seconds = (
+                ("was not complete after", self._longest) if rest <= left else ("did not come on within", self._idle)
+            )
             self.fault = ApiError(408, f"the request's body {how} {seconds:g} s")
             raise self.fault from None
         self._came += len(message.get("body", b""))
