@@ -37,9 +37,15 @@ class Served:
 
     @property
     def statement(self) -> dict[str, Any]:
-        """What Cutaway said at its start."""
-        self.output.seek(0)
-        return json.loads(next(line for line in self.output.read().splitlines() if line.startswith(b"{")))
+        """What Cutaway said at its start, or says in a moment: it answers already while it says it."""
+        until = time.monotonic() + 10
+        while True:
+            self.output.seek(0)
+            for line in self.output.read().splitlines(keepends=True):
+                if line.startswith(b"{") and line.endswith(b"\n"):
+                    return json.loads(line)
+            assert time.monotonic() < until, "the server said nothing at its start"
+            time.sleep(0.01)
 
     @property
     def seconds(self) -> float:
