@@ -235,7 +235,7 @@ class TestTerminal:
         try:
             typed.write("hello\r", shows="hello\n")
             time.sleep(0.5)  # it is answering
-            typed.write("\x03", shows="(stopped)\n> ")
+            typed.press_until("\x03", shows="(stopped)\n> ")  # while it is at work at first
             typed.press_until("\x03", shows="/quit or Ctrl-D")
             typed.write("/speed\r", shows="new tokens in")
             typed.wait_for("> ")  # or the end of the input is typed while nobody reads

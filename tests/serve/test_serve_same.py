@@ -76,7 +76,7 @@ async def ask(client: httpx.AsyncClient, path: str, asked: dict[str, Any], key: 
         for choice in json.loads(one.removeprefix("data: "))["choices"]:
             text = choice["text"] if path == PROMPT else choice["delta"].get("content") or ""
             texts[choice["index"]] = texts.get(choice["index"], "") + text
-    return json.dumps(texts).encode()
+    return json.dumps(texts, sort_keys=True).encode()  # which of several continuations tells first may differ
 
 
 async def compare(url: str, asked: list[tuple[str, dict[str, Any]]], keys: list[str]) -> None:
