@@ -6,10 +6,13 @@ Rogaway 2002, "Ciphers with arbitrary finite domains": generalised Feistel, cycl
 keys of its own.
 """
 
+from collections.abc import Callable
+
 import numpy as np
-from jaxtyping import Float64, Integer, UInt64
+from jaxtyping import Float64, Int64, Integer, UInt64
 
 ROUNDS = 6
+POOL = 64  # batches of examples that are sorted by length together
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
@@ -55,6 +58,45 @@ def permute(index: UInt64[np.ndarray, " N"], size: int, key: UInt64[np.ndarray, 
     while (outside := out >= size).any():
         out[outside] = _feistel(out[outside], rows, columns, key[outside])
     return out
+
+
+def drawn(
+    step: int,
+    examples: int,
+    lengths: Callable[[np.ndarray], np.ndarray],
+    *,
+    seed: int,
+    batch: int,
+    rank: int = 0,
+    world: int = 1,
+) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, " N"]]:
+    """Which examples a step's batch has, a pure function of (seed, step).
+
+    An epoch goes through the examples in an order of its own. Those of POOL batches are sorted by length before they
+    are divided, so that little is padded, and the batches then come in any order.
+
+    Args:
+        step: 0, 1, 2 …
+        examples: how many there are, at least 1.
+        lengths: of the examples of these numbers, in tokens.
+        seed: any integer.
+        batch: rows over all processes.
+        rank: which process this is, which gets its share.
+        world: how many processes there are; must divide `batch`.
+
+    Returns:
+        The numbers of this process's examples, (B,) int64; and the lengths of all rows of the batch, (N,) int64.
+    """
+    pool, place = divmod(step, POOL)
+    walk = np.arange(pool * POOL * batch, (pool + 1) * POOL * batch, dtype=np.uint64)
+    epoch, index = np.divmod(walk, np.uint64(examples))
+    numbers = permute(index, examples, keys(seed, epoch)).astype(np.int64)
+    size = lengths(numbers)
+    key = keys(seed, np.array([pool]))
+    chosen = int(permute(np.array([place], np.uint64), POOL, key)[0])
+    rows = np.argsort(size, kind="stable")[chosen * batch : (chosen + 1) * batch]
+    share = batch // world
+    return numbers[rows][rank * share : (rank + 1) * share], size[rows]
 
 
 def _feistel(

@@ -32,12 +32,11 @@ from cutaway.files import inside, parse_json, read_json
 from cutaway.files import verify as verify_folder
 from cutaway.settings import build
 from cutaway.tokenizers.load import load_tokenizer
-from cutaway.tokenizers.order import keys, permute
+from cutaway.tokenizers.order import drawn, keys, permute
 from cutaway.tokenizers.tokenizer import Tokenizer
 from cutaway.tokenizers.writer import FORMAT, SPLIT_NAME, STORE_JSON, SplitInfo, StoreInfo, StoreWriter, shard_name
 
 LONGEST_SOURCE = 2**20  # bytes of a line that says where a document came from
-POOL = 64  # batches of examples that are sorted by length together
 IGNORE = -100  # a target that counts for nothing, as in torch's cross_entropy
 
 
@@ -246,36 +245,14 @@ class TokenSplit:
     def draw(
         self, step: int, *, seed: int, batch: int, rank: int = 0, world: int = 1
     ) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, " N"]]:
-        """Which examples a step's batch has, a pure function of (seed, step).
-
-        An epoch goes through the examples in an order of its own. Those of POOL batches are sorted by length before
-        they are divided, so that little is padded, and the batches then come in any order.
-
-        Args:
-            step: 0, 1, 2 …
-            seed: any integer.
-            batch: rows over all processes.
-            rank: which process this is, which gets its share.
-            world: how many processes there are; must divide `batch`.
-
-        Returns:
-            The numbers of this process's examples, (B,) int64; and the lengths of all rows of the batch, (N,) int64.
+        """Which examples a step's batch has, as `order.drawn` says.
 
         Raises:
             InputError: the split is empty.
         """
         if not self.examples:
             raise InputError(f"the split {self.name!r} of {self.folder} is empty; prepare more examples")
-        pool, place = divmod(step, POOL)
-        walk = np.arange(pool * POOL * batch, (pool + 1) * POOL * batch, dtype=np.uint64)
-        epoch, index = np.divmod(walk, np.uint64(self.examples))
-        numbers = permute(index, self.examples, keys(seed, epoch)).astype(np.int64)
-        lengths = self.lengths(numbers)
-        key = keys(seed, np.array([pool]))
-        chosen = int(permute(np.array([place], np.uint64), POOL, key)[0])
-        rows = np.argsort(lengths, kind="stable")[chosen * batch : (chosen + 1) * batch]
-        share = batch // world
-        return numbers[rows][rank * share : (rank + 1) * share], lengths[rows]
+        return drawn(step, self.examples, self.lengths, seed=seed, batch=batch, rank=rank, world=world)
 
     def document_lengths(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
         """The tokens of documents without end_of_text, (N,) int64."""

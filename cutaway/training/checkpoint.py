@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cutaway import __version__
 from cutaway.errors import ConfigError, DamagedFile, InputError
@@ -39,6 +40,7 @@ from cutaway.training.optim import Optimizer
 FORMAT = 1  # of run folders; raised when an older program could not continue a newer run, or the reverse
 
 CONFIG, STATE, OPTIMIZER = "config.json", "state.json", "optimizer.safetensors"
+LEARNED = "learned.safetensors"  # of a run that trains an adapter
 BASELINE, RESULT, FAILED = "baseline.json", "result.json", "failed-step.json"
 
 
@@ -50,7 +52,8 @@ class State:
         step: steps taken.
         seconds: time spent, interruptions not counted.
         evaluated: the step of the last evaluation.
-        best_loss: lowest validation loss so far.
+        best_loss: validation loss of the best evaluation so far.
+        best_value: what made it the best, the higher the better.
         best_step: where it was.
         stale: evaluations since then.
     """
@@ -59,6 +62,7 @@ class State:
     seconds: float = 0.0
     evaluated: int = 0
     best_loss: float | None = None
+    best_value: float | None = None
     best_step: int = 0
     stale: int = 0
 
@@ -139,7 +143,10 @@ def save_checkpoint(
     """
     folder = run / CHECKPOINTS / _name(state.step)
     with atomic_folder(folder) as room:
-        write_model(model, room)
+        if model.adapter is None:
+            write_model(model, room)
+        else:  # beside weights that are another's
+            write_tensors(_learned(model), room / LEARNED)
         for name, helper in helpers.items():
             (room / name).mkdir()
             write_model(Model(helper, model.tokenizer), room / name)
@@ -165,11 +172,34 @@ def load_checkpoint(folder: Path, model: Model, helpers: Mapping[str, Network], 
     Raises:
         DamagedFile: a file does not fit the run.
     """
-    load_weights(model.network, inside(folder, WEIGHTS))
+    if model.adapter is None:
+        load_weights(model.network, inside(folder, WEIGHTS))
+    else:
+        _take(model, inside(folder, LEARNED))
     for name, helper in helpers.items():
         load_weights(helper, inside(folder / name, WEIGHTS))
     optimizer.load(read_tensors(inside(folder, OPTIMIZER)))
     return build(State, read_json(inside(folder, STATE)), where=str(folder / STATE))
+
+
+def _learned(model: Model) -> dict[str, Tensor]:
+    """The tensors that learn, by name."""
+    named = model.network.named_parameters()
+    return {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
+
+
+def _take(model: Model, path: Path) -> None:
+    """Copy what an adapter had learned into it.
+
+    Raises:
+        DamagedFile: a tensor is missing, left over or misshapen.
+    """
+    mine, found = _learned(model), read_tensors(path)
+    if {name: t.shape for name, t in mine.items()} != {name: t.shape for name, t in found.items()}:
+        raise DamagedFile(f"{path} holds other tensors than this adapter has; start the run anew")
+    with torch.no_grad():
+        for name, tensor in mine.items():
+            tensor.copy_(found[name])
 
 
 def find_checkpoint(run: Path) -> tuple[Path | None, list[str]]:

@@ -36,7 +36,7 @@ class TrainConfig:
         ConfigError: a value is out of range; the message says which and what is allowed.
     """
 
-    data: str  # folder of a token store, as `cutaway prepare` makes it
+    data: str  # folder of a token store, as `cutaway prepare` makes it; or what examples in memory are called
     out: str  # the run folder to make
     objective: Any = "causal"  # what is learned: a name in OBJECTIVES, a table with "name" and settings, or itself
     network: Any = None  # NetworkConfig, the name of a preset, or some of its fields; None: what fits, of `size`
@@ -66,6 +66,8 @@ class TrainConfig:
     eval_tokens: int = 65_536  # validation tokens counted each time, from the beginning; 0: all
     save_every: int | None = None  # steps between checkpoints; None: as eval_every
     keep: int = 2  # newest checkpoints kept, and the best beside them
+    best: str = "loss"  # which evaluation is better: by the loss, or by one of the objective's figures
+    keep_best: bool = False  # end with the weights of the best evaluation
     patience: int = 0  # stop after so many evaluations without a better one, and keep the best; 0: never
     baseline: bool = True  # fit the n-gram model that the run is compared with
     samples: tuple[str, ...] = ()  # prompts to continue at every evaluation

@@ -6,15 +6,14 @@ from itertools import islice
 import torch
 from torch import nn
 
-from cutaway.tokenizers import TokenSplit
-from cutaway.training.objectives import Causal, Objective, Score
+from cutaway.training.objectives import Causal, Objective, Score, Split
 from cutaway.training.ranks import Ranks
 
 
 @torch.no_grad()
 def evaluate(
     network: nn.Module,
-    split: TokenSplit,
+    split: Split,
     *,
     context: int,
     tokens: int = 0,
@@ -55,7 +54,7 @@ def evaluate(
     return objective.score(ranks.sum_exact(sums), split)
 
 
-def batches(objective: Objective, split: TokenSplit, context: int, tokens: int) -> int | None:
+def batches(objective: Objective, split: Split, context: int, tokens: int) -> int | None:
     """How many batches have about so many tokens; None: all."""
     rows, size = objective.rows(split, context)
     return None if tokens == 0 else max(1, int(tokens / (rows * size)))

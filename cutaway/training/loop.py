@@ -44,10 +44,11 @@ from cutaway.training.config import TrainConfig, network_for
 from cutaway.training.evaluate import evaluate
 from cutaway.training.memory import keep_freed_memory
 from cutaway.training.metrics import Log, read_metrics
-from cutaway.training.objectives import Objective
+from cutaway.training.objectives import Data, Objective, Score
 from cutaway.training.plan import DTYPES, batch_of, choose_dtype, matmul_rate, settle
 from cutaway.training.profile import tracing
 from cutaway.training.ranks import Ranks, joined
+from cutaway.training.rows import RowStore
 from cutaway.training.schedule import lr_scale
 from cutaway.training.signals import Stop, catching
 from cutaway.training.stepper import Stepper, Taken
@@ -96,8 +97,10 @@ def train(
     on_sample: OnSample | None = None,
     on_note: OnNote | None = None,
     taps: Taps | None = None,
+    store: RowStore | None = None,
+    start: Model | None = None,
 ) -> Run:
-    """Train a network from the beginning.
+    """Train a network, from fresh weights or from those of another model.
 
     Under torchrun, every process calls this with the same config; the first one writes the run folder.
 
@@ -108,6 +111,9 @@ def train(
         on_note: called with each automatic choice and its reason, and with warnings.
         taps: asked before every step for a tap that reads or replaces activations in its forward passes; gradients
             pass. `cutaway.interp.training_tap` makes one.
+        store: examples in memory, in place of those on disk.
+        start: the model to go on from, in float32, which is changed; parameters that need no gradient stay as they are.
+            Its network is the run's: `config.network` and `config.size` are not read.
 
     Raises:
         InputError: no such data, too little of it, the folder holds a run already, or the disk is full.
@@ -121,7 +127,7 @@ def train(
         raise InputError(f"{out} holds a run already; continue it with --resume {out}, or choose another folder")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; choose another place for the run folder")
-    return _go(config, {}, False, progress, on_sample, on_note, taps)
+    return _go(config, {}, False, progress, on_sample, on_note, taps, store=store, start=start)
 
 
 def resume(
@@ -131,6 +137,8 @@ def resume(
     on_sample: OnSample | None = None,
     on_note: OnNote | None = None,
     taps: Taps | None = None,
+    store: RowStore | None = None,
+    start: Model | None = None,
     **changes: Any,
 ) -> Run:
     """Continue a run from its newest intact checkpoint, bit for bit as if it had never stopped.
@@ -141,6 +149,8 @@ def resume(
         on_sample: see `train`.
         on_note: see `train`.
         taps: see `train`.
+        store: the same examples as before, of a run that was given some.
+        start: a model of the same shape as before, of a run that was given one.
         changes: fields of TrainConfig to change from here on, those in CHANGEABLE. With `steps` or `minutes` a
             finished run goes on; the schedule is then that of the longer run.
 
@@ -154,7 +164,8 @@ def resume(
         if name not in CHANGEABLE:
             raise ConfigError(unknown("setting that a resumed run can change:", name, CHANGEABLE))
     config, record = read_config(Path(folder))
-    return _go(replace(config, out=str(folder)), record, True, progress, on_sample, on_note, taps, changes)
+    begun = (progress, on_sample, on_note, taps)
+    return _go(replace(config, out=str(folder)), record, True, *begun, changes, store, start)
 
 
 def _go(
@@ -166,6 +177,8 @@ def _go(
     on_note: OnNote | None,
     taps: Taps | None,
     changes: dict[str, Any] | None = None,
+    store: RowStore | None = None,
+    start: Model | None = None,
 ) -> Run:
     """Begin or continue a run, and carry it to its end."""
     started, out = time.perf_counter(), Path(config.out)
@@ -192,39 +205,40 @@ def _go(
             raise ConfigError(f"a batch of {config.batch} cannot be shared by {ranks.world} processes")
         if resumed and ranks.world != record.get("processes", ranks.world):
             note(f"processes: {ranks.world} instead of {record['processes']}; the last bits of the weights may differ")
-        store = TokenStore.open(config.data)
-        data = {"folder": str(Path(config.data).resolve()), "sha256": sha256(store.folder / MANIFEST)}
-        if resumed and data["sha256"] != record["data"].get("sha256"):
+        data: Data = store or TokenStore.open(config.data)
+        origin = _origin(data, config.data)
+        if resumed and origin["sha256"] != record["data"].get("sha256"):
             raise ConfigError(
                 f"{config.data} is not the data that {out} was started with (its checksum differs); "
                 "give the right folder with --data, or start a new run"
             )
         objective = config.objective
-        objective.check(store, config)
-        tokenizer = objective.tokenizer(store.tokenizer)
-        chosen = network_for(config, tokenizer.vocab_size, objective.features(store, config.context))
-        config = replace(config, data=data["folder"], network=chosen)
+        objective.check(data, config)
+        tokenizer = objective.tokenizer(data.tokenizer)
+        if start is not None:
+            config = replace(config, network=start.config)
+        chosen = network_for(config, tokenizer.vocab_size, objective.features(data, config.context))
+        config = replace(config, data=origin["folder"], network=chosen)
         checkpoint, warnings = find_checkpoint(out) if resumed else (None, [])
-        if checkpoint is not None:
+        if checkpoint is not None and start is None:
             check_fit(checkpoint, config.network)
         torch.default_generator.manual_seed(config.seed)
-        network = build_network(config.network)
-        learner = objective.learner(network, store)
-        model = Model(network, tokenizer, source=str(out))
+        model = start or Model(build_network(config.network), tokenizer, source=str(out))
+        learner = objective.learner(model.network, data)
 
         config, reasons = choose_dtype(config)
         done = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
         if config.steps is not None and changes and config.steps < done:
             raise ConfigError(f"steps ({config.steps}) is less than the {done} that {out} has taken already")
-        baseline = _baseline(config, store, out, ranks, progress)
+        baseline = _baseline(config, data, out, ranks, progress)
         if not resumed or changes:
             if config.steps is None and progress is not None:
                 progress(Progress("planning", 0))
-            plan = settle(config, learner, store, ranks, started=started, done=done)
-            reasons += plan.notes + objective.notes(store, config)
+            plan = settle(config, learner, data, ranks, started=started, done=done)
+            reasons += plan.notes + objective.notes(data, config)
             if ranks.first:
                 out.mkdir(parents=True, exist_ok=True)
-                record = {"threads": threads, "processes": ranks.world, "data": data}
+                record = {"threads": threads, "processes": ranks.world, "data": origin}
                 write_config(out, plan.config, reasons, **record)
         ranks.wait()
         config, record = read_config(out)  # what the first process decided
@@ -238,18 +252,26 @@ def _go(
             raise ConfigError(
                 f"taps look into one network, but the objective {objective.name} trains two together; leave taps out"
             )
-        trainer = Trainer(config, model, learner, store, ranks, out, baseline, progress, on_sample, note, taps)
+        trainer = Trainer(config, model, learner, data, ranks, out, baseline, progress, on_sample, note, taps)
         if checkpoint is not None:
             trainer.load(checkpoint)
         metrics = trainer.run(started)
     return Run(model, out, objective, metrics, [*record["notes"], *(n for n in notes if n not in record["notes"])])
 
 
+def _origin(data: Data, named: str) -> dict[str, str]:
+    """What the data is called, and its checksum."""
+    if isinstance(data, RowStore):
+        return {"folder": named, "sha256": data.fingerprint()}
+    return {"folder": str(Path(named).resolve()), "sha256": sha256(data.folder / MANIFEST)}
+
+
 def _baseline(
-    config: TrainConfig, store: TokenStore, out: Path, ranks: Ranks, progress: OnProgress | None
+    config: TrainConfig, store: Data, out: Path, ranks: Ranks, progress: OnProgress | None
 ) -> dict[str, Any] | None:
     """What counting achieves: read from the run folder, or found and stored there (only by the first process)."""
-    if not (config.baseline and config.objective.counted and ranks.first and "valid" in store.splits):
+    counted = config.baseline and config.objective.counted and ranks.first and "valid" in store.splits
+    if not counted or isinstance(store, RowStore):
         return None
     if holds(out, BASELINE):
         return read_record(out, BASELINE, loss=float, order=int)
@@ -258,6 +280,17 @@ def _baseline(
     found = fit_baseline(store, context=config.context, eval_tokens=config.eval_tokens)
     write_json(out / BASELINE, found)
     return found
+
+
+def figure_of(score: Score, config: TrainConfig) -> float:
+    """The figure that says which evaluation is the best.
+
+    Raises:
+        ConfigError: the objective has none of that name.
+    """
+    if config.best not in score.figures:
+        raise ConfigError(unknown("figure for best:", config.best, ["loss", *score.figures]))
+    return score.figures[config.best]
 
 
 @contextmanager
@@ -301,7 +334,7 @@ class Trainer:
         config: TrainConfig,
         model: Model,
         learner: nn.Module,
-        store: TokenStore,
+        store: Data,
         ranks: Ranks,
         out: Path,
         baseline: dict[str, Any] | None,
@@ -314,6 +347,7 @@ class Trainer:
         self.config, self.model, self.store, self.ranks, self.out = config, model, store, ranks, out
         self.baseline, self.progress, self.on_sample, self.note = baseline, progress, on_sample, note
         self.steps = config.steps or 0
+        self.keeps_best = config.keep_best or bool(config.patience)
         self.objective, self.learner = config.objective, learner
         self.helpers = self.objective.helpers(learner)
         self.stepper = Stepper(config, learner, ranks)
@@ -369,7 +403,7 @@ class Trainer:
             ended = state.step >= self.steps and evaluated
             stale = bool(config.patience) and state.stale >= config.patience
             stopping = self.stopping or (bool(self.stop) and self.ranks.world == 1)
-            if self.saved != state.step and (due or ended or stopping or (improved and config.patience)):
+            if self.saved != state.step and (due or ended or stopping or (improved and self.keeps_best)):
                 self._save()
             if ended or stale:
                 return "finished" if ended else "stopped early"
@@ -442,9 +476,11 @@ class Trainer:
         if score is None:
             return False
         state.evaluated = state.step
-        improved = state.best_loss is None or score.loss < state.best_loss
+        value = -score.loss if config.best == "loss" else figure_of(score, config)
+        improved = state.best_value is None or value > state.best_value
         if improved:
-            state.best_loss, state.best_step, state.stale = score.loss, state.step, 0
+            state.best_loss, state.best_value = score.loss, value
+            state.best_step, state.stale = state.step, 0
         else:
             state.stale += 1
         record = {"valid_loss": score.loss, **score.figures, "valid_tokens": score.tokens}
@@ -498,9 +534,12 @@ class Trainer:
         """Write the result; after early stopping, go back to the best checkpoint and make it the newest."""
         state = self.state
         best = self.out / CHECKPOINTS / f"step-{state.best_step:08d}"
-        if reason == "stopped early":
+        back = reason == "stopped early" or (self.config.keep_best and 0 < state.best_step < state.step)
+        if back:
+            ended = f"stopped early at step {state.step:,}" if reason == "stopped early" else "finished"
+            measure = "loss" if self.config.best == "loss" else self.config.best.replace("_", " ")
             self.note(
-                f"stopped early at step {state.step:,}: the validation loss did not fall in {state.stale} evaluations; "
+                f"{ended}: the validation {measure} did not get better in {state.stale} evaluations; "
                 f"the model is that of step {state.best_step:,}"
             )
             if self.ranks.first:
@@ -508,7 +547,7 @@ class Trainer:
             self.ranks.wait()
             load_checkpoint(best, self.model, self.helpers, self.stepper.optimizer)
         self.learner.eval()
-        metrics = {**self.figures, "steps": state.best_step if reason == "stopped early" else state.step}
+        metrics = {**self.figures, "steps": state.best_step if back else state.step}
         metrics.pop("step", None)
         metrics |= {"parameters": self.parameters, "best_valid_loss": state.best_loss, "ended": reason}
         if self.ranks.first:

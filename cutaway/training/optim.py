@@ -188,7 +188,7 @@ class Optimizer:
     def __init__(self, config: OptimizerConfig, network: nn.Module, worker: nn.Module | None = None) -> None:
         workers = dict((worker or network).named_parameters())
         groups: dict[tuple[tuple[str, bool], tuple[int, ...]], list[str]] = {}
-        weights = dict(network.named_parameters())
+        weights = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
         for name, parameter in weights.items():
             groups.setdefault((_treatment(config, name, parameter), tuple(parameter.shape)), []).append(name)
         self.count = 0

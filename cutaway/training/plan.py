@@ -12,10 +12,9 @@ import torch
 from torch import nn
 
 from cutaway.models import Recurrent, Seq2Seq
-from cutaway.tokenizers import TokenStore
 from cutaway.training.config import TrainConfig
 from cutaway.training.evaluate import batches
-from cutaway.training.objectives import Batch
+from cutaway.training.objectives import Batch, Data
 from cutaway.training.ranks import Ranks
 from cutaway.training.stepper import Stepper
 
@@ -63,7 +62,7 @@ def choose_dtype(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
 def settle(
     config: TrainConfig,
     network: nn.Module,
-    store: TokenStore,
+    store: Data,
     ranks: Ranks,
     *,
     started: float,
@@ -130,7 +129,7 @@ def settle(
 
 
 def time_step(
-    config: TrainConfig, network: nn.Module, store: TokenStore, ranks: Ranks, *, seconds: float, warm: int = 2
+    config: TrainConfig, network: nn.Module, store: Data, ranks: Ranks, *, seconds: float, warm: int = 2
 ) -> float:
     """Seconds per training step, measured on a throwaway copy: `warm` steps first, then some for `seconds`."""
     stepper = Stepper(config, copy.deepcopy(network), ranks)
@@ -143,16 +142,16 @@ def time_step(
     return (time.perf_counter() - start) / number
 
 
-def _step(stepper: Stepper, config: TrainConfig, store: TokenStore, ranks: Ranks, number: int) -> None:
+def _step(stepper: Stepper, config: TrainConfig, store: Data, ranks: Ranks, number: int) -> None:
     stepper.step(batch_of(store, config, ranks, number), lr_scale=1e-3, seed=number)
 
 
-def batch_of(store: TokenStore, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
+def batch_of(store: Data, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
     """This process's rows of the batch of a step, a function of (seed, step)."""
     return config.objective.batch(store["train"], config, ranks, step)
 
 
-def _time_evaluation(config: TrainConfig, network: nn.Module, store: TokenStore, world: int) -> float:
+def _time_evaluation(config: TrainConfig, network: nn.Module, store: Data, world: int) -> float:
     """Seconds of one evaluation and its samples, from one batch and one token."""
     objective, batch, token = config.objective, 0.0, 0.0
 
@@ -179,7 +178,7 @@ def _time_evaluation(config: TrainConfig, network: nn.Module, store: TokenStore,
 
 
 def _choose_compile(
-    config: TrainConfig, network: nn.Module, store: TokenStore, ranks: Ranks, seconds: float
+    config: TrainConfig, network: nn.Module, store: Data, ranks: Ranks, seconds: float
 ) -> tuple[TrainConfig, str, float | None]:
     """Compile if the time it takes is won back within the run; also the seconds per step, if measured."""
     if seconds < COMPILE_FROM or ranks.world > 1 or isinstance(network, Recurrent):

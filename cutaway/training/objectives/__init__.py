@@ -8,7 +8,7 @@ from typing import Any
 
 from cutaway.errors import ConfigError, unknown
 from cutaway.settings import build, to_dict
-from cutaway.training.objectives.base import Batch, Objective, Score
+from cutaway.training.objectives.base import Batch, Data, Objective, Score, Split
 from cutaway.training.objectives.causal import Causal
 from cutaway.training.objectives.labelled import Classification, Regression
 from cutaway.training.objectives.masked import Masked, MaskedLM, mask_tokens
@@ -21,6 +21,7 @@ __all__ = [
     "Batch",
     "Causal",
     "Classification",
+    "Data",
     "Masked",
     "MaskedLM",
     "Objective",
@@ -30,6 +31,7 @@ __all__ = [
     "Score",
     "SequenceToSequence",
     "SpanCorruption",
+    "Split",
     "corrupt_spans",
     "mask_tokens",
     "objective_from",

@@ -23,11 +23,14 @@ from cutaway.tokenizers import Tokenizer, TokenSplit, TokenStore
 from cutaway.tokenizers.order import keys, uniform
 from cutaway.training.losses import IGNORE
 from cutaway.training.ranks import Ranks
+from cutaway.training.rows import Rows, RowStore
 
 if TYPE_CHECKING:
     from cutaway.training.config import TrainConfig
 
 Piece = dict[str, Tensor]
+Data = TokenStore | RowStore  # what is trained on: tokens on disk, or examples in memory
+Split = TokenSplit | Rows
 ROWS = 4096  # tokens per forward pass of an evaluation; more is no faster and its logits take a lot of memory
 DRAWS = 1_000_003  # sets the draws for rows apart from those that order the data
 
@@ -77,7 +80,8 @@ class Objective(ABC):
     Attributes:
         name: as in OBJECTIVES.
         kinds: of networks that can learn it; the first is made when none is asked for.
-        data: what the store must hold: "texts" (any does), "pairs" or "labels".
+        data: what the store must hold: "texts" (any does), "pairs", "labels" or "rows".
+        parts: of rows in memory, the parts that are needed; (): it learns from none.
         speaks: whether the trained network continues a prompt, so that samples can be shown.
         counted: whether an n-gram model's loss can be compared with it.
         lr_rest: usual learning rate of embeddings, outputs and norms beside Muon.
@@ -89,6 +93,7 @@ class Objective(ABC):
     name: ClassVar[str] = ""
     kinds: ClassVar[tuple[str, ...]] = ()
     data: ClassVar[str] = "texts"
+    parts: ClassVar[tuple[str, ...]] = ()
     speaks: ClassVar[bool] = False
     counted: ClassVar[bool] = False
     lr_rest: ClassVar[float] = 0.01
@@ -102,7 +107,7 @@ class Objective(ABC):
         """The data's tokenizer, with what the objective adds to its vocabulary."""
         return tokenizer
 
-    def features(self, store: TokenStore, context: int) -> dict[str, Any]:
+    def features(self, store: Data, context: int) -> dict[str, Any]:
         """Fields of the network's config that follow from the objective and its data, unless the user gives others."""
         return {}
 
@@ -118,7 +123,7 @@ class Objective(ABC):
                 f"{network.kind!r}; leave it out, or choose another objective"
             )
 
-    def learner(self, network: Network, store: TokenStore) -> nn.Module:
+    def learner(self, network: Network, store: Data) -> nn.Module:
         """What is trained: the network, made ready; or a module that holds it and a helper."""
         return network
 
@@ -128,13 +133,18 @@ class Objective(ABC):
 
     # the data
 
-    def check(self, store: TokenStore, config: TrainConfig) -> None:
+    def check(self, store: Data, config: TrainConfig) -> None:
         """Check that the data can be learned from.
 
         Raises:
             InputError: it is not what the objective needs, or too little.
         """
-        if self.data != "texts" and store.kind != self.data:
+        if isinstance(store, RowStore):
+            there = store["train"].parts
+            if not self.parts or not set(self.parts) <= there.keys():
+                needs = f"the parts {', '.join(self.parts)}" if self.parts else "a token store on disk"
+                raise InputError(f"{store.folder} holds {', '.join(there)}; the objective {self.name!r} needs {needs}")
+        elif self.data != "texts" and store.kind != self.data:
             raise InputError(f"{store.folder} holds {store.kind}; {self.how_to_prepare()}")
         self.batch(store["train"], config, Ranks(), 0)
 
@@ -143,24 +153,24 @@ class Objective(ABC):
         how = {"pairs": "--source COLUMN --target COLUMN", "labels": "--text COLUMN --label COLUMN"}.get(self.data, "")
         return f"the objective {self.name!r} needs {self.data}; prepare them with: cutaway prepare FILE {how}"
 
-    def notes(self, store: TokenStore, config: TrainConfig) -> list[str]:
+    def notes(self, store: Data, config: TrainConfig) -> list[str]:
         """What the user should know about how the data is used."""
         return []
 
     @abstractmethod
-    def batch(self, split: TokenSplit, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
+    def batch(self, split: Split, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
         """This process's rows of the batch of a step: a function of (seed, step)."""
 
     @abstractmethod
-    def in_order(self, split: TokenSplit, context: int) -> Iterator[Batch]:
+    def in_order(self, split: Split, context: int) -> Iterator[Batch]:
         """All of a split once, in batches of `rows`, the same at every evaluation."""
 
     @abstractmethod
-    def rows(self, split: TokenSplit, context: int) -> tuple[int, float]:
+    def rows(self, split: Split, context: int) -> tuple[int, float]:
         """How many rows the batches of `in_order` have, and of how many tokens on average."""
 
     @abstractmethod
-    def sources(self, split: TokenSplit, starts: Sequence[int], context: int) -> list[str]:
+    def sources(self, split: Split, starts: Sequence[int], context: int) -> list[str]:
         """The documents that a batch's rows are from, each once."""
 
     # the answer
@@ -180,7 +190,7 @@ class Objective(ABC):
         """What `score` needs of some rows, as numbers that can be added up; the first counts positions."""
 
     @abstractmethod
-    def score(self, sums: Sequence[float], split: TokenSplit) -> Score:
+    def score(self, sums: Sequence[float], split: Split) -> Score:
         """The figures, from the sums of what `measure` gave."""
 
 
@@ -188,59 +198,65 @@ class Windows(Objective):
     """An objective on raw text, in windows of `context` tokens that may span documents."""
 
     def windows(
-        self, split: TokenSplit, config: TrainConfig, ranks: Ranks, step: int, length: int
+        self, split: Split, config: TrainConfig, ranks: Ranks, step: int, length: int
     ) -> tuple[Tensor, list[int], np.ndarray]:
         """Ids (B, T) int64, the first token of each row, and a key (B,) uint64 to draw from."""
-        ids, _, starts = split.batch(
+        ids, _, starts = on_disk(split).batch(
             step, seed=config.seed, batch=config.batch, context=length, rank=ranks.rank, world=ranks.world
         )
         first = step * config.batch + ranks.rank * len(ids)
         return torch.from_numpy(ids), starts.tolist(), keys(config.seed + DRAWS, np.arange(first, first + len(ids)))
 
-    def windows_in_order(self, split: TokenSplit, length: int) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
+    def windows_in_order(self, split: Split, length: int) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
         """Ids (B, T) int64, (B, T) bool False past the end of the split, and a key (B,) uint64 to draw from."""
         first = 0
-        for _, targets in split.in_order(self.rows(split, length)[0], length):
+        for _, targets in on_disk(split).in_order(self.rows(split, length)[0], length):
             real = targets != IGNORE
             ids = np.where(real, targets, split.end_of_text)
             yield torch.from_numpy(ids), torch.from_numpy(real), keys(DRAWS, np.arange(first, first + len(ids)))
             first += len(ids)
 
-    def rows(self, split: TokenSplit, context: int) -> tuple[int, float]:
+    def rows(self, split: Split, context: int) -> tuple[int, float]:
         return max(1, ROWS // context), context
 
-    def sources(self, split: TokenSplit, starts: Sequence[int], context: int) -> list[str]:
-        return split.documents_at(starts, context)
+    def sources(self, split: Split, starts: Sequence[int], context: int) -> list[str]:
+        return on_disk(split).documents_at(starts, context)
 
 
 class Examples(Objective):
     """An objective on examples, each a row of its own, padded to the longest of its batch."""
 
     @abstractmethod
-    def pad(self, split: TokenSplit, numbers: np.ndarray, context: int) -> Piece:
+    def pad(self, split: Split, numbers: np.ndarray, context: int) -> Piece:
         """The tensors of the examples of these numbers."""
 
     texts: ClassVar[bool] = True  # a whole text counts once; else every token of an answer
 
-    def batch(self, split: TokenSplit, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
+    def batch(self, split: Split, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
         world = ranks.world
         numbers, lengths = split.draw(step, seed=config.seed, batch=config.batch, rank=ranks.rank, world=world)
         tokens = int(np.minimum(lengths, split.group * config.context).sum())  # longer ones are cut
         nominal = config.batch if self.texts else tokens
         return Batch(self.pad(split, numbers, config.context), numbers.tolist(), nominal, tokens)
 
-    def in_order(self, split: TokenSplit, context: int) -> Iterator[Batch]:
+    def in_order(self, split: Split, context: int) -> Iterator[Batch]:
         rows, _ = self.rows(split, context)
         for first in range(0, split.examples, rows):
             numbers = np.arange(first, min(first + rows, split.examples))
             tokens = int(split.lengths(numbers).sum())
             yield Batch(self.pad(split, numbers, context), numbers.tolist(), tokens, tokens)
 
-    def rows(self, split: TokenSplit, context: int) -> tuple[int, float]:
+    def rows(self, split: Split, context: int) -> tuple[int, float]:
         return max(1, ROWS // context), split.tokens / max(1, split.examples)
 
-    def sources(self, split: TokenSplit, starts: Sequence[int], context: int) -> list[str]:
+    def sources(self, split: Split, starts: Sequence[int], context: int) -> list[str]:
         return list(dict.fromkeys(split.source(number * split.group) for number in starts))
+
+
+def on_disk(split: Split) -> TokenSplit:
+    """A split of a token store, for what learns from nothing else (`Objective.check` has seen to it)."""
+    assert isinstance(split, TokenSplit)
+    return split
 
 
 def need_head(name: str, network: Any, head: str) -> None:

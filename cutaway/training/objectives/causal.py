@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from cutaway.tokenizers import TokenSplit
 from cutaway.training.losses import IGNORE, cross_entropy
-from cutaway.training.objectives.base import Batch, Piece, Score, Windows, need_head
+from cutaway.training.objectives.base import Batch, Piece, Score, Split, Windows, need_head, on_disk
 from cutaway.training.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -37,16 +36,16 @@ class Causal(Windows):
         if network.kind == "decoder":
             need_head(self.name, network, "causal_lm")
 
-    def batch(self, split: TokenSplit, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
-        ids, targets, starts = split.batch(
+    def batch(self, split: Split, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
+        ids, targets, starts = on_disk(split).batch(
             step, seed=config.seed, batch=config.batch, context=config.context, rank=ranks.rank, world=ranks.world
         )
         tensors = {"ids": torch.from_numpy(ids), "targets": torch.from_numpy(targets)}
         return Batch(tensors, starts.tolist(), ids.size * ranks.world, config.batch * config.context)
 
-    def in_order(self, split: TokenSplit, context: int) -> Iterator[Batch]:
+    def in_order(self, split: Split, context: int) -> Iterator[Batch]:
         """Every token once as a target, the first predicted from end_of_text."""
-        for ids, targets in split.in_order(self.rows(split, context)[0], context):
+        for ids, targets in on_disk(split).in_order(self.rows(split, context)[0], context):
             tensors = {"ids": torch.from_numpy(ids), "targets": torch.from_numpy(targets)}
             yield Batch(tensors, [0] * len(ids), ids.size, ids.size)
 
@@ -66,7 +65,7 @@ class Causal(Windows):
         loss = cross_entropy(learner(piece["ids"]), targets, reduction="sum")
         return [int((targets != IGNORE).sum()), float(loss)]
 
-    def score(self, sums: Sequence[float], split: TokenSplit) -> Score:
+    def score(self, sums: Sequence[float], split: Split) -> Score:
         counted, total = sums
         loss = total / counted
         bits = loss / math.log(2) * split.tokens / max(1, split.bytes)

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cutaway.errors import ConfigError, InputError
-from cutaway.models import Encoder
 from cutaway.models.assemble import Network
-from cutaway.tokenizers import TokenSplit, TokenStore
+from cutaway.models.heads import Head
+from cutaway.tokenizers import Tokenizer
 from cutaway.tokenizers.frame import frame
 from cutaway.training.losses import cross_entropy
-from cutaway.training.objectives.base import Examples, Piece, Score, need_head, padded
+from cutaway.training.objectives.base import Data, Examples, Piece, Score, Split, need_head, on_disk, padded
+from cutaway.training.rows import Rows, RowStore
 
 if TYPE_CHECKING:
     from cutaway.training.config import TrainConfig
@@ -30,84 +32,147 @@ MOST_CLASSES = 1000  # more are likely to be numbers
 
 
 class Labelled(Examples):
-    """Learn the label of a text with an encoder, whose head reads the whole of it."""
+    """Learn the label of a text, with a head that reads the whole of it.
 
-    kinds: ClassVar[tuple[str, ...]] = ("encoder",)
+    Rows in memory hold `ids` with all special tokens, where a text is of two `types` of its tokens, and a `target`.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "recurrent")
     data: ClassVar[str] = "labels"
+    parts: ClassVar[tuple[str, ...]] = ("ids", "target")
 
     def fit(self, network: Any) -> None:
         super().fit(network)
         need_head(self.name, network, "sequence_classification")
 
-    def features(self, store: TokenStore, context: int) -> dict[str, Any]:
+    def features(self, store: Data, context: int) -> dict[str, Any]:
         framed = len(frame(store.tokenizer, [])[0]) > 0  # the first token is then one that stands for the whole text
         return {"head": "sequence_classification", "pooling": "cls" if framed else "mean"}
 
-    def notes(self, store: TokenStore, config: TrainConfig) -> list[str]:
+    def notes(self, store: Data, config: TrainConfig) -> list[str]:
+        if isinstance(store, RowStore):  # were cut before
+            return []
         lengths = store["train"].lengths(np.arange(store["train"].examples)) - 1
         long = int((lengths > config.context).sum())
         return [f"{long:,} of {len(lengths):,} texts are longer than {config.context} tokens and are cut"] * bool(long)
 
-    def pad(self, split: TokenSplit, numbers: np.ndarray, context: int) -> Piece:
+    def pad(self, split: Split, numbers: np.ndarray, context: int) -> Piece:
+        if isinstance(split, Rows):
+            return {**read_rows(split, numbers, context), "targets": self.known(split, numbers)}
         tokenizer = split.tokenizer
         texts = [frame(tokenizer, split.document(n).tolist(), longest=context)[0] for n in numbers.tolist()]
-        lengths = torch.tensor([max(1, len(text)) for text in texts])  # an empty one is read as one token of padding
-        ids = padded([np.array(text, np.int64) for text in texts], tokenizer.pad if tokenizer.pad is not None else 0)
-        mask = torch.arange(ids.shape[1]) < lengths[:, None]
-        return {"ids": ids, "mask": mask, "targets": self.targets(split, split.labels(numbers))}
+        made = masked([np.array(text, np.int64) for text in texts], tokenizer)
+        return {**made, "targets": self.targets(split, split.labels(numbers))}
 
-    def targets(self, split: TokenSplit, places: np.ndarray) -> Tensor:
+    def targets(self, split: Split, places: np.ndarray) -> Tensor:
         """What stands for the labels of these places in the store, (B,)."""
+        raise NotImplementedError
+
+    def known(self, rows: Rows, numbers: np.ndarray) -> Tensor:
+        """What rows in memory say is right, (B,) or (B, L)."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Classification(Labelled):
-    """Which class is a text of?"""
+    """Which class is a text of; or, with `several`, which of the labels hold of it, each asked by itself?
+
+    In memory a target is the number of a class, (1,) int64; or for each label how far it holds, 0 … 1, (L,) float32.
+    """
+
+    several: bool = False  # any number of labels may hold of a text
+    weights: tuple[float, ...] = ()  # of the classes' losses, for those that are rare; (): all 1
 
     name: ClassVar[str] = "classify"
     unit: ClassVar[str] = "nats a text"
     shown: ClassVar[tuple[str, ...]] = ("accuracy", "majority", "macro_f1")
 
-    def check(self, store: TokenStore, config: TrainConfig) -> None:
+    def check(self, store: Data, config: TrainConfig) -> None:
         super().check(store, config)
         if len(store.labels) > MOST_CLASSES:
             raise InputError(
                 f"{store.folder} has {len(store.labels):,} different labels; if they are numbers, train with the "
                 "objective 'regress'"
             )
+        if self.weights and len(self.weights) != len(store.labels):
+            raise ConfigError(f"there are {len(self.weights)} weights for {len(store.labels)} labels of {store.folder}")
+        if self.several and not isinstance(store, RowStore):
+            raise ConfigError("a token store holds one label of each text; leave several out")
 
-    def features(self, store: TokenStore, context: int) -> dict[str, Any]:
-        return {**super().features(store, context), "labels": store.labels}
+    def features(self, store: Data, context: int) -> dict[str, Any]:
+        several = {"labelling": "several"} if self.several else {}
+        return {**super().features(store, context), "labels": store.labels, **several}
 
-    def targets(self, split: TokenSplit, places: np.ndarray) -> Tensor:
+    def targets(self, split: Split, places: np.ndarray) -> Tensor:
         return torch.from_numpy(places)
 
+    def known(self, rows: Rows, numbers: np.ndarray) -> Tensor:
+        targets = torch.from_numpy(np.stack(rows.some("target", numbers)))
+        return targets.float() if self.several else targets[:, 0]
+
     def loss(self, forward: Callable[..., Any], piece: Piece, config: TrainConfig) -> tuple[Tensor, int]:
-        logits, targets = forward(piece["ids"], mask=piece["mask"]), piece["targets"]
+        logits, targets = forward(piece["ids"], **given(piece)), piece["targets"]
+        if self.several:
+            return self._each(logits, targets), len(targets)
+        if self.weights:
+            weights = torch.tensor(self.weights, device=logits.device)
+            how: dict[str, Any] = {"weight": weights, "label_smoothing": config.label_smoothing, "reduction": "sum"}
+            return F.cross_entropy(logits.float(), targets, **how), len(targets)
         how = {"label_smoothing": config.label_smoothing, "z_loss": config.z_loss}
         return cross_entropy(logits, targets, **how, reduction="sum"), len(targets)
 
+    def _each(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of every label by itself; the weights are of those that hold."""
+        weights = torch.tensor(self.weights, device=logits.device) if self.weights else None
+        return F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=weights, reduction="sum")
+
     def measure(self, learner: nn.Module, piece: Piece) -> list[float]:
-        logits, targets = learner(piece["ids"], mask=piece["mask"]), piece["targets"]
+        logits, targets = learner(piece["ids"], **given(piece)), piece["targets"]
+        if self.several:
+            said, true = logits > 0, targets > 0.5
+            exact = float((said == true).all(1).sum())
+            counts = [true.sum(0), said.sum(0), (true & said).sum(0)]
+            return [len(targets), float(self._each(logits, targets)), exact, *torch.cat(counts).tolist()]
         guesses = logits.argmax(-1)
         loss = float(cross_entropy(logits, targets, reduction="sum"))
         count = logits.shape[-1]
         there, said = targets.bincount(minlength=count), guesses.bincount(minlength=count)
         right = targets[guesses == targets].bincount(minlength=count)
-        return [len(targets), loss, *there.tolist(), *said.tolist(), *right.tolist()]
+        return [len(targets), loss, float(right.sum()), *there.tolist(), *said.tolist(), *right.tolist()]
 
-    def score(self, sums: Sequence[float], split: TokenSplit) -> Score:
-        counted, loss, *rest = sums
+    def score(self, sums: Sequence[float], split: Split) -> Score:
+        counted, loss, whole, *rest = sums
         there, said, right = np.array(rest).reshape(3, -1)
         seen = there + said > 0
         f1 = 2 * right[seen] / (there + said)[seen]  # of each class
         figures = {
-            "accuracy": float(right.sum()) / counted,
+            "accuracy": whole / counted,  # of texts of which all is right
             "majority": float(there.max()) / counted,  # the accuracy of always saying the commonest
-            "macro_f1": float(f1.mean()),
+            "macro_f1": float(f1.mean()) if len(f1) else 0.0,
         }
+        if self.several:
+            del figures["majority"]
         return Score(loss / counted, int(counted), figures)
+
+
+def given(piece: Piece) -> dict[str, Tensor]:
+    """What a network is told of ids besides themselves."""
+    return {name: piece[name] for name in ("mask", "token_types") if name in piece}
+
+
+def masked(texts: Sequence[np.ndarray], tokenizer: Tokenizer) -> Piece:
+    """Ids of texts (B, T) and which are real; an empty text is read as one token of padding."""
+    lengths = torch.tensor([max(1, len(text)) for text in texts])
+    ids = padded(texts, tokenizer.pad if tokenizer.pad is not None else 0)
+    return {"ids": ids, "mask": torch.arange(ids.shape[1]) < lengths[:, None]}
+
+
+def read_rows(rows: Rows, numbers: np.ndarray, context: int) -> Piece:
+    """What a network reads of rows in memory: ids, mask, and the types of tokens where they have some."""
+    piece = masked([ids[:context] for ids in rows.some("ids", numbers)], rows.tokenizer)
+    if "types" in rows.parts:
+        piece["token_types"] = padded([types[:context] for types in rows.some("types", numbers)], 0)
+    return piece
 
 
 @dataclass(frozen=True)
@@ -118,12 +183,12 @@ class Regression(Labelled):
     unit: ClassVar[str] = "squared error"
     shown: ClassVar[tuple[str, ...]] = ("r", "r2")
 
-    def check(self, store: TokenStore, config: TrainConfig) -> None:
+    def check(self, store: Data, config: TrainConfig) -> None:
         if store.kind == "labels":
             _values(store.labels, str(store.folder))
         super().check(store, config)
 
-    def features(self, store: TokenStore, context: int) -> dict[str, Any]:
+    def features(self, store: Data, context: int) -> dict[str, Any]:
         return {**super().features(store, context), "labels": ("value",), "labelling": "number"}
 
     def fit(self, network: Any) -> None:
@@ -134,29 +199,36 @@ class Regression(Labelled):
                 f"{len(network.labels)}; leave it out"
             )
 
-    def learner(self, network: Network, store: TokenStore) -> nn.Module:
+    def learner(self, network: Network, store: Data) -> nn.Module:
         """The network, which says the mean of the training labels at first."""
-        assert isinstance(network, Encoder)
-        assert network.head is not None  # `fit` has seen to both
-        if network.head.out.bias is not None:
+        head = network.head
+        assert isinstance(head, Head)  # `fit` has seen to it
+        if head.out.bias is not None:
             train = store["train"]
+            numbers = np.arange(train.examples)
+            known = (
+                self.known(train, numbers) if isinstance(train, Rows) else self.targets(train, train.labels(numbers))
+            )
             with torch.no_grad():
-                network.head.out.bias.fill_(self.targets(train, train.labels(np.arange(train.examples))).mean())
+                head.out.bias.fill_(known.mean())
         return network
 
-    def targets(self, split: TokenSplit, places: np.ndarray) -> Tensor:
-        return torch.from_numpy(_values(split.label_names, split.name)[places])
+    def targets(self, split: Split, places: np.ndarray) -> Tensor:
+        return torch.from_numpy(_values(on_disk(split).label_names, split.name)[places])
+
+    def known(self, rows: Rows, numbers: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.stack(rows.some("target", numbers))[:, 0].astype(np.float32))
 
     def loss(self, forward: Callable[..., Any], piece: Piece, config: TrainConfig) -> tuple[Tensor, int]:
-        said, targets = forward(piece["ids"], mask=piece["mask"])[:, 0], piece["targets"]
+        said, targets = forward(piece["ids"], **given(piece))[:, 0], piece["targets"]
         return (said.float() - targets).square().sum(), len(targets)
 
     def measure(self, learner: nn.Module, piece: Piece) -> list[float]:
-        said, targets = learner(piece["ids"], mask=piece["mask"])[:, 0].double(), piece["targets"].double()
+        said, targets = learner(piece["ids"], **given(piece))[:, 0].double(), piece["targets"].double()
         sums = ((said - targets).square(), said, said.square(), targets, targets.square(), said * targets)
         return [len(targets), *(float(x.sum()) for x in sums)]
 
-    def score(self, sums: Sequence[float], split: TokenSplit) -> Score:
+    def score(self, sums: Sequence[float], split: Split) -> Score:
         counted, error, said, said2, true, true2, both = sums
         said_spread, true_spread = said2 / counted - (said / counted) ** 2, true2 / counted - (true / counted) ** 2
         together = both / counted - said * true / counted**2

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cutaway.errors import ConfigError
-from cutaway.tokenizers import Tokenizer, TokenSplit, TokenStore
+from cutaway.tokenizers import Tokenizer
 from cutaway.training.losses import IGNORE, cross_entropy
-from cutaway.training.objectives.base import Batch, Piece, Score, Windows, draws, need_head
+from cutaway.training.objectives.base import Batch, Data, Piece, Score, Split, Windows, draws, need_head
 from cutaway.training.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Hiding(Windows):
     def __post_init__(self) -> None:
         check_shares(self.rate, self.hidden, self.random)
 
-    def check(self, store: TokenStore, config: TrainConfig) -> None:
+    def check(self, store: Data, config: TrainConfig) -> None:
         if store.tokenizer.mask is None:
             raise ConfigError(
                 f"{store.tokenizer} has no token that hides others; name its mask_token in tokenizer_config.json, "
@@ -131,13 +131,13 @@ class Hiding(Windows):
             )
         super().check(store, config)
 
-    def batch(self, split: TokenSplit, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
+    def batch(self, split: Split, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
         ids, starts, row_keys = self.windows(split, config, ranks, step, config.context)
         tensors = self.hide(ids, split.tokenizer, draws(row_keys, self.tables, ids.shape[1]))
         tokens = config.batch * config.context
         return Batch(tensors, starts, self.nominal(tokens), tokens)
 
-    def in_order(self, split: TokenSplit, context: int) -> Iterator[Batch]:
+    def in_order(self, split: Split, context: int) -> Iterator[Batch]:
         for ids, real, row_keys in self.windows_in_order(split, context):
             tensors = self.hide(ids, split.tokenizer, draws(row_keys, self.tables, context), real)
             if not real.all():
@@ -183,7 +183,7 @@ class MaskedLM(Hiding):
     name: ClassVar[str] = "masked"
     unit: ClassVar[str] = "nats a hidden token"
 
-    def features(self, store: TokenStore, context: int) -> dict[str, Any]:
+    def features(self, store: Data, context: int) -> dict[str, Any]:
         return {"head": "masked_lm"}
 
     def fit(self, network: Any) -> None:
@@ -202,6 +202,6 @@ class MaskedLM(Hiding):
         right = int((logits.argmax(-1) == targets).sum())  # nothing equals IGNORE
         return [int((targets != IGNORE).sum()), float(cross_entropy(logits, targets, reduction="sum")), right]
 
-    def score(self, sums: Sequence[float], split: TokenSplit) -> Score:
+    def score(self, sums: Sequence[float], split: Split) -> Score:
         counted, total, right = sums
         return Score(total / counted, int(counted), {"accuracy": right / counted})

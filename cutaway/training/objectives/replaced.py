@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from cutaway.errors import ConfigError
 from cutaway.models import Encoder, EncoderConfig
 from cutaway.models.assemble import Network, build_network
-from cutaway.tokenizers import Tokenizer, TokenSplit, TokenStore
+from cutaway.tokenizers import Tokenizer
 from cutaway.training.losses import IGNORE, cross_entropy
-from cutaway.training.objectives.base import Piece, Score, need_head
+from cutaway.training.objectives.base import Data, Piece, Score, Split, need_head
 from cutaway.training.objectives.masked import Hiding
 
 if TYPE_CHECKING:
@@ -138,14 +138,14 @@ class ReplacedTokens(Hiding):
                 f"generator must lie in (0, 1] and weight above 0, but {self.generator} and {self.weight} were given"
             )
 
-    def features(self, store: TokenStore, context: int) -> dict[str, Any]:
+    def features(self, store: Data, context: int) -> dict[str, Any]:
         return {"head": "replaced_token", "head_norm": False, "head_dense_bias": True}
 
     def fit(self, network: Any) -> None:
         super().fit(network)
         need_head(self.name, network, "replaced_token")
 
-    def learner(self, network: Network, store: TokenStore) -> nn.Module:
+    def learner(self, network: Network, store: Data) -> nn.Module:
         assert isinstance(network, Encoder)  # `fit` has seen to it
         generator = build_network(self.generator_config(network.config))
         assert isinstance(generator, Encoder)
@@ -189,7 +189,7 @@ class ReplacedTokens(Hiding):
         losses = cross_entropy(guesses, targets, reduction="sum"), replaced_loss(judged, replaced, real)
         return [*(int(table.sum()) for table in sums), asked, *map(float, losses)]
 
-    def score(self, sums: Sequence[float], split: TokenSplit) -> Score:
+    def score(self, sums: Sequence[float], split: Split) -> Score:
         counted, replaced, found, both, right, asked, generator, discriminator = sums
         losses = {"generator_loss": generator / asked, "discriminator_loss": discriminator / counted}
         figures = {

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cutaway.tokenizers import TokenSplit, TokenStore
 from cutaway.tokenizers.frame import frame
 from cutaway.training.losses import IGNORE, cross_entropy
-from cutaway.training.objectives.base import Examples, Objective, Piece, Score, padded
+from cutaway.training.objectives.base import Data, Examples, Objective, Piece, Score, Split, padded
+from cutaway.training.rows import Rows
 
 if TYPE_CHECKING:
     from cutaway.training.config import TrainConfig
@@ -33,7 +33,7 @@ class Writing(Objective):
     shown: ClassVar[tuple[str, ...]] = ("accuracy", "exact")
     whole: ClassVar[bool] = False
 
-    def features(self, store: TokenStore, context: int) -> dict[str, Any]:
+    def features(self, store: Data, context: int) -> dict[str, Any]:
         tokenizer = store.tokenizer
         start = tokenizer.end_of_text if tokenizer.pad is None else tokenizer.pad
         return {"source_context": context, "start_id": start or 0}
@@ -50,7 +50,7 @@ class Writing(Objective):
         exact = (right | ~counted).all(1)
         return [int(counted.sum()), loss, int(right.sum()), len(targets), int(exact.sum())]
 
-    def score(self, sums: Sequence[float], split: TokenSplit) -> Score:
+    def score(self, sums: Sequence[float], split: Split) -> Score:
         counted, loss, right, rows, exact = sums
         return Score(loss / counted, int(counted), {"accuracy": right / counted, "exact": exact / rows})
 
@@ -69,20 +69,27 @@ class SequenceToSequence(Writing, Examples):
 
     name: ClassVar[str] = "seq2seq"
     data: ClassVar[str] = "pairs"
+    parts: ClassVar[tuple[str, ...]] = ("source", "target")  # ids as they are: a source framed, a target with its end
     texts: ClassVar[bool] = False
     speaks: ClassVar[bool] = True  # its prompts are sources
 
-    def notes(self, store: TokenStore, config: TrainConfig) -> list[str]:
+    def notes(self, store: Data, config: TrainConfig) -> list[str]:
         train = store["train"]
+        if isinstance(train, Rows):  # were cut before
+            return []
         numbers = np.arange(train.examples)
         lengths = np.stack([train.document_lengths(2 * numbers), train.document_lengths(2 * numbers + 1) + 1])
         long = int((lengths.max(0) > config.context).sum())
         return [f"{long:,} of {len(numbers):,} pairs are longer than {config.context} tokens and are cut"] * bool(long)
 
-    def pad(self, split: TokenSplit, numbers: np.ndarray, context: int) -> Piece:
+    def pad(self, split: Split, numbers: np.ndarray, context: int) -> Piece:
         tokenizer, end = split.tokenizer, np.array([split.end_of_text])
-        sources = [frame(tokenizer, split.document(2 * n).tolist(), longest=context)[0] for n in numbers.tolist()]
-        targets = [np.concatenate((split.document(2 * n + 1), end))[:context] for n in numbers.tolist()]
+        if isinstance(split, Rows):
+            sources = [ids[:context] for ids in split.some("source", numbers)]
+            targets = [ids[:context] for ids in split.some("target", numbers)]
+        else:
+            sources = [frame(tokenizer, split.document(2 * n).tolist(), longest=context)[0] for n in numbers.tolist()]
+            targets = [np.concatenate((split.document(2 * n + 1), end))[:context] for n in numbers.tolist()]
         source = padded([np.array(ids, np.int64) for ids in sources], split.end_of_text)
         mask = torch.arange(source.shape[1]) < torch.tensor([max(1, len(ids)) for ids in sources])[:, None]
         return {"source": source, "source_mask": mask, "targets": padded(targets, IGNORE)}

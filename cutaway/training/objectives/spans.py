@@ -24,9 +24,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.errors import ConfigError
-from cutaway.tokenizers import Tokenizer, TokenSplit, TokenStore
+from cutaway.tokenizers import Tokenizer
 from cutaway.tokenizers.extend import with_special
-from cutaway.training.objectives.base import Batch, Piece, Windows, draws
+from cutaway.training.objectives.base import Batch, Data, Piece, Split, Windows, draws
 from cutaway.training.objectives.seq2seq import Writing
 from cutaway.training.ranks import Ranks
 
@@ -94,7 +94,7 @@ class SpanCorruption(Writing, Windows):
             return tokenizer
         return _with_sentinels(tokenizer, self.sentinels)
 
-    def check(self, store: TokenStore, config: TrainConfig) -> None:
+    def check(self, store: Data, config: TrainConfig) -> None:
         length = self.length(config.context)
         hidden, spans = span_counts(length, self.rate, self.mean)
         names = self.tokenizer(store.tokenizer).special
@@ -118,13 +118,13 @@ class SpanCorruption(Writing, Windows):
         hidden, spans = span_counts(length, self.rate, self.mean)
         return length - hidden + spans
 
-    def batch(self, split: TokenSplit, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
+    def batch(self, split: Split, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
         length = self.length(config.context)
         ids, starts, row_keys = self.windows(split, config, ranks, step, length)
         piece = self.corrupt(ids, split, row_keys)
         return Batch(piece, starts, config.batch * piece["targets"].shape[1], config.batch * length)
 
-    def in_order(self, split: TokenSplit, context: int) -> Iterator[Batch]:
+    def in_order(self, split: Split, context: int) -> Iterator[Batch]:
         """Whole windows; what is left at the end of the split is left out, unless it is all."""
         length = self.length(context)
         for ids, real, row_keys in self.windows_in_order(split, length):
@@ -135,7 +135,7 @@ class SpanCorruption(Writing, Windows):
                 whole[:] = True
             yield Batch(self.corrupt(ids[whole], split, row_keys[whole.numpy()]), [], 1, int(whole.sum()) * length)
 
-    def corrupt(self, ids: Tensor, split: TokenSplit, row_keys: np.ndarray) -> Piece:
+    def corrupt(self, ids: Tensor, split: Split, row_keys: np.ndarray) -> Piece:
         """Sources, and targets that end the text behind the last sentinel."""
         first = self.tokenizer(split.tokenizer).special["<extra_id_0>"]
         numbers = draws(row_keys, 2, ids.shape[1])
