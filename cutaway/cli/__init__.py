@@ -22,6 +22,9 @@ WAYS = {
     "Look": {
         "look": "see inside: surprisal, attention, the logit lens, and where a logit comes from",
     },
+    "Work": {
+        "task": "classify, tag, answer …: train on a file of yours, predict, measure, ask why",
+    },
     "Measure": {
         "evaluate": "ask suites of questions, predict texts, compare two models",
     },

@@ -58,13 +58,27 @@ def run_verb(verb: str, words: list[str]) -> int:
 
 
 def command_of(verb: str) -> Any:
-    """What parses a verb's words and calls its function: a click command, made from the function's signature."""
-    function = getattr(importlib.import_module(f"cutaway.cli.{verb}"), verb)
+    """What parses a verb's words and calls its function: a click command, made from the function's signature.
+
+    A verb of several actions names the home of each in ACTIONS; adding one is a file with a function and a line there.
+    """
+    module = importlib.import_module(f"cutaway.cli.{verb}")
+    actions = getattr(module, "ACTIONS", None)
+    text = _help(module if actions else getattr(module, verb))
     app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
-    # \b on a line of its own keeps click from running the lines of a paragraph together
-    text = re.sub("^Examples?:$", "\b\n\\g<0>", inspect.getdoc(function) or "", flags=re.M)
-    app.command(name=verb, help=text, epilog=EPILOG)(function)
+    if actions is None:
+        app.command(name=verb, help=text, epilog=EPILOG)(getattr(module, verb))
+        return typer.main.get_command(app)
+    app.callback(help=text, epilog=EPILOG)(lambda: None)
+    for name, home in actions.items():
+        function = getattr(importlib.import_module(home), name.replace("-", "_"))
+        app.command(name=name, help=_help(function), epilog=EPILOG)(function)
     return typer.main.get_command(app)
+
+
+def _help(what: Any) -> str:
+    # \b on a line of its own keeps click from running the lines of a paragraph together
+    return re.sub("^Examples?:$", "\b\n\\g<0>", inspect.getdoc(what) or "", flags=re.M)
 
 
 def explain(error: BaseException, verb: str) -> tuple[int, str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 RESAMPLES, SEED, SHARE = 2000, 0, 0.95
 DRAWN = 2**22  # numbers of items that are drawn at a time
-FEW = 64  # different rows, up to which they are drawn by how often each comes
+FEW = 4096  # different rows, up to which they are drawn by how often each comes
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # (R, K) sums over items -> (R,)
 

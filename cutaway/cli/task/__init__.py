@@ -1,0 +1,15 @@
+"""Put a model to work on files of your own: train a task, let it answer, measure it, ask it why.
+
+Examples:
+  cutaway task train classify --data reviews.csv --from sentence-transformers/all-MiniLM-L6-v2 --out model
+  cutaway task predict model new.csv
+  cutaway task evaluate model test.csv --html report.html
+  cutaway task why model "The room was cold and the staff rude."
+"""
+
+ACTIONS = {
+    "train": "cutaway.cli.task.train",
+    "predict": "cutaway.cli.task.predict",
+    "evaluate": "cutaway.cli.task.evaluate",
+    "why": "cutaway.cli.task.why",
+}

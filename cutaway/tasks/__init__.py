@@ -1,0 +1,32 @@
+"""Put it to work: tasks on a user's own files, each a file on the same models, heads, training loop and engine."""
+
+from cutaway.tasks.config import TaskConfig
+from cutaway.tasks.data import Aside, TaskData, read_data, read_examples
+from cutaway.tasks.registry import TASKS, task_from
+from cutaway.tasks.report import TaskReport, measure_task
+from cutaway.tasks.task import Answer, Example, Measured, Quantity, Role, Task, task_to_dict
+from cutaway.tasks.train import Trained, train_task
+from cutaway.tasks.trained import TaskModel, open_task
+
+__all__ = [
+    "TASKS",
+    "Answer",
+    "Aside",
+    "Example",
+    "Measured",
+    "Quantity",
+    "Role",
+    "Task",
+    "TaskConfig",
+    "TaskData",
+    "TaskModel",
+    "TaskReport",
+    "Trained",
+    "measure_task",
+    "open_task",
+    "read_data",
+    "read_examples",
+    "task_from",
+    "task_to_dict",
+    "train_task",
+]

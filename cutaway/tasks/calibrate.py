@@ -1,0 +1,66 @@
+"""How sure is sure: one temperature that makes probabilities match how often answers are right (Guo et al. 2017).
+
+Shapes: N examples, L labels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+LEAST, MOST = 0.05, 20.0
+
+
+def temperature_of(logits: Tensor, targets: Tensor, *, several: bool = False) -> float:
+    """What to divide logits by so that their log-likelihood is highest, by golden-section search on its logarithm.
+
+    Args:
+        logits: (N, L) float.
+        targets: (N,) int64, or with `several` (N, L) in 0 … 1.
+        several: each label is asked by itself.
+    """
+
+    def loss(log_t: float) -> float:
+        scaled = logits.double() / np.exp(log_t)
+        if several:
+            return float(F.binary_cross_entropy_with_logits(scaled, targets.double()))
+        return float(F.cross_entropy(scaled, targets))
+
+    low, high, ratio = np.log(LEAST), np.log(MOST), (np.sqrt(5) - 1) / 2
+    a, b = high - ratio * (high - low), low + ratio * (high - low)
+    loss_a, loss_b = loss(a), loss(b)
+    for _ in range(40):  # the interval shrinks to a millionth of a per cent
+        if loss_a < loss_b:
+            high, b, loss_b = b, a, loss_a
+            a = high - ratio * (high - low)
+            loss_a = loss(a)
+        else:
+            low, a, loss_a = a, b, loss_b
+            b = low + ratio * (high - low)
+            loss_b = loss(b)
+    return float(np.exp((low + high) / 2))
+
+
+def calibration_error(probabilities: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """The expected calibration error (Naeini et al. 2015): mean gap between how sure and how often right, in bins.
+
+    Args:
+        probabilities: (N,) of the answers given.
+        right: (N,) 0 or 1.
+        bins: of equal width.
+    """
+    place = np.minimum((probabilities * bins).astype(int), bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    gaps = np.abs(np.bincount(place, probabilities, bins) - np.bincount(place, right, bins))
+    return float(gaps.sum() / max(1, counts.sum()))
+
+
+def calibration_curve(probabilities: np.ndarray, right: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
+    """Of each bin that holds any: how sure on average, how often right, and how many."""
+    place = np.minimum((probabilities * bins).astype(int), bins - 1)
+    return [
+        (float(probabilities[place == b].mean()), float(right[place == b].mean()), int((place == b).sum()))
+        for b in range(bins)
+        if (place == b).any()
+    ]

@@ -1,0 +1,56 @@
+"""Which column of a user's file plays which role: as told, else by its usual name, else by what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cutaway.errors import ConfigError, InputError, unknown
+from cutaway.tasks.task import Role
+
+
+def find_columns(
+    names: Sequence[str], roles: Sequence[Role], told: Mapping[str, str], where: str, *, answered: bool = True
+) -> dict[str, str]:
+    """Role -> column.
+
+    Args:
+        names: of the columns.
+        roles: what is looked for.
+        told: role -> column, as the user says.
+        where: the file, for messages.
+        answered: whether the truth is needed.
+
+    Raises:
+        ConfigError: no such role or column.
+        InputError: a needed role has no column; says which there are and how to name one.
+    """
+    known = {role.name for role in roles}
+    if strange := [name for name in told if name not in known]:
+        raise ConfigError(unknown("role of a column", strange[0], known))
+    found: dict[str, str] = {}
+    for role, column in told.items():
+        if column not in names:
+            raise ConfigError(f"{where} has no column {column!r} for {role}; {unknown('column', column, names)}")
+        found[role] = column
+    free = {name.strip().lower(): name for name in reversed(names) if name not in found.values()}
+    for role in roles:
+        if role.name in found:
+            continue
+        usual = next((name for name in (role.name, *role.usual) if name in free), None)
+        if usual is not None:
+            found[role.name] = free.pop(usual)
+    left = [role for role in roles if role.needed and role.name not in found and (answered or not role.answer)]
+    if len(left) == 1 and len(free) == 1:  # nothing else can be meant
+        found[left.pop().name] = free.popitem()[1]
+    if left:
+        raise InputError(
+            f"{where} has the columns {', '.join(names)}; which of them is {left[0].what}? Say it with "
+            f"--column {left[0].name}=NAME"
+        )
+    return found
+
+
+def pick(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Role -> what stands in its column."""
+    return {role: values.get(column) for role, column in columns.items()}

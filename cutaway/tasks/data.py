@@ -1,0 +1,242 @@
+"""A user's files as checked examples in splits: columns found, bad rows set aside by line, no text in two splits.
+
+Where only one file is given, it is divided by text, so that equal texts (but for case and white space) are never in two
+splits, and each label is in every split to the same share. Given splits are taken as they are, and what they share is
+told.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cutaway.errors import CutawayError, InputError
+from cutaway.progress import OnProgress, Progress
+from cutaway.tasks.columns import find_columns, pick
+from cutaway.tasks.task import Example, Task
+from cutaway.text.dedup import text_keys
+from cutaway.text.readers.base import Skipped
+from cutaway.text.rows import Row, read_rows
+from cutaway.text.split import check_fractions, positions
+
+SPLITS = ("train", "valid", "test")
+MOST_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A row that is no example, or that contradicts another.
+
+    Attributes:
+        source: file and line.
+        reason: why.
+    """
+
+    source: str
+    reason: str
+
+
+@dataclass
+class TaskData:
+    """Examples in splits.
+
+    Attributes:
+        task: with what its examples decide.
+        splits: "train", "valid" and "test" -> examples.
+        labels: of the task.
+        columns: role -> column.
+        aside: rows that were set aside.
+        notes: for people: choices and what they should know.
+        shared: (split, other) -> texts that are in both.
+    """
+
+    task: Task
+    splits: dict[str, list[Example]]
+    labels: tuple[str, ...] = ()
+    columns: dict[str, str] = field(default_factory=dict)
+    aside: list[Aside] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    shared: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
+def read_data(
+    task: Task,
+    data: str | Path,
+    *,
+    valid: str | Path | float = 0.1,
+    test: str | Path | float = 0.1,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+    progress: OnProgress | None = None,
+) -> TaskData:
+    """Read and divide a user's data.
+
+    Args:
+        task: what it is for.
+        data: a table: all of it, or what to train on.
+        valid: a table of its own, or the share of `data` that chooses weights, thresholds and temperatures.
+        test: a table of its own, or the share of `data` that is measured on; 0: none.
+        columns: role -> column, where the names do not say it.
+        seed: of the division.
+        progress: called now and then.
+
+    Raises:
+        InputError: no such file, no example in it, or too few to hold anything out.
+        ConfigError: no such column or role.
+    """
+    given = {"train": data, "valid": valid, "test": test}
+    files = {name: path for name, path in given.items() if isinstance(path, str | Path)}
+    shares = {name: value for name, value in given.items() if isinstance(value, float | int)}
+    check_fractions(shares.get("valid", 0.0), shares.get("test", 0.0))
+    found = TaskData(task, {})
+    for name, path in files.items():
+        examples, aside, found.columns = read_examples(task, path, columns=columns, progress=progress)
+        found.aside += aside
+        found.splits[name] = examples
+    found.task = task = task.settle(found.splits["train"])
+    found.splits["train"], twice = _unique(task, found.splits["train"])
+    if twice:
+        found.notes.append(f"{twice:,} rows of the training data were there already, and are read once")
+    found.splits["train"], against = _conflicting(task, found.splits["train"])
+    found.aside += against
+    if shares and any(shares.values()):
+        kept, held = _divided(task, found.splits["train"], shares, seed)
+        found.splits["train"] = kept
+        found.splits |= held
+    found.shared = _shared(task, found.splits)
+    for (name, other), count in found.shared.items():
+        found.notes.append(f"{count:,} texts of {other} are in {name} too: what is measured on them is too good")
+    found.labels = task.labels(found.splits["train"])
+    found.notes += task.check(found.splits, found.labels)
+    if found.aside:
+        reasons = Counter(item.reason for item in found.aside).most_common(MOST_SHOWN)
+        shown = "; ".join(f"{count:,} × {reason}" for reason, count in reasons)
+        found.notes.append(f"{len(found.aside):,} rows were set aside ({shown}), the first is {found.aside[0].source}")
+    return found
+
+
+def read_examples(
+    task: Task,
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    answered: bool = True,
+    progress: OnProgress | None = None,
+) -> tuple[list[Example], list[Aside], dict[str, str]]:
+    """The examples of one file, the rows that are none, and which column plays which role.
+
+    Args:
+        task: what they are for.
+        path: a table.
+        columns: role -> column, where the names do not say it.
+        answered: whether the truth is needed; where it is not, it is read if it is there.
+        progress: called now and then.
+
+    Raises:
+        InputError: no such file, or not one example in it.
+        ConfigError: no such column or role.
+    """
+    told = dict(columns or {})
+    aside: list[Aside] = []
+
+    def skipped(what: Skipped) -> None:
+        aside.append(Aside(what.source, what.reason))
+
+    examples: list[Example] = []
+    found: dict[str, str] | None = None
+    for row in read_rows(path, asked=list(told.values()), skipped=skipped):
+        if found is None:
+            found = find_columns(list(row.values), task.roles, told, str(path), answered=answered)
+        try:
+            examples.append(_example(task, row, found, answered))
+        except CutawayError as error:
+            aside.append(Aside(row.source, str(error)))
+        if progress and len(examples) % 4096 == 0:
+            progress(Progress("reading", len(examples), unit="examples"))
+    if not examples or found is None:
+        shown = "; ".join(f"{item.source}: {item.reason}" for item in aside[:MOST_SHOWN])
+        raise InputError(f"{path} holds no example for the task {task.name}" + (f" ({shown})" if shown else ""))
+    return examples, aside, found
+
+
+def _example(task: Task, row: Row, columns: Mapping[str, str], answered: bool) -> Example:
+    values = pick(row.values, columns)
+    if not answered and all(values.get(role.name) in (None, "") for role in task.roles if role.answer):
+        values = {role.name: values.get(role.name) for role in task.roles if not role.answer}
+    example = task.example(row.source, values, answered=answered)
+    others = {name: value for name, value in row.values.items() if name not in columns.values()}
+    return Example(example.source, example.given, example.truth, {**others, **example.more})
+
+
+def keys_of(task: Task, examples: Sequence[Example]) -> np.ndarray:
+    """A number for what is read of each example: equal texts, but for case and white space, have equal ones."""
+    return text_keys(["\0".join(task.texts(example)) for example in examples])
+
+
+def _unique(task: Task, examples: list[Example]) -> tuple[list[Example], int]:
+    """Each text with its truth once."""
+    kept: dict[tuple[int, str], Example] = {}
+    for key, example in zip(keys_of(task, examples).tolist(), examples, strict=True):
+        kept.setdefault((key, repr(example.truth)), example)
+    return list(kept.values()), len(examples) - len(kept)
+
+
+def _conflicting(task: Task, examples: list[Example]) -> tuple[list[Example], list[Aside]]:
+    """Rows with the same text and another truth: which of them is right cannot be known, so none is learned from."""
+    if not task.one_truth:
+        return examples, []
+    keys = keys_of(task, examples).tolist()
+    homes: dict[int, list[Example]] = defaultdict(list)
+    for key, example in zip(keys, examples, strict=True):
+        homes[key].append(example)
+    aside = [
+        Aside(example.source, "the same text has another label elsewhere")
+        for home in homes.values()
+        if len(home) > 1
+        for example in home
+    ]
+    return [example for key, example in zip(keys, examples, strict=True) if len(homes[key]) == 1], aside
+
+
+def _divided(
+    task: Task, examples: list[Example], shares: Mapping[str, float], seed: int
+) -> tuple[list[Example], dict[str, list[Example]]]:
+    """Hold out shares of each stratum, all examples of one text together."""
+    keys = keys_of(task, examples)
+    place = positions(keys, seed)
+    strata: dict[str, list[int]] = defaultdict(list)
+    first: dict[int, int] = {}
+    for number, key in enumerate(keys.tolist()):
+        first.setdefault(key, number)
+        if first[key] == number:
+            strata[task.stratum(examples[number])].append(number)
+    home: dict[int, str] = {}
+    for members in strata.values():
+        members.sort(key=lambda number: place[number])
+        start = 0.0
+        for name, share in shares.items():
+            begin, start = start, start + share
+            for number in members[round(begin * len(members)) : round(start * len(members))]:
+                home[int(keys[number])] = name
+    held: dict[str, list[Example]] = {name: [] for name, share in shares.items() if share}
+    kept: list[Example] = []
+    for key, example in zip(keys.tolist(), examples, strict=True):
+        held[home[key]].append(example) if key in home else kept.append(example)
+    if not kept or not all(held.values()):
+        empty = ["train"] * (not kept) + [name for name, some in held.items() if not some]
+        raise InputError(
+            f"of {len(examples):,} examples none is left for {' and '.join(empty)}; give more examples, or larger "
+            "shares for --valid and --test"
+        )
+    return kept, held
+
+
+def _shared(task: Task, splits: Mapping[str, Sequence[Example]]) -> dict[tuple[str, str], int]:
+    keys = {name: set(keys_of(task, examples).tolist()) for name, examples in splits.items()}
+    pairs = [("train", "valid"), ("train", "test"), ("valid", "test")]
+    found = {(a, b): len(keys[a] & keys[b]) for a, b in pairs if a in keys and b in keys}
+    return {pair: count for pair, count in found.items() if count}
