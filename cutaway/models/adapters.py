@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +24,7 @@ from cutaway.errors import ConfigError, DamagedFile, InputError, NonFinite, unkn
 from cutaway.files import MANIFEST, atomic_folder, holds, inside, read_json, verify, write_json
 from cutaway.models.adapter_config import AdapterConfig, ends, read_config, write_config
 from cutaway.models.assemble import DTYPES, Network, assemble, write_tensors
+from cutaway.models.embedding import bare
 from cutaway.models.families._layouts import Experts, Joined, Layout, Turned
 from cutaway.models.formats.ggml import Blocks
 from cutaway.models.low_rank import LowRankEmbedding, LowRankLinear, parts_of
@@ -115,7 +116,7 @@ def add_adapter(model: Model, config: AdapterConfig, *, seed: int = 0) -> Model:
         homes = [name.removesuffix(".weight") for name in place.ours]
         bases = [network.get_submodule(home) for home in homes]
         linear = all(isinstance(base, nn.Linear) for base in bases)
-        saved = config.modules_to_save is not None and ends(theirs, config.modules_to_save)
+        saved = config.modules_to_save is not None and saves(theirs, config.modules_to_save)
         inner = linear and not homes[0].startswith(("lm_head", "head.out"))
         if saved or not config.targets(theirs, inner) or not (linear or homes == ["embed_tokens"]):
             continue
@@ -215,9 +216,16 @@ class _Names:
         from cutaway.models.families import FAMILIES
         from cutaway.models.formats.huggingface import expressible
 
-        origin = model.origin
-        self.family: Family = FAMILIES[origin.family] if origin is not None else expressible(model.config)[0]
-        config = model.config
+        origin, config = model.origin, model.config
+        if origin is not None:
+            self.family: Family = FAMILIES[origin.family]
+        else:
+            try:
+                self.family = expressible(config)[0]
+            except ConfigError:  # the layers have names, though the family may know no such head
+                if getattr(config, "head", "none") in ("none", "causal_lm", "masked_lm"):
+                    raise
+                self.family = expressible(_headless(config))[0]
         if getattr(config, "tied", False):  # the output matrix may have parts, though it is the embedding
             config = replace(config, tied=False)  # pyright: ignore[reportCallIssue]
         self.config = config
@@ -248,6 +256,21 @@ class _Names:
             )
             if whole or biased:
                 yield from place.ours
+
+
+def _headless(config: Any) -> Any:
+    """A network's config without what stands on top."""
+    return bare(replace(config, head="embedding", labels=(), labelling="one"))
+
+
+def named_parts(model: Model) -> dict[str, tuple[str, ...]]:
+    """What a model's tensors are called in its published form, without the family's prefix -> our names.
+
+    Raises:
+        ConfigError: no published family has such layers.
+    """
+    names = _Names(model)
+    return {theirs: place.ours for theirs, place in names.places(False)}
 
 
 def saves(home: str, listed: tuple[str, ...]) -> bool:
@@ -488,4 +511,4 @@ def _with(model: Model, network: Network, adapter: Adapter | None) -> Model:
     return made
 
 
-__all__ = ["Adapter", "AdapterConfig", "add_adapter", "load_adapter", "merge_adapter", "save_adapter"]
+__all__ = ["Adapter", "AdapterConfig", "add_adapter", "load_adapter", "merge_adapter", "named_parts", "save_adapter"]

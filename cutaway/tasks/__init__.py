@@ -5,8 +5,8 @@ from cutaway.tasks.data import Aside, TaskData, read_data, read_examples
 from cutaway.tasks.registry import TASKS, task_from
 from cutaway.tasks.report import TaskReport, measure_task
 from cutaway.tasks.task import Answer, Example, Measured, Quantity, Role, Task, task_to_dict
-from cutaway.tasks.train import Trained, train_task
-from cutaway.tasks.trained import TaskModel, open_task
+from cutaway.tasks.train import Trained, resume_task, train_task
+from cutaway.tasks.trained import TaskModel, merge_task, open_task
 
 __all__ = [
     "TASKS",
@@ -23,9 +23,11 @@ __all__ = [
     "TaskReport",
     "Trained",
     "measure_task",
+    "merge_task",
     "open_task",
     "read_data",
     "read_examples",
+    "resume_task",
     "task_from",
     "task_to_dict",
     "train_task",

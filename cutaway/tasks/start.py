@@ -6,21 +6,26 @@ Shapes: L labels.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
-from cutaway.errors import ConfigError, InputError
+from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.models import Model, build_network, load_model
 from cutaway.models.adapter_config import AdapterConfig
-from cutaway.models.adapters import add_adapter
+from cutaway.models.adapters import add_adapter, named_parts
 from cutaway.models.config import DecoderConfig, EncoderConfig, network_of_size
+from cutaway.models.formats.huggingface import published_head
 from cutaway.progress import OnProgress
 from cutaway.tasks.task import Task
 from cutaway.tokenizers import train_tokenizer
 
 HEADS = ("head.", "lm_head.")
+OF_HEADS = ("pooling", "head_activation", "head_norm", "head_dense_bias", "head_bias")  # what a user may choose of one
+LAYER = re.compile(r"^.*?\.\d+\.")  # in a tensor's published name, all that leads into its layer
+NO_LAYER = "dummy-target-modules"  # PEFT's word for an adapter without parts
 KINDS = {"gru": "recurrent", "lstm": "recurrent"}  # other names of networks
 
 
@@ -72,18 +77,31 @@ def from_scratch(
     return Model(build_network(config), made, source="fresh weights")
 
 
-def from_checkpoint(task: Task, source: str, labels: tuple[str, ...], *, dropout: float = 0.0, seed: int = 0) -> Model:
+def from_checkpoint(
+    task: Task,
+    source: str,
+    labels: tuple[str, ...],
+    *,
+    head: str = "task",
+    dropout: float = 0.0,
+    network: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Model:
     """A checkpoint in float32 with the task's head on it.
 
     Args:
         task: what it is for.
         source: as `load_model` takes it.
         labels: of the task.
+        head: "task": as suits the task; "published": as the class for it has it that the family is published with, so
+            that other tools open the result.
         dropout: while it learns, on what each block writes.
+        network: fields of the head's config that the user decides, such as pooling.
         seed: of the head's weights.
 
     Raises:
-        ConfigError: a kind of network that the task cannot use.
+        ConfigError: a kind of network that the task cannot use, a field that is not a head's, or a family without such
+            a class.
         (and those of `load_model`)
     """
     model = load_model(source, dtype=torch.float32, quantised=False)
@@ -91,7 +109,14 @@ def from_checkpoint(task: Task, source: str, labels: tuple[str, ...], *, dropout
         raise ConfigError(
             f"{source} is a {model.config.kind} network; the task {task.name} needs {' or '.join(task.kinds)}"
         )
-    return with_head(model, {**task.features(labels), "dropout": dropout}, seed=seed)
+    fields = task.features(labels)
+    if head == "published":
+        fields = published_head(model.config, model.origin, fields)
+    elif isinstance(model.config, DecoderConfig) and fields.get("head") == "sequence_classification":
+        fields |= {"pooling": "last"}  # the one token that has seen all others
+    if strange := [name for name in network or {} if name not in OF_HEADS]:
+        raise ConfigError(unknown("field of a checkpoint's head:", strange[0], OF_HEADS))
+    return with_head(model, {**fields, "dropout": dropout, **(network or {})}, seed=seed)
 
 
 def with_head(model: Model, fields: Mapping[str, Any], *, seed: int = 0) -> Model:
@@ -104,29 +129,37 @@ def with_head(model: Model, fields: Mapping[str, Any], *, seed: int = 0) -> Mode
     """
     old = model.config
     fields = dict(fields)
-    if isinstance(old, EncoderConfig | DecoderConfig) and old.head == "embedding" and "pooling" in fields:
+    if isinstance(old, EncoderConfig | DecoderConfig) and old.head == "embedding" and fields.get("pooling") == "mean":
         fields["pooling"] = old.pooling  # as it was trained to be read
-    known = {field.name for field in dataclasses.fields(old)}
+    known = {field.name for field in dataclasses.fields(old) if field.init}
     fields = {name: value for name, value in fields.items() if name in known}
+    if getattr(old, "pooler", False) and fields.get("head", "none") not in ("none", "embedding"):
+        fields |= {"pooler": False, "next_sentence": False}  # nothing reads them there
     config = dataclasses.replace(old, **fields)
     if config == old:
         return model
     torch.default_generator.manual_seed(seed)
     network = build_network(config)
-    own = network.state_dict()
+    own, theirs = network.state_dict(), model.network.state_dict()
+    stays = getattr(config, "head", "") == getattr(old, "head", "") and getattr(config, "labels", ()) == old.labels  # pyright: ignore[reportAttributeAccessIssue]
     same = {
         name: tensor
-        for name, tensor in model.network.state_dict().items()
-        if name in own and own[name].shape == tensor.shape and not name.startswith(HEADS)
+        for name, tensor in theirs.items()
+        if name in own and own[name].shape == tensor.shape and (stays or not name.startswith(HEADS))
     }
     if not same:
         raise InputError(f"{model.source or 'the model'} has no weights to begin with for the task")
+    if isinstance(config, EncoderConfig) and config.head_activation == "tanh" and config.pooling == "cls":
+        pooler = {f"head.dense.{part}": theirs.get(f"pooler.{part}") for part in ("weight", "bias")}
+        same |= {name: tensor for name, tensor in pooler.items() if tensor is not None and name in own}
     network.load_state_dict(same, strict=False)
     return Model(network, model.tokenizer, model.source, model.origin, model.mel, model.generation)
 
 
 def learning(model: Model, how: str, *, rank: int = 8, seed: int = 0) -> Model:
-    """The model with only that set to learn which should.
+    """The model with only that set to learn which should: all of it, or what an adapter holds.
+
+    An adapter has low-rank parts beside every matrix of the layers, and the head as its own; with "head" that alone.
 
     Args:
         model: with the task's head.
@@ -135,20 +168,30 @@ def learning(model: Model, how: str, *, rank: int = 8, seed: int = 0) -> Model:
         seed: of an adapter's numbers.
 
     Raises:
-        ConfigError: another way, or a head alone where the network has none.
+        ConfigError: another way, a head alone where the network has none, or layers that no published family has.
     """
     if how == "full":
         return model
-    if how == "head":
-        head = getattr(model.network, "head", None)
-        if head is None:
-            raise ConfigError("this network has no head of its own to train alone; train it in full or with lora")
-        for name, parameter in model.network.named_parameters():
-            parameter.requires_grad_(name.startswith(HEADS))
-        return model
-    if how in ("lora", "dora"):
-        config = AdapterConfig(
-            r=rank, lora_alpha=2 * rank, use_dora=how == "dora", modules_to_save=("classifier", "score")
-        )
-        return add_adapter(model, config, seed=seed)
-    raise ConfigError(f"a model learns in full, by its head, lora or dora, but {how!r} was given")
+    if how not in ("head", "lora", "dora"):
+        raise ConfigError(f"a model learns in full, by its head, lora or dora, but {how!r} was given")
+    parts = named_parts(model)
+    heads = {name.split(".")[0] for name, ours in parts.items() if ours[0].startswith("head.")}
+    if how == "head" and not heads:
+        raise ConfigError("this network has no head of its own to train alone; train it in full or with lora")
+    layers = {LAYER.sub("", name).removesuffix(".weight") for name, ours in parts.items() if _is_matrix(name, ours)}
+    config = AdapterConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=NO_LAYER if how == "head" else tuple(sorted(layers)),
+        use_dora=how == "dora",
+        modules_to_save=tuple(sorted(heads)) or None,
+        task_type="SEQ_CLS" if getattr(model.config, "head", "") == "sequence_classification" else None,
+        base_model_name_or_path=model.source or None,
+    )
+    return add_adapter(model, config, seed=seed)
+
+
+def _is_matrix(theirs: str, ours: tuple[str, ...]) -> bool:
+    """Whether a tensor is one that parts are put beside: a matrix of a layer that all tokens pass through."""
+    kept = LAYER.match(theirs) and theirs.endswith(".weight") and "norm" not in ours[0].lower()
+    return bool(kept) and "router" not in ours[0]

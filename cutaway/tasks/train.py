@@ -9,24 +9,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cutaway.errors import InputError
-from cutaway.files import atomic_folder, write_json
+from cutaway.files import holds, write_json
+from cutaway.generation.engine import Engine
 from cutaway.models import Model
+from cutaway.models.model import CHECKPOINTS
 from cutaway.progress import OnProgress, Progress
-from cutaway.settings import to_dict
 from cutaway.tasks.config import TaskConfig
 from cutaway.tasks.data import TaskData, read_data
+from cutaway.tasks.plan import RUN, appearing, begin_plan, config_to_dict, continuable, read_plan
 from cutaway.tasks.report import TaskReport, measure_task
 from cutaway.tasks.start import from_checkpoint, from_scratch, learning
-from cutaway.tasks.task import Task, task_to_dict
+from cutaway.tasks.task import Task
 from cutaway.tasks.trained import TaskModel, write_task
-from cutaway.training import TrainConfig, train
+from cutaway.training import TrainConfig, resume, train
+from cutaway.training.checkpoint import CONFIG as RUN_CONFIG
 from cutaway.training.objectives import Objective
 from cutaway.training.rows import Rows, RowStore
 
 OnNote = Callable[[str], None]
-ASIDE, REPORT, RUN = "set-aside.jsonl", "report.json", "run"
+ASIDE, REPORT = "set-aside.jsonl", "report.json"
 CONTEXT, FRESH_CONTEXT = 256, 128
+LEAST = 1.0  # seconds that are trained for, however short the time is
+SAVING = 2.0  # seconds that writing takes
+TRIED, BASELINE_TRIED = 32, 400  # examples that are tried to know how long all will take
 
 
 @dataclass(frozen=True)
@@ -59,43 +64,76 @@ def train_task(config: TaskConfig, *, progress: OnProgress | None = None, on_not
         on_note: told each choice with its reason, and warnings.
 
     Raises:
-        InputError: the data cannot be read or learned from, or the folder exists already.
+        InputError: the data cannot be read or learned from, or the folder holds something already.
         ConfigError: values that do not fit each other.
+        Interrupted: by Ctrl-C or SIGTERM; `resume_task` continues.
         (and those of `cutaway.train`)
     """
-    started, out = time.perf_counter(), Path(config.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists already; choose another folder, or remove it")
-    notes: list[str] = []
+    started = time.perf_counter()
+    begin_plan(config)
+    return _carry_out(config, started, progress, on_note)
+
+
+def resume_task(
+    out: str | Path, *, progress: OnProgress | None = None, on_note: OnNote | None = None
+) -> Trained:
+    """Continue a training that was interrupted or killed; it ends with the same bits as one that was not.
+
+    Args:
+        out: the folder that was being made; it may have been moved.
+        progress: see `train_task`.
+        on_note: see `train_task`.
+
+    Raises:
+        InputError: no training was begun there, or it has ended.
+        ConfigError: the data has changed since.
+        (and those of `train_task`)
+    """
+    started = time.perf_counter()
+    return _carry_out(read_plan(Path(out)), started, progress, on_note)
+
+
+def _carry_out(config: TaskConfig, started: float, progress: OnProgress | None, on_note: OnNote | None) -> Trained:
+    """From the plan to the whole folder; what a run of before has done is not done again."""
+    out, notes = Path(config.out), list[str]()
 
     def note(text: str) -> None:
         notes.append(text)
         if on_note is not None:
             on_note(text)
 
-    data = read_data(
-        config.task,
-        config.data,
-        valid=config.valid,
-        test=config.test,
-        columns=config.columns,
-        seed=config.seed,
-        progress=progress,
-    )
-    for text in data.notes:
-        note(text)
-    task = data.task
-    with atomic_folder(out) as room:
-        write_aside(data, room)
-        made = learn(replace(config, task=task), data, room / RUN, progress=progress, on_note=note)
-        report = None
-        if "test" in data.splits:
-            report = measure_task(made, data, progress=progress)
-            write_json(room / REPORT, report.to_json())
-        made.about |= {"config": {**to_dict(config), "task": task_to_dict(task)}}
-        write_task(made, room)
+    with continuable(out):
+        data = read_data(
+            config.task,
+            config.data,
+            valid=config.valid,
+            test=config.test,
+            columns=config.columns,
+            seed=config.seed,
+            progress=progress,
+        )
+        for text in data.notes:
+            note(text)
+        config = replace(config, task=data.task)
+        until = None if config.minutes is None else started + 60 * config.minutes
+        made = learn(config, data, out / RUN, until=until, progress=progress, on_note=note)
+        with appearing(out) as room:
+            write_aside(data, room)
+            report = None
+            if "test" in data.splits:
+                report = measure_task(made, data, progress=progress)
+                write_json(room / REPORT, report.to_json())
+            made.about |= {"config": config_to_dict(config)}
+            write_task(made, room)
+        tidy(out / RUN)
     made.model.source = str(out)
     return Trained(made, out, report, data, notes, time.perf_counter() - started)
+
+
+def tidy(run: Path) -> None:
+    """Remove checkpoints that nothing goes on from any more."""
+    for checkpoint in run.rglob(f"{CHECKPOINTS}/*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def write_aside(data: TaskData, folder: Path) -> None:
@@ -106,14 +144,21 @@ def write_aside(data: TaskData, folder: Path) -> None:
 
 
 def learn(
-    config: TaskConfig, data: TaskData, run: Path, *, progress: OnProgress | None = None, on_note: OnNote | None = None
+    config: TaskConfig,
+    data: TaskData,
+    run: Path,
+    *,
+    until: float | None = None,
+    progress: OnProgress | None = None,
+    on_note: OnNote | None = None,
 ) -> TaskModel:
-    """Train and calibrate, without measuring.
+    """Train and calibrate, without measuring; or go on where a run of before has ended.
 
     Args:
         config: with its task settled.
         data: in splits.
-        run: the run folder to make.
+        run: the run folder to make, or to go on with.
+        until: `time.perf_counter()` at which all should be done, measuring included; None: as the epochs say.
         progress: told at every stage.
         on_note: told each choice with its reason.
     """
@@ -129,10 +174,18 @@ def learn(
             sources = [examples[owner].source for owner in owners]
             splits[name] = Rows(name, parts, model.tokenizer, sources, reads=objective.parts[:1])
     store = RowStore(splits, model.tokenizer, labels=data.labels, name=config.data)
-    settings = settings_of(config, store, objective, context, run)
-    trained = train(settings, store=store, start=model, progress=progress, on_note=on_note)
-    for checkpoint in (run / "checkpoints").glob("*"):
-        shutil.rmtree(checkpoint)
+    how = {"store": store, "start": model, "progress": progress, "on_note": on_note}
+    if holds(run, RUN_CONFIG):
+        trained = resume(run, **how)
+    else:
+        minutes = None
+        if until is not None:
+            after = time_after(task, model, data, progress)
+            minutes = max(LEAST, until - after - time.perf_counter()) / 60
+            if on_note is not None:
+                on_note(f"about {after:.0f} s are kept for calibration and measuring")
+        settings = settings_of(replace(config, minutes=minutes), store, objective, context, run)
+        trained = train(settings, **how)
     trained.model.network.eval()
     made = TaskModel(task, trained.model, data.labels, columns=data.columns, base=config.start if model.adapter else "")
     made.about = {"training": trained.metrics, "notes": trained.notes}
@@ -141,11 +194,41 @@ def learn(
     return made
 
 
+def time_after(task: Task, model: Model, data: TaskData, progress: OnProgress | None = None) -> float:
+    """About how many seconds follow the training: answers to what is held out, and the baseline, both tried on some."""
+    if progress:
+        progress(Progress("planning", 0))
+    held = [example for name in ("valid", "test") for example in data.splits.get(name, [])]
+    seconds = 0.0
+    if held:
+        some = held[:: max(1, len(held) // TRIED)][:TRIED]
+        engine = Engine(model)
+        task.infer(engine, some[:1])
+        began = time.perf_counter()
+        task.infer(engine, some)
+        seconds += (time.perf_counter() - began) * len(held) / len(some)
+    train = data.splits["train"]
+    if task.baseline_name and "test" in data.splits:
+        some = train[:: max(1, len(train) // BASELINE_TRIED)][:BASELINE_TRIED]
+        began = time.perf_counter()
+        task.baseline(some, data.splits["test"][:TRIED], task.labels(some))
+        seconds += (time.perf_counter() - began) * len(train) / len(some)
+    return 1.2 * seconds + SAVING
+
+
 def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None) -> Model:
     """The model before it has learned."""
     task: Task = config.task
     if config.start:
-        model = from_checkpoint(task, config.start, data.labels, dropout=config.dropout, seed=config.seed)
+        model = from_checkpoint(
+            task,
+            config.start,
+            data.labels,
+            head=config.head,
+            dropout=config.dropout,
+            network=config.network,
+            seed=config.seed,
+        )
         return learning(model, config.how, rank=config.rank, seed=config.seed)
     texts = (text for example in data.splits["train"] for text in task.texts(example))
     return from_scratch(

@@ -4,30 +4,37 @@ model.json, model.safetensors, tokenizer …   a model folder like any other: `c
                                              take it (of an adapter: adapter/, beside the base's own folder)
 task.json                                    the task and its settings, labels, columns, calibration, figures
 report.json, report.html, README.md          what was measured, and the model card
+plan.json                                    what was asked for, and the checksums of what it was made from
 run/                                         the run that trained it: config and metrics
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cutaway import __version__
 from cutaway.errors import ConfigError, DamagedFile, InputError
-from cutaway.files import holds, inside, read_json, write_json
+from cutaway.files import atomic_folder, holds, inside, read_json, write_json
 from cutaway.generation.engine import Engine
 from cutaway.models import Model, load_model
-from cutaway.models.adapters import load_adapter, save_adapter
-from cutaway.models.model import write_model
+from cutaway.models.adapters import load_adapter, merge_adapter, save_adapter
+from cutaway.models.config import config_from_dict, config_to_dict
+from cutaway.models.model import MODEL_JSON, write_model
 from cutaway.progress import OnProgress
 from cutaway.tasks.registry import task_from
-from cutaway.tasks.start import with_head
+from cutaway.tasks.start import HEADS, with_head
 from cutaway.tasks.task import Answer, Example, Task, task_to_dict
 
 TASK, ADAPTER = "task.json", "adapter"
 FORMAT = 1
+BESIDE = ("report.json", "report.html", "README.md", "set-aside.jsonl")  # that stay true of the same weights merged
 
 
 @dataclass(eq=False)
@@ -109,8 +116,21 @@ class TaskModel:
         (answer,) = self.predict([example])
         return self.task.why(self.model, example, answer, method=method)
 
+    def merged(self) -> TaskModel:
+        """The same as one model by itself, without a base.
+
+        Raises:
+            ConfigError: it is one already.
+        """
+        if self.model.adapter is None:
+            raise ConfigError(f"{self.model.source or 'this'} stands on no base: it is one model already")
+        return TaskModel(
+            self.task, merge_adapter(self.model), self.labels, self.calibration, self.columns, "", self.about
+        )
+
     def record(self) -> dict[str, Any]:
         """What task.json holds."""
+        on = {"network": config_to_dict(self.model.config), "base_sum": body_sum(self.model)} if self.base else {}
         return {
             "format": FORMAT,
             "cutaway": __version__,
@@ -119,6 +139,7 @@ class TaskModel:
             "columns": self.columns,
             "calibration": self.calibration,
             "base": self.base,
+            **on,
             "about": self.about,
         }
 
@@ -130,6 +151,46 @@ def write_task(made: TaskModel, folder: Path) -> None:
     else:
         write_model(made.model, folder)
     write_json(folder / TASK, made.record())
+
+
+def body_sum(model: Model) -> str:
+    """A SHA-256 of the weights that an adapter stands on: all but its parts and what is its own."""
+    own = () if model.adapter is None else model.adapter.own
+    tensors = {
+        name.replace(".base.", "."): tensor
+        for name, tensor in model.network.state_dict().items()
+        if not name.startswith(HEADS) and not name.endswith((".lora_A", ".lora_B", ".magnitude"))
+    }
+    whole = sha256()
+    for name in sorted(tensors.keys() - {*own}):
+        tensor = tensors[name].detach().float().cpu().contiguous()
+        whole.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return whole.hexdigest()
+
+
+def merge_task(folder: str | Path, out: str | Path, *, base: str = "") -> Path:
+    """Make one model of a task's adapter and its base, in a folder of its own.
+
+    Args:
+        folder: of an adapter, as `train_task` wrote it.
+        out: the folder to make.
+        base: where the model that it stands on lies now; "": where it lay then.
+
+    Raises:
+        InputError: there is something at `out` already, or the disk is full.
+        ConfigError: it stands on no base.
+        (and those of `open_task`)
+    """
+    out = Path(out)
+    if out.exists():
+        raise InputError(f"{out} exists already; choose another folder")
+    merged = open_task(folder, base=base).merged()
+    with atomic_folder(out) as room:
+        for name in BESIDE:
+            if holds(Path(folder), name):
+                shutil.copy(inside(Path(folder), name), room / name)
+        write_task(merged, room)
+    return out
 
 
 def open_task(folder: str | Path, *, base: str = "") -> TaskModel:
@@ -161,7 +222,25 @@ def open_task(folder: str | Path, *, base: str = "") -> TaskModel:
             raise
         raise DamagedFile(f"{folder / TASK} lacks what a task is made of ({error})") from error
     if stands_on:
-        model = load_adapter(with_head(load_model(base or stands_on), task.features(labels)), folder / ADAPTER)
+        model = _on_base(record, base or stands_on, folder)
     else:
         model = load_model(folder)
     return TaskModel(task, model, labels, calibration, columns, stands_on, about)
+
+
+def _on_base(record: Mapping[str, Any], base: str, folder: Path) -> Model:
+    """An adapter on its base, with the head that it had."""
+    where = f"{folder / TASK}, network"
+    config = config_from_dict(record.get("network", {}), where=where)
+    inner = folder / base
+    body = load_model(inner if holds(inner, MODEL_JSON) else base, dtype=torch.float32, quantised=False)
+    if body.config.kind != config.kind:
+        raise ConfigError(f"{folder} stands on a {config.kind} network, but {base} is a {body.config.kind}")
+    try:
+        model = with_head(body, {field.name: getattr(config, field.name) for field in fields(config)})
+        same = model.config == config and body_sum(model) == record.get("base_sum")
+    except InputError:
+        same = False
+    if not same:
+        raise ConfigError(f"{folder} was trained on another model than {base} is now; give the right one with --base")
+    return load_adapter(model, folder / ADAPTER)

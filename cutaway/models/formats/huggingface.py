@@ -19,6 +19,7 @@ from cutaway.models.assemble import DTYPES, Network, assemble, check_layers, wri
 from cutaway.models.config import DecoderConfig, EncoderConfig, NetworkConfig
 from cutaway.models.embedding import bare, beneath, read_embedding, write_embedding
 from cutaway.models.families import FAMILIES, Family, read_places, write_places
+from cutaway.models.families._heads import PROBLEMS
 from cutaway.models.memory import check_memory
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -215,6 +216,33 @@ def expressible(config: NetworkConfig, family: str | None = None) -> tuple[Famil
     if not reasons:
         raise ConfigError(f"no published family is of the kind {config.kind}; save it in Cutaway's own format")
     raise ConfigError(min(reasons, key=len) + "; save it in Cutaway's own format, or train without these features")
+
+
+def published_head(config: NetworkConfig, origin: Origin | None, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the head that a family's published class has, for a network that gets such a head.
+
+    Args:
+        config: of the network as it is.
+        origin: what it was read from, if anything.
+        fields: `head` that is asked for, with `labels` and `labelling` where it has such.
+
+    Raises:
+        ConfigError: no published family has such layers, or theirs has no such class.
+    """
+    config = bare(config)
+    if origin is not None:
+        family, values = FAMILIES[origin.family], dict(origin.config)
+    else:
+        family, values = expressible(config)
+    named = [name for name, head in family.heads.items() if head == fields["head"]]
+    if not named:
+        raise ConfigError(f"{family.model_type} is published without a head for {fields['head']}; leave it to the task")
+    values |= {"architectures": named[:1], "problem_type": PROBLEMS[fields.get("labelling", "one")]}
+    if "labels" in fields:
+        values |= {"id2label": {str(number): label for number, label in enumerate(fields["labels"])}}
+    made = family.to_config(values, f"the {family.model_type} config")
+    names = ("head", "labels", "labelling", "pooling", "head_activation", "head_norm", "head_dense_bias", "head_bias")
+    return {name: getattr(made, name) for name in names if hasattr(made, name)}
 
 
 def write_huggingface(
