@@ -27,7 +27,7 @@ from cutaway.interp.check import check
 from cutaway.interp.claims import Claim, Claims
 from cutaway.interp.during import GenerationRecording, record_generation, training_tap
 from cutaway.interp.features import attribution_graph, evaluate_features, feature_dashboard, train_features
-from cutaway.interp.inputs import Inputs, inputs_of
+from cutaway.interp.inputs import Inputs, inputs_of, pair_of
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
 from cutaway.interp.ledger.numbers import ledger, score_pairs
 from cutaway.interp.ledger.training import Lesson, gradient_ledger, lesson_from, lesson_of, loss_ledger
@@ -176,6 +176,7 @@ __all__ = [
     "over_training",
     "patch",
     "patch_sweep",
+    "pair_of",
     "path_patching",
     "predicted_bytes",
     "probe",

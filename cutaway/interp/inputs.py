@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from cutaway.errors import ConfigError, InputError
 from cutaway.models import OFF, Model, Recurrent, Seq2Seq, Tap
 from cutaway.models.model import Source
+from cutaway.tokenizers.frame import frame
 
 Side = Literal["right", "left"]
 
@@ -30,12 +31,15 @@ class Inputs:
         mask: (B, T) bool, False where a token is padding; None: all are real.
         source: what an encoder–decoder reads, (B, S) int64 or (B, M, F) spectrograms; None of other networks.
         source_mask: (B, S) bool, likewise.
+        token_types: (B, T) int64, of a network that knows kinds of tokens which each is, such as of which of two texts;
+            None: all are of the first.
     """
 
     ids: Int[Tensor, "B T"]
     mask: Bool[Tensor, "B T"] | None = None
     source: Shaped[Tensor, "B ..."] | None = None
     source_mask: Bool[Tensor, "B S"] | None = None
+    token_types: Int[Tensor, "B T"] | None = None
 
     def __len__(self) -> int:
         """Texts."""
@@ -49,8 +53,12 @@ class Inputs:
         """Some of the texts."""
         return self._each(lambda x: x[start:stop])
 
+    def picked(self, rows: Int[Tensor, " R"]) -> Inputs:
+        """The texts of these numbers."""
+        return self._each(lambda x: x[rows.to(x.device)])
+
     def _each(self, change: Any) -> Inputs:
-        parts = {name: getattr(self, name) for name in ("ids", "mask", "source", "source_mask")}
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: change(part) for name, part in parts.items() if part is not None})
 
     def places(self, position: int) -> Int[Tensor, " B"]:
@@ -113,6 +121,24 @@ def inputs_of(model: Model, text: Text, source: Source | Sequence[str] | None = 
     return Inputs(ids, mask, read, read_mask)
 
 
+def pair_of(model: Model, first: str, second: str) -> Inputs:
+    """Two texts as one input, as a network that reads pairs was trained to read them: framed, with token types.
+
+    Args:
+        model: an encoder.
+        first: a text.
+        second: the one beside it.
+
+    Raises:
+        InputError: more tokens than the model sees at once; the longer text is cut where it can be.
+    """
+    encode = model.tokenizer.encode
+    ids, types = frame(model.tokenizer, encode(first), encode(second), longest=model.config.context)
+    made = torch.tensor([ids], device=model.device)
+    kinds = torch.tensor([types], device=model.device) if getattr(model.config, "token_types", 0) else None
+    return Inputs(made, token_types=kinds)
+
+
 def _several(text: Any) -> bool:
     return isinstance(text, list | tuple) and bool(text) and isinstance(text[0], str | list | tuple)
 
@@ -153,6 +179,8 @@ def forward(model: Model, inputs: Inputs, tap: Tap = OFF) -> Tensor:
     given: dict[str, Any] = {}
     if inputs.mask is not None and not isinstance(model.network, Recurrent):  # padding behind changes no state before
         given["mask"] = inputs.mask
+    if inputs.token_types is not None:
+        given["token_types"] = inputs.token_types
     if inputs.source is not None:
         given["source"] = inputs.source
         if inputs.source_mask is not None:

@@ -5,6 +5,8 @@ Shapes: N examples, L labels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
@@ -64,3 +66,37 @@ def calibration_curve(probabilities: np.ndarray, right: np.ndarray, bins: int = 
         for b in range(bins)
         if (place == b).any()
     ]
+
+
+def sureness_of(found: Sequence[tuple[float, bool]]) -> list[float]:
+    """How to move probabilities so that they match how often they are right: slope and shift of the logit (Platt 1999).
+
+    Args:
+        found: a probability, and whether what it is of was right. With few of them it stays near what was given.
+
+    Returns:
+        The slope, not below 0, and the shift, for `sureness`.
+    """
+    if not found:
+        return [1.0, 0.0]
+    x = np.array([_logit(chance) for chance, _ in found])
+    y = np.array([right for _, right in found], float)
+    inputs, prior = np.stack([x, np.ones_like(x)], axis=1), np.array([1.0, 0.0])
+    weights = prior.copy()
+    for _ in range(50):  # Newton's method; the prior's pull makes it convex with one minimum
+        p = 1 / (1 + np.exp(-inputs @ weights))
+        slope = inputs.T @ (p - y) + (weights - prior)
+        bend = (inputs * (p * (1 - p))[:, None]).T @ inputs + np.eye(2)
+        weights -= np.linalg.solve(bend, slope)
+    return [max(0.0, float(weights[0])), float(weights[1])]
+
+
+def sureness(probability: float, moved: Sequence[float] | None) -> float:
+    """A probability as validation examples have taught to read it (see `sureness_of`)."""
+    slope, shift = moved or (1.0, 0.0)
+    return float(1 / (1 + np.exp(-(slope * _logit(probability) + shift))))
+
+
+def _logit(probability: float) -> float:
+    p = min(max(probability, 1e-9), 1 - 1e-9)
+    return float(np.log(p) - np.log1p(-p))

@@ -215,13 +215,16 @@ class Classify(Task):
 
     # why
 
-    def why(self, model: Model, example: Example, answer: Answer, *, method: str = "") -> Any:
+    def why(self, model: Model, example: Example, answer: Answer, *, method: str = "", part: int = 0) -> Any:
         from cutaway.interp.attribution import gradient_x_input, integrated_gradients, occlusion
 
         methods = {"occlusion": occlusion, "integrated_gradients": integrated_gradients, "gradient": gradient_x_input}
         if (method or "occlusion") not in methods:
             raise ConfigError(f"why can be found by {', '.join(methods)}, but {method!r} was given")
-        said = answer.answer if isinstance(answer.answer, str) else next(iter(answer.answer or ()), None)
+        parts = [answer.answer] if isinstance(answer.answer, str) else list(answer.answer or ())
+        if part and not 0 <= part < len(parts):
+            raise InputError(f"the answer has {len(parts)} labels, so none of them is number {part}")
+        said = parts[part] if parts else None
         ids = framed(model, [example.given["text"]])[0]
         return methods[method or "occlusion"](model, ids, token=said, grain="word")
 

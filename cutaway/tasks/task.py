@@ -223,7 +223,7 @@ class Task(ABC):
 
     # why
 
-    def why(self, model: Model, example: Example, answer: Answer, *, method: str = "") -> Any:
+    def why(self, model: Model, example: Example, answer: Answer, *, method: str = "", part: int = 0) -> Any:
         """Which parts of the example the answer is owed to: a result of `interp`, with its receipt.
 
         Args:
@@ -231,9 +231,11 @@ class Task(ABC):
             example: that was asked.
             answer: that was given.
             method: of attribution; "": the task's usual one.
+            part: of an answer of several parts (spans, labels), which of them is asked about, from 0.
 
         Raises:
             ConfigError: the task has no such method.
+            InputError: the answer has no such part.
         """
         raise ConfigError(f"the task {self.name} cannot say why")
 

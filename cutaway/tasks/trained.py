@@ -110,11 +110,17 @@ class TaskModel:
         both = zip(raw, examples, strict=True)
         return [self.task.answer(one, example, self.labels, self.calibration) for one, example in both]
 
-    def why(self, given: str | Mapping[str, Any] | Example, *, method: str = "") -> Any:
-        """Which parts of an input its answer is owed to: a result of `interp`, with its receipt."""
+    def why(self, given: str | Mapping[str, Any] | Example, *, method: str = "", part: int = 0) -> Any:
+        """Which parts of an input its answer is owed to: a result of `interp`, with its receipt.
+
+        Args:
+            given: the input.
+            method: of attribution; "": the task's usual one.
+            part: of an answer of several parts (spans, labels), which of them is asked about, from 0.
+        """
         example = self.example(given)
         (answer,) = self.predict([example])
-        return self.task.why(self.model, example, answer, method=method)
+        return self.task.why(self.model, example, answer, method=method, part=part)
 
     def merged(self) -> TaskModel:
         """The same as one model by itself, without a base.

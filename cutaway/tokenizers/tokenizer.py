@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tokenizers
+from jaxtyping import Int64
 
 from cutaway.errors import ConfigError, DamagedFile, InputError
 from cutaway.files import write_atomic, write_json
@@ -198,6 +199,24 @@ class Tokenizer:
             for number, text in enumerate(texts):
                 check_text(text, f"text {number} of {len(texts)}")
             raise DamagedFile(f"{self} cannot encode every text: {error}") from error
+
+    def encode_with_places(
+        self, texts: Sequence[str]
+    ) -> list[tuple[Int64[np.ndarray, " T"], Int64[np.ndarray, "T 2"]]]:
+        """Of each text the ids, and where each token begins and ends in it, in characters.
+
+        Raises:
+            InputError: as in `encode`; says which text.
+        """
+        texts = list(texts)
+        try:
+            made = self._plain.encode_batch(texts, add_special_tokens=False)
+        except BaseException as error:
+            reraise_unless_rust(error)
+            for number, text in enumerate(texts):
+                check_text(text, f"text {number} of {len(texts)}")
+            raise DamagedFile(f"{self} cannot encode every text: {error}") from error
+        return [(np.array(one.ids, np.int64), np.array(one.offsets, np.int64).reshape(-1, 2)) for one in made]
 
     @cached_property
     def bulk(self) -> Bulk:

@@ -105,7 +105,7 @@ def _predicts_next(model: Model) -> bool:
 
 def _left(question: Question, stays: Tensor) -> tuple[Inputs, Tensor | None]:
     """What is left of each text, (B, N) bool, as inputs; and where it is asked, (B,)."""
-    made, places = {}, None
+    made, places, types = {}, None, question.inputs.token_types
     for side, kept in zip(question.sides, stays.split(question.counts, dim=1), strict=True):
         ids = question.ids(side)
         assert ids is not None
@@ -121,9 +121,13 @@ def _left(question: Question, stays: Tensor) -> tuple[Inputs, Tensor | None]:
         packed = ids.new_full((len(kept), longest), question.model.tokenizer.pad or 0)
         mask = torch.arange(longest, device=ids.device) < lengths[:, None]
         packed[mask] = ids.expand_as(kept)[kept]
+        if side == "text" and types is not None:
+            kinds = torch.zeros_like(packed)
+            kinds[mask] = types.expand_as(kept)[kept]
+            types = kinds
         made[side] = packed, (None if bool(mask.all()) else mask)
     ids, mask = made["text"]
-    return Inputs(ids, mask, *made.get("source", (None, None))), places
+    return Inputs(ids, mask, *made.get("source", (None, None)), token_types=types), places
 
 
 def occlusion(

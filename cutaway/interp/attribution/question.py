@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 from typing import Any, Literal
 
 import torch
@@ -189,10 +190,19 @@ class Question:
                 if self.start in places:
                     found.append((side, tokenizer.token(int(ids[places[0] - first])), places[:1]))
                     places = places[1:]
-                made = groups(tokenizer, [int(ids[place - first]) for place in places], grain)
-                found += [(side, text, [places[i] for i in members]) for text, members in made]
+                for own in self._by_text(places) if side == "text" else [places]:
+                    made = groups(tokenizer, [int(ids[place - first]) for place in own], grain)
+                    found += [(side, text, [own[i] for i in members]) for text, members in made]
             first += count
         return found
+
+    def _by_text(self, places: list[int]) -> list[list[int]]:
+        """Places of two texts beside each other apart: no word is of both."""
+        types = self.inputs.token_types
+        if types is None:
+            return [places]
+        kinds = types[0].tolist()
+        return [list(own) for _, own in groupby(places, lambda place: kinds[place])]
 
     def players(self, grain: Grain | str) -> list[list[int]]:
         """The groups of places that can be taken away.
@@ -318,7 +328,8 @@ def answer(
     late = {name for name in edits if name in ("final_norm", "logits") or name.startswith("head.")}
     if isinstance(network, Recurrent) or late:
         return at_once(forward(model, inputs, ActiveTap(edits=edits))[rows, places], inputs)
-    parts = {"mask": inputs.mask, "source": inputs.source, "source_mask": inputs.source_mask}
+    names = ("mask", "source", "source_mask", "token_types")
+    parts = {name: getattr(inputs, name) for name in names}
     given: dict[str, Any] = {name: value for name, value in parts.items() if value is not None}
     states = network.stream(inputs.ids, **given, tap=ActiveTap(edits=edits))
     return at_once(network.read_out(states[rows, places][:, None])[:, 0], inputs)

@@ -138,7 +138,9 @@ def _encoder(network: Encoder) -> Layout:
     def embedding(run: Run, t: int) -> list[tuple[str, str, Tensor]]:
         parts = [("embed", run.token(t), network.embed_tokens.weight[run.ids(False)[t]])]
         if config.token_types:
-            parts.append(("type", "0", network.embed_types.weight[0]))
+            types = run.inputs.token_types
+            kind = 0 if types is None else int(types[run.row, t])
+            parts.append(("type", str(kind), network.embed_types.weight[kind]))
         if config.position == "learned":
             places = network._positions(run.inputs.ids, run.mask(False))
             place = int(places[run.row, t]) if isinstance(places, Tensor) else t

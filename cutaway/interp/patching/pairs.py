@@ -6,7 +6,7 @@ Shapes: B texts, T tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import torch
@@ -196,9 +196,18 @@ def _padded(model: Model, one: Inputs, other: Inputs) -> tuple[Inputs, Inputs]:
     both = inputs_of(model, [one.ids[0].tolist(), other.ids[0].tolist()], one.source, pad=side)  # pyright: ignore[reportArgumentType]
     first, second = both.rows(0, 1), both.rows(1, 2)
     return (
-        Inputs(first.ids, first.mask, one.source, one.source_mask),
-        Inputs(second.ids, second.mask, other.source, other.source_mask),
+        replace(one, ids=first.ids, mask=first.mask, token_types=_types(one, first.mask)),
+        replace(other, ids=second.ids, mask=second.mask, token_types=_types(other, second.mask)),
     )
+
+
+def _types(inputs: Inputs, mask: Tensor | None) -> Tensor | None:
+    """The types of the tokens where these stand now, and 0 at padding."""
+    if inputs.token_types is None or mask is None:
+        return inputs.token_types
+    made = torch.zeros_like(mask, dtype=torch.int64)
+    made[mask] = inputs.token_types[0]
+    return made
 
 
 def _pair(clean: Recording, corrupt: Recording, align: Align) -> Pair:

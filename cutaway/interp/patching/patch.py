@@ -10,7 +10,7 @@ Shapes: B texts, H heads, T tokens, N patched runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -326,7 +326,7 @@ def _resampled(
     if not fitting:
         raise InputError(f"no text has {length} tokens or more to take values from; give longer texts")
     chosen = fitting[int(torch.randint(len(fitting), (1,), generator=drawn))]
-    cut = Inputs(chosen.ids[:, :length], None, chosen.source, chosen.source_mask)
+    cut = replace(chosen, ids=chosen.ids[:, :length], token_types=like.inputs.token_types)
     return dict(record(model, cut, names))
 
 

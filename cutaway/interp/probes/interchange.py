@@ -286,8 +286,8 @@ def _search(
     own = _Pairs(
         **{
             **pairs.__dict__,
-            "inputs": _picked(pairs.inputs, rows),
-            "donors": _picked(pairs.donors, rows),
+            "inputs": pairs.inputs.picked(rows),
+            "donors": pairs.donors.picked(rows),
             "expected": pairs.expected[rows],
             "moved": pairs.moved[rows],
         }
@@ -305,8 +305,3 @@ def _search(
             if progress is not None and step % 20 == 0:
                 progress(Progress("searching", step, steps, "steps", {"loss": f"{float(loss):.3f}"}))
     return torch.linalg.qr(raw.detach()).Q
-
-
-def _picked(inputs: Inputs, rows: Tensor) -> Inputs:
-    parts = (inputs.ids, inputs.mask, inputs.source, inputs.source_mask)
-    return Inputs(*(None if part is None else part[rows.to(part.device)] for part in parts))  # pyright: ignore[reportArgumentType]

@@ -5,7 +5,7 @@ Shapes: B texts, T tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -92,4 +92,4 @@ def exam_of(model: Model, inputs: Inputs, tokens: Bool[Tensor, "B T"], seed: int
     gaps = tokens & (torch.rand(ids.shape, generator=draw) < 1 / 3).to(ids.device)
     gaps = gaps if gaps.any() else tokens
     hidden = ids.masked_fill(gaps, model.tokenizer.mask or 0)
-    return Exam(Inputs(hidden, inputs.mask, inputs.source, inputs.source_mask), ids, gaps)
+    return Exam(replace(inputs, ids=hidden), ids, gaps)

@@ -131,7 +131,8 @@ def _loss(model: Model, weights: dict[str, Tensor], exam: Exam) -> float:
 
 
 def _given(model: Model, inputs: Inputs) -> dict[str, Any]:
-    given = {"mask": inputs.mask, "source": inputs.source, "source_mask": inputs.source_mask}
+    names = ("mask", "source", "source_mask", "token_types")
+    given = {name: getattr(inputs, name) for name in names}
     if isinstance(model.network, Recurrent):
         given.pop("mask")
     return {name: value for name, value in given.items() if value is not None}

@@ -15,6 +15,7 @@ from cutaway.training.objectives.masked import Masked, MaskedLM, mask_tokens
 from cutaway.training.objectives.replaced import ReplacedPair, ReplacedTokens, replace_tokens, replaced_loss
 from cutaway.training.objectives.seq2seq import SequenceToSequence
 from cutaway.training.objectives.spans import SpanCorruption, corrupt_spans
+from cutaway.training.objectives.tagged import Tagging
 
 __all__ = [
     "OBJECTIVES",
@@ -32,6 +33,7 @@ __all__ = [
     "SequenceToSequence",
     "SpanCorruption",
     "Split",
+    "Tagging",
     "corrupt_spans",
     "mask_tokens",
     "objective_from",
@@ -42,7 +44,7 @@ __all__ = [
 
 OBJECTIVES: dict[str, type[Objective]] = {
     objective.name: objective
-    for objective in (Causal, MaskedLM, ReplacedTokens, SpanCorruption, SequenceToSequence, Classification, Regression)
+    for objective in (Causal, MaskedLM, ReplacedTokens, SpanCorruption, SequenceToSequence, Classification, Regression, Tagging)
 }
 
 
