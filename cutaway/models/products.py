@@ -2,7 +2,7 @@
 
 torch multiplies float32 matrices with MKL, which on processors that are not Intel's keeps to AVX2 and reaches less than
 half of what oneDNN does there with AVX-512: 190 and 430 GFLOP/s on two cores of an EPYC. The two round differently, as
-two machines do. Where weights learn, torch's own product is used.
+two machines do.
 
 Shapes: C channels in, N channels out.
 """
@@ -69,6 +69,27 @@ def _plain(x: Tensor) -> bool:
     return x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
 
 
+class _Learned(Function):
+    """A product with a matrix that learns: gradients pass to what is multiplied, to the matrix and to the bias."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        rows = grad.reshape(-1, grad.shape[-1])  # (M, N)
+        return (
+            product(grad, weight.mT) if wants_x else None,
+            product(rows.mT, x.reshape(-1, x.shape[-1]).mT) if wants_weight else None,  # (N, M) times (M, C)
+            rows.sum(0) if wants_bias else None,
+        )
+
+
 class _Through(Function):
     """A product with a matrix that does not learn: the gradient passes to what is multiplied alone."""
 
@@ -88,8 +109,11 @@ def linear(x: Float[Tensor, "*S C"], weight: Float[Tensor, "N C"], bias: Tensor 
     """As torch's `linear`, (…, C) to (…, N), with gradients."""
     if not torch.is_grad_enabled():
         return product(x, weight, bias)
-    if weight.requires_grad or (bias is not None and bias.requires_grad) or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
+    if weight.requires_grad or (bias is not None and bias.requires_grad):
+        whole = ONEDNN and type(weight) is nn.Parameter and _plain(x) and _plain(weight)  # a sharded one is torch's
+        return _Learned.apply(x, weight, bias) if whole else F.linear(x, weight, bias)  # pyright: ignore[reportReturnType]
     return _Through.apply(x, weight, bias) if x.requires_grad else product(x, weight, bias)  # pyright: ignore[reportReturnType]
 
 

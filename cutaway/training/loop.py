@@ -350,7 +350,7 @@ class Trainer:
         self.keeps_best = config.keep_best or bool(config.patience)
         self.objective, self.learner = config.objective, learner
         self.helpers = self.objective.helpers(learner)
-        self.stepper = Stepper(config, learner, ranks)
+        self.stepper = Stepper(config, learner, ranks, self.objective.read_ids(store))
         self.state = State()
         self.saved = -1  # the step of the last checkpoint
         self.stop: Stop = Stop()

@@ -4,60 +4,102 @@ Parameters of one shape and one treatment lie stacked in one tensor, so that a s
 not hundreds on small tensors. The float32 weights are what is updated; where training multiplies in bfloat16, a worker
 copy of the network holds the gradients and is refreshed after each step.
 
-Shapes: N parameters in a stack, R rows, C columns.
+Shapes: N parameters in a stack, R rows, C columns, U rows of a table that are read.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cutaway.errors import ConfigError, DamagedFile, unknown
+
+PIECE = 1 << 16  # numbers that are moved at a time: with their gradients and state they stay in the processor's cache
 
 
 class Stack:
     """Parameters of one shape: weights (N, …) float32, and the worker's weights and gradients.
 
-    The parameters of both networks become views into these tensors.
+    The parameters of both networks become views into these tensors. Of a table of which only some rows are ever read,
+    those rows alone lie here, and are copied back after each step: no other row has a gradient.
     """
 
-    def __init__(self, names: list[str], weights: list[nn.Parameter], workers: list[nn.Parameter]) -> None:
-        self.names = names
-        self.weights = torch.stack([w.detach() for w in weights])
-        shared = all(a is b for a, b in zip(weights, workers, strict=True))
-        self.workers = self.weights if shared else torch.stack([w.detach() for w in workers])
+    def __init__(
+        self,
+        names: list[str],
+        weights: list[nn.Parameter],
+        workers: list[nn.Parameter],
+        rows: Int[Tensor, " U"] | None = None,
+    ) -> None:
+        self.names, self.rows, self.table = names, rows, weights[0]
+        if rows is not None:
+            self.weights = weights[0].detach()[rows][None]
+            self.workers = self.weights if workers[0].dtype == weights[0].dtype else workers[0].detach()[None].clone()
+        else:
+            self.weights = torch.stack([w.detach() for w in weights])
+            shared = all(a is b for a, b in zip(weights, workers, strict=True))
+            self.workers = self.weights if shared else torch.stack([w.detach() for w in workers])
         self.grads = torch.zeros_like(self.workers)
         for i, (weight, worker) in enumerate(zip(weights, workers, strict=True)):
-            weight.data = self.weights[i]
+            if rows is None:
+                weight.data = self.weights[i]
             worker.data = self.workers[i]
             worker.grad = self.grads[i]
+
+    def refresh(self) -> None:
+        """The network's rows and the worker as the weights are now."""
+        if self.rows is not None:
+            self.table.data.index_copy_(0, self.rows, self.weights[0])
+        if self.workers is not self.weights:
+            self.workers.copy_(self.weights)
+
+    def reload(self) -> None:
+        """The weights and the worker as the network is now."""
+        if self.rows is not None:
+            self.weights[0].copy_(self.table.detach()[self.rows])
+        if self.workers is not self.weights:
+            self.workers.copy_(self.weights)
+
+
+Values = tuple[Tensor, Tensor, dict[str, Tensor]]  # weights, gradients, state
 
 
 class Rule:
     """How one stack moves: its state tensors, and one step of them. The base class is plain gradient descent."""
 
-    def __init__(self, stack: Stack, *, lr: float, weight_decay: float) -> None:
+    each: ClassVar[bool] = True  # numbers move by themselves, so they may be taken in pieces that stay in the cache
+
+    def __init__(self, stack: Stack, *, lr: float, weight_decay: float, state: Sequence[str] = ()) -> None:
         self.stack, self.lr, self.weight_decay = stack, lr, weight_decay
-        self.state: dict[str, Tensor] = {}
+        self.state = {name: torch.zeros_like(stack.weights) for name in state}
+        self._pieces: list[Values] = []
+
+    def pieces(self) -> list[Values]:
+        """The stack as pieces that are moved one after the other."""
+        if not self._pieces:
+            whole = [self.stack.weights, self.stack.grads, *self.state.values()]
+            parts = zip(*(x.view(-1).split(PIECE) for x in whole), strict=True) if self.each else [whole]
+            self._pieces = [(w, g, dict(zip(self.state, rest, strict=True))) for w, g, *rest in parts]
+        return self._pieces
 
     def step(self, lr_scale: float, count: int) -> None:
         """Move the weights; `count` is 1 at the first step."""
         lr = self.lr * lr_scale
-        weights = self.stack.weights
-        grad = self.stack.grads.to(weights.dtype)
-        if self.weight_decay:
-            grad = self.decay(weights, grad, lr)
-        weights.add_(self.direction(grad, count), alpha=-lr)
-        if self.stack.workers is not weights:
-            self.stack.workers.copy_(weights)
+        for weights, grads, state in self.pieces():
+            grad = grads.to(weights.dtype)
+            if self.weight_decay:
+                grad = self.decay(weights, grad, lr)
+            weights.add_(self.direction(grad, state, count), alpha=-lr)
+        self.stack.refresh()
 
     def decay(self, weights: Tensor, grad: Tensor, lr: float) -> Tensor:
         """Weight decay as a part of the gradient (L2), as gradient descent and Adam have it."""
         return grad.add(weights, alpha=self.weight_decay)
 
-    def direction(self, grad: Tensor, count: int) -> Tensor:
+    def direction(self, grad: Tensor, state: dict[str, Tensor], count: int) -> Tensor:
         """What to go against, before the learning rate."""
         return grad
 
@@ -66,12 +108,11 @@ class Momentum(Rule):
     """Gradient descent with momentum (Polyak 1964), as torch.optim.SGD has it."""
 
     def __init__(self, stack: Stack, *, lr: float, weight_decay: float, momentum: float) -> None:
-        super().__init__(stack, lr=lr, weight_decay=weight_decay)
+        super().__init__(stack, lr=lr, weight_decay=weight_decay, state=["momentum"])
         self.momentum = momentum
-        self.state = {"momentum": torch.zeros_like(stack.weights)}
 
-    def direction(self, grad: Tensor, count: int) -> Tensor:
-        return self.state["momentum"].mul_(self.momentum).add_(grad)
+    def direction(self, grad: Tensor, state: dict[str, Tensor], count: int) -> Tensor:
+        return state["momentum"].mul_(self.momentum).add_(grad)
 
 
 class Adam(Rule):
@@ -80,13 +121,12 @@ class Adam(Rule):
     def __init__(
         self, stack: Stack, *, lr: float, weight_decay: float, betas: tuple[float, ...], eps: float = 1e-8
     ) -> None:
-        super().__init__(stack, lr=lr, weight_decay=weight_decay)
+        super().__init__(stack, lr=lr, weight_decay=weight_decay, state=["mean", "square"])
         self.betas, self.eps = betas, eps
-        self.state = {"mean": torch.zeros_like(stack.weights), "square": torch.zeros_like(stack.weights)}
 
-    def direction(self, grad: Tensor, count: int) -> Tensor:
-        mean = self.state["mean"].lerp_(grad, 1 - self.betas[0])
-        square = self.state["square"].mul_(self.betas[1]).addcmul_(grad, grad, value=1 - self.betas[1])
+    def direction(self, grad: Tensor, state: dict[str, Tensor], count: int) -> Tensor:
+        mean = state["mean"].lerp_(grad, 1 - self.betas[0])
+        square = state["square"].mul_(self.betas[1]).addcmul_(grad, grad, value=1 - self.betas[1])
         # both averages start at zero, so the first ones are too small by these factors
         step = mean / (1 - self.betas[0] ** count)
         return step.div_((square / (1 - self.betas[1] ** count)).sqrt_().add_(self.eps))
@@ -107,17 +147,18 @@ class Muon(Rule):
     shapes, so that one learning rate serves them all.
     """
 
+    each = False
+
     def __init__(self, stack: Stack, *, lr: float, weight_decay: float, momentum: float, iterations: int = 5) -> None:
-        super().__init__(stack, lr=lr, weight_decay=weight_decay)
+        super().__init__(stack, lr=lr, weight_decay=weight_decay, state=["momentum"])
         self.momentum, self.iterations = momentum, iterations
-        self.state = {"momentum": torch.zeros_like(stack.weights)}
 
     def decay(self, weights: Tensor, grad: Tensor, lr: float) -> Tensor:
         weights.mul_(1 - lr * self.weight_decay)
         return grad
 
-    def direction(self, grad: Tensor, count: int) -> Tensor:
-        average = self.state["momentum"].lerp_(grad, 1 - self.momentum)
+    def direction(self, grad: Tensor, state: dict[str, Tensor], count: int) -> Tensor:
+        average = state["momentum"].lerp_(grad, 1 - self.momentum)
         ahead = grad.lerp_(average, self.momentum)  # Nesterov
         rows, columns = grad.shape[-2:]
         return orthogonalise(ahead, self.iterations).to(grad.dtype).mul_(max(1.0, rows / columns) ** 0.5)
@@ -183,18 +224,27 @@ class Optimizer:
         config: which rules.
         network: float32 weights; they become views into stacks.
         worker: the network whose gradients are read, `network` itself or a copy of it in another dtype.
+        rows: name of a table -> its rows that are read, (U,) int64; the worker's table has these alone.
     """
 
-    def __init__(self, config: OptimizerConfig, network: nn.Module, worker: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        config: OptimizerConfig,
+        network: nn.Module,
+        worker: nn.Module | None = None,
+        rows: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        rows = rows or {}
         workers = dict((worker or network).named_parameters())
-        groups: dict[tuple[tuple[str, bool], tuple[int, ...]], list[str]] = {}
+        groups: dict[tuple[tuple[str, bool], tuple[Any, ...]], list[str]] = {}
         weights = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
         for name, parameter in weights.items():
-            groups.setdefault((_treatment(config, name, parameter), tuple(parameter.shape)), []).append(name)
+            alone = (name,) if name in rows else ()
+            groups.setdefault((_treatment(config, name, parameter), (*parameter.shape, *alone)), []).append(name)
         self.count = 0
         self.rules: list[Rule] = []
         for ((rule, decays), _), names in groups.items():
-            stack = Stack(names, [weights[n] for n in names], [workers[n] for n in names])
+            stack = Stack(names, [weights[n] for n in names], [workers[n] for n in names], rows.get(names[0]))
             self.rules.append(RULES[rule](config, stack, config.weight_decay if decays else 0.0))
 
     @property
@@ -204,8 +254,10 @@ class Optimizer:
 
     def grad_norm(self) -> float:
         """The Euclidean norm of all gradients together, NaN or infinity included."""
-        norms = [torch.linalg.vector_norm(grad, dtype=torch.float64) for grad in self.grads]
-        return float(torch.linalg.vector_norm(torch.stack(norms)))
+        norms = torch.stack([torch.linalg.vector_norm(grad, dtype=torch.float32) for grad in self.grads])
+        if not norms.isfinite().all():  # of a large number the square alone may not be
+            norms = torch.stack([torch.linalg.vector_norm(grad, dtype=torch.float64) for grad in self.grads])
+        return float(torch.linalg.vector_norm(norms, dtype=torch.float64))
 
     @torch.no_grad()
     def scale_grads(self, factor: float) -> None:
@@ -247,8 +299,7 @@ class Optimizer:
             tensor.copy_(state[name])
         self.count = int(state["count"])
         for rule in self.rules:
-            if rule.stack.workers is not rule.stack.weights:
-                rule.stack.workers.copy_(rule.stack.weights)
+            rule.stack.reload()
 
 
 def _treatment(config: OptimizerConfig, name: str, parameter: nn.Parameter) -> tuple[str, bool]:

@@ -56,6 +56,7 @@ class Rows:
         for part in reads:
             self._lengths += np.array([len(array) for array in parts[part]], np.int64)
         self.tokens = int(self._lengths.sum())
+        self.reads = tuple(reads)
         self.bytes = 0
 
     def __getitem__(self, part: str) -> Sequence[np.ndarray]:
@@ -83,6 +84,11 @@ class Rows:
         if not self.examples:
             raise InputError(f"there are no examples in {self.name!r}; give more")
         return drawn(step, self.examples, self.lengths, seed=seed, batch=batch, rank=rank, world=world)
+
+    def read_ids(self) -> Int64[np.ndarray, " U"]:
+        """Every id that a network reads here, padding included, (U,) int64 in order."""
+        every = [np.unique(np.concatenate(self.parts[part])) for part in self.reads if self.examples]
+        return np.unique(np.concatenate([np.array([0, self.tokenizer.pad or 0], np.int64), *every]))
 
     def source(self, number: int) -> str:
         """Where an example came from."""

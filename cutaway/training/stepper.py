@@ -11,14 +11,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from cutaway.models import OFF, Tap
 from cutaway.training.config import TrainConfig
 from cutaway.training.objectives import Batch
 from cutaway.training.optim import Optimizer
 from cutaway.training.ranks import Ranks
+
+TABLE = "embed_tokens.weight"
+WORTH = 0.7  # of a table's rows, below which it pays to keep those apart that are read
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,39 @@ class Taken:
         return math.isfinite(self.loss) and math.isfinite(self.norm)
 
 
+class ReadRows(nn.Module):
+    """A table of embeddings reduced to the rows that are read: the others get no gradient, and cost no step.
+
+    Args:
+        table: the whole.
+        rows: of it, (U,) int64, in order.
+    """
+
+    def __init__(self, table: nn.Embedding, rows: Int[Tensor, " U"]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(table.weight.detach()[rows].clone())
+        place = torch.full((table.num_embeddings,), len(rows))  # of what is not read: outside, an error
+        place[rows] = torch.arange(len(rows))
+        self.register_buffer("place", place, persistent=False)
+
+    def forward(self, ids: Int[Tensor, "*S"]) -> Float[Tensor, "*S C"]:
+        """(…) -> (…, C)"""
+        return F.embedding(self.get_buffer("place")[ids], self.weight)
+
+
+def _rows_to_learn(network: nn.Module, read: Int[np.ndarray, " U"]) -> Tensor | None:
+    """The rows of the table that learn, where that is worth it; None where all do, or none."""
+    table = getattr(network, "embed_tokens", None)
+    if not isinstance(table, nn.Embedding) or not table.weight.requires_grad:
+        return None
+    if any(
+        weight is table.weight for name, weight in network.named_parameters(remove_duplicate=False) if name != TABLE
+    ):
+        return None  # an output matrix that is the table has a gradient in every row
+    rows = torch.from_numpy(np.unique(read))
+    return rows if len(rows) < WORTH * table.num_embeddings else None
+
+
 class Stepper:
     """Takes steps with a network.
 
@@ -48,12 +87,26 @@ class Stepper:
         config: with dtype and compile decided.
         network: what its objective trains, in float32; its weights are changed.
         ranks: the processes that share the batch.
+        read: ids that the network will ever read, (U,) int64; None: it may be any.
     """
 
-    def __init__(self, config: TrainConfig, network: nn.Module, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: nn.Module,
+        ranks: Ranks | None = None,
+        read: Int[np.ndarray, " U"] | None = None,
+    ) -> None:
         self.config, self.network, self.ranks = config, network, ranks or Ranks()
+        rows = None if read is None else _rows_to_learn(network, read)
         self.worker = copy.deepcopy(network).to(torch.bfloat16) if config.dtype == "bf16" else network
-        self.optimizer = Optimizer(config.rules, network, self.worker)
+        if rows is not None:
+            if self.worker is network:  # the same tensors in modules of its own
+                shared = {id(x): x for x in (*network.parameters(), *network.buffers())}
+                self.worker = copy.deepcopy(network, shared)
+            self.worker.embed_tokens = ReadRows(self.worker.embed_tokens, rows)  # pyright: ignore[reportArgumentType]
+        named = {} if rows is None else {TABLE: rows}
+        self.optimizer = Optimizer(config.rules, network, self.worker, named)
         self.forward: Any = torch.compile(self.worker) if config.compile == "on" else self.worker
 
     def step(self, batch: Batch, *, lr_scale: float, seed: int, stop: bool = False, tap: Tap = OFF) -> Taken:

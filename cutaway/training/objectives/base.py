@@ -127,6 +127,10 @@ class Objective(ABC):
         """What is trained: the network, made ready; or a module that holds it and a helper."""
         return network
 
+    def read_ids(self, store: Data) -> np.ndarray | None:
+        """Every id that the network reads while it learns, (U,) int64; None: it may be any."""
+        return None
+
     def helpers(self, learner: nn.Module) -> dict[str, Network]:
         """Networks that are trained beside it and saved in folders of these names."""
         return {}

@@ -56,6 +56,9 @@ class Labelled(Examples):
         long = int((lengths > config.context).sum())
         return [f"{long:,} of {len(lengths):,} texts are longer than {config.context} tokens and are cut"] * bool(long)
 
+    def read_ids(self, store: Data) -> np.ndarray | None:
+        return store["train"].read_ids() if isinstance(store, RowStore) else None
+
     def pad(self, split: Split, numbers: np.ndarray, context: int) -> Piece:
         if isinstance(split, Rows):
             return {**read_rows(split, numbers, context), "targets": self.known(split, numbers)}
