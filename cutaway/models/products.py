@@ -45,6 +45,7 @@ def _choose() -> tuple[bool, str]:
 
 
 ONEDNN, REASON = _choose()
+WORTH = 1 << 22  # multiplications from which on it pays to prepare one with gradients
 
 
 def product(x: Float[Tensor, "*S C"], weight: Float[Tensor, "N C"], bias: Tensor | None = None) -> Tensor:
@@ -112,7 +113,8 @@ def linear(x: Float[Tensor, "*S C"], weight: Float[Tensor, "N C"], bias: Tensor 
     if torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
     if weight.requires_grad or (bias is not None and bias.requires_grad):
-        whole = ONEDNN and type(weight) is nn.Parameter and _plain(x) and _plain(weight)  # a sharded one is torch's
+        worth = ONEDNN and x.numel() * len(weight) >= WORTH and _plain(x) and _plain(weight)
+        whole = worth and type(weight) is nn.Parameter  # a sharded one is torch's
         return _Learned.apply(x, weight, bias) if whole else F.linear(x, weight, bias)  # pyright: ignore[reportReturnType]
     return _Through.apply(x, weight, bias) if x.requires_grad else product(x, weight, bias)  # pyright: ignore[reportReturnType]
 

@@ -15,6 +15,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool
     if request.param and not torch.backends.mkldnn.is_available():
         pytest.skip("this torch comes without oneDNN")
     monkeypatch.setattr(products, "ONEDNN", request.param)
+    monkeypatch.setattr(products, "WORTH", 0)  # small ones too
     return request.param
 
 

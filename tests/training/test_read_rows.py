@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,9 +37,8 @@ def test_the_rows_that_are_read_learn_as_beside_all_others(dtype: str):
     apart = copy.deepcopy(whole)
     before = whole.embed_tokens.weight.detach().clone()
     rows = np.array([3, 5, 8, 40, 77, 299])
-    run = TrainConfig(
-        "", "", objective=Classification(), network=config, optimizer="adamw", lr=0.01, dtype=dtype, clip=0.0
-    )  # pyright: ignore[reportArgumentType]
+    given: dict[str, Any] = {"optimizer": "adamw", "lr": 0.01, "dtype": dtype, "clip": 0.0}
+    run = TrainConfig("", "", objective=Classification(), network=config, **given)
     one, two = Stepper(run, whole), Stepper(run, apart, read=rows)
     assert isinstance(two.worker.embed_tokens, ReadRows)
     assert two.worker.embed_tokens.weight.shape == (6, 32)
