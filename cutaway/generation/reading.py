@@ -178,7 +178,8 @@ class Readings:
         given: dict[str, Any] = {} if mask.all() else {"mask": mask.to(device)}
         if isinstance(network, Encoder):
             given["unpadded"] = True
-        if getattr(network.config, "token_types", 0) and any(reading.types for reading, _ in batch):
+        typed = getattr(network.config, "token_types", 0) or getattr(network.config, "apart", False)
+        if typed and any(reading.types for reading, _ in batch):
             kinds = [
                 list(reading.types[number]) if reading.types else [0] * len(reading.texts[number])
                 for reading, number in batch

@@ -17,7 +17,7 @@ from torch import Tensor
 from cutaway.errors import ConfigError, InputError
 from cutaway.models import OFF, Model, Recurrent, Seq2Seq, Tap
 from cutaway.models.model import Source
-from cutaway.tokenizers.frame import frame
+from cutaway.tokenizers.frame import frame, frame_apart
 
 Side = Literal["right", "left"]
 
@@ -132,10 +132,12 @@ def pair_of(model: Model, first: str, second: str) -> Inputs:
     Raises:
         InputError: more tokens than the model sees at once; the longer text is cut where it can be.
     """
-    encode = model.tokenizer.encode
-    ids, types = frame(model.tokenizer, encode(first), encode(second), longest=model.config.context)
+    apart = getattr(model.config, "apart", False)
+    both = [model.tokenizer.encode(text) for text in (first, second)]
+    ids, types = (frame_apart if apart else frame)(model.tokenizer, *both, longest=model.config.context)
     made = torch.tensor([ids], device=model.device)
-    kinds = torch.tensor([types], device=model.device) if getattr(model.config, "token_types", 0) else None
+    known = apart or getattr(model.config, "token_types", 0)
+    kinds = torch.tensor([types], device=model.device) if known else None
     return Inputs(made, token_types=kinds)
 
 

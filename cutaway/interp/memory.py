@@ -64,6 +64,7 @@ def _width(config: DecoderConfig | EncoderConfig | RecurrentConfig, name: str, t
     if isinstance(config, EncoderConfig):
         inner = config.embed_width if config.head == "masked_lm" else config.width
         own = {"embed": config.embed_width, "head.pre": inner, "head.post": inner}
+        own["head.pooled"] = config.width * (2 if config.apart else 1)
         if place in own:
             return own[place]
     kv_heads = config.heads if isinstance(config, EncoderConfig) else config.kv_heads

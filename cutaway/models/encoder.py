@@ -28,7 +28,7 @@ from cutaway.models.heads import Head, pool
 from cutaway.models.layers import MLP
 from cutaway.models.products import Linear
 from cutaway.models.rotary import Rotary
-from cutaway.models.sight import Packed, Sight
+from cutaway.models.sight import Apart, Packed, Sight, places_apart
 from cutaway.models.tap import OFF, Tap
 
 
@@ -194,6 +194,7 @@ class Encoder(nn.Module):
             ids: (B, T) int64.
             mask: (B, T) bool, False where a token is padding, which no other token sees and which takes no position.
             token_types: (B, T) int64 kinds of the tokens, such as which of two sentences they are from; None: all 0.
+                Of a network that reads texts apart: 0 for the tokens of the first text, then 1 for those of the second.
             places: (B, K) int64, where a head that answers at every position is asked; the output is then (B, K, …).
                 None: everywhere. Training on hidden tokens has no use for the other logits.
             unpadded: compute nothing for padding. What is told of a text is the same but for rounding, which then
@@ -213,7 +214,7 @@ class Encoder(nn.Module):
                 x.gather(1, places[..., None].expand(-1, -1, x.shape[-1])),
                 None,
             )  # only whole texts have a use for it
-        return self.read_out(x, mask=mask, tap=tap)
+        return self.read_out(x, mask=mask, token_types=token_types, tap=tap)
 
     def stream(
         self,
@@ -232,10 +233,9 @@ class Encoder(nn.Module):
             )
         x = self._embed(ids, mask, token_types, tap)
         if unpadded and mask is not None and tap is OFF:
-            packed = Packed(mask)
+            packed = Packed(mask, self._texts(ids, mask, token_types))
             return packed.unpack(self._through(0, config.layers, packed.pack(x), packed, tap))
-        sight = Sight(0, T, ids.device, mask, causal=False)
-        return self._through(0, config.layers, x, sight, tap)
+        return self._through(0, config.layers, x, self._sight(ids, mask, token_types), tap)
 
     def resume(
         self,
@@ -244,6 +244,7 @@ class Encoder(nn.Module):
         *,
         stop: int | None = None,
         mask: Bool[Tensor, "B T"] | None = None,
+        token_types: Int[Tensor, "B T"] | None = None,
         tap: Tap = OFF,
     ) -> Float[Tensor, "B T C"]:
         """The residual stream after the last layer, from that before any layer (B, T, C).
@@ -253,10 +254,35 @@ class Encoder(nn.Module):
             x: (B, T, C) the residual stream before it.
             stop: the first layer that is not computed; None: all are.
             mask: as in `forward`.
+            token_types: as in `forward`; only a network that reads texts apart has a use for them here.
             tap: reads or replaces activations.
         """
-        sight = Sight(0, x.shape[1], x.device, mask, causal=False)
+        sight = self._sight(x[..., 0], mask, token_types)
         return self._through(layer, self.config.layers if stop is None else stop, x, sight, tap)
+
+    def _sight(self, like: Tensor, mask: Tensor | None, token_types: Tensor | None) -> Sight:
+        """What tokens (B, T) see."""
+        texts = self._texts(like, mask, token_types)
+        if texts is not None:
+            return Apart(texts, mask)
+        return Sight(0, like.shape[1], like.device, mask, causal=False)
+
+    def _texts(self, like: Tensor, mask: Tensor | None, token_types: Tensor | None) -> Tensor | None:
+        """Which of two texts that are read apart each token is of, (B, T); None: the network reads them together.
+
+        Raises:
+            InputError: it is not known, or a text has no token.
+        """
+        if not self.config.apart:
+            return None
+        if token_types is None:
+            raise InputError("this model compares two texts: give both, with token types 0 for the first and 1 behind")
+        real = torch.ones_like(token_types, dtype=torch.bool) if mask is None else mask
+        kinds = token_types.masked_fill(~real, 1)
+        fits = token_types.shape == like.shape and 0 <= int(kinds.min()) and int(kinds.max()) <= 1
+        if not fits or bool((kinds.diff(dim=1) < 0).any()) or not bool(places_apart(token_types, mask)[1].all()):
+            raise InputError("of two texts that are compared, token types are 0 for the first, then 1 for the second")
+        return token_types
 
     def _through(self, layer: int, stop: int, x: Tensor, sight: Sight, tap: Tap) -> Tensor:
         for i in range(layer, stop):
@@ -265,13 +291,18 @@ class Encoder(nn.Module):
         return x
 
     def read_out(
-        self, x: Float[Tensor, "B T C"], *, mask: Bool[Tensor, "B T"] | None = None, tap: Tap = OFF
+        self,
+        x: Float[Tensor, "B T C"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        token_types: Int[Tensor, "B T"] | None = None,
+        tap: Tap = OFF,
     ) -> Float[Tensor, "B *L"]:
         """A residual stream (B, T, C), of the last layer or any other, as the head's output."""
         x = self.finish(x, tap)
         if self.head is None:
             return x
-        x = self.head(x, mask, tap.at("head"))
+        x = self.head(x, mask, tap.at("head"), self._texts(x[..., 0], mask, token_types))
         if self.config.head == "masked_lm":
             x = self.lm_head(x)
         return tap("embedding" if self.config.head == "embedding" else "logits", x)
@@ -305,17 +336,17 @@ class Encoder(nn.Module):
         config = self.config
         x = self.embed_tokens(ids)
         if config.token_types:
-            kinds = torch.zeros_like(ids) if token_types is None else token_types
+            kinds = torch.zeros_like(ids) if token_types is None or config.apart else token_types
             if kinds.shape != ids.shape or kinds.min() < 0 or kinds.max() >= config.token_types:
                 raise InputError(
                     f"token types must have the ids' shape {tuple(ids.shape)} and lie in 0 … {config.token_types - 1}, "
                     f"but {tuple(kinds.shape)} with {int(kinds.min())} … {int(kinds.max())} was given"
                 )
             x = x + self.embed_types(kinds)
-        elif token_types is not None:
+        elif token_types is not None and not config.apart:
             raise InputError("this model knows no token types; leave them out")
         if config.position == "learned":
-            x = x + self.embed_positions.weight[self._positions(ids, mask)]
+            x = x + self.embed_positions.weight[self._positions(ids, mask, token_types)]
         x = tap("embed", x)
         if config.embed_norm:
             x = self.embed_norm(x)
@@ -323,9 +354,12 @@ class Encoder(nn.Module):
             x = F.dropout(x, config.dropout, self.training)
         return self.embed_proj(x) if config.embed_width != config.width else x
 
-    def _positions(self, ids: Tensor, mask: Tensor | None) -> Tensor | slice:
+    def _positions(self, ids: Tensor, mask: Tensor | None, token_types: Tensor | None = None) -> Tensor | slice:
         """The rows of the learned positions, (B, T), or one slice for all texts."""
         offset = self.config.position_offset
+        texts = self._texts(ids, mask, token_types)
+        if texts is not None:
+            return places_apart(texts, mask)[0] + offset
         real = mask
         if offset:  # padding is known by its id, and has the row before the first position
             real = ids != offset - 1 if mask is None else mask & (ids != offset - 1)

@@ -66,6 +66,7 @@ class EncoderConfig:
     pooling: Literal["cls", "mean", "max", "last"] = "cls"  # of whole texts: first or last token, or over all real ones
     normalize: bool = False  # embedding: to length 1
     longest: int = 0  # embedding: tokens that a text is cut to, special ones included; 0: the context
+    apart: bool = False  # token types 0 and 1 are two texts that do not see each other, of which the head reads both
 
     kind = "encoder"
 
@@ -109,6 +110,8 @@ class EncoderConfig:
         if self.rotary_base_local == self.rotary_base and self.rotary_scaling is None:
             fill(self, "rotary_base_local", 0.0)
         check_labels(self)
+        if self.apart and self.head != "sequence_classification":
+            raise ConfigError(f"texts are read apart by a head for sequence_classification, but head is {self.head!r}")
         bare = self.head_activation == "none"
         if self.head == "masked_lm" and self.tied and bare and self.embed_width != self.width:
             raise ConfigError(

@@ -5,7 +5,7 @@ Shapes: B batch, T tokens, C channels, E channels of the embedding, L labels, V 
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cutaway.errors import ConfigError
@@ -14,6 +14,9 @@ from cutaway.models.config_parts import HEADS, LABELLED, POOLED
 from cutaway.models.layers import ACTIVATIONS
 from cutaway.models.products import Linear
 from cutaway.models.tap import Tap
+
+
+READ_APART = 4  # vectors that a head reads of two texts (see `compared`)
 
 
 def pool(states: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None, how: str) -> Float[Tensor, "B C"]:
@@ -57,6 +60,17 @@ def probabilities(logits: Float[Tensor, "*B L"], config: EncoderConfig | Decoder
     return logits.softmax(-1)
 
 
+def compared(first: Float[Tensor, "B C"], second: Float[Tensor, "B C"]) -> Float[Tensor, "B D"]:
+    """What a head reads of two texts: both vectors, how far apart they are, and their product, (B, 4·C).
+
+    After InferSent (Conneau et al. 2017) and Sentence-BERT (Reimers & Gurevych 2019); here the vectors have the same
+    length, the square root of C, so that the sum of the products says their cosine.
+    """
+    length = first.shape[-1] ** 0.5
+    u, v = (F.normalize(x, dim=-1) * length for x in (first, second))
+    return torch.cat((u, v, (u - v).abs(), u * v), dim=-1)
+
+
 class Head(nn.Module):
     """A dense layer with an activation and a norm, where the config has them, then one matrix.
 
@@ -66,6 +80,7 @@ class Head(nn.Module):
     def __init__(self, config: EncoderConfig | DecoderConfig) -> None:
         super().__init__()
         self.config = config
+        apart = getattr(config, "apart", False)
         outputs = {
             "sequence_classification": len(config.labels),
             "token_classification": len(config.labels),
@@ -74,21 +89,32 @@ class Head(nn.Module):
         }.get(config.head)
         if config.head_activation != "none":
             inner = config.embed_width if config.head == "masked_lm" else config.width  # what the embedding can read
-            self.dense = Linear(config.width, inner, bias=config.head_dense_bias)
+            self.dense = Linear((READ_APART if apart else 1) * config.width, inner, bias=config.head_dense_bias)
             self.activation = {**ACTIVATIONS, "tanh": torch.tanh}[config.head_activation]
             if config.head_norm:
                 self.norm = nn.LayerNorm(inner, eps=config.norm_eps, bias=config.norm_bias)
         if outputs is not None:
-            self.out = Linear(config.width, outputs, bias=config.head_bias)
+            reads = READ_APART * config.width if apart and config.head_activation == "none" else config.width
+            self.out = Linear(reads, outputs, bias=config.head_bias)
 
     def forward(
-        self, states: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None, tap: Tap
+        self,
+        states: Float[Tensor, "B T C"],
+        mask: Bool[Tensor, "B T"] | None,
+        tap: Tap,
+        texts: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B *L"]:
         """(B, T, C) to the shape that `HEADS` states; of a masked language model (B, T, E), for `lm_head` to read.
 
-        `pooled` is the vector of a whole text, `pre` goes into the activation, `post` into the last matrix.
+        `pooled` is the vector of a whole text, or of two that are read apart both, (B, 2·C); `pre` goes into the
+        activation, `post` into the last matrix. `texts` says which of two texts a token is of.
         """
-        x = tap("pooled", pool(states, mask, self.config.pooling)) if self.config.head in POOLED else states
+        if texts is not None:
+            own = [texts == number if mask is None else mask & (texts == number) for number in (0, 1)]
+            both = torch.cat([pool(states, real, self.config.pooling) for real in own], dim=-1)
+            x = compared(*tap("pooled", both).chunk(2, dim=-1))
+        else:
+            x = tap("pooled", pool(states, mask, self.config.pooling)) if self.config.head in POOLED else states
         if self.config.head_activation != "none":
             x = self.activation(tap("pre", self.dense(x)))
             x = self.norm(x) if self.config.head_norm else x

@@ -104,6 +104,41 @@ def _attend_in_bf16(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Ten
     return scores.softmax(-1) @ v
 
 
+def places_apart(
+    texts: Int[Tensor, "B T"], real: Bool[Tensor, "B T"] | None = None
+) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B 2"]]:
+    """Of two texts in a row, the position of each token in its own text, and how many tokens each has.
+
+    Args:
+        texts: (B, T), 0 and 1: which text a token is of.
+        real: (B, T) bool, False where a token is padding.
+    """
+    own = torch.stack((texts == 0, texts == 1), dim=-1)  # (B, T, 2)
+    own = own if real is None else own & real[..., None]
+    counted = own.cumsum(1)
+    places = (counted.gather(2, texts.long()[..., None])[..., 0] - 1).clamp(min=0)
+    return places, counted[:, -1]
+
+
+class Apart(Sight):
+    """Two texts in a row, neither of which sees the other.
+
+    Args:
+        texts: (B, T), 0 and 1: which text a token is of.
+        real: (B, T) bool, False where a token is padding; None: all are real.
+    """
+
+    def __init__(self, texts: Int[Tensor, "B T"], real: Bool[Tensor, "B T"] | None = None) -> None:
+        super().__init__(0, texts.shape[1], texts.device, real, causal=False)
+        self.texts = texts
+        self.positions = places_apart(texts, real)[0]
+
+    def _make(self, window: int) -> Tensor | None:
+        same = self.texts[:, None, :, None] == self.texts[:, None, None, :]
+        made = super()._make(window)
+        return same if made is None else same & made
+
+
 class Packed(Sight):
     """Several texts without their padding, behind each other in one row; each token sees those of its own text.
 
@@ -112,19 +147,21 @@ class Packed(Sight):
 
     Args:
         mask: (B, T) bool, False where a token is padding.
+        texts: (B, T), of two texts in a row that do not see each other, which one a token is of: 0, then 1.
     """
 
     BLOCK = 32  # rows
 
-    def __init__(self, mask: Bool[Tensor, "B T"]) -> None:
+    def __init__(self, mask: Bool[Tensor, "B T"], texts: Int[Tensor, "B T"] | None = None) -> None:
         count = int(mask.sum())
         super().__init__(0, -(-count // self.BLOCK) * self.BLOCK, mask.device, causal=False)
         self.text, self.count, self.length = mask, count, mask.shape[1]
         self.positions = torch.zeros(1, self.new, dtype=torch.int64, device=mask.device)
-        self.positions[0, :count] = (mask.cumsum(1) - 1)[mask]
+        places, lengths = (mask.cumsum(1) - 1, mask.sum(1)) if texts is None else places_apart(texts, mask)
+        self.positions[0, :count] = places[mask]
         self.runs: list[tuple[int, int, int]] = []  # where texts of one length begin, how many these are, the length
         place = 0
-        for length in mask.sum(1).tolist():
+        for length in lengths.flatten().tolist():
             if self.runs and self.runs[-1][2] == length:
                 first, texts, _ = self.runs[-1]
                 self.runs[-1] = first, texts + 1, length

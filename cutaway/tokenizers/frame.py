@@ -31,18 +31,8 @@ def frame(
         InputError: no room for any token of the text.
     """
     pieces = _pieces(tokenizer, second is not None)
-    texts = {"A": list(first), "B": list(second or [])}
-    if longest is not None:
-        room = longest - sum(not isinstance(what, str) for what, _ in pieces)
-        if room < 1:
-            raise InputError(f"{longest} tokens leave no room for a text between the special tokens; give more")
-        longer = "A" if len(texts["A"]) > len(texts["B"]) else "B"
-        shorter = "B" if longer == "A" else "A"
-        short = len(texts[shorter])
-        long = min(len(texts[longer]), max(short, room - short))
-        if short + long > room:
-            short, long = room // 2, room - room // 2
-        texts = {shorter: texts[shorter][:short], longer: texts[longer][:long]}
+    special = sum(not isinstance(what, str) for what, _ in pieces)
+    texts = dict(zip("AB", _cut(first, second or [], longest, special), strict=True))
     ids: list[int] = []
     types: list[int] = []
     for what, kind in pieces:
@@ -50,6 +40,45 @@ def frame(
         ids += added
         types += [kind] * len(added)
     return ids, types
+
+
+def frame_apart(
+    tokenizer: Tokenizer, first: Sequence[int], second: Sequence[int], *, longest: int | None = None
+) -> tuple[list[int], list[int]]:
+    """Ids of two texts that are read apart, each with what stands around a text, and which text each token is of.
+
+    Args:
+        tokenizer: whose post-processor says what to add.
+        first: ids of the text.
+        second: ids of the text behind it.
+        longest: most tokens in all; texts are cut to fit, always the longer one.
+
+    Raises:
+        DamagedFile: a post-processor that is not known.
+        InputError: no room for any token of the texts.
+    """
+    both = _cut(first, second, longest, 2 * len(frame(tokenizer, [])[0]))
+    made = [frame(tokenizer, ids)[0] for ids in both]
+    return made[0] + made[1], [0] * len(made[0]) + [1] * len(made[1])
+
+
+def _cut(
+    first: Sequence[int], second: Sequence[int], longest: int | None, special: int
+) -> tuple[list[int], list[int]]:
+    """Two texts that fit between so many special tokens; always the longer one is cut."""
+    texts = list(first), list(second)
+    if longest is None:
+        return texts
+    room = longest - special
+    if room < 1:
+        raise InputError(f"{longest} tokens leave no room for a text between the special tokens; give more")
+    longer = 0 if len(texts[0]) > len(texts[1]) else 1
+    short = len(texts[1 - longer])
+    long = min(len(texts[longer]), max(short, room - short))
+    if short + long > room:
+        short, long = room // 2, room - room // 2
+    sizes = (long, short) if longer == 0 else (short, long)
+    return texts[0][: sizes[0]], texts[1][: sizes[1]]
 
 
 def beginning(tokenizer: Tokenizer) -> list[int]:

@@ -232,7 +232,8 @@ class Rerun:
         if isinstance(network, Recurrent):
             return self._read(network.resume(start.layer, x, tap=tap), None, tap)
         if isinstance(network, Encoder):
-            return self._read(network.resume(start.layer, x, mask=mask, tap=tap), mask, tap)
+            types = None if self.inputs.token_types is None else self.inputs.token_types.expand(rows, -1)
+            return self._read(network.resume(start.layer, x, mask=mask, token_types=types, tap=tap), mask, tap)
         assert isinstance(network, Seq2Seq)
         heard = self.inputs.source_mask
         heard = None if heard is None else heard.expand(rows, -1)
@@ -267,7 +268,9 @@ class Rerun:
         """The target out of the last stream, of the one token that is asked about where there is one."""
         network = self.model.network
         row = self.at if row is None else row
-        given = {"mask": mask} if isinstance(network, Decoder | Encoder) else {}
+        given: dict[str, Any] = {"mask": mask} if isinstance(network, Decoder | Encoder) else {}
+        if isinstance(network, Encoder) and self.inputs.token_types is not None:
+            given["token_types"] = self.inputs.token_types.expand(len(x), -1)
         if row is None or any(map(_is_behind, tap.replacements)):
             inputs = self.inputs.repeat(len(x))
             return self.target(network.read_out(x, **given, tap=tap), inputs)
