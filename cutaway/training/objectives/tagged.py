@@ -56,6 +56,9 @@ class Tagging(Examples):
                 if len(ids) != len(tags):
                     raise InputError(f"{rows.source(number)} has {len(ids)} tokens and {len(tags)} tags")
 
+    def read_ids(self, store: Data) -> np.ndarray | None:
+        return store["train"].read_ids() if isinstance(store, RowStore) else None
+
     def how_to_prepare(self) -> str:
         return f"the objective {self.name!r} learns from examples in memory; train it with: cutaway task train tag"
 
