@@ -23,6 +23,7 @@ class TaskConfig:
     valid: str | float = 0.1  # a table, or the share of data that chooses weights, thresholds and temperature
     test: str | float = 0.1  # a table, or the share that is measured on; 0: nothing is
     columns: dict[str, str] = field(default_factory=dict)  # role -> column, where the names do not say it
+    drop_leaks: bool = False  # texts that are in two splits are left out of the one that comes first
     start: str = ""  # a checkpoint to begin with; "": fresh weights
     how: Literal["full", "head", "lora", "dora"] = "full"  # what of a checkpoint learns
     head: Literal["task", "published"] = "task"  # on a checkpoint: the task's usual one, or that of transformers' class

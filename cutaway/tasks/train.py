@@ -110,6 +110,7 @@ def _carry_out(config: TaskConfig, started: float, progress: OnProgress | None, 
             valid=config.valid,
             test=config.test,
             columns=config.columns,
+            drop_leaks=config.drop_leaks,
             seed=config.seed,
             progress=progress,
         )

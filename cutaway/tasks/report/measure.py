@@ -15,7 +15,7 @@ import numpy as np
 from cutaway.errors import ConfigError, CutawayError
 from cutaway.evaluation.significance import figure, mcnemar, paired_p
 from cutaway.progress import OnProgress, Progress
-from cutaway.tasks.data import Aside, TaskData, keys_of, read_data, read_examples
+from cutaway.tasks.data import TaskData, aside_note, columns_note, keys_of, read_data, read_examples
 from cutaway.tasks.report.findings import calibration_of, confused, misses_of, slices_of
 from cutaway.tasks.report.noise import suspects_of
 from cutaway.tasks.report.report import Compared, TaskReport
@@ -78,7 +78,7 @@ def evaluate_file(
             f"{made.model.source} does {made.task.name}, but {compare.model.source} does {compare.task.name}; only "
             "models of the same task can be compared"
         )
-    examples, aside, found = read_examples(made.task, path, columns=columns, progress=progress)
+    examples, aside, found = read_examples(made.task, path, columns=columns, before=made.columns, progress=progress)
     notes = [columns_note(found), *strange_labels(made, examples)]
     if aside:
         notes.append(aside_note(aside))
@@ -196,7 +196,8 @@ def training_data(made: TaskModel, progress: OnProgress | None = None) -> tuple[
     try:
         shares = {name: config.get(name, 0.1) for name in ("valid", "test")}
         columns, seed = config.get("columns") or {}, int(config.get("seed", 0))
-        data = read_data(made.task, config["data"], **shares, columns=columns, seed=seed, progress=progress)
+        how = {"columns": columns, "drop_leaks": bool(config.get("drop_leaks")), "seed": seed}
+        data = read_data(made.task, config["data"], **shares, **how, progress=progress)
     except CutawayError as error:
         return None, [f"no baseline: the training data cannot be read any more ({error})"]
     if fingerprint(data) != made.about.get("data", {}).get("fingerprint", fingerprint(data)):
@@ -221,18 +222,6 @@ def strange_labels(made: TaskModel, examples: Sequence[Example]) -> list[str]:
         f"{len(rows):,} rows have labels that the model was not taught ({shown}; first at {rows[0].source}); an answer "
         "to them is wrong"
     ]
-
-
-def columns_note(columns: Mapping[str, str]) -> str:
-    """Which column was taken for what."""
-    return ", ".join(f"{role}: column {name!r}" for role, name in columns.items())
-
-
-def aside_note(aside: Sequence[Aside], most: int = 3) -> str:
-    """How many rows were set aside, and the first with their reasons."""
-    shown = "; ".join(f"{one.source}: {one.reason}" for one in aside[:most])
-    more = f" and {len(aside) - most:,} more" if len(aside) > most else ""
-    return f"{len(aside):,} rows were set aside ({shown}{more})"
 
 
 def course_of(run: Path) -> dict[str, list[tuple[int, float]]]:
