@@ -34,7 +34,9 @@ class TaskConfig:
     size: int = 2  # fresh weights: the size dial
     tokenizer: str = "bpe"  # fresh weights: the kind that is trained
     vocab_size: int = 8192  # fresh weights: its tokens
-    network: dict[str, Any] = field(default_factory=dict)  # fresh weights: fields of the network's config; else of its head
+    network: dict[str, Any] = field(
+        default_factory=dict
+    )  # fresh weights: fields of the network's config; else of its head
     context: int = 0  # tokens of an example at the most; 0: 128, or what the checkpoint sees, up to 256
     epochs: float | None = None  # passes over the examples; None: 3 from a checkpoint, 10 with fresh weights
     minutes: float | None = None  # or what fits this time, all included

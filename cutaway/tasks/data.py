@@ -115,6 +115,12 @@ def read_data(
         found.notes.append(f"{twice:,} rows of the training data were there already, and are read once")
     found.splits["train"], against = _conflicting(task, found.splits["train"])
     found.aside += against
+    if not found.splits["train"]:
+        raise InputError(
+            f"no example is left of {data}: {against[0].source} and all others say different things of equal texts"
+        )
+    found.labels = task.labels(found.splits["train"])
+    _check_labels(task, found)
     if shares and any(shares.values()):
         kept, held = _divided(task, found.splits["train"], shares, seed)
         found.splits["train"] = kept
@@ -128,7 +134,6 @@ def read_data(
             f"--set drop_leaks=true leaves them out of {name}"
         )
     found.labels = task.labels(found.splits["train"])
-    _check_labels(task, found)
     found.notes += task.check(found.splits, found.labels)
     if found.aside:
         found.notes.append(aside_note(found.aside))
@@ -185,8 +190,9 @@ def read_examples(
     rows = read_rows(path, asked=[*told.values(), *(before or {}).values(), *usual], skipped=skipped)
     sample = list(islice(rows, SAMPLE))  # a record may lack what others have
     names = list(dict.fromkeys(name for row in sample for name in row.values))
+    seen = [row.values for row in sample] if before is None else []
     told = {**{role: column for role, column in (before or {}).items() if column in names}, **told}
-    found = find_columns(names, task.roles, told, str(path), answered=answered) if sample else {}
+    found = find_columns(names, task.roles, told, str(path), answered=answered, sample=seen) if sample else {}
     for row in chain(sample, rows):
         try:
             examples.append(_example(task, row, found, answered))
@@ -207,6 +213,23 @@ def _example(task: Task, row: Row, columns: Mapping[str, str], answered: bool) -
     example = task.example(row.source, values, answered=answered)
     others = {name: value for name, value in row.values.items() if name not in columns.values()}
     return Example(example.source, example.given, example.truth, {**others, **example.more})
+
+
+def cut_note(split: str, rows: Sequence[np.ndarray], owners: Sequence[int], context: int) -> str:
+    """How many examples are cut: those that fill their one row to its end; "" where none are.
+
+    Args:
+        split: its name.
+        rows: ids, of every row.
+        owners: of every row the number of its example; those with several are read in parts.
+        context: tokens of a row at the most.
+    """
+    times = Counter(owners)
+    cut = sum(len(row) >= context and times[owner] == 1 for row, owner in zip(rows, owners, strict=True))
+    if not cut:
+        return ""
+    of = f"{cut:,} of {len(times):,} examples of {split}"
+    return f"{of} are longer than {context} tokens, and only so much of them is read; --set context=… reads more"
 
 
 def keys_of(task: Task, examples: Sequence[Example]) -> np.ndarray:
@@ -251,14 +274,13 @@ def _divided(
         first.setdefault(key, number)
         if first[key] == number:
             strata[task.stratum(examples[number])].append(number)
-    home: dict[int, str] = {}
     for members in strata.values():
         members.sort(key=lambda number: place[number])
-        start = 0.0
-        for name, share in shares.items():
-            begin, start = start, start + share
-            for number in members[round(begin * len(members)) : round(start * len(members))]:
-                home[int(keys[number])] = name
+    chosen = _held(list(strata.values()), shares)
+    if set(chosen.values()) < {name for name, share in shares.items() if share}:  # strata too small for their shares
+        rest = sorted((n for members in strata.values() for n in members[1:]), key=lambda number: place[number])
+        chosen = _held([rest], shares)  # one of each stays to be learned from
+    home = {int(keys[number]): name for number, name in chosen.items()}
     held: dict[str, list[Example]] = {name: [] for name, share in shares.items() if share}
     kept: list[Example] = []
     for key, example in zip(keys.tolist(), examples, strict=True):
@@ -272,13 +294,25 @@ def _divided(
     return kept, held
 
 
+def _held(strata: Sequence[Sequence[int]], shares: Mapping[str, float]) -> dict[int, str]:
+    """Which numbers go into which split: of each stratum the shares, one after the other, rounded."""
+    home: dict[int, str] = {}
+    for members in strata:
+        start = 0.0
+        for name, share in shares.items():
+            begin, start = start, start + share
+            home |= dict.fromkeys(members[round(begin * len(members)) : round(start * len(members))], name)
+    return home
+
+
 def _check_labels(task: Task, found: TaskData) -> None:
-    """Refuse labels of which nearly every example has one of its own: the column names rows, or is free text.
+    """Refuse labels of which there is one, or of which nearly every example has one of its own.
 
     Raises:
         InputError: so it is.
     """
     examples, column = found.splits["train"], next((found.columns.get(r.name) for r in task.roles if r.answer), None)
+    task.check({"train": examples}, found.labels)
     if column and len(examples) >= FEW and len(found.labels) > len(examples) / 2:
         answer = next(role.name for role in task.roles if role.answer)
         raise InputError(

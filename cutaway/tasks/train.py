@@ -15,7 +15,7 @@ from cutaway.models import Model
 from cutaway.models.model import CHECKPOINTS
 from cutaway.progress import OnProgress, Progress
 from cutaway.tasks.config import TaskConfig
-from cutaway.tasks.data import TaskData, read_data
+from cutaway.tasks.data import TaskData, cut_note, read_data
 from cutaway.tasks.plan import RUN, appearing, begin_plan, config_to_dict, continuable, read_plan
 from cutaway.tasks.report import TaskReport, measure_task, write_report
 from cutaway.tasks.report.measure import fingerprint
@@ -75,9 +75,7 @@ def train_task(config: TaskConfig, *, progress: OnProgress | None = None, on_not
     return _carry_out(config, started, progress, on_note)
 
 
-def resume_task(
-    out: str | Path, *, progress: OnProgress | None = None, on_note: OnNote | None = None
-) -> Trained:
+def resume_task(out: str | Path, *, progress: OnProgress | None = None, on_note: OnNote | None = None) -> Trained:
     """Continue a training that was interrupted or killed; it ends with the same bits as one that was not.
 
     Args:
@@ -175,6 +173,8 @@ def learn(
                 progress(Progress(f"encoding {name}", 0, len(examples), "examples"))
             parts, owners = task.encode(model, examples, context)
             sources = [examples[owner].source for owner in owners]
+            if on_note and (said := cut_note(name, parts[objective.parts[0]], owners, context)):
+                on_note(said)
             splits[name] = Rows(name, parts, model.tokenizer, sources, reads=objective.parts[:1])
     store = RowStore(splits, model.tokenizer, labels=data.labels, name=config.data)
     how = {"store": store, "start": model, "progress": progress, "on_note": on_note}

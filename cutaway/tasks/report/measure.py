@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cutaway.errors import ConfigError, CutawayError
+from cutaway.errors import ConfigError, CutawayError, InputError
 from cutaway.evaluation.significance import figure, mcnemar, paired_p
 from cutaway.progress import OnProgress, Progress
 from cutaway.tasks.data import TaskData, aside_note, columns_note, keys_of, read_data, read_examples
@@ -211,12 +211,20 @@ def fingerprint(data: TaskData) -> str:
 
 
 def strange_labels(made: TaskModel, examples: Sequence[Example]) -> list[str]:
-    """A note on the labels of examples that the model was not taught."""
+    """A note on the labels of examples that the model was not taught.
+
+    Raises:
+        InputError: it was taught none of them.
+    """
     task, known = made.task, set(made.labels)
     strange = [label for label in task.labels(examples) if label not in known] if known else []
     if not strange:
         return []
     rows = [example for example in examples if not known.issuperset(task.labels([example]))]
+    if known.isdisjoint(task.labels(examples)):
+        raise InputError(
+            f"the model was taught no label of the file, which has {strange[0]!r}, where it knows {made.labels[0]!r}"
+        )
     shown = ", ".join(repr(label) for label in strange[:3]) + (", …" if len(strange) > 3 else "")
     return [
         f"{len(rows):,} rows have labels that the model was not taught ({shown}; first at {rows[0].source}); an answer "
