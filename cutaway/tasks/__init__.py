@@ -3,7 +3,7 @@
 from cutaway.tasks.config import TaskConfig
 from cutaway.tasks.data import Aside, TaskData, read_data, read_examples
 from cutaway.tasks.registry import TASKS, task_from
-from cutaway.tasks.report import TaskReport, measure_task
+from cutaway.tasks.report import TaskReport, evaluate_file, measure_task
 from cutaway.tasks.task import Answer, Example, Measured, Quantity, Role, Task, task_to_dict
 from cutaway.tasks.train import Trained, resume_task, train_task
 from cutaway.tasks.trained import TaskModel, merge_task, open_task
@@ -22,6 +22,7 @@ __all__ = [
     "TaskModel",
     "TaskReport",
     "Trained",
+    "evaluate_file",
     "measure_task",
     "merge_task",
     "open_task",

@@ -24,11 +24,11 @@ NAME = "TF-IDF and logistic regression"
 def linear_probabilities(
     train: Sequence[str], targets: np.ndarray, test: Sequence[str], *, several: bool = False, seed: int = 0
 ) -> np.ndarray:
-    """The probability of each label for each test text, (N, L) float64.
+    """The probability of each label for each test text, (N, L) float64; one that no training text has has none.
 
     Args:
         train: texts.
-        targets: (N,) int64 numbers of labels, all of which occur; or with `several` (N, L) of 0 and 1.
+        targets: (N,) int64 numbers of labels up to L - 1; or with `several` (N, L) of 0 and 1.
         test: texts.
         several: each label is asked by itself.
         seed: of the solver.
@@ -48,7 +48,14 @@ def linear_probabilities(
             model = linear.LogisticRegression(C=10.0, max_iter=1000, random_state=seed)
             columns.append(model.fit(before, holds).predict_proba(after)[:, 1])
         return np.stack(columns, axis=1)
-    return linear.LogisticRegression(C=10.0, max_iter=1000, random_state=seed).fit(before, targets).predict_proba(after)
+    known = np.unique(targets)
+    made = np.zeros((len(test), int(known[-1]) + 1))
+    if len(known) == 1:  # nothing to decide
+        made[:, known] = 1.0
+    else:
+        model = linear.LogisticRegression(C=10.0, max_iter=1000, random_state=seed).fit(before, targets)
+        made[:, model.classes_] = model.predict_proba(after)
+    return made
 
 
 def _vectors(train: Sequence[str], test: Sequence[str]) -> tuple[Any, Any]:

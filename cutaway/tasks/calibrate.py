@@ -17,6 +17,9 @@ LEAST, MOST = 0.05, 20.0
 def temperature_of(logits: Tensor, targets: Tensor, *, several: bool = False) -> float:
     """What to divide logits by so that their log-likelihood is highest, by golden-section search on its logarithm.
 
+    Beforehand the logarithm is normal around 0: with a hundred examples that is not felt, and with four that are all
+    right it keeps the answers from being called certain.
+
     Args:
         logits: (N, L) float.
         targets: (N,) int64, or with `several` (N, L) in 0 … 1.
@@ -24,10 +27,10 @@ def temperature_of(logits: Tensor, targets: Tensor, *, several: bool = False) ->
     """
 
     def loss(log_t: float) -> float:
-        scaled = logits.double() / np.exp(log_t)
+        scaled, beforehand = logits.double() / np.exp(log_t), log_t**2 / 2
         if several:
-            return float(F.binary_cross_entropy_with_logits(scaled, targets.double()))
-        return float(F.cross_entropy(scaled, targets))
+            return float(F.binary_cross_entropy_with_logits(scaled, targets.double(), reduction="sum")) + beforehand
+        return float(F.cross_entropy(scaled, targets, reduction="sum")) + beforehand
 
     low, high, ratio = np.log(LEAST), np.log(MOST), (np.sqrt(5) - 1) / 2
     a, b = high - ratio * (high - low), low + ratio * (high - low)

@@ -8,9 +8,17 @@ from typing import Any
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.tasks.task import Role
 
+FEW = 20  # values, of which nothing can be known
+
 
 def find_columns(
-    names: Sequence[str], roles: Sequence[Role], told: Mapping[str, str], where: str, *, answered: bool = True
+    names: Sequence[str],
+    roles: Sequence[Role],
+    told: Mapping[str, str],
+    where: str,
+    *,
+    answered: bool = True,
+    sample: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, str]:
     """Role -> column.
 
@@ -20,6 +28,7 @@ def find_columns(
         told: role -> column, as the user says.
         where: the file, for messages.
         answered: whether the truth is needed.
+        sample: some rows, by which the labels are known where no name tells them; (): names alone are looked at.
 
     Raises:
         ConfigError: no such role or column.
@@ -43,12 +52,22 @@ def find_columns(
     left = [role for role in roles if role.needed and role.name not in found and (answered or not role.answer)]
     if len(left) == 1 and len(free) == 1:  # nothing else can be meant
         found[left.pop().name] = free.popitem()[1]
+    if len(left) == 1 and left[0].answer:
+        repeated = [name for name in free.values() if _repeats([row.get(name) for row in sample])]
+        if len(repeated) == 1:
+            found[left.pop().name] = repeated[0]
     if left:
         raise InputError(
             f"{where} has the columns {', '.join(names)}; which of them is {left[0].what}? Say it with "
             f"--column {left[0].name}=NAME"
         )
     return found
+
+
+def _repeats(values: Sequence[Any]) -> bool:
+    """Whether values are like labels: several, each of which comes often."""
+    known = [str(value) for value in values if value not in (None, "")]
+    return len(known) >= FEW and 2 <= len(set(known)) <= len(known) / 5
 
 
 def pick(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class TaskConfig:
     valid: str | float = 0.1  # a table, or the share of data that chooses weights, thresholds and temperature
     test: str | float = 0.1  # a table, or the share that is measured on; 0: nothing is
     columns: dict[str, str] = field(default_factory=dict)  # role -> column, where the names do not say it
+    drop_leaks: bool = False  # texts that are in two splits are left out of the one that comes first
     start: str = ""  # a checkpoint to begin with; "": fresh weights
     how: Literal["full", "head", "lora", "dora"] = "full"  # what of a checkpoint learns
     head: Literal["task", "published"] = "task"  # on a checkpoint: the task's usual one, or that of transformers' class
@@ -33,7 +34,9 @@ class TaskConfig:
     size: int = 2  # fresh weights: the size dial
     tokenizer: str = "bpe"  # fresh weights: the kind that is trained
     vocab_size: int = 8192  # fresh weights: its tokens
-    network: dict[str, Any] = field(default_factory=dict)  # fresh weights: fields of the network's config; else of its head
+    network: dict[str, Any] = field(
+        default_factory=dict
+    )  # fresh weights: fields of the network's config; else of its head
     context: int = 0  # tokens of an example at the most; 0: 128, or what the checkpoint sees, up to 256
     epochs: float | None = None  # passes over the examples; None: 3 from a checkpoint, 10 with fresh weights
     minutes: float | None = None  # or what fits this time, all included

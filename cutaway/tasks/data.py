@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,13 @@ from cutaway.tasks.columns import find_columns, pick
 from cutaway.tasks.task import Example, Task
 from cutaway.text.dedup import text_keys
 from cutaway.text.readers.base import Skipped
+from cutaway.text.readers.columns import SAMPLE
 from cutaway.text.rows import Row, read_rows
 from cutaway.text.split import check_fractions, positions
 
 SPLITS = ("train", "valid", "test")
 MOST_SHOWN = 3
+FEW = 20  # examples, of which each may have a label of its own
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class Aside:
 
     source: str
     reason: str
+
+    @property
+    def kind(self) -> str:
+        """The reason without what it says of this row alone, in brackets."""
+        return self.reason.partition(" (")[0]
 
 
 @dataclass
@@ -70,6 +78,7 @@ def read_data(
     valid: str | Path | float = 0.1,
     test: str | Path | float = 0.1,
     columns: Mapping[str, str] | None = None,
+    drop_leaks: bool = False,
     seed: int = 0,
     progress: OnProgress | None = None,
 ) -> TaskData:
@@ -81,11 +90,12 @@ def read_data(
         valid: a table of its own, or the share of `data` that chooses weights, thresholds and temperatures.
         test: a table of its own, or the share of `data` that is measured on; 0: none.
         columns: role -> column, where the names do not say it.
+        drop_leaks: leave texts that are in a later split too out of the earlier one, and do not only tell.
         seed: of the division.
         progress: called now and then.
 
     Raises:
-        InputError: no such file, no example in it, or too few to hold anything out.
+        InputError: no such file, no example in it, labels that are none, or too few to hold anything out.
         ConfigError: no such column or role.
     """
     given = {"train": data, "valid": valid, "test": test}
@@ -94,29 +104,56 @@ def read_data(
     check_fractions(shares.get("valid", 0.0), shares.get("test", 0.0))
     found = TaskData(task, {})
     for name, path in files.items():
-        examples, aside, found.columns = read_examples(task, path, columns=columns, progress=progress)
+        examples, aside, used = read_examples(task, path, columns=columns, progress=progress)
         found.aside += aside
         found.splits[name] = examples
+        found.columns = found.columns or used  # of the training data
+        found.notes.append(f"{name}: {len(examples):,} examples from {path} ({columns_note(used)})")
     found.task = task = task.settle(found.splits["train"])
     found.splits["train"], twice = _unique(task, found.splits["train"])
     if twice:
         found.notes.append(f"{twice:,} rows of the training data were there already, and are read once")
     found.splits["train"], against = _conflicting(task, found.splits["train"])
     found.aside += against
+    if not found.splits["train"]:
+        raise InputError(
+            f"no example is left of {data}: {against[0].source} and all others say different things of equal texts"
+        )
+    found.labels = task.labels(found.splits["train"])
+    _check_labels(task, found)
     if shares and any(shares.values()):
         kept, held = _divided(task, found.splits["train"], shares, seed)
         found.splits["train"] = kept
         found.splits |= held
+    if drop_leaks:
+        _without_leaks(task, found)
     found.shared = _shared(task, found.splits)
     for (name, other), count in found.shared.items():
-        found.notes.append(f"{count:,} texts of {other} are in {name} too: what is measured on them is too good")
+        found.notes.append(
+            f"{count:,} texts of {other} are in {name} too: what is measured on them is too good; "
+            f"--set drop_leaks=true leaves them out of {name}"
+        )
     found.labels = task.labels(found.splits["train"])
     found.notes += task.check(found.splits, found.labels)
     if found.aside:
-        reasons = Counter(item.reason for item in found.aside).most_common(MOST_SHOWN)
-        shown = "; ".join(f"{count:,} × {reason}" for reason, count in reasons)
-        found.notes.append(f"{len(found.aside):,} rows were set aside ({shown}), the first is {found.aside[0].source}")
+        found.notes.append(aside_note(found.aside))
     return found
+
+
+def columns_note(columns: Mapping[str, str]) -> str:
+    """Which column was taken for what."""
+    return ", ".join(f"{role}: column {name!r}" for role, name in columns.items())
+
+
+def aside_note(aside: Sequence[Aside]) -> str:
+    """How many rows were set aside, why, and which was the first of each kind."""
+    first: dict[str, str] = {}
+    for one in aside:
+        first.setdefault(one.kind, one.source)
+    counts = Counter(one.kind for one in aside).most_common(MOST_SHOWN)
+    shown = "; ".join(f"{count:,} × {kind}, first at {first[kind]}" for kind, count in counts)
+    more = f"; {len(first) - len(counts)} other reasons" if len(first) > len(counts) else ""
+    return f"{len(aside):,} rows were set aside: {shown}{more}"
 
 
 def read_examples(
@@ -124,6 +161,7 @@ def read_examples(
     path: str | Path,
     *,
     columns: Mapping[str, str] | None = None,
+    before: Mapping[str, str] | None = None,
     answered: bool = True,
     progress: OnProgress | None = None,
 ) -> tuple[list[Example], list[Aside], dict[str, str]]:
@@ -133,6 +171,7 @@ def read_examples(
         task: what they are for.
         path: a table.
         columns: role -> column, where the names do not say it.
+        before: role -> column of the file that a model was trained on, which is meant where this one has it too.
         answered: whether the truth is needed; where it is not, it is read if it is there.
         progress: called now and then.
 
@@ -147,17 +186,21 @@ def read_examples(
         aside.append(Aside(what.source, what.reason))
 
     examples: list[Example] = []
-    found: dict[str, str] | None = None
-    for row in read_rows(path, asked=list(told.values()), skipped=skipped):
-        if found is None:
-            found = find_columns(list(row.values), task.roles, told, str(path), answered=answered)
+    usual = [name for role in task.roles for name in (role.name, *role.usual)]
+    rows = read_rows(path, asked=[*told.values(), *(before or {}).values(), *usual], skipped=skipped)
+    sample = list(islice(rows, SAMPLE))  # a record may lack what others have
+    names = list(dict.fromkeys(name for row in sample for name in row.values))
+    seen = [row.values for row in sample] if before is None else []
+    told = {**{role: column for role, column in (before or {}).items() if column in names}, **told}
+    found = find_columns(names, task.roles, told, str(path), answered=answered, sample=seen) if sample else {}
+    for row in chain(sample, rows):
         try:
             examples.append(_example(task, row, found, answered))
         except CutawayError as error:
             aside.append(Aside(row.source, str(error)))
         if progress and len(examples) % 4096 == 0:
             progress(Progress("reading", len(examples), unit="examples"))
-    if not examples or found is None:
+    if not examples:
         shown = "; ".join(f"{item.source}: {item.reason}" for item in aside[:MOST_SHOWN])
         raise InputError(f"{path} holds no example for the task {task.name}" + (f" ({shown})" if shown else ""))
     return examples, aside, found
@@ -170,6 +213,23 @@ def _example(task: Task, row: Row, columns: Mapping[str, str], answered: bool) -
     example = task.example(row.source, values, answered=answered)
     others = {name: value for name, value in row.values.items() if name not in columns.values()}
     return Example(example.source, example.given, example.truth, {**others, **example.more})
+
+
+def cut_note(split: str, rows: Sequence[np.ndarray], owners: Sequence[int], context: int) -> str:
+    """How many examples are cut: those that fill their one row to its end; "" where none are.
+
+    Args:
+        split: its name.
+        rows: ids, of every row.
+        owners: of every row the number of its example; those with several are read in parts.
+        context: tokens of a row at the most.
+    """
+    times = Counter(owners)
+    cut = sum(len(row) >= context and times[owner] == 1 for row, owner in zip(rows, owners, strict=True))
+    if not cut:
+        return ""
+    of = f"{cut:,} of {len(times):,} examples of {split}"
+    return f"{of} are longer than {context} tokens, and only so much of them is read; --set context=… reads more"
 
 
 def keys_of(task: Task, examples: Sequence[Example]) -> np.ndarray:
@@ -194,7 +254,7 @@ def _conflicting(task: Task, examples: list[Example]) -> tuple[list[Example], li
     for key, example in zip(keys, examples, strict=True):
         homes[key].append(example)
     aside = [
-        Aside(example.source, "the same text has another label elsewhere")
+        Aside(example.source, f"the same text has another answer elsewhere (at {home[example is home[0]].source})")
         for home in homes.values()
         if len(home) > 1
         for example in home
@@ -214,14 +274,13 @@ def _divided(
         first.setdefault(key, number)
         if first[key] == number:
             strata[task.stratum(examples[number])].append(number)
-    home: dict[int, str] = {}
     for members in strata.values():
         members.sort(key=lambda number: place[number])
-        start = 0.0
-        for name, share in shares.items():
-            begin, start = start, start + share
-            for number in members[round(begin * len(members)) : round(start * len(members))]:
-                home[int(keys[number])] = name
+    chosen = _held(list(strata.values()), shares)
+    if set(chosen.values()) < {name for name, share in shares.items() if share}:  # strata too small for their shares
+        rest = sorted((n for members in strata.values() for n in members[1:]), key=lambda number: place[number])
+        chosen = _held([rest], shares)  # one of each stays to be learned from
+    home = {int(keys[number]): name for number, name in chosen.items()}
     held: dict[str, list[Example]] = {name: [] for name, share in shares.items() if share}
     kept: list[Example] = []
     for key, example in zip(keys.tolist(), examples, strict=True):
@@ -233,6 +292,52 @@ def _divided(
             "shares for --valid and --test"
         )
     return kept, held
+
+
+def _held(strata: Sequence[Sequence[int]], shares: Mapping[str, float]) -> dict[int, str]:
+    """Which numbers go into which split: of each stratum the shares, one after the other, rounded."""
+    home: dict[int, str] = {}
+    for members in strata:
+        start = 0.0
+        for name, share in shares.items():
+            begin, start = start, start + share
+            home |= dict.fromkeys(members[round(begin * len(members)) : round(start * len(members))], name)
+    return home
+
+
+def _check_labels(task: Task, found: TaskData) -> None:
+    """Refuse labels of which there is one, or of which nearly every example has one of its own.
+
+    Raises:
+        InputError: so it is.
+    """
+    examples, column = found.splits["train"], next((found.columns.get(r.name) for r in task.roles if r.answer), None)
+    task.check({"train": examples}, found.labels)
+    if column and len(examples) >= FEW and len(found.labels) > len(examples) / 2:
+        answer = next(role.name for role in task.roles if role.answer)
+        raise InputError(
+            f"the column {column!r} has {len(found.labels):,} different labels in {len(examples):,} examples, too many "
+            f"to learn; which column holds the labels? Say it with --column {answer}=NAME"
+        )
+
+
+def _without_leaks(task: Task, found: TaskData) -> None:
+    """Leave out of each split what a later one holds too."""
+    taken: set[int] = set()
+    for name in reversed(SPLITS):
+        if name not in found.splits:
+            continue
+        examples = found.splits[name]
+        keys = keys_of(task, examples).tolist()
+        kept = [example for key, example in zip(keys, examples, strict=True) if key not in taken]
+        if len(kept) < len(examples):
+            found.notes.append(
+                f"{len(examples) - len(kept):,} examples were left out of {name}: a later split has them"
+            )
+            found.splits[name] = kept
+        if not kept:
+            raise InputError(f"every text of {name} is in another split too; give other files")
+        taken.update(keys)
 
 
 def _shared(task: Task, splits: Mapping[str, Sequence[Example]]) -> dict[tuple[str, str], int]:

@@ -9,15 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cutaway.files import holds, write_json
+from cutaway.files import holds
 from cutaway.generation.engine import Engine
 from cutaway.models import Model
 from cutaway.models.model import CHECKPOINTS
 from cutaway.progress import OnProgress, Progress
 from cutaway.tasks.config import TaskConfig
-from cutaway.tasks.data import TaskData, read_data
+from cutaway.tasks.data import TaskData, cut_note, read_data
 from cutaway.tasks.plan import RUN, appearing, begin_plan, config_to_dict, continuable, read_plan
-from cutaway.tasks.report import TaskReport, measure_task
+from cutaway.tasks.report import TaskReport, measure_task, write_report
+from cutaway.tasks.report.measure import fingerprint
 from cutaway.tasks.start import from_checkpoint, from_scratch, learning
 from cutaway.tasks.task import Task
 from cutaway.tasks.trained import TaskModel, write_task
@@ -27,7 +28,7 @@ from cutaway.training.objectives import Objective
 from cutaway.training.rows import Rows, RowStore
 
 OnNote = Callable[[str], None]
-ASIDE, REPORT = "set-aside.jsonl", "report.json"
+ASIDE = "set-aside.jsonl"
 CONTEXT, FRESH_CONTEXT = 256, 128
 LEAST = 1.0  # seconds that are trained for, however short the time is
 SAVING = 2.0  # seconds that writing takes
@@ -74,9 +75,7 @@ def train_task(config: TaskConfig, *, progress: OnProgress | None = None, on_not
     return _carry_out(config, started, progress, on_note)
 
 
-def resume_task(
-    out: str | Path, *, progress: OnProgress | None = None, on_note: OnNote | None = None
-) -> Trained:
+def resume_task(out: str | Path, *, progress: OnProgress | None = None, on_note: OnNote | None = None) -> Trained:
     """Continue a training that was interrupted or killed; it ends with the same bits as one that was not.
 
     Args:
@@ -109,6 +108,7 @@ def _carry_out(config: TaskConfig, started: float, progress: OnProgress | None, 
             valid=config.valid,
             test=config.test,
             columns=config.columns,
+            drop_leaks=config.drop_leaks,
             seed=config.seed,
             progress=progress,
         )
@@ -119,14 +119,15 @@ def _carry_out(config: TaskConfig, started: float, progress: OnProgress | None, 
         made = learn(config, data, out / RUN, until=until, progress=progress, on_note=note)
         with appearing(out) as room:
             write_aside(data, room)
+            made.model.source = str(out)
+            made.about |= {"config": config_to_dict(config)}
+            made.about |= {"data": {"fingerprint": fingerprint(data), "notes": data.notes}}
             report = None
             if "test" in data.splits:
-                report = measure_task(made, data, progress=progress)
-                write_json(room / REPORT, report.to_json())
-            made.about |= {"config": config_to_dict(config)}
+                report = measure_task(made, data, run=out / RUN, progress=progress)
+            write_report(room, made, data, report, notes=notes)
             write_task(made, room)
         tidy(out / RUN)
-    made.model.source = str(out)
     return Trained(made, out, report, data, notes, time.perf_counter() - started)
 
 
@@ -172,6 +173,8 @@ def learn(
                 progress(Progress(f"encoding {name}", 0, len(examples), "examples"))
             parts, owners = task.encode(model, examples, context)
             sources = [examples[owner].source for owner in owners]
+            if on_note and (said := cut_note(name, parts[objective.parts[0]], owners, context)):
+                on_note(said)
             splits[name] = Rows(name, parts, model.tokenizer, sources, reads=objective.parts[:1])
     store = RowStore(splits, model.tokenizer, labels=data.labels, name=config.data)
     how = {"store": store, "start": model, "progress": progress, "on_note": on_note}

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -19,13 +20,15 @@ from cutaway.errors import DamagedFile, InputError, need, unknown
 from cutaway.text.readers.base import Input, Limits, OnSkipped, Part, Skipped
 from cutaway.text.readers.columns import SAMPLE
 from cutaway.text.readers.discover import missing
-from cutaway.text.readers.encoding import Decoder, encodable, not_text
+from cutaway.text.readers.encoding import Decoder, encodable, is_utf8, mostly_utf8, not_text
 from cutaway.text.readers.plain import blocks
 from cutaway.text.readers.streams import as_utf8, opened, os_errors, suffixes
-from cutaway.text.readers.table import find_layout, has_header
+from cutaway.text.readers.table import Layout, find_layout, has_header
 
 DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".jsonl", ".ndjson", ".json", ".parquet")
+SINGLE = ("cp125", "iso", "latin", "mac", "koi8")  # encodings of one byte a character
+SWALLOWED = 20  # lines of one field, from which on it is asked whether a quote was left open
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,64 +71,166 @@ def read_rows(
     suffix = suffixes(name)[0]
     if suffix not in SUFFIXES:
         raise InputError(unknown("kind of table", suffix or name, SUFFIXES))
+    if not path.stat().st_size:
+        raise InputError(f"{name} is empty; give a file with rows in it")
     part = Part(name, name, path.stat().st_size, suffix, asked=True)
+    left_out = 0
+
+    def counted(what: Skipped) -> None:
+        nonlocal left_out
+        left_out += 1
+        if skipped is not None:
+            skipped(what)
+
+    count = 0
     with os_errors(name), opened(part, limits) as stream:
         if suffix == ".parquet":
-            yield from _parquet(stream, part, limits)
-            return
-        if problem := not_text(stream.peek(1)[:8192]):
-            raise InputError(f"{name} is not text: it is {problem}")
-        source = Input(name, as_utf8(stream), part, None, limits, skipped)
-        decode = Decoder(name)
-        found = _table(source, decode, asked) if suffix in DELIMITERS else _json(source, decode)
-        count = 0
+            found = _parquet(stream, part, limits)
+        else:
+            head = stream.peek(1)[:8192]
+            few = head.count(0) <= len(head) // 100  # NULs: of a damaged row, not of a file that is no text
+            if problem := not_text(head.replace(b"\0", b"") if few else head):
+                raise InputError(f"{name} is not text: it is {problem}")
+            source = Input(name, as_utf8(stream), part, None, limits, counted)
+            lines = Lines(source)
+            found = _table(source, lines, asked) if suffix in DELIMITERS else _json(source, lines)
         for count, row in enumerate(found, 1):  # noqa: B007  # used after the loop
             yield row
-        if decode.loss:
-            source.report(decode.loss, read=True)
-    if not count:
+    if not count and not left_out:
         raise InputError(f"{name} holds no rows")
 
 
-def _table(source: Input, decode: Decoder, asked: Sequence[str]) -> Iterator[Row]:
-    csv.field_size_limit(max(csv.field_size_limit(), source.limits.document))
-    texts = (decode(block) for _, block in blocks(source))
-    first = next(texts, "").removeprefix("\ufeff")
-    layout = find_layout(first, DELIMITERS[source.part.suffix])
-    reader: Any = layout.rows(chain.from_iterable(io.StringIO(text, newline="") for text in chain([first], texts)))
+class Lines:
+    """The lines of a file as text, with their ends, and which of them cannot be trusted.
 
-    def numbered() -> Iterator[tuple[int, list[str]]]:
+    A file is in one encoding, but rows that were pasted into it may be in another: lines of UTF-8 are read as such in
+    files of other encodings, and what fits none is marked.
+
+    Args:
+        source: an open input.
+
+    Attributes:
+        number: of the last line given, from 1.
+        broken: numbers of lines -> why they are no text.
+    """
+
+    def __init__(self, source: Input) -> None:
+        self._source, self._decode = source, Decoder(source.name)
+        self._settled = False
+        self.number = 0
+        self.broken: dict[int, str] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        for _, block in blocks(self._source):
+            try:
+                text = block.decode()
+            except UnicodeDecodeError:
+                lines = block.splitlines(keepends=True)
+                if not self._settled and not mostly_utf8(block):
+                    self._decode(b"".join(line for line in lines if not is_utf8(line)))  # finds out which it is in
+                self._settled = True
+                for line in lines:
+                    yield self._begun(self._line(line))
+                continue
+            for line in io.StringIO(text, newline=""):
+                yield self._begun(line)
+
+    def _begun(self, line: str) -> str:
+        self.number += 1
+        if "\0" in line:
+            self.broken[self.number] = "a NUL character stands in it, which no text has"
+        return line.removeprefix("\ufeff") if self.number == 1 else line
+
+    def _line(self, line: bytes) -> str:
+        encoding = self._decode.encoding
+        with suppress(UnicodeDecodeError):
+            text = line.decode()
+            strange = sum(character > "\x7f" for character in text)
+            # a few bytes of Chinese may pass for UTF-8, but not many; those of Western letters hardly ever
+            if encoding == "utf-8" or not strange or encoding.startswith(SINGLE) or strange >= 4:
+                return text
+        with suppress(UnicodeDecodeError):
+            return line.decode(encoding)
+        self.broken[self.number + 1] = (
+            f"it is not in the encoding of the rest of the file ({encoding.upper()}); save the file as UTF-8"
+        )
+        return line.decode(encoding, "replace")
+
+    def problem(self, after: int, last: int) -> str:
+        """Why the lines after one up to another are no text, or ""."""
+        if not self.broken:
+            return ""
+        return next((self.broken[number] for number in range(after + 1, last + 1) if number in self.broken), "")
+
+
+def _table(source: Input, lines: Lines, asked: Sequence[str]) -> Iterator[Row]:
+    csv.field_size_limit(max(csv.field_size_limit(), source.limits.document))
+    given = iter(lines)
+    head = list(islice(given, 1000))
+    layout = find_layout("".join(head), DELIMITERS[source.part.suffix])
+    reader: Any = layout.rows(chain(head, given))
+
+    def numbered() -> Iterator[tuple[int, int, list[str]]]:
+        before = 0
         try:
             for row in reader:
-                yield reader.line_num, row
+                yield before, reader.line_num, row
+                before = reader.line_num
         except csv.Error as error:
             raise InputError(f"{source.name}:{reader.line_num} cannot be read as a table ({error})") from error
 
-    lines = numbered()
-    sample = list(islice(((line, row) for line, row in lines if row), SAMPLE))
-    rows = [row for _, row in sample]
-    named = next((name for name in asked if rows and name in [cell.strip() for cell in rows[0]]), None)
-    names = [str(number + 1) for number in range(len(rows[0]) if rows else 0)]
-    if has_header(rows, named):
-        names = [cell.strip() for cell in rows[0]]
-        sample = sample[1:]
-    for line, row in chain(sample, lines):
+    found = numbered()
+    sample = list(islice((one for one in found if one[2]), SAMPLE))
+    rows = [row for *_, row in sample]
+    first = [cell.strip() for cell in rows[0]] if rows else []
+    names = [str(number + 1) for number in range(len(first))]
+    usual = {name.lower() for name in asked}
+    if has_header(rows, next((name for name in first if name.lower() in usual), None)):
+        if twice := next((name for name in first if name and first.count(name) > 1), None):
+            raise InputError(f"{source.name} has two columns {twice!r}; give one of them another name")
+        names, sample = first, sample[1:]
+        if not sample:
+            raise InputError(f"{source.name} has a header ({', '.join(names)}) but no rows")
+    for before, line, row in chain(sample, found):
         if not any(cell.strip() for cell in row):
             continue
-        if len(row) > len(names):
+        said = lines.problem(before, line)
+        if not said and len(row) > len(names):
             said = f"{len(row)} fields where the table has {len(names)} columns"
-            if source.on_skipped:
-                source.on_skipped(Skipped(f"{source.name}:{line}", said))
+        if said:
+            source.report(said, at=f":{line}")
             continue
+        if line - before > SWALLOWED:
+            _check_closed(source.name, layout, row, before, len(names))
         cells = [*row, *[None] * (len(names) - len(row))]
         yield Row(f"{source.name}:{line}", dict(zip(names, cells, strict=True)))
 
 
-def _json(source: Input, decode: Decoder) -> Iterator[Row]:
-    texts = (decode(block) for _, block in blocks(source))
+def _check_closed(name: str, layout: Layout, row: list[str], before: int, width: int) -> None:
+    """Refuse a field that holds rows of the table: its quote was never closed.
+
+    Raises:
+        InputError: most of its lines are rows.
+    """
+    for cell in row:
+        inner = cell.split("\n")[1:-1]
+        if width > 1 and len(inner) >= SWALLOWED:
+            widths = [len(fields) for fields in layout.rows(inner)]
+            if sum(found == width for found in widths) > 0.9 * len(inner):
+                raise InputError(
+                    f"{name}:{before + 1} opens a quote that it does not close, so that {len(inner):,} rows would be "
+                    "one field; close it, or double it where it is part of the text"
+                )
+
+
+def _json(source: Input, lines: Lines) -> Iterator[Row]:
     if source.part.suffix == ".json":
+        text = "".join(lines)
+        if lines.broken:
+            number, said = next(iter(lines.broken.items()))
+            raise DamagedFile(f"{source.name}:{number} is no text: {said}")
         try:
-            values = json.loads("".join(texts).removeprefix("\ufeff"))
+            values = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise DamagedFile(
                 f"{source.name} is not JSON ({error}); name it .jsonl if it has a record a line"
@@ -134,39 +239,38 @@ def _json(source: Input, decode: Decoder) -> Iterator[Row]:
             raise InputError(f"{source.name} must hold a list of records, but it holds {type(values).__name__}")
         records: Iterator[tuple[int, Any]] = enumerate(values, 1)
     else:
-        records = _lines(source, texts)
+        records = _records(source, lines)
     for number, value in records:
         if isinstance(value, dict):
             yield Row(f"{source.name}:{number}", {key: _clean(one) for key, one in value.items()})
-        elif source.on_skipped:
-            source.on_skipped(
-                Skipped(f"{source.name}:{number}", f"a {type(value).__name__}, no record of named values")
-            )
+        else:
+            source.report(f"a {type(value).__name__}, no record of named values", at=f":{number}")
 
 
-def _lines(source: Input, texts: Iterator[str]) -> Iterator[tuple[int, Any]]:
-    number = good = 0
-    broken: list[int] = []
-    for text in texts:
-        for line in text.removesuffix("\n").split("\n"):
-            number += 1
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line.removeprefix("\ufeff"))
-            except (ValueError, RecursionError):
-                broken.append(number)
-                if source.on_skipped:
-                    source.on_skipped(Skipped(f"{source.name}:{number}", "not JSON"))
-                continue
-            good += 1
-            yield number, value
-    if broken and not good:
+def _records(source: Input, lines: Lines) -> Iterator[tuple[int, Any]]:
+    good = bad = 0
+    for line in lines:
+        if not line.strip():
+            continue
+        said = lines.problem(lines.number - 1, lines.number)
+        try:
+            value = json.loads(line) if not said else None
+        except (ValueError, RecursionError):
+            bad, said = bad + 1, "not JSON"
+        if said:
+            source.report(said, at=f":{lines.number}")
+            continue
+        good += 1
+        yield lines.number, value
+    if bad and not good:
         raise DamagedFile(f"{source.name}: not one line is a JSON record; is it JSON Lines?")
 
 
 def _clean(value: Any) -> Any:
-    return encodable(value) if isinstance(value, str) else value
+    """A value without half characters; a number that is none is nothing."""
+    if isinstance(value, str):
+        return encodable(value)
+    return None if isinstance(value, float) and value != value else value
 
 
 def _parquet(stream: Any, part: Part, limits: Limits) -> Iterator[Row]:
@@ -181,8 +285,6 @@ def _parquet(stream: Any, part: Part, limits: Limits) -> Iterator[Row]:
         for batch in file.iter_batches(256):
             for values in batch.to_pylist():
                 number += 1
-                yield Row(f"{part.name}:{number}", values)
+                yield Row(f"{part.name}:{number}", {name: _clean(value) for name, value in values.items()})
     except (OSError, UnicodeDecodeError, arrow.ArrowException) as error:
         raise DamagedFile(f"{part.name} is not a Parquet file, or a damaged one ({error})") from error
-    if not number:
-        raise InputError(f"{part.name} holds no rows")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,24 +18,43 @@ def evaluate(
     column: Annotated[
         list[str] | None, typer.Option(metavar="ROLE=COLUMN", help="Which column is what, where names do not say it.")
     ] = None,
+    compare: Annotated[
+        str, typer.Option(metavar="MODEL", help="Another model of the same task, asked about the same rows.")
+    ] = "",
+    html: Annotated[
+        Path | None, typer.Option(help="Write all of it as one page that opens offline.", dir_okay=False)
+    ] = None,
+    whys: Annotated[int, typer.Option(min=0, help="Of so many errors say what the answer is owed to.")] = 10,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure a task's model on a file with the truth.
+    """Measure a task's model on a file with the truth: figures beside the baseline, what goes wrong, and why.
 
     Examples:
       cutaway task evaluate model test.csv
+      cutaway task evaluate model test.csv --html report.html
+      cutaway task evaluate model test.csv --compare older-model --json
     """
     from rich.console import Console
 
-    from cutaway.tasks import open_task, read_examples
-    from cutaway.tasks.report import report_of
+    from cutaway.files import write_atomic
+    from cutaway.tasks import evaluate_file, open_task
 
-    made = open_task(model)
-    examples, _, _ = read_examples(made.task, file, columns=roles_of(column))
+    made, other = open_task(model), open_task(compare) if compare else None
     with live_progress(quiet=json) as progress:
-        answers = made.predict(examples, progress=progress)
-    report = report_of(made, file, examples, made.task.measure(answers, examples, made.labels), None)
+        report = evaluate_file(
+            made,
+            file,
+            columns=roles_of(column),
+            compare=other,
+            whys=whys if html or json else 0,  # a terminal shows none
+            progress=progress,
+        )
+    if html is not None:
+        write_atomic(html, report.to_html())
     if json:
         print(json_format.dumps(report.to_json(), ensure_ascii=False))
-    else:
-        Console(highlight=False).print(report)
+        return
+    console = Console(highlight=False)
+    console.print(report)
+    if html is not None:
+        console.print(f"Wrote {html}", markup=False, soft_wrap=True)

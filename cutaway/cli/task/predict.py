@@ -35,7 +35,7 @@ def predict(
     from cutaway.tasks import open_task, read_examples
 
     made = open_task(model)
-    examples, aside, _ = read_examples(made.task, file, columns=roles_of(column), answered=False)
+    examples, aside, _ = read_examples(made.task, file, columns=roles_of(column), before=made.columns, answered=False)
     with live_progress(quiet=json) as progress:
         answers = made.predict(examples, progress=progress)
     told = [{"source": e.source, **a.to_json()} for e, a in zip(examples, answers, strict=True)]

@@ -59,14 +59,15 @@ def wide(head: bytes) -> str | None:
 def not_text(head: bytes) -> str | None:
     """What bytes that are no text seem to be, or None if they may be text (in any encoding that extends ASCII)."""
     for magic, name in _MAGIC.items():
-        if head.startswith(magic) and (b"\0" in head or not _is_utf8(head)):
+        if head.startswith(magic) and (b"\0" in head or not is_utf8(head)):
             return name
     if b"\0" in head or len(head) - len(head.translate(None, _CONTROL)) > 0.05 * len(head):
         return "binary data"
     return None
 
 
-def _is_utf8(head: bytes) -> bool:
+def is_utf8(head: bytes) -> bool:
+    """Whether bytes are UTF-8, be it that the last character is cut."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
@@ -98,7 +99,7 @@ class Decoder:
             try:
                 text = block.decode()
             except UnicodeDecodeError:
-                if not self._settled and not _mostly_utf8(block):
+                if not self._settled and not mostly_utf8(block):
                     self.encoding = _guess(block, self.name)
                 self._settled = True
             else:
@@ -122,7 +123,7 @@ class Decoder:
         return f"{places} not valid {self.encoding.upper()} and became �"
 
 
-def _mostly_utf8(block: bytes) -> bool:
+def mostly_utf8(block: bytes) -> bool:
     """Whether broken UTF-8 is still UTF-8: at least four good characters beyond ASCII for each bad place."""
     text = block.decode("utf-8", "replace")
     bad = text.count("\ufffd")

@@ -2,7 +2,8 @@
 
 const MOST_BITS = 12;
 
-pictures.scores = (scores) => {
+// Tokens as chips with their numbers below; and the largest number.
+function chipsOf(scores) {
   const known = scores.scores.filter((score) => score !== null);
   const bits = scores.unit === "bits" && !scores.signed;
   const most = bits ? MOST_BITS : Math.max(1e-12, ...known.map(Math.abs));
@@ -25,6 +26,12 @@ pictures.scores = (scores) => {
   if (scores.signed) signedTints(tinted);
   else tints(tinted, "oranges");
   roving(each, 12, 0);
+  return [chips, most];
+}
+
+pictures.scores = (scores) => {
+  const bits = scores.unit === "bits" && !scores.signed;
+  const [chips, most] = chipsOf(scores);
   const mean = scores.mean === null ? null : el("span", {}, `${scores.mean.toPrecision(3).replace("-", "−")} ${scores.unit} on average`);
   const chosen = looked ? el("span", {}, "outlined: the ledger opens what comes after it") : null;
   const about = scores.what === "surprisal"

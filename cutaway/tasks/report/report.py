@@ -1,0 +1,325 @@
+"""The report on a task's model: what was found, as a typed result that prints, becomes JSON, and a page.
+
+The JSON is version 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from cutaway.evaluation.significance import Figure
+from cutaway.tasks.data import Aside
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from cutaway.interp.results import Result
+
+VERSION = 2
+SHOWN = 5  # slices, errors and suspects of a terminal
+CUT = 90  # characters of a text in a terminal
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether probabilities are how often answers are right.
+
+    Attributes:
+        of: what has a probability: "answers", or "labels" where several may hold of one example.
+        count: how many have one.
+        temperature: that validation examples taught; None: none was learned.
+        before: the expected calibration error without it, in 15 bins; None without a temperature.
+        after: the error with it: of what is told.
+        curve_before: of each of ten bins that holds any (how sure on average, how often right, how many).
+        curve: the same with the temperature.
+    """
+
+    of: str
+    count: int
+    temperature: float | None
+    before: float | None
+    after: float
+    curve_before: tuple[tuple[float, float, int], ...]
+    curve: tuple[tuple[float, float, int], ...]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The task's metric on some of the examples.
+
+    Attributes:
+        by: what they have in common: "label", "length", "file", or a column of the file.
+        value: which.
+        examples: how many.
+        figure: with its interval.
+        baseline: the baseline's; None without one.
+    """
+
+    by: str
+    value: str
+    examples: int
+    figure: Figure
+    baseline: float | None = None
+
+
+@dataclass(frozen=True)
+class Miss:
+    """An answer that is wrong, or partly.
+
+    Attributes:
+        source: file and line.
+        given: role -> what was asked, cut where it is long.
+        truth: what is right.
+        answer: what was said.
+        probability: how sure.
+        right: how right, 0 … 1.
+        why: which parts of the example the answer is owed to: a result of `interp`; None where it was not asked.
+    """
+
+    source: str
+    given: dict[str, Any]
+    truth: Any
+    answer: Any
+    probability: float | None
+    right: float
+    why: Result | None = None
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A training example whose label may be wrong.
+
+    Attributes:
+        source: file and line.
+        text: what it says, cut where it is long.
+        label: given.
+        likely: the label that a model which has not seen the row finds likeliest.
+        probability: of that one.
+        of_label: of the label given.
+    """
+
+    source: str
+    text: str
+    label: str
+    likely: str
+    probability: float
+    of_label: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """Of a learning curve: what a model made of fewer training examples reaches.
+
+    Attributes:
+        examples: that it learned from.
+        figures: name -> figure on the same test examples.
+    """
+
+    examples: int
+    figures: dict[str, Figure]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Another model on the same examples.
+
+    Attributes:
+        model: its name.
+        figures: its figures.
+        differences: of each figure, this model's less the other's, with the interval of pairs.
+        p: of no difference in each figure, by the paired bootstrap, two-sided.
+        only_this: examples that this model alone has right.
+        only_other: examples that the other alone has right.
+        mcnemar: the exact p value of McNemar's test on those two; None where answers can be partly right.
+    """
+
+    model: str
+    figures: dict[str, Figure]
+    differences: dict[str, Figure]
+    p: dict[str, float]
+    only_this: int
+    only_other: int
+    mcnemar: float | None
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """Figures of a task's model, and where they come from.
+
+    Attributes:
+        task: its name.
+        split: that was measured on, or the file.
+        examples: how many.
+        figures: name -> with its 95 % interval; the task's metric first.
+        baseline_name: what the baseline is; "": there is none.
+        baseline: its figures on the same examples.
+        p: of no difference in the first figure, by the paired bootstrap, two-sided; None without a baseline.
+        tables: (title, columns, rows).
+        model: where it lies.
+        trained_on: how many training examples the baseline, and where it is known the model, has learned from.
+        compared: another model on the same examples.
+        calibration: of the probabilities; None where there are none.
+        slices: the metric on parts of the examples.
+        wrong: how many answers are not wholly right.
+        misses: the worst of those: the surest first.
+        suspects: training examples whose label may be wrong, the likeliest first.
+        suspected: how many there are of those in all; None where they were not looked for.
+        curve: the learning curve.
+        course: of the training: what -> (step, value).
+        aside: rows of a file that could not be measured on.
+        notes: for people.
+    """
+
+    task: str
+    split: str
+    examples: int
+    figures: dict[str, Figure]
+    baseline_name: str = ""
+    baseline: dict[str, Figure] | None = None
+    p: float | None = None
+    tables: tuple[tuple[str, list[str], list[list[Any]]], ...] = ()
+    model: str = ""
+    trained_on: int | None = None
+    compared: Compared | None = None
+    calibration: Calibration | None = None
+    slices: tuple[Slice, ...] = ()
+    wrong: int = 0
+    misses: tuple[Miss, ...] = ()
+    suspects: tuple[Suspect, ...] = ()
+    suspected: int | None = None
+    curve: tuple[Point, ...] = ()
+    course: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    aside: tuple[Aside, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        """The name of the figure that says most."""
+        return next(iter(self.figures))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        from cutaway.interp.receipt import plain
+
+        made = {one.name: plain(getattr(self, one.name)) for one in fields(self) if one.name != "misses"}
+        made["misses"] = [
+            {name: plain(value) for name, value in vars(miss).items() if name != "why"}
+            | {"why": miss.why and {"picture": miss.why.picture, **miss.why.to_json()}}
+            for miss in self.misses
+        ]
+        return {"version": VERSION, **made}
+
+    def to_html(self) -> str:
+        """One page that holds everything and asks for nothing: no other file, no network."""
+        from cutaway.tasks.report.page import page_of
+
+        return page_of(self)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.table import Table
+        from rich.text import Text
+
+        yield Text.assemble((f"{self.task}", "bold"), f"  {self.split}, {self.examples:,} examples", style="")
+        table = Table(box=None, pad_edge=False)
+        columns = list(self._columns())
+        table.add_column("")
+        for name, *_ in columns:
+            table.add_column(printable(name), min_width=19)
+        if self.p is not None:
+            table.add_column("p")
+        for name in self.figures:
+            cells = [spelled(found[name]) if name in found else "" for _, found in columns]
+            p = [p_of(self.p) if name == self.metric else ""] if self.p is not None else []
+            table.add_row(name.replace("_", " "), *cells, *p)
+        yield table
+        if other := self.compared:
+            yield Text.assemble(f"this less {printable(other.model)}: ", (", ".join(differences(other)), "bold"))
+        if self.calibration:
+            yield Text(calibration_line(self.calibration))
+        for line in self._found():
+            yield Text(line, "dim")
+        for note in self.notes:
+            yield Text.assemble(("note: ", "dim"), printable(note))
+
+    def _columns(self) -> Iterator[tuple[str, dict[str, Figure]]]:
+        """Name and figures of each that was measured."""
+        yield "model", self.figures
+        if self.compared:
+            yield self.compared.model, self.compared.figures
+        if self.baseline is not None:
+            yield self.baseline_name, self.baseline
+
+    def _found(self) -> Iterator[str]:
+        if weak := weakest(self):
+            figure = f"{spelled(weak.figure)}, {weak.examples:,} examples"
+            yield f"weakest where {weak.by} is {shortened(weak.value)}: {figure}"
+        for miss in self.misses[:SHOWN]:
+            sure = "" if miss.probability is None else f" ({100 * miss.probability:.0f} %)"
+            given = shortened(" | ".join(str(value) for value in miss.given.values()))
+            yield f"wrong: {miss.source}: {given} → {told(miss.answer)}{sure}, not {told(miss.truth)}"
+        for one in self.suspects[:SHOWN]:
+            yield f"label in doubt: {one.source}: {shortened(one.text)} is {one.label}, likely {one.likely}"
+
+
+def spelled(figure: Figure) -> str:
+    """A figure with its interval.
+
+    >>> spelled(Figure(0.98765, 0.97, 0.99))
+    '0.988 (0.970–0.990)'
+    """
+    digits = 3 if abs(figure.value) < 10 else 1
+    return f"{figure.value:.{digits}f} ({figure.low:.{digits}f}–{figure.high:.{digits}f})"
+
+
+def p_of(p: float) -> str:
+    """A p value as it is read.
+
+    >>> p_of(0.0004), p_of(0.25)
+    ('< 0.001', '0.25')
+    """
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def told(value: Any) -> str:
+    """A truth or an answer for people.
+
+    >>> told(("a", "b")), told(None)
+    ('a, b', '(none)')
+    """
+    if value is None or value in ((), []):
+        return "(none)"
+    return shortened(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+
+
+def printable(text: str) -> str:
+    """A text for a terminal, which control characters in it cannot command."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def shortened(text: str, most: int = CUT) -> str:
+    """A text in one line."""
+    text = printable(" ".join(text[: 8 * most].split()))
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def calibration_line(found: Calibration) -> str:
+    """What a calibration says, in one sentence."""
+    if found.before is None:
+        return f"calibration error {found.after:.3f}, over {found.count:,} {found.of}"
+    changed = f"{found.before:.3f} before, {found.after:.3f} after temperature {found.temperature:.2f}"
+    return f"calibration error {changed}, over {found.count:,} {found.of}"
+
+
+def differences(other: Compared) -> Iterator[str]:
+    """Each figure's difference with its interval and p."""
+    for name, one in other.differences.items():
+        yield f"{name.replace('_', ' ')} {one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f}), p {p_of(other.p[name])}"
+
+
+def weakest(report: TaskReport) -> Slice | None:
+    """The slice that is worse than the whole by more than chance, if there is one: the lowest of those."""
+    whole = report.figures[report.metric].value
+    weak = [one for one in report.slices if one.by != "label" and one.figure.high < whole]
+    return min(weak, key=lambda one: one.figure.value, default=None)

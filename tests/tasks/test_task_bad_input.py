@@ -1,0 +1,224 @@
+"""What users' files are like: every one of these is a sentence and the code 2, or rows set aside by their lines."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from test_classify import write_reviews
+
+from cutaway.cli import main
+from cutaway.errors import InputError
+from cutaway.tasks import open_task, read_data, read_examples, task_from
+
+QUICK = ["--set", "size=1", "--set", "vocab_size=300", "--set", "threads=1", "--set", "dropout=0.0", "--epochs", "1"]
+GOOD = "".join(
+    f"a {word} film {n},{label}\n" for n, (word, label) in enumerate([("fine", "good"), ("sad", "bad")] * 20)
+)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The sentence of a command that is refused with code 2."""
+    assert main(["task", *words]) == 2
+    captured = capsys.readouterr()
+    sentence = captured.err.strip().splitlines()[-1]
+    assert sentence.startswith("cutaway task: ")
+    assert "Traceback" not in captured.err
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("text,label\n", "has a header (text, label) but no rows"),
+        ("text,label\n" + "a film,good\nthe film,good\n" * 3, "all examples have the label 'good'"),
+        ("text,label\na film,\nthe film,\n", "holds no example for the task classify (FILE:2: the label is missing"),
+        ("text,label\na film,good\na  Film,bad\n", "no example is left of FILE"),
+        ("name,stars\na film,good\nthe film,bad\n", "--column text=NAME"),
+        ("text,label\n" + "".join(f"film {n},id {n}\n" for n in range(60)), "60 different labels in 60 examples"),
+        ("text,label\na film,good\na play,bad\n", "none is left for"),
+        ("text,text,label\na,b,c\n", "has two columns 'text'"),
+    ],
+)  # fmt: skip
+def test_files_of_which_nothing_can_be_learned_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+):
+    file = tmp_path / "t.csv"
+    file.write_text(text, "utf-8")
+    sentence = refused(capsys, "train", "classify", "--data", str(file), "--out", str(tmp_path / "model"))
+    assert said in sentence.replace(str(file), "FILE")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--column", "text=reviw"], "unknown column 'reviw'; did you mean review?"),
+        (["--column", "txt=review"], "unknown role of a column 'txt'; did you mean text?"),
+        (["--column", "text"], "a column is given as role=name"),
+        (["--test", "1.5"], "test must be a share"),
+        (["--test", "nothere.csv"], "there is no file or folder nothere.csv"),
+        (["--set", "epoch=1"], "did you mean epochs"),
+        (["--set", "task.several=perhaps"], "several"),
+        (["--from", "nothere"], "nothere"),
+    ],
+)
+def test_options_that_fit_no_file_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+):
+    file = tmp_path / "t.csv"
+    file.write_text("review,stars\n" + GOOD, "utf-8")
+    words = ["train", "classify", "--data", str(file), "--out", str(tmp_path / "model"), *QUICK, *words]
+    assert said in refused(capsys, *words)
+
+
+def test_a_folder_or_a_wrong_kind_of_file_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = ["--out", str(tmp_path / "model")]
+    assert "is a folder; give one file" in refused(capsys, "train", "classify", "--data", str(tmp_path), *out)
+    (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04")
+    assert "unknown kind of table" in refused(capsys, "train", "classify", "--data", str(tmp_path / "t.xlsx"), *out)
+    assert "unknown task 'clasify'; did you mean classify" in refused(
+        capsys, "train", "clasify", "--data", str(tmp_path / "t.xlsx"), *out
+    )
+
+
+@pytest.fixture(scope="module")
+def messy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of a file with everything wrong that can be."""
+    folder = tmp_path_factory.mktemp("messy")
+    lines = [
+        b"\xef\xbb\xbfid,review,stars",
+        *(b"%d,%s" % (n, line.encode()) for n, line in enumerate(GOOD.splitlines())),
+    ]
+    lines += [
+        b"90,a caf\xc3\xa9 film \xe2\x80\x94 fine \xe2\x80\x9ctoo\xe2\x80\x9d,good",
+        b"91,an \xe9lan of a film,good",  # 43: Latin-1 in UTF-8
+        b"92,a nul\0film,good",  # 44
+        b"93,no label,",  # 45
+        b"94, ,good",  # 46
+        b"95,too,many,fields",  # 47
+        b"96",  # 48
+        b"97,a fine film 0,good",  # a second time
+        b"98,the same text,good",  # 50 and 51 contradict each other
+        b"99,The  same text,bad",
+        *(b"%d,%s,good" % (n, b"a long film with words %d " % n * 4000) for n in range(100, 103)),
+    ]  # fmt: skip
+    (folder / "t.csv").write_bytes(b"\n".join(lines) + b"\n")
+    words = ["train", "classify", "--data", str(folder / "t.csv"), "--out", str(folder / "model"), *QUICK, "--json"]
+    assert main(["task", *words]) == 0
+    return folder
+
+
+def test_bad_rows_are_set_aside_by_their_lines_and_counted(messy: Path):
+    aside = [json.loads(line) for line in (messy / "model" / "set-aside.jsonl").read_text("utf-8").splitlines()]
+    found = {int(one["source"].rpartition(":")[2]): one["reason"] for one in aside}
+    assert set(found) == {43, 44, 45, 46, 47, 48, 50, 51}
+    assert "encoding of the rest of the file (UTF-8)" in found[43]
+    assert "NUL" in found[44]
+    assert found[45] == "the label is missing"
+    assert found[46] == "the text is empty"
+    assert found[47] == "4 fields where the table has 3 columns"
+    assert found[48] == "the text is missing"
+    assert found[50].endswith("t.csv:51)")
+    assert found[51].endswith("t.csv:50)")
+    report = json.loads((messy / "model" / "report.json").read_text("utf-8"))
+    assert report["task"] == "classify"
+    card = (messy / "model" / "README.md").read_text("utf-8").replace("\\", "")
+    assert "8 rows were set aside" in card
+    assert "text: column 'review', label: column 'stars'" in card
+    assert "1 rows of the training data were there already" in card
+    assert re.search(r"[123] of \d+ examples of train are longer than 128 tokens", card)
+
+
+def test_any_input_is_answered_or_told_by_its_line(messy: Path, capsys: pytest.CaptureFixture[str]):
+    file = messy / "new.csv"
+    file.write_bytes(
+        b"review,note\na fine film,x\n,y\n" + b"word " * 20_000 + b",z\n\xc3\xa9t\xc3\xa9 \xf0\x9f\x98\x80,w\n"
+    )
+    assert main(["task", "predict", str(messy / "model"), str(file), "--json"]) == 0
+    captured = capsys.readouterr()
+    answers = [json.loads(line) for line in captured.out.splitlines()]
+    assert [one["source"] for one in answers] == [f"{file}:{line}" for line in (2, 4, 5)]
+    assert all(0 <= one["probability"] <= 1 for one in answers)
+    assert f"{file}:3: the text is empty" in captured.err
+    assert main(["task", "why", str(messy / "model"), "word " * 20_000, "--json"]) == 0
+
+
+def test_a_file_without_the_truth_cannot_be_measured_on(messy: Path, capsys: pytest.CaptureFixture[str]):
+    (messy / "plain.csv").write_text("review,note,shop\na fine film,x,y\n", "utf-8")
+    sentence = refused(capsys, "evaluate", str(messy / "model"), str(messy / "plain.csv"))
+    assert "has the columns review, note, shop; which of them is its label? Say it with --column label=NAME" in sentence
+    assert "holds no task.json" in refused(capsys, "evaluate", str(messy), str(messy / "t.csv"))
+    assert "is no folder" in refused(capsys, "evaluate", str(messy / "t.csv"), str(messy / "t.csv"))
+
+
+def test_labels_that_were_not_taught_are_counted_in_every_split(tmp_path: Path):
+    (tmp_path / "train.csv").write_text("text,label\n" + GOOD, "utf-8")
+    (tmp_path / "test.csv").write_text("text,label\nan odd film,strange\na fine film 0,good\n", "utf-8")
+    data = read_data(task_from("classify"), tmp_path / "train.csv", test=tmp_path / "test.csv")
+    notes = " ".join(data.notes)
+    assert f"'strange' (1 times, first at {tmp_path / 'test.csv'}:2)" in notes
+    assert data.shared in ({("train", "test"): 1}, {("valid", "test"): 1})
+    assert "drop_leaks=true" in notes
+    left = read_data(task_from("classify"), tmp_path / "train.csv", test=tmp_path / "test.csv", drop_leaks=True)
+    assert not left.shared
+    assert sum(map(len, left.splits.values())) == sum(map(len, data.splits.values())) - 1
+    assert len(left.splits["test"]) == 2
+
+
+def test_records_may_lack_columns_that_others_have(tmp_path: Path):
+    (tmp_path / "t.jsonl").write_text('{"text": "a"}\n{"text": "b", "label": "x"}\n', "utf-8")
+    examples, aside, columns = read_examples(task_from("classify"), tmp_path / "t.jsonl")
+    assert columns == {"text": "text", "label": "label"}
+    assert [example.truth for example in examples] == [("x",)]
+    assert [one.source.rpartition(":")[2] for one in aside] == ["1"]
+
+
+def test_headers_are_known_by_the_names_that_a_task_looks_for(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("Utterance,Intent\nhi,greet\nbye,leave\n", "utf-8")
+    examples, _, columns = read_examples(task_from("classify"), tmp_path / "t.csv")
+    assert columns == {"text": "Utterance", "label": "Intent"}
+    assert len(examples) == 2
+
+
+def test_the_columns_that_a_model_was_trained_on_are_meant_first(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("text,note,label,kind\na,b,c,d\n", "utf-8")
+    examples, _, columns = read_examples(
+        task_from("classify"), tmp_path / "t.csv", before={"text": "note", "label": "gone"}
+    )
+    assert columns == {"text": "note", "label": "label"}
+    assert examples[0].more == {"text": "a", "kind": "d"}
+
+
+@pytest.mark.parametrize("damage", ["no json", "other format", "no labels"])
+def test_a_damaged_task_json_is_told(messy: Path, tmp_path: Path, damage: str):
+    record = json.loads((messy / "model" / "task.json").read_text("utf-8"))
+    texts = {"no json": "{", "other format": json.dumps(record | {"format": 99})}
+    record.pop("labels")
+    (tmp_path / "task.json").write_text(texts.get(damage, json.dumps(record)), "utf-8")
+    with pytest.raises(ValueError, match=r"task\.json"):
+        open_task(tmp_path)
+
+
+def test_a_million_characters_are_too_many(messy: Path):
+    with pytest.raises(InputError, match="1,000,001 characters"):
+        open_task(messy / "model").predict(["x" * 1_000_001])
+
+
+def test_wrong_kinds_of_checkpoints_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from cutaway.models import Model, build_network
+    from cutaway.models.config import network_of_size
+    from cutaway.models.model import save_model
+    from cutaway.tokenizers import train_tokenizer
+
+    file = write_reviews(tmp_path / "r.tsv", 60)
+    words = ["train", "classify", "--data", str(file), "--out", str(tmp_path / "model"), *QUICK, "--from"]
+    tokenizer = train_tokenizer(["a film"] * 20, "char", 300)
+    network = build_network(network_of_size("seq2seq", 1, tokenizer.vocab_size, context=16))
+    save_model(Model(network, tokenizer), tmp_path / "seq2seq")
+    assert "is a seq2seq network; the task classify needs encoder" in refused(capsys, *words, str(tmp_path / "seq2seq"))
+    (tmp_path / "none").mkdir()
+    assert str(tmp_path / "none") in refused(capsys, *words, str(tmp_path / "none"))
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF\x03")
+    assert "bad.gguf" in refused(capsys, *words, str(tmp_path / "bad.gguf"))
