@@ -237,6 +237,11 @@ def keys_of(task: Task, examples: Sequence[Example]) -> np.ndarray:
     return text_keys(["\0".join(task.texts(example)) for example in examples])
 
 
+def groups_of(task: Task, examples: Sequence[Example]) -> np.ndarray:
+    """A number for what each example shares with others of its split: equal ones are never in two."""
+    return text_keys([task.together(example) for example in examples])
+
+
 def _unique(task: Task, examples: list[Example]) -> tuple[list[Example], int]:
     """Each text with its truth once."""
     kept: dict[tuple[int, str], Example] = {}
@@ -265,8 +270,8 @@ def _conflicting(task: Task, examples: list[Example]) -> tuple[list[Example], li
 def _divided(
     task: Task, examples: list[Example], shares: Mapping[str, float], seed: int
 ) -> tuple[list[Example], dict[str, list[Example]]]:
-    """Hold out shares of each stratum, all examples of one text together."""
-    keys = keys_of(task, examples)
+    """Hold out shares of each stratum, all examples of one group together."""
+    keys = groups_of(task, examples)
     place = positions(keys, seed)
     strata: dict[str, list[int]] = defaultdict(list)
     first: dict[int, int] = {}
@@ -341,7 +346,7 @@ def _without_leaks(task: Task, found: TaskData) -> None:
 
 
 def _shared(task: Task, splits: Mapping[str, Sequence[Example]]) -> dict[tuple[str, str], int]:
-    keys = {name: set(keys_of(task, examples).tolist()) for name, examples in splits.items()}
+    keys = {name: set(groups_of(task, examples).tolist()) for name, examples in splits.items()}
     pairs = [("train", "valid"), ("train", "test"), ("valid", "test")]
     found = {(a, b): len(keys[a] & keys[b]) for a, b in pairs if a in keys and b in keys}
     return {pair: count for pair, count in found.items() if count}
