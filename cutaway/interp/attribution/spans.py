@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 from cutaway.errors import ConfigError, unknown
 from cutaway.text.bag import segment
+from cutaway.text.sentences import sentence_spans
 from cutaway.tokenizers import Tokenizer
 
 Grain: TypeAlias = Literal["token", "word", "sentence"]
@@ -20,9 +21,6 @@ GRAINS = ("token", "word", "sentence")
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 # a run of Han characters, a run of other letters and digits with what joins them, or one other sign
 WORDS = re.compile(rf"[{HAN}]+|(?:(?![{HAN}])\w)+(?:['’-](?:(?![{HAN}])\w)+)*|[^\w\s]|_")
-# a Latin stop ends a sentence before a space, with an abbreviation's known exceptions; a Chinese one does anywhere
-ENDS = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？…]+[”’」』）]*|\n+")
-ABBREVIATED = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|e\.g|i\.e|cf|Fig|No)|\b[A-Z])\.$")
 
 
 def groups(tokenizer: Tokenizer, ids: Sequence[int], grain: Grain | str) -> list[tuple[str, list[int]]]:
@@ -97,18 +95,5 @@ def word_starts(text: str) -> list[int]:
 
 
 def sentence_starts(text: str) -> list[int]:
-    """Where sentences begin: after . ! ? before a space, after 。！？ anywhere, and after line breaks."""
-    starts, start = [], 0
-    for found in ENDS.finditer(text):
-        if found[0] == "." and ABBREVIATED.search(text, start, found.end()):
-            continue
-        if text[start : found.end()].strip():
-            starts.append(start + _spaces(text[start:]))
-        start = found.end()
-    if text[start:].strip():
-        starts.append(start + _spaces(text[start:]))
-    return starts
-
-
-def _spaces(text: str) -> int:
-    return len(text) - len(text.lstrip())
+    """Where sentences begin."""
+    return [start for start, _ in sentence_spans(text)]
