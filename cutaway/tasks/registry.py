@@ -7,6 +7,7 @@ from typing import Any
 
 from cutaway.errors import ConfigError, unknown
 from cutaway.settings import build
+from cutaway.tasks.answer import AnswerQuestions
 from cutaway.tasks.classify import Classify
 from cutaway.tasks.tag import Tag
 from cutaway.tasks.task import Task
@@ -14,6 +15,7 @@ from cutaway.tasks.task import Task
 TASKS: dict[str, type[Task]] = {
     "classify": Classify,
     "tag": Tag,
+    "answer": AnswerQuestions,
 }
 
 

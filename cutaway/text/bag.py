@@ -41,7 +41,7 @@ SNOWBALL = {  # ISO 639-1 -> the Snowball algorithm's name (Porter 2001)
 }  # fmt: skip
 
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
-_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 
 def lowercase(text: str, _language: str = "en") -> str:
@@ -60,7 +60,7 @@ def segment(text: str, _language: str = "zh") -> str:
     Raises:
         MissingExtra: jieba is not installed.
     """
-    return " ".join(word for word in _jieba().cut(text) if word.strip()) if _HAN.search(text) else text
+    return " ".join(word for word in _jieba().cut(text) if word.strip()) if HAN.search(text) else text
 
 
 def stop_words(text: str, language: str = "en") -> str:
@@ -135,7 +135,7 @@ def classic(text: str, steps: Iterable[str], language: str | None = None) -> str
     >>> classic("The cats were NOT sleeping.", ["lowercase", "punctuation", "stop_words", "stem"])
     'cat sleep'
     """
-    spoken = language or ("zh" if _HAN.search(text) else "en")
+    spoken = language or ("zh" if HAN.search(text) else "en")
     for name in check_classic(steps):
         text = CLASSIC[name](text, spoken)
     return text

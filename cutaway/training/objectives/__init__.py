@@ -10,6 +10,7 @@ from cutaway.errors import ConfigError, unknown
 from cutaway.settings import build, to_dict
 from cutaway.training.objectives.base import Batch, Data, Objective, Score, Split
 from cutaway.training.objectives.causal import Causal
+from cutaway.training.objectives.extraction import SpanExtraction
 from cutaway.training.objectives.labelled import Classification, Regression
 from cutaway.training.objectives.masked import Masked, MaskedLM, mask_tokens
 from cutaway.training.objectives.replaced import ReplacedPair, ReplacedTokens, replace_tokens, replaced_loss
@@ -32,6 +33,7 @@ __all__ = [
     "Score",
     "SequenceToSequence",
     "SpanCorruption",
+    "SpanExtraction",
     "Split",
     "Tagging",
     "corrupt_spans",
@@ -53,6 +55,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
         Classification,
         Regression,
         Tagging,
+        *(Causal, MaskedLM, ReplacedTokens, SpanCorruption, SequenceToSequence, Classification, Regression),
+        SpanExtraction,
     )
 }
 
