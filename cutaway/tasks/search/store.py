@@ -1,0 +1,128 @@
+"""What an index keeps of documents: their text, where it came from, and where the passages stand.
+
+texts.bin        the documents' texts in UTF-8, one behind the other
+documents.jsonl  of each document its source, its file, its title, and its bytes in texts.bin
+passages.npy     (N, 3) int64: document, first character, last-but-one
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from cutaway.errors import DamagedFile
+from cutaway.files import inside
+
+TEXTS, DOCUMENTS, PASSAGES = "texts.bin", "documents.jsonl", "passages.npy"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document of an index.
+
+    Attributes:
+        source: readable and unique, such as "docs/guide.md" or "faq.csv:17".
+        file: that it was read from.
+        title: as the file says it; "": it does not.
+        begin: its first byte in texts.bin.
+        end: behind its last.
+    """
+
+    source: str
+    file: str
+    title: str
+    begin: int
+    end: int
+
+
+@dataclass
+class Store:
+    """Documents and their passages.
+
+    Attributes:
+        folder: where the texts lie.
+        documents: in the order of their files.
+        passages: (N, 3) int64.
+    """
+
+    folder: Path
+    documents: list[Document]
+    passages: Int64[np.ndarray, "N 3"]
+    _last: tuple[int, str] = field(default=(-1, ""), repr=False)
+
+    def text(self, number: int) -> str:
+        """All of a document."""
+        last = self._last  # threads may ask at once
+        if last[0] != number:
+            self._last = last = number, self._read(number)
+        return last[1]
+
+    def _read(self, number: int) -> str:
+        document = self.documents[number]
+        with (self.folder / TEXTS).open("rb") as file:
+            file.seek(document.begin)
+            return file.read(document.end - document.begin).decode("utf-8")
+
+    def passage(self, number: int) -> str:
+        """What a passage says."""
+        document, start, end = self.passages[number].tolist()
+        return self.text(document)[start:end]
+
+    def all_passages(self) -> Iterator[str]:
+        """What each passage says, in order."""
+        return map(self.passage, range(len(self.passages)))
+
+
+class StoreWriter:
+    """Writes the files of a store into a folder, document after document.
+
+    Args:
+        folder: that exists.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.documents = folder, list[Document]()
+        self._passages: list[tuple[int, int, int]] = []
+        self._file = (folder / TEXTS).open("wb")
+
+    def add(self, source: str, file: str, title: str, text: str, passages: Sequence[tuple[int, int]]) -> None:
+        """One more document."""
+        begin = self._file.tell()
+        self._file.write(text.encode("utf-8"))
+        number = len(self.documents)
+        self.documents.append(Document(source, file, title, begin, self._file.tell()))
+        self._passages += [(number, start, end) for start, end in passages]
+
+    def close(self) -> Store:
+        """Write what is left; the store."""
+        self._file.close()
+        passages = np.array(self._passages, np.int64).reshape(-1, 3)
+        np.save(self.folder / PASSAGES, passages, allow_pickle=False)
+        lines = [json.dumps(asdict(document), ensure_ascii=False) + "\n" for document in self.documents]
+        (self.folder / DOCUMENTS).write_text("".join(lines), "utf-8", newline="\n")
+        return Store(self.folder, self.documents, passages)
+
+
+def load_store(folder: Path) -> Store:
+    """Read what a writer wrote.
+
+    Raises:
+        DamagedFile: it is not that.
+    """
+    try:
+        documents = [Document(**json.loads(line)) for line in inside(folder, DOCUMENTS).read_text("utf-8").split("\n")[:-1]]
+        passages = np.load(inside(folder, PASSAGES), allow_pickle=False)
+        if passages.ndim != 2 or passages.shape[1] != 3 or passages.dtype != np.int64:
+            raise ValueError(f"passages of shape {passages.shape}")
+        if len(passages) and not (0 <= passages[:, 0].min() and passages[:, 0].max() < len(documents)):
+            raise ValueError("passages of documents that are not there")
+    except (OSError, TypeError, ValueError) as error:
+        if isinstance(error, DamagedFile):
+            raise
+        raise DamagedFile(f"the documents in {folder} cannot be read ({error}); build the index again") from error
+    return Store(folder, documents, passages)
