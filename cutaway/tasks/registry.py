@@ -10,12 +10,14 @@ from cutaway.settings import build
 from cutaway.tasks.answer import AnswerQuestions
 from cutaway.tasks.classify import Classify
 from cutaway.tasks.tag import Tag
+from cutaway.tasks.embed import Embed
 from cutaway.tasks.task import Task
 
 TASKS: dict[str, type[Task]] = {
     "classify": Classify,
     "tag": Tag,
     "answer": AnswerQuestions,
+    "embed": Embed,
 }
 
 

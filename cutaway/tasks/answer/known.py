@@ -77,7 +77,7 @@ def _places(text: str, start: Any, context: str) -> list[tuple[int, int]]:
     """Where an answer stands: at the place that was told, else at words' bounds, else anywhere."""
     with suppress(ValueError, TypeError):
         place = int(start)
-        if 0 <= place and context.startswith(text, place):
+        if place >= 0 and context.startswith(text, place):
             return [(place, place + len(text))]
     text = text.strip()
     spelled = r"\s+".join(map(re.escape, text.split()))  # a line break may stand for a space

@@ -68,7 +68,9 @@ class AnswerQuestions(Task):
     window: int = 320  # tokens read at once, question included
     overlap: int = 96  # tokens of the text that two windows share
     longest: int = 30  # tokens of an answer
-    strangers: int = 0  # for each question, other texts that it is shown with while it learns to say that they hold none
+    strangers: int = (
+        0  # for each question, other texts that it is shown with while it learns to say that they hold none
+    )
     counting: Literal["auto", "words", "characters"] = "auto"  # as SQuAD's script counts, or CMRC's; auto: by script
 
     name: ClassVar[str] = "answer"
@@ -174,7 +176,9 @@ class AnswerQuestions(Task):
     def calibrate(self, raw: Sequence[Found], examples: Sequence[Example], labels: tuple[str, ...]) -> dict[str, Any]:
         learned: dict[str, Any] = {}
         if self.none == "yes":
-            best = np.array([self._right(one.spans[:1], example)[0] for one, example in zip(raw, examples, strict=True)])
+            best = np.array(
+                [self._right(one.spans[:1], example)[0] for one, example in zip(raw, examples, strict=True)]
+            )
             silent = np.array([self._right((), example)[0] for example in examples])
             gaps = np.array([one.none - (one.spans[0][0] if one.spans else -np.inf) for one in raw])
             learned["threshold"] = best_none(gaps, best, silent)

@@ -264,7 +264,9 @@ def open_index(folder: str | Path, *, model: Model | str | None = None) -> Index
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; make an index with: cutaway task index docs --out {folder}")
     if not holds(folder, INDEX):
-        raise InputError(f"{folder} holds no {INDEX}, so it is no index; make one with: cutaway task index docs --out idx")
+        raise InputError(
+            f"{folder} holds no {INDEX}, so it is no index; make one with: cutaway task index docs --out idx"
+        )
     verify(folder)
     record = read_json(inside(folder, INDEX))
     if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -368,9 +370,7 @@ def _told(store: Store, what: str, progress: OnProgress | None) -> Iterable[str]
         yield text
 
 
-def _vectors(
-    store: Store, engine: Engine, old: Index | None, progress: OnProgress | None
-) -> tuple[np.ndarray, int]:
+def _vectors(store: Store, engine: Engine, old: Index | None, progress: OnProgress | None) -> tuple[np.ndarray, int]:
     """A vector for each passage, and how many were computed: the others were there."""
     known: dict[str, int] = {}
     matrix = np.zeros((0, 0), np.float32)
@@ -383,5 +383,3 @@ def _vectors(
     place = {text: number for number, text in enumerate(fresh)}
     rows = [made[place[text]] if text in place else matrix[known[text]] for text in texts]
     return np.stack(rows).astype(np.float32), len(fresh)
-
-

@@ -27,6 +27,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Shares(TokenScores):
+    """What each token of a text adds to the cosine of two vectors.
+
+    Attributes:
+        cosine: of the two.
+        exact: whether the shares add up to it.
+    """
+
+    cosine: float = 0.0
+    exact: bool = False
+
+
+@dataclass(frozen=True)
 class Reasons:
     """What a hit is owed to.
 
@@ -34,25 +47,16 @@ class Reasons:
         words: each word of the question with what it adds to the BM25 score; the sum is the score.
         score: of BM25.
         tokens: each token of the passage with what it adds to the cosine; None where there are no vectors.
-        cosine: of the question's vector and the passage's.
-        exact: whether the tokens' shares add up to the cosine.
     """
 
     words: Table
     score: float
-    tokens: TokenScores | None = None
-    cosine: float | None = None
-    exact: bool = False
+    tokens: Shares | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "bm25": self.score,
-            "words": [{"word": word, "adds": adds} for word, adds in self.words.rows],
-            "cosine": self.cosine,
-            "exact": self.exact,
-            "tokens": None if self.tokens is None else self.tokens.to_json(),
-        }
+        words = [{"word": word, "adds": adds} for word, adds in self.words.rows]
+        return {"bm25": self.score, "words": words, "vectors": self.tokens and self.tokens.to_json()}
 
     def __rich_console__(self, console: Any, options: Any) -> Any:
         """In a terminal: both, one below the other."""
@@ -79,29 +83,42 @@ def reasons(index: Index, question: str, hit: Hit) -> Reasons:
         f"hits = index.search({question!r}, top=100)\n"
         f"result = index.why({question!r}, next(hit for hit in hits if hit.passage == {hit.passage}))\n"
     )
-
-    def receipt(source: str, gap: float | None) -> Receipt:
-        return Receipt(0.0, 1000 * (time.perf_counter() - started), 0, "float32", source, None, gap, code)
-
-    said = 0.0 if hit.words is None else hit.words.score
-    gap = abs(score - said) if hit.words is not None else None
+    gap = None if hit.words is None else abs(score - hit.words.score)
+    spent = 1000 * (time.perf_counter() - started)
+    receipt = Receipt(0.0, spent, 0, "float32", str(index.folder), gap=gap, code=code)
     what = f"what each word adds to the BM25 score of {score:.3f}"
-    table = Table(what=what, columns=["word", "adds"], rows=rows, receipt=receipt(str(index.folder), gap))
+    table = Table(what=what, columns=["word", "adds"], rows=rows, receipt=receipt)
     if index.vectors is None:
         return Reasons(table, score)
-    model = index.engine.model
-    shares, cosine, exact = token_shares(model, question, hit.text)
-    ids = framed_texts(model, [hit.text])[0]
-    told = TokenScores(
-        what=f"what each token adds to the cosine of {cosine:.3f}" if exact else "what the cosine loses without a token",
+    return Reasons(table, score, shares_of(index.engine.model, question, hit.text, code=code))
+
+
+def shares_of(model: Model, question: str, text: str, *, code: str = "") -> Shares:
+    """What each token of a text adds to the cosine of its vector and a question's.
+
+    Args:
+        model: that embeds.
+        question: the other text.
+        text: whose tokens are asked about.
+        code: the Python that makes it, for the receipt.
+    """
+    started = time.perf_counter()
+    shares, cosine, exact = token_shares(model, question, text)
+    ids = framed_texts(model, [text])[0]
+    gap = abs(float(shares.sum()) - cosine) if exact else None
+    spent = 1000 * (time.perf_counter() - started)
+    lost = "what the cosine loses without a token"
+    return Shares(
+        what=f"what each token adds to the cosine of {cosine:.3f}" if exact else lost,
         unit="cosine",
         tokens=[model.tokenizer.token(id) for id in ids],
         ids=ids,
         scores=[float(one) for one in shares],
         signed=True,
-        receipt=receipt(model.source, abs(float(shares.sum()) - cosine) if exact else None),
+        cosine=cosine,
+        exact=exact,
+        receipt=Receipt(0.0, spent, 0, "float64", model.source, gap=gap, code=code),
     )
-    return Reasons(table, score, told, cosine, exact)
 
 
 @torch.no_grad()

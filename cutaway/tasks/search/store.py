@@ -115,11 +115,13 @@ def load_store(folder: Path) -> Store:
         DamagedFile: it is not that.
     """
     try:
-        documents = [Document(**json.loads(line)) for line in inside(folder, DOCUMENTS).read_text("utf-8").split("\n")[:-1]]
+        documents = [
+            Document(**json.loads(line)) for line in inside(folder, DOCUMENTS).read_text("utf-8").split("\n")[:-1]
+        ]
         passages = np.load(inside(folder, PASSAGES), allow_pickle=False)
         if passages.ndim != 2 or passages.shape[1] != 3 or passages.dtype != np.int64:
             raise ValueError(f"passages of shape {passages.shape}")
-        if len(passages) and not (0 <= passages[:, 0].min() and passages[:, 0].max() < len(documents)):
+        if len(passages) and not (passages[:, 0].min() >= 0 and passages[:, 0].max() < len(documents)):
             raise ValueError("passages of documents that are not there")
     except (OSError, TypeError, ValueError) as error:
         if isinstance(error, DamagedFile):

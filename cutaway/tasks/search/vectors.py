@@ -14,7 +14,6 @@ from jaxtyping import Float
 
 from cutaway.errors import ConfigError, DamagedFile, need
 from cutaway.generation import Engine
-from cutaway.models import Model
 from cutaway.progress import OnProgress, Progress
 
 VECTORS, GRAPH = "vectors.npy", "graph.usearch"

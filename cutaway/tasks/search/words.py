@@ -52,7 +52,9 @@ def cutter(segmenter: str, language: str = "") -> Callable[[str], list[str]]:
         jieba = need("jieba", "documents", "cutting Chinese into words")
         jieba.setLogLevel("ERROR")
         chinese = jieba.Tokenizer()
-    stemmer = need("snowballstemmer", "documents", "cutting off endings").stemmer(SNOWBALL[language]) if language else None
+    stemmer = (
+        need("snowballstemmer", "documents", "cutting off endings").stemmer(SNOWBALL[language]) if language else None
+    )
 
     def cut(text: str) -> list[str]:
         text = unicodedata.normalize("NFKC", text).casefold()

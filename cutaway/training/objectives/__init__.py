@@ -10,6 +10,7 @@ from cutaway.errors import ConfigError, unknown
 from cutaway.settings import build, to_dict
 from cutaway.training.objectives.base import Batch, Data, Objective, Score, Split
 from cutaway.training.objectives.causal import Causal
+from cutaway.training.objectives.contrast import Contrast
 from cutaway.training.objectives.extraction import SpanExtraction
 from cutaway.training.objectives.labelled import Classification, Regression
 from cutaway.training.objectives.masked import Masked, MaskedLM, mask_tokens
@@ -23,6 +24,7 @@ __all__ = [
     "Batch",
     "Causal",
     "Classification",
+    "Contrast",
     "Data",
     "Masked",
     "MaskedLM",
@@ -56,7 +58,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         Regression,
         Tagging,
         *(Causal, MaskedLM, ReplacedTokens, SpanCorruption, SequenceToSequence, Classification, Regression),
-        SpanExtraction,
+        *(SpanExtraction, Contrast),
     )
 }
 
