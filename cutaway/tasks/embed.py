@@ -1,7 +1,7 @@
 """Vectors of texts: what belongs together lies close to each other.
 
-Learned from pairs (a question and its answer, two wordings), pairs with a text that is hard to tell from the partner, or
-texts with labels, of which those with the same label belong together.
+Learned from pairs (a question and its answer, two wordings), from pairs with a text that is hard to tell from the
+partner, or from texts with labels, of which those with the same label belong together.
 
 Shapes: N examples, E channels of a vector.
 """
@@ -144,12 +144,14 @@ class Embed(Task):
         chosen = [examples[number] for number in owners]
         partners = _partners(chosen)
         texts = [example.given["text"] for example in chosen]
-        groups = np.stack([_numbers([example.truth.label or text for example, text in zip(chosen, texts, strict=True)]),
-                           _numbers([e.truth.label or p for e, p in zip(chosen, partners, strict=True)])], axis=1)  # fmt: skip
+        kinds = [example.truth.label for example in chosen]
+        groups = [
+            _numbers([kind or text for kind, text in zip(kinds, some, strict=True)]) for some in (texts, partners)
+        ]
         parts: dict[str, list[np.ndarray]] = {
             "ids": arrays(framed(model, texts, context)),
             "positive": arrays(framed(model, partners, context)),
-            "groups": list(groups),
+            "groups": list(np.stack(groups, axis=1)),
         }
         if all(example.truth.negative for example in chosen):
             parts["negative"] = arrays(framed(model, [example.truth.negative for example in chosen], context))

@@ -119,7 +119,8 @@ def test_labels_make_partners(tmp_path):
         lines.append(f"{draw.choice(REST)} {draw.choice(TOPICS[label])} {draw.choice(REST)} {number}\t{label}")
     (tmp_path / "t.tsv").write_text("\n".join(lines) + "\n")
     config = TaskConfig(
-        "embed", str(tmp_path / "t.tsv"), str(tmp_path / "model"), size=1, vocab_size=400, epochs=10, dropout=0.0, threads=1,
+        "embed", str(tmp_path / "t.tsv"), str(tmp_path / "model"),
+        size=1, vocab_size=400, epochs=10, dropout=0.0, threads=1,
     )  # fmt: skip
     assert train_task(config).report.figures["recall@1"].value > 0.95  # pyright: ignore
 

@@ -159,10 +159,7 @@ class Index:
         pool = max(pool, top)
         by_word = self.by_words(question, pool) if how != "vectors" else {}
         by_vector = self.by_vectors(question, pool) if how != "words" else {}
-        if how == "hybrid":
-            scores = fuse([list(by_word), list(by_vector)], k)
-        else:
-            scores = by_word or by_vector
+        scores = fuse([list(by_word), list(by_vector)], k) if how == "hybrid" else by_word or by_vector
         return hits_of(self.store, question, scores, by_word, by_vector, top, rerank, pool)
 
     def by_words(self, question: str, count: int) -> dict[int, float]:

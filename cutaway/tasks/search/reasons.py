@@ -1,8 +1,8 @@
 """Why a passage was found: what each word adds to its BM25 score, and each token to its cosine.
 
 A mean-pooled vector is the mean of the tokens' last states, so the cosine with a question's vector is a sum with one
-term for each token of the passage, exactly. Where a vector is pooled otherwise, a token's share is what the cosine loses
-without it.
+term for each token of the passage, exactly. Where a vector is pooled otherwise, a token's share is what the cosine
+loses without it.
 
 Shapes: T tokens, C channels.
 """
@@ -123,7 +123,7 @@ def shares_of(model: Model, question: str, text: str, *, code: str = "") -> Shar
 
 @torch.no_grad()
 def token_shares(model: Model, question: str, text: str) -> tuple[np.ndarray, float, bool]:
-    """(T,) each token's share in the cosine of a question's vector and a text's, the cosine, and whether they add up."""
+    """(T,) each token's share in the cosine of the vectors of two texts, the cosine, and whether they add up to it."""
     network: Any = model.network
     asked, read = (torch.tensor([ids]) for ids in framed_texts(model, [question, text]))
     training = network.training

@@ -1,8 +1,8 @@
 """Contrast: a text's vector is nearer to that of its partner than to those of all others in the batch.
 
-InfoNCE (van den Oord et al. 2018) with the batch's other partners as negatives (multiple negatives ranking, Henderson et
-al. 2017): the cross-entropy of choosing the partner by cosine / temperature. What is known to belong together is not
-taken for a negative.
+InfoNCE (van den Oord et al. 2018) with the batch's other partners as negatives (multiple negatives ranking, Henderson
+et al. 2017): the cross-entropy of choosing the partner by cosine / temperature. What is known to belong together is
+not taken for a negative.
 
 Shapes: B batch, E channels of a vector, M candidates: the B partners, then the hard negatives.
 """

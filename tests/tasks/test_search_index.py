@@ -1,0 +1,277 @@
+"""An index over a folder: exact places, BM25 by its formula, fusion by hand, updates in place, damage, and reasons."""
+
+import json
+import math
+import shutil
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cutaway.errors import ConfigError, DamagedFile, InputError
+from cutaway.models import EncoderConfig, Model, build_network
+from cutaway.models.embedding import embed
+from cutaway.tasks.search import build_index, fuse, open_index
+from cutaway.tasks.search.passages import passages, size_of
+from cutaway.tasks.search.vectors import VectorIndex
+from cutaway.tasks.search.words import WordIndex, cutter
+from cutaway.tokenizers import train_tokenizer
+
+BIRDS = "Penguins swim well. They cannot fly, but they dive for fish.\n\nAn ostrich runs faster than any other bird."
+BREAD = (
+    "Bread is made of flour and water. Yeast makes the dough rise.\n\nThe oven should be hot before the bread goes in."
+)
+HOTEL = "酒店的房间很干净。服务员非常热情，早餐也不错。\n\n地铁站就在酒店门口，交通方便。"
+
+
+def write_docs(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "birds.md").write_text("---\ntitle: Birds\n---\n" + BIRDS, "utf-8")
+    (folder / "bread.txt").write_text(BREAD, "utf-8")
+    (folder / "hotel.txt").write_text(HOTEL, "utf-8")
+    (folder / "rows.csv").write_text(
+        "text,kind\nWhales are mammals that live in the sea.,sea\nA rose has thorns.,land\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """A network with random weights, whose vectors are still those of their texts."""
+    tokenizer = train_tokenizer([BIRDS, BREAD, HOTEL], "bpe", 400)
+    torch.manual_seed(0)
+    config = EncoderConfig(
+        tokenizer.vocab_size, context=128, layers=1, width=32, heads=2, head="embedding", pooling="mean", normalize=True
+    )
+    return Model(build_network(config), tokenizer, source="a toy")
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    return write_docs(tmp_path / "docs")
+
+
+SMALL = {"size": 60, "overlap": 0}
+
+
+def test_hits_say_where_they_stand_and_quote_word_for_word(docs, tmp_path, model):
+    index = build_index(docs, tmp_path / "idx", model=model, settings=SMALL)
+    (hit, *_) = index.search("Which bird runs fast?", 3)
+    assert hit.source.endswith("birds.md")
+    assert hit.title == "Birds"
+    assert "ostrich" in hit.text
+    body = BIRDS
+    assert body[hit.start : hit.end] == hit.text
+    for found in index.search("the bread and the bird in the sea", 20):
+        number = index.store.passages[found.passage][0]
+        assert index.store.text(int(number))[found.start : found.end] == found.text
+    assert index.search("地铁方便吗", 1, how="words")[0].text.startswith("地铁站")
+    assert "Whales" in index.search("whales", 1)[0].text
+
+
+def test_opened_again_it_finds_the_same(docs, tmp_path, model):
+    made = build_index(docs, tmp_path / "idx", model=model, settings=SMALL)
+    again = open_index(tmp_path / "idx", model=model)
+    for how in ("hybrid", "words", "vectors"):
+        told = [[hit.to_json() for hit in index.search("bread in the oven", 5, how=how)] for index in (made, again)]
+        assert told[0] == told[1]
+        assert told[0]
+
+
+def test_bm25_is_the_formula():
+    texts = ["a cat sat on a mat", "the dog sat", "cat and dog and cat", "birds fly", "a a a b"]
+    cut = [text.split() for text in texts]
+    index = WordIndex.of(cut)
+    mean = sum(map(len, cut)) / len(cut)
+    question = ["cat", "sat", "a", "unicorn", "cat"]
+    for place, words in enumerate(cut):
+        counts, expected = Counter(words), 0.0
+        for word in question:
+            n = sum(word in other for other in cut)
+            f = counts[word]
+            idf = math.log(1 + (len(cut) - n + 0.5) / (n + 0.5))
+            expected += idf * f / (f + 1.5 * (1 - 0.75 + 0.75 * len(words) / mean)) if n else 0.0
+        assert index.scores(question)[place] == pytest.approx(expected, abs=1e-5)
+        assert sum(index.terms(question, place).values()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_fusion_by_hand():
+    assert fuse([[7, 3, 5], [3, 9]], k=60) == pytest.approx({3: 1 / 62 + 1 / 61, 7: 1 / 61, 9: 1 / 62, 5: 1 / 63})
+    assert list(fuse([[7, 3], [3, 7]], k=60)) == [3, 7]  # equal scores in the order of their numbers
+
+
+def test_a_hybrid_hit_shows_its_parts(docs, tmp_path, model):
+    index = build_index(docs, tmp_path / "idx", model=model, settings=SMALL)
+    for hit in index.search("the hot oven", 5):
+        expected = sum(1 / (60 + part.rank) for part in (hit.words, hit.vectors) if part is not None)
+        assert hit.score == pytest.approx(expected)
+    by_word = {hit.passage: hit.score for hit in index.search("the hot oven", 50, how="words")}
+    by_vector = [hit.passage for hit in index.search("the hot oven", 50, how="vectors")]
+    hit = index.search("the hot oven", 1)[0]
+    assert hit.words is not None
+    assert hit.words.score == pytest.approx(by_word[hit.passage])
+    assert hit.vectors is not None
+    assert by_vector[hit.vectors.rank - 1] == hit.passage
+
+
+def test_vectors_are_those_of_brute_force(docs, tmp_path, model):
+    index = build_index(docs, tmp_path / "idx", model=model, settings=SMALL)
+    texts = list(index.store.all_passages())
+    vectors = embed(model, [*texts, "fish dive"]).numpy()
+    expected = vectors[:-1] @ vectors[-1]
+    found = index.by_vectors("fish dive", 50)
+    assert list(found) == np.argsort(-expected, kind="stable").tolist()
+    np.testing.assert_allclose(list(found.values()), np.sort(expected)[::-1], atol=1e-5)
+
+
+def test_a_graph_finds_what_comparing_all_does(tmp_path):
+    draw = np.random.default_rng(0)
+    matrix = draw.normal(size=(3000, 32)).astype(np.float32)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    exact, graph = VectorIndex.of(matrix, graph=False), VectorIndex.of(matrix, graph=True)
+    graph.save(tmp_path)
+    graph = VectorIndex.load(tmp_path, 3000)
+    assert graph.graph is not None
+    shared = 0
+    for row in range(50):
+        question = matrix[row] + 0.5 * draw.normal(size=32).astype(np.float32)
+        question /= np.linalg.norm(question)
+        (true, cosines), (said, its) = exact.nearest(question, 10), graph.nearest(question, 10)
+        assert cosines[0] == pytest.approx(float((matrix @ question).max()))
+        shared += len(set(true.tolist()) & set(said.tolist()))
+        assert (np.diff(its) <= 0).all()
+    assert shared >= 0.95 * 500
+
+
+def test_updated_in_place_it_embeds_only_what_is_new(docs, tmp_path, model):
+    index = build_index(docs, tmp_path / "idx", model=model, settings=SMALL)
+    before = index.changes
+    assert before is not None
+    assert before.embedded == len(index)
+    (docs / "bread.txt").write_text(BREAD + "\n\nRye bread keeps for a week in a dry place.", "utf-8")
+    (docs / "hotel.txt").unlink()
+    (docs / "new.txt").write_text("A volcano erupts when magma rises to the surface.", "utf-8")
+    index = open_index(tmp_path / "idx", model=model)
+    changes = index.update()
+    name = {kind: [Path(one).name for one in getattr(changes, kind)] for kind in ("added", "changed", "removed")}
+    assert name == {"added": ["new.txt"], "changed": ["bread.txt"], "removed": ["hotel.txt"]}
+    assert changes.kept == 2
+    assert changes.embedded == 2
+    assert "volcano" in index.search("volcano", 1)[0].text
+    assert not index.search("酒店", 5, how="words")
+    fresh = build_index(docs, tmp_path / "fresh", model=model, settings=SMALL)
+    assert list(index.store.all_passages()) == list(fresh.store.all_passages())
+    assert fresh.vectors is not None
+    assert index.vectors is not None
+    np.testing.assert_allclose(index.vectors.matrix, fresh.vectors.matrix, atol=1e-6)
+    for question in ("bread", "rye in a dry place", "bird"):
+        told = [[hit.to_json() for hit in one.search(question, 9)] for one in (index, fresh)]
+        for mine, theirs in zip(*told, strict=True):
+            assert mine == theirs | {"vectors": mine["vectors"]}
+    again = index.update()
+    assert (again.added, again.changed, again.removed, again.embedded) == ([], [], [], 0)
+
+
+def test_words_alone_need_no_model(docs, tmp_path):
+    index = build_index(docs, tmp_path / "idx", settings=SMALL)
+    assert "Yeast" in index.search("yeast dough", 1)[0].text
+    assert index.search("xylophone", 3) == []
+    with pytest.raises(ConfigError, match="words alone"):
+        index.search("bread", how="vectors")
+    with pytest.raises(InputError, match="empty"):
+        index.search("  ")
+
+
+def test_every_damaged_file_is_named(docs, tmp_path, model):
+    build_index(docs, tmp_path / "idx", model=model, settings=SMALL)
+    files = [path.relative_to(tmp_path / "idx") for path in (tmp_path / "idx").rglob("*") if path.is_file()]
+    assert len(files) >= 10
+    for file in files:
+        if file.name == "manifest.json":
+            continue
+        copy = tmp_path / "copy"
+        shutil.copytree(tmp_path / "idx", copy)
+        data = bytearray((copy / file).read_bytes())
+        data[len(data) // 2] ^= 1
+        (copy / file).write_bytes(data)
+        with pytest.raises(DamagedFile, match=file.name.replace(".", r"\.")):
+            open_index(copy)
+        (copy / file).unlink()
+        with pytest.raises((DamagedFile, InputError)):
+            open_index(copy)
+        shutil.rmtree(copy)
+
+
+def test_another_model_is_refused(docs, tmp_path, model):
+    build_index(docs, tmp_path / "idx", model=model, settings=SMALL)
+    torch.manual_seed(5)
+    other = Model(build_network(model.config), model.tokenizer, source="another toy")
+    with pytest.raises(ConfigError, match="other vectors"):
+        open_index(tmp_path / "idx", model=other).search("bread")
+    causal = Model(
+        build_network(EncoderConfig(400, width=32, heads=2, layers=1)), model.tokenizer, source="a masked model"
+    )
+    with pytest.raises(ConfigError, match="makes no vectors"):
+        build_index(docs, tmp_path / "none", model=causal)
+    assert not (tmp_path / "none").exists()
+
+
+def test_bad_places_are_told(docs, tmp_path):
+    with pytest.raises(InputError, match="is no folder"):
+        open_index(tmp_path / "nothing")
+    with pytest.raises(InputError, match="is no index"):
+        open_index(docs)
+    with pytest.raises(InputError, match="exists already"):
+        build_index(docs, docs)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="nothing to read"):
+        build_index(tmp_path / "empty", tmp_path / "idx")
+    with pytest.raises(ConfigError, match="smaller than size"):
+        build_index(docs, tmp_path / "idx", settings={"size": 50, "overlap": 50})
+
+
+def test_a_hit_is_owed_to_its_words_and_tokens(docs, tmp_path, model):
+    index = build_index(docs, tmp_path / "idx", model=model, settings=SMALL)
+    hit = index.search("hot oven for bread", 1)[0]
+    found = index.why("hot oven for bread", hit)
+    assert hit.words is not None
+    assert hit.vectors is not None
+    assert sum(adds for _, adds in found.words.rows) == pytest.approx(hit.words.score, abs=1e-5)
+    assert {word for word, _ in found.words.rows} <= {"hot", "oven", "for", "bread"}
+    assert found.tokens.exact
+    assert sum(found.tokens.scores) == pytest.approx(hit.vectors.score, abs=1e-5)
+    assert json.loads(json.dumps(found.to_json()))["bm25"] == pytest.approx(hit.words.score, abs=1e-5)
+
+
+def test_chinese_is_cut_into_words():
+    assert "房间" in cutter("jieba")("酒店的房间很干净")
+    assert cutter("characters")("酒店 Room 12") == ["酒", "店", "room", "12"]
+    assert cutter("characters", "en")("running ovens") == ["run", "oven"]
+    with pytest.raises(ConfigError, match="segmenter"):
+        cutter("scissors")
+
+
+@given(
+    st.text(st.sampled_from("ab .!?\n，。好人\u3000é😀"), max_size=300),
+    st.integers(20, 80),
+    st.integers(0, 19),
+)
+@settings(max_examples=200, deadline=None)
+def test_passages_lose_nothing_and_overlap_by_whole_sentences(text, size, overlap):
+    found = passages(text, size, overlap)
+    kept = np.zeros(len(text), bool)
+    for start, end in found:
+        assert 0 <= start < end <= len(text)
+        assert not text[start].isspace()
+        kept[start:end] = True
+    assert not [letter for letter, there in zip(text, kept, strict=True) if not there and not letter.isspace()]
+    starts = [start for start, _ in found]
+    assert starts == sorted(set(starts))
+    for (start, end), (other, _) in pairwise(found):
+        assert size_of(text[other:end]) <= overlap + 2  # and the space between sentences
+        assert start < other
