@@ -42,6 +42,9 @@ SNOWBALL = {  # ISO 639-1 -> the Snowball algorithm's name (Porter 2001)
 
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+WORDS = re.compile(
+    f"{HAN.pattern}|(?:(?!{HAN.pattern})\\w)+"
+)  # a Chinese character, or a run of other letters and digits
 
 
 def lowercase(text: str, _language: str = "en") -> str:

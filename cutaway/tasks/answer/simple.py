@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
+from cutaway.text.bag import WORDS
 from cutaway.text.sentences import sentence_spans
-
-WORDS = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]|[^\\W\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
 def likeliest_sentences(asked: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:

@@ -182,12 +182,12 @@ class AnswerQuestions(Task):
             silent = np.array([self._right((), example)[0] for example in examples])
             gaps = np.array([one.none - (one.spans[0][0] if one.spans else -np.inf) for one in raw])
             learned["threshold"] = best_none(gaps, best, silent)
-        said = [self._said(one, learned) for one in raw]
+        said = [self.said(one, learned) for one in raw]
         right = np.array([self._right(spans, example)[1] for (spans, _), example in zip(said, examples, strict=True)])
         learned["scale"], learned["shift"] = logistic(np.array([margin for _, margin in said]), right)
         return learned
 
-    def _said(self, raw: Found, calibration: Mapping[str, Any]) -> tuple[tuple[tuple[float, int, int], ...], float]:
+    def said(self, raw: Found, calibration: Mapping[str, Any]) -> tuple[tuple[tuple[float, int, int], ...], float]:
         """The stretch that is said, or none; and by how much it is likelier than all else, in nats."""
         rest = np.array([score for score, _, _ in raw.spans] + [raw.none] * (self.none == "yes"))
         silent = not raw.spans or (
@@ -196,6 +196,11 @@ class AnswerQuestions(Task):
         if silent:
             return (), sure(raw.none, rest[:-1])
         return raw.spans[:1], sure(raw.spans[0][0], rest[1:])
+
+    def chance(self, margin: float, calibration: Mapping[str, Any]) -> float:
+        """The probability that what is said by so much is exactly right."""
+        scaled = calibration.get("scale", 1.0) * margin + calibration.get("shift", 0.0)
+        return float(1 / (1 + np.exp(-np.clip(scaled, -60, 60))))
 
     def _right(self, spans: Sequence[tuple[float, int, int]], example: Example) -> tuple[float, float]:
         """F1 and exact match of a stretch."""
@@ -208,10 +213,8 @@ class AnswerQuestions(Task):
         return counting.f1(said, known, script), counting.exact(said, known, script)
 
     def answer(self, raw: Found, example: Example, labels: tuple[str, ...], calibration: Mapping[str, Any]) -> Answer:
-        spans, margin = self._said(raw, calibration)
-        scaled = calibration.get("scale", 1.0) * margin + calibration.get("shift", 0.0)
-        chance = float(1 / (1 + np.exp(-np.clip(scaled, -60, 60))))
-        text, none = example.given["context"], raw.none
+        spans, margin = self.said(raw, calibration)
+        chance, text, none = self.chance(margin, calibration), example.given["context"], raw.none
         others = [
             {"text": text[start:end], "start": start, "end": end, "score": score} for score, start, end in raw.spans[:5]
         ]

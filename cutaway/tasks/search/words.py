@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from cutaway.errors import ConfigError, DamagedFile, need, unknown
-from cutaway.tasks.answer.simple import WORDS
-from cutaway.text.bag import HAN, SNOWBALL
+from cutaway.text.bag import HAN, SNOWBALL, WORDS
 
 K1, B = 1.5, 0.75
 SEGMENTERS = ("jieba", "characters")
