@@ -5,6 +5,8 @@ Examples:
   cutaway task predict model new.csv
   cutaway task evaluate model test.csv --html report.html
   cutaway task why model "The room was cold and the staff rude."
+  cutaway task index docs --out idx --model sentence-transformers/all-MiniLM-L6-v2
+  cutaway task search idx "how are parcels sent back?"
 """
 
 ACTIONS = {
@@ -12,4 +14,7 @@ ACTIONS = {
     "predict": "cutaway.cli.task.predict",
     "evaluate": "cutaway.cli.task.evaluate",
     "why": "cutaway.cli.task.why",
+    "index": "cutaway.cli.task.index",
+    "search": "cutaway.cli.task.search",
+    "ask": "cutaway.cli.task.ask",
 }
