@@ -7,10 +7,11 @@ epochs) was chosen on validation data. Each part is in `_tasks_*.py`.
 
 import _bench
 import _tasks_classify
+import _tasks_search
 import _tasks_speed
 
 options = _bench.options(__doc__, runs=1)
-PARTS = [*_tasks_classify.PARTS, *_tasks_speed.PARTS]
+PARTS = [*_tasks_classify.PARTS, *_tasks_search.PARTS, *_tasks_speed.PARTS]
 for part in PARTS:
     if options.only in part.__name__:
         figures = part(options.quick)

@@ -9,8 +9,8 @@ from cutaway.errors import ConfigError, unknown
 from cutaway.settings import build
 from cutaway.tasks.answer import AnswerQuestions
 from cutaway.tasks.classify import Classify
-from cutaway.tasks.tag import Tag
 from cutaway.tasks.embed import Embed
+from cutaway.tasks.tag import Tag
 from cutaway.tasks.task import Task
 
 TASKS: dict[str, type[Task]] = {

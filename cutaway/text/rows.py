@@ -24,6 +24,7 @@ from cutaway.text.readers.encoding import Decoder, encodable, is_utf8, mostly_ut
 from cutaway.text.readers.plain import blocks
 from cutaway.text.readers.streams import as_utf8, opened, os_errors, suffixes
 from cutaway.text.readers.table import Layout, find_layout, has_header
+from cutaway.text.squad import questions
 
 DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".jsonl", ".ndjson", ".json", ".parquet")
@@ -235,6 +236,7 @@ def _json(source: Input, lines: Lines) -> Iterator[Row]:
             raise DamagedFile(
                 f"{source.name} is not JSON ({error}); name it .jsonl if it has a record a line"
             ) from error
+        values = questions(values) or values
         if not isinstance(values, list):
             raise InputError(f"{source.name} must hold a list of records, but it holds {type(values).__name__}")
         records: Iterator[tuple[int, Any]] = enumerate(values, 1)

@@ -349,3 +349,24 @@ def test_the_simple_way_takes_the_sentence_that_shares_most():
     text = "Cats sleep all day. The Eiffel Tower stands in Paris. Dogs bark."
     (place,) = likeliest_sentences([("Where does the Eiffel Tower stand?", text)])
     assert text[slice(*place)] == "The Eiffel Tower stands in Paris."
+
+
+def test_squad_files_are_read_as_they_are_published(tmp_path):
+    asked = [
+        {"id": "1", "question": "Who won?", "answers": [{"text": "Denver", "answer_start": 0}] * 3},
+        {"id": "2", "question": "Who lost?", "answers": [], "is_impossible": True},
+    ]
+    whole = {
+        "version": "2",
+        "data": [{"title": "Bowl", "paragraphs": [{"context": "Denver won. Denver!", "qas": asked}]}],
+    }
+    (tmp_path / "squad.json").write_text(json.dumps(whole))
+    examples, aside, _ = read_examples(AnswerQuestions(), tmp_path / "squad.json")
+    assert not aside
+    first, second = examples
+    assert [(known.text, known.places) for known in first.truth] == [("Denver", ((0, 6),))]
+    assert second.truth == ()
+    assert first.more["title"] == "Bowl"
+    (tmp_path / "other.json").write_text(json.dumps({"data": [1]}))
+    with pytest.raises(InputError, match="must hold a list of records"):
+        read_examples(AnswerQuestions(), tmp_path / "other.json")
