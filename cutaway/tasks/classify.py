@@ -50,6 +50,7 @@ class Classify(Task):
     several: Literal["auto", "yes", "no"] = "auto"  # may several labels hold of a text? auto: as the data has it
     separator: str = "|"  # between the labels of a text, where a column holds several
     balance: bool = False  # rare labels count for more while it learns
+    consistency: float = 0.0  # how much two readings under other dropout should agree (R-Drop); each step takes twice
     thresholds: Literal["half", "best"] = "best"  # several: from which probability on a label is said; best: for F1
 
     name: ClassVar[str] = "classify"
@@ -120,7 +121,8 @@ class Classify(Task):
         return {**head, "head_activation": "none"}
 
     def objective(self, examples: Sequence[Example], labels: tuple[str, ...]) -> Objective:
-        return Classification(several=self.several == "yes", weights=self._weights(examples, labels))
+        weights = self._weights(examples, labels)
+        return Classification(several=self.several == "yes", weights=weights, consistency=self.consistency)
 
     def _weights(self, examples: Sequence[Example], labels: tuple[str, ...]) -> tuple[float, ...]:
         if not self.balance:

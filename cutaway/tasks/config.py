@@ -27,6 +27,7 @@ class TaskConfig:
     start: str = ""  # a checkpoint to begin with; "": fresh weights
     how: Literal["full", "head", "lora", "dora"] = "full"  # what of a checkpoint learns
     head: Literal["task", "published"] = "task"  # on a checkpoint: the task's usual one, or that of transformers' class
+    freeze: int = 0  # of a checkpoint in full, the parts from below that stay: 1 the embeddings, 2 a layer too …
     rank: int = 8  # of an adapter
     domain: tuple[str, ...] = ()  # raw texts to go on pre-training with before the examples
     domain_minutes: float = 5.0  # for that
@@ -54,7 +55,15 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", task_from(self.task))
-        for name, least in {"rank": 1, "size": 1, "vocab_size": 1, "batch": 1, "context": 0, "patience": 0}.items():
+        for name, least in {
+            "rank": 1,
+            "size": 1,
+            "vocab_size": 1,
+            "batch": 1,
+            "context": 0,
+            "patience": 0,
+            "freeze": 0,
+        }.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, but {getattr(self, name)} was given")
         for name in ("epochs", "minutes", "lr", "domain_minutes"):

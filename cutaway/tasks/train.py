@@ -232,7 +232,7 @@ def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None
             network=config.network,
             seed=config.seed,
         )
-        return learning(model, config.how, rank=config.rank, seed=config.seed)
+        return learning(model, config.how, freeze=config.freeze, rank=config.rank, seed=config.seed)
     texts = (text for example in data.splits["train"] for text in task.texts(example))
     return from_scratch(
         task,
