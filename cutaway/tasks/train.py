@@ -165,6 +165,8 @@ def learn(
     """
     task: Task = config.task
     model = begin(config, data, progress)
+    if not task.trained:
+        return _finished(TaskModel(task, model, data.labels, columns=data.columns), data, progress)
     context = config.context or min(model.config.context, CONTEXT if config.start else FRESH_CONTEXT)
     splits, objective = {}, task.objective(data.splits["train"], data.labels)
     for name in ("train", "valid"):
@@ -192,6 +194,13 @@ def learn(
     trained.model.network.eval()
     made = TaskModel(task, trained.model, data.labels, columns=data.columns, base=config.start if model.adapter else "")
     made.about = {"training": trained.metrics, "notes": trained.notes}
+    return _finished(made, data, progress)
+
+
+def _finished(made: TaskModel, data: TaskData, progress: OnProgress | None) -> TaskModel:
+    """With what it keeps of the training examples, calibrated."""
+    task = made.task
+    made.kept = task.keep(made.model, data.splits["train"], data.labels, progress)
     if valid := data.splits.get("valid"):
         made.calibration = task.calibrate(made.raw(valid, progress=progress), valid, data.labels)
     return made

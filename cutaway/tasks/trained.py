@@ -2,6 +2,7 @@
 
 model.json, model.safetensors, tokenizer …   a model folder like any other: `cutaway serve`, `look` and `quantize`
                                              take it (of an adapter: adapter/, beside the base's own folder)
+kept.safetensors                             of a task that answers by its training examples too, what it keeps of them
 task.json                                    the task and its settings, labels, columns, calibration, figures
 report.json, report.html, README.md          what was measured, and the model card
 plan.json                                    what was asked for, and the checksums of what it was made from
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cutaway import __version__
 from cutaway.errors import ConfigError, DamagedFile, InputError
@@ -25,6 +27,7 @@ from cutaway.files import atomic_folder, holds, inside, read_json, write_json
 from cutaway.generation.engine import Engine
 from cutaway.models import Model, load_model
 from cutaway.models.adapters import load_adapter, merge_adapter, save_adapter
+from cutaway.models.assemble import read_tensors, write_tensors
 from cutaway.models.config import config_from_dict, config_to_dict
 from cutaway.models.model import MODEL_JSON, write_model
 from cutaway.progress import OnProgress
@@ -32,7 +35,7 @@ from cutaway.tasks.registry import task_from
 from cutaway.tasks.start import HEADS, with_head
 from cutaway.tasks.task import Answer, Example, Task, task_to_dict
 
-TASK, ADAPTER = "task.json", "adapter"
+TASK, ADAPTER, KEPT = "task.json", "adapter", "kept.safetensors"
 FORMAT = 1
 BESIDE = ("report.json", "report.html", "README.md", "set-aside.jsonl")  # that stay true of the same weights merged
 
@@ -49,6 +52,8 @@ class TaskModel:
         columns: role -> column of the file that it was trained on.
         base: of an adapter, the model that it stands on; "": it is a model by itself.
         about: what is recorded of its training: data, counts, figures.
+        kept: of the training examples, what the task answers by.
+        engine: what computes, where another than its own.
     """
 
     task: Task
@@ -58,7 +63,8 @@ class TaskModel:
     columns: dict[str, str] = field(default_factory=dict)
     base: str = ""
     about: dict[str, Any] = field(default_factory=dict)
-    engine: Engine | None = None  # what computes, where another than its own
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    engine: Engine | None = None
 
     def example(self, given: str | Mapping[str, Any] | Example, source: str = "the input") -> Example:
         """What is asked, as an example.
@@ -103,7 +109,7 @@ class TaskModel:
         if not examples:
             return []
         self.engine = self.engine or Engine(self.model)
-        return self.task.infer(self.engine, examples, progress)
+        return self.task.recall(self.task.infer(self.engine, examples, progress), examples, self.kept)
 
     def answers(self, raw: Sequence[Any], examples: Sequence[Example]) -> list[Answer]:
         """What is said of outputs that `raw` gave."""
@@ -156,6 +162,8 @@ def write_task(made: TaskModel, folder: Path) -> None:
         save_adapter(made.model, folder / ADAPTER)
     else:
         write_model(made.model, folder)
+    if made.kept:
+        write_tensors(made.kept, folder / KEPT)
     write_json(folder / TASK, made.record())
 
 
@@ -231,7 +239,8 @@ def open_task(folder: str | Path, *, base: str = "") -> TaskModel:
         model = _on_base(record, base or stands_on, folder)
     else:
         model = load_model(folder)
-    return TaskModel(task, model, labels, calibration, columns, stands_on, about)
+    kept = read_tensors(inside(folder, KEPT)) if holds(folder, KEPT) else {}
+    return TaskModel(task, model, labels, calibration, columns, stands_on, about, kept)
 
 
 def _on_base(record: Mapping[str, Any], base: str, folder: Path) -> Model:
