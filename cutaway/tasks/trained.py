@@ -116,17 +116,28 @@ class TaskModel:
         both = zip(raw, examples, strict=True)
         return [self.task.answer(one, example, self.labels, self.calibration) for one, example in both]
 
-    def why(self, given: str | Mapping[str, Any] | Example, *, method: str = "", part: int = 0) -> Any:
+    def why(
+        self,
+        given: str | Mapping[str, Any] | Example,
+        *,
+        method: str = "",
+        part: int = 0,
+        answer: Answer | None = None,
+    ) -> Any:
         """Which parts of an input its answer is owed to: a result of `interp`, with its receipt.
 
         Args:
             given: the input.
             method: of attribution; "": the task's usual one.
             part: of an answer of several parts (spans, labels), which of them is asked about, from 0.
+            answer: what is asked about; None: what the model says.
         """
         example = self.example(given)
-        (answer,) = self.predict([example])
-        return self.task.why(self.model, example, answer, method=method, part=part)
+        if answer is None:
+            (answer,) = self.predict([example])
+        more: dict[str, Any] = {"kept": self.kept, "calibration": self.calibration} if self.kept else {}
+        # what keeps something asks for it
+        return self.task.why(self.model, example, answer, method=method, part=part, **more)
 
     def merged(self) -> TaskModel:
         """The same as one model by itself, without a base.
@@ -136,8 +147,9 @@ class TaskModel:
         """
         if self.model.adapter is None:
             raise ConfigError(f"{self.model.source or 'this'} stands on no base: it is one model already")
+        whole = merge_adapter(self.model)
         return TaskModel(
-            self.task, merge_adapter(self.model), self.labels, self.calibration, self.columns, "", self.about
+            self.task, whole, self.labels, self.calibration, self.columns, about=self.about, kept=self.kept
         )
 
     def record(self) -> dict[str, Any]:

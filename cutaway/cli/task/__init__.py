@@ -12,4 +12,6 @@ ACTIONS = {
     "predict": "cutaway.cli.task.predict",
     "evaluate": "cutaway.cli.task.evaluate",
     "why": "cutaway.cli.task.why",
+    "decide": "cutaway.cli.task.decide",
+    "list": "cutaway.cli.task.list",
 }
