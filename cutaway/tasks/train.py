@@ -17,6 +17,7 @@ from cutaway.progress import OnProgress, Progress
 from cutaway.tasks.config import TaskConfig
 from cutaway.tasks.data import TaskData, cut_note, read_data
 from cutaway.tasks.plan import RUN, appearing, begin_plan, config_to_dict, continuable, read_plan
+from cutaway.tasks.probe import fit_head
 from cutaway.tasks.report import TaskReport, measure_task, write_report
 from cutaway.tasks.report.measure import fingerprint
 from cutaway.tasks.start import from_checkpoint, from_scratch, learning
@@ -24,7 +25,7 @@ from cutaway.tasks.task import Task
 from cutaway.tasks.trained import TaskModel, write_task
 from cutaway.training import TrainConfig, resume, train
 from cutaway.training.checkpoint import CONFIG as RUN_CONFIG
-from cutaway.training.objectives import Objective
+from cutaway.training.objectives import Classification, Objective
 from cutaway.training.rows import Rows, RowStore
 
 OnNote = Callable[[str], None]
@@ -179,6 +180,12 @@ def learn(
                 on_note(said)
             splits[name] = Rows(name, parts, model.tokenizer, sources, reads=objective.parts[:1])
     store = RowStore(splits, model.tokenizer, labels=data.labels, name=config.data)
+    if config.start and config.probe != "no" and isinstance(objective, Classification):
+        rows, bf16 = splits["train"].parts, config.dtype != "fp32"
+        fit_head(model, rows["ids"], rows["target"], weights=objective.weights, bf16=bf16, progress=progress)
+        if config.probe == "only":
+            model.network.eval()
+            return _finished(TaskModel(task, model, data.labels, columns=data.columns), data, progress)
     how = {"store": store, "start": model, "progress": progress, "on_note": on_note}
     if holds(run, RUN_CONFIG):
         trained = resume(run, **how)

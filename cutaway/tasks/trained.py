@@ -247,10 +247,7 @@ def open_task(folder: str | Path, *, base: str = "") -> TaskModel:
         if isinstance(error, ConfigError):
             raise
         raise DamagedFile(f"{folder / TASK} lacks what a task is made of ({error})") from error
-    if stands_on:
-        model = _on_base(record, base or stands_on, folder)
-    else:
-        model = load_model(folder)
+    model = _on_base(record, base or stands_on, folder) if stands_on else load_model(folder)
     kept = read_tensors(inside(folder, KEPT)) if holds(folder, KEPT) else {}
     return TaskModel(task, model, labels, calibration, columns, stands_on, about, kept)
 
