@@ -2,6 +2,8 @@
 
 from cutaway.tasks.config import TaskConfig
 from cutaway.tasks.data import Aside, TaskData, read_data, read_examples
+from cutaway.tasks.decision import Decision, decide
+from cutaway.tasks.recipes import RECIPES, Recipe, task_config
 from cutaway.tasks.registry import TASKS, task_from
 from cutaway.tasks.report import TaskReport, evaluate_file, measure_task
 from cutaway.tasks.task import Answer, Example, Measured, Quantity, Role, Task, task_to_dict
@@ -9,12 +11,15 @@ from cutaway.tasks.train import Trained, resume_task, train_task
 from cutaway.tasks.trained import TaskModel, merge_task, open_task
 
 __all__ = [
+    "RECIPES",
     "TASKS",
     "Answer",
     "Aside",
+    "Decision",
     "Example",
     "Measured",
     "Quantity",
+    "Recipe",
     "Role",
     "Task",
     "TaskConfig",
@@ -22,6 +27,7 @@ __all__ = [
     "TaskModel",
     "TaskReport",
     "Trained",
+    "decide",
     "evaluate_file",
     "measure_task",
     "merge_task",
@@ -29,6 +35,7 @@ __all__ = [
     "read_data",
     "read_examples",
     "resume_task",
+    "task_config",
     "task_from",
     "task_to_dict",
     "train_task",

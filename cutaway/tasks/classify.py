@@ -18,12 +18,21 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError
 from cutaway.models import Model
-from cutaway.progress import OnProgress
+from cutaway.progress import OnProgress, Progress
 from cutaway.tasks import baseline
 from cutaway.tasks.calibrate import temperature_of
+from cutaway.tasks.decide import (
+    best_threshold,
+    complete_threshold,
+    least_sure,
+    offsets_for_f1,
+    precise_threshold,
+)
 from cutaway.tasks.figures import by_label, confusion, macro_f1, mean_of, one_hot
-from cutaway.tasks.reading import arrays, framed, read_all
+from cutaway.tasks.reading import arrays, framed, in_parts, read_all
+from cutaway.tasks.scope import fit_scope, scope_of
 from cutaway.tasks.task import Answer, Example, Measured, Role, Task, text_of
+from cutaway.tasks.words import fit_words, weights_of, with_words, words_of
 from cutaway.tokenizers.writer import sort_labels
 from cutaway.training.objectives import Classification, Objective
 from cutaway.training.rows import Parts
@@ -45,12 +54,29 @@ SHOWN = 12  # labels of which confusions are shown
 
 @dataclass(frozen=True)
 class Classify(Task):
-    """Which label has a text; or, where several may hold, which labels."""
+    """Which label has a text; or, where several may hold, which labels.
+
+    Raises:
+        ConfigError: a value is out of range, or two contradict each other.
+    """
 
     several: Literal["auto", "yes", "no"] = "auto"  # may several labels hold of a text? auto: as the data has it
     separator: str = "|"  # between the labels of a text, where a column holds several
+    nothing: str = ""  # several: what stands in the data where no label holds, such as "neither"
     balance: bool = False  # rare labels count for more while it learns
-    thresholds: Literal["half", "best"] = "best"  # several: from which probability on a label is said; best: for F1
+    consistency: float = 0.0  # how much two readings under other dropout should agree (R-Drop); each step takes twice
+    words: bool = False  # a linear model on words and letters (TF-IDF) answers beside the network
+    long: Literal["cut", "ends", "windows"] = "cut"  # longer texts: their beginning, both ends, or windows averaged
+    window: int = 128  # tokens that are read at once of longer texts, by their ends or in windows
+    thresholds: Literal["half", "best", "precise", "complete"] = "best"  # several: from which probability on a label
+    # is said: 0.5, for the best F1, or that of those said (precise) or of those that hold (complete) `reach` are right
+    reach: float = 0.9  # that share
+    favour: Literal["accuracy", "macro_f1"] = "accuracy"  # one label: what answers are chosen for
+    out_of_scope: str = ""  # one label: the label that means none of the others; one that no example has is said of
+    # texts that are less like the known ones than nearly all of these
+    scope_share: float = 0.0  # of texts out of scope where it is used; 0: as in the validation data
+    abstain: float = 0.0  # below this probability nothing is answered
+    accuracy: float = 0.0  # wanted of what is answered: from which probability on, validation data say; 0: not wanted
 
     name: ClassVar[str] = "classify"
     summary: ClassVar[str] = "which label, or labels, a text has"
@@ -59,12 +85,29 @@ class Classify(Task):
     kinds: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "recurrent")
     baseline_name: ClassVar[str] = baseline.NAME
 
+    def __post_init__(self) -> None:
+        for name in ("reach", "scope_share", "abstain", "accuracy"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be in 0 … 1, but {getattr(self, name)} was given")
+        for name, least in {"consistency": 0, "window": 8}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, but {getattr(self, name)} was given")
+        if self.several == "yes" and (self.out_of_scope or self.favour != "accuracy"):
+            name = "out_of_scope" if self.out_of_scope else "favour"
+            raise ConfigError(f"{name} is of texts with one label; leave it out, as no label may hold of a text here")
+        if self.several == "no" and self.nothing:
+            raise ConfigError("nothing is of texts of which several labels may hold; leave it out, or say several=yes")
+        if self.abstain and self.accuracy:
+            raise ConfigError("give abstain or accuracy, not both: accuracy chooses the probability itself")
+
     def example(self, source: str, values: Mapping[str, Any], *, answered: bool) -> Example:
         text = text_of(values, "text", "the text")
         known = values.get("label")
         if known in (None, "") and answered and self.several != "yes":
             raise InputError("the label is missing")
-        return Example(source, {"text": text}, self._labels_of(known) if "label" in values else None)
+        if "label" not in values:
+            return Example(source, {"text": text})
+        return Example(source, {"text": text}, tuple(one for one in self._labels_of(known) if one != self.nothing))
 
     def _labels_of(self, value: Any) -> tuple[str, ...]:
         if value is None or value == "":
@@ -82,7 +125,8 @@ class Classify(Task):
     def settle(self, examples: Sequence[Example]) -> Task:
         if self.several != "auto":
             return self
-        return replace(self, several="yes" if any(len(example.truth) != 1 for example in examples) else "no")
+        many = bool(self.nothing) or any(len(example.truth) != 1 for example in examples)
+        return replace(self, several="yes" if many else "no")
 
     def texts(self, example: Example) -> list[str]:
         return [example.given["text"]]
@@ -120,7 +164,8 @@ class Classify(Task):
         return {**head, "head_activation": "none"}
 
     def objective(self, examples: Sequence[Example], labels: tuple[str, ...]) -> Objective:
-        return Classification(several=self.several == "yes", weights=self._weights(examples, labels))
+        weights = self._weights(examples, labels)
+        return Classification(several=self.several == "yes", weights=weights, consistency=self.consistency)
 
     def _weights(self, examples: Sequence[Example], labels: tuple[str, ...]) -> tuple[float, ...]:
         if not self.balance:
@@ -131,9 +176,16 @@ class Classify(Task):
         return tuple(len(examples) / (len(labels) * counts[label]) for label in labels)
 
     def encode(self, model: Model, examples: Sequence[Example], context: int) -> tuple[Parts, list[int]]:
-        ids = framed(model, [example.given["text"] for example in examples], context)
+        ids, owners = self._read(model, [example.given["text"] for example in examples], context)
         targets = self._targets(examples, model.config.labels)  # pyright: ignore[reportAttributeAccessIssue]
-        return {"ids": arrays(ids), "target": list(targets)}, list(range(len(examples)))
+        return {"ids": arrays(ids), "target": [targets[owner] for owner in owners]}, owners
+
+    def _read(self, model: Model, texts: Sequence[str], context: int = 0) -> tuple[list[list[int]], list[int]]:
+        """Ids of what is read of each text, and the number of the text."""
+        if self.long == "cut":
+            return framed(model, texts, context), list(range(len(texts)))
+        parts, owners = in_parts(model, texts, min(self.window, context or self.window), ends=self.long == "ends")
+        return parts, owners
 
     def _targets(self, examples: Sequence[Example], labels: tuple[str, ...]) -> np.ndarray:
         """(N, L) float32 of those that hold, or (N, 1) int64; a label that is not known is the first."""
@@ -147,37 +199,117 @@ class Classify(Task):
 
     # answers
 
+    def keep(
+        self, model: Model, examples: Sequence[Example], labels: tuple[str, ...], progress: OnProgress | None = None
+    ) -> dict[str, Tensor]:
+        if not self.words:
+            return {}
+        if progress:
+            progress(Progress("learning words", 0))
+        targets = self._targets(examples, labels)
+        texts = [example.given["text"] for example in examples]
+        return fit_words(texts, targets if self.several == "yes" else targets[:, 0], len(labels)).tensors()
+
     def infer(self, engine: Engine, examples: Sequence[Example], progress: OnProgress | None = None) -> list[Tensor]:
-        ids = framed(engine.model, [example.given["text"] for example in examples])
-        return read_all(engine, ids, progress=progress)
+        ids, owners = self._read(engine.model, [example.given["text"] for example in examples])
+        made = read_all(engine, ids, progress=progress)
+        if len(owners) == len(examples):
+            return made
+        sums = torch.zeros(len(examples), len(made[0])).index_add_(0, torch.tensor(owners), torch.stack(made).float())
+        return list(sums / torch.bincount(torch.tensor(owners))[:, None])
+
+    def recall(self, raw: list[Any], examples: Sequence[Example], kept: Mapping[str, Tensor]) -> list[Any]:
+        """Beside the network's logits those of the words, (2, L)."""
+        if not self.words or not kept:
+            return raw
+        said = words_of(kept).logits([example.given["text"] for example in examples])
+        return [torch.stack([one.float(), torch.from_numpy(row)]) for one, row in zip(raw, said, strict=True)]
 
     def calibrate(self, raw: Sequence[Tensor], examples: Sequence[Example], labels: tuple[str, ...]) -> dict[str, Any]:
-        known = [set(example.truth) <= set(labels) for example in examples]
+        known = [set(example.truth) <= {*labels, self.out_of_scope} for example in examples]
+        examples = [one for one, good in zip(examples, known, strict=True) if good]
+        if not examples:
+            return {}
         logits = torch.stack([one for one, good in zip(raw, known, strict=True) if good])
-        targets = self._targets([one for one, good in zip(examples, known, strict=True) if good], labels)
-        several = self.several == "yes"
+        inside = np.array([self.out_of_scope not in example.truth for example in examples])
+        targets, several = self._targets(examples, labels), self.several == "yes"
         true = torch.from_numpy(targets if several else targets[:, 0])
-        found: dict[str, Any] = {"temperature": temperature_of(logits, true, several=several)}
-        if several and self.thresholds == "best":
-            chances = (logits.double() / found["temperature"]).sigmoid().numpy()
-            found["thresholds"] = [best_threshold(chances[:, n], targets[:, n]) for n in range(len(labels))]
+        fit = torch.from_numpy(inside | (self.out_of_scope in labels))
+        found: dict[str, Any] = {}
+        if logits.ndim == 3:
+            found["weights"] = weights_of(logits[fit], true[fit], several=several)
+        else:
+            found["temperature"] = temperature_of(logits[fit], true[fit], several=several)
+        scaled = torch.stack([scaled_by(found, one) for one in logits]).numpy()
+        if several:
+            found["thresholds"] = self._thresholds(1 / (1 + np.exp(-scaled)), targets)
+        elif self.out_of_scope:
+            found["scope"] = fit_scope(scaled, targets[:, 0], inside, self._place(labels), self.scope_share)
+        elif self.favour == "macro_f1":
+            found["offsets"] = offsets_for_f1(scaled, targets[:, 0])
+        if self.accuracy:
+            answers = [self.answer(one, e, labels, found) for one, e in zip(logits, examples, strict=True)]
+            said = [answer.answer if several else [answer.answer] for answer in answers]
+            right = np.array([set(a) == set(e.truth) for a, e in zip(said, examples, strict=True)])
+            found["abstain"] = least_sure(np.array([a.probability or 0.0 for a in answers]), right, self.accuracy)
         return found
 
+    def _thresholds(self, chances: np.ndarray, true: np.ndarray) -> list[float]:
+        pairs = list(zip(chances.T, true.T, strict=True))
+        if self.thresholds == "precise":
+            return [precise_threshold(p, t, self.reach) for p, t in pairs]
+        if self.thresholds == "complete":
+            return [complete_threshold(p, t, self.reach) for p, t in pairs]
+        return [0.5 if self.thresholds == "half" else best_threshold(p, t) for p, t in pairs]
+
     def answer(self, raw: Tensor, example: Example, labels: tuple[str, ...], calibration: Mapping[str, Any]) -> Answer:
-        scaled = raw.double() / calibration.get("temperature", 1.0)
+        scaled = scaled_by(calibration, raw)
         if self.several == "yes":
-            chances = scaled.sigmoid().tolist()
-            limits = calibration.get("thresholds") or [0.5] * len(labels)
-            said = [n for n, (chance, limit) in enumerate(zip(chances, limits, strict=True)) if chance >= limit]
-            sure = float(np.prod([c if n in said else 1 - c for n, c in enumerate(chances)]))
-            return Answer([labels[n] for n in said], sure, {"probabilities": dict(zip(labels, chances, strict=True))})
-        chances = scaled.softmax(-1).tolist()
-        best = max(range(len(labels)), key=chances.__getitem__)
-        return Answer(labels[best], chances[best], {"probabilities": dict(zip(labels, chances, strict=True))})
+            made = self._several(scaled.sigmoid().tolist(), labels, calibration)
+        elif self.out_of_scope and (scope := calibration.get("scope")):
+            made = self._scoped(scaled, labels, scope)
+        else:
+            chances, offsets = scaled.softmax(-1).tolist(), calibration.get("offsets")
+            moved = chances if offsets is None else (scaled + torch.tensor(offsets)).tolist()
+            best = max(range(len(labels)), key=moved.__getitem__)
+            made = Answer(labels[best], chances[best], {"probabilities": dict(zip(labels, chances, strict=True))})
+        if made.probability is not None and made.probability < (self.abstain or calibration.get("abstain", 0.0)):
+            return Answer(None, made.probability, {**made.more, "instead_of": made.answer})
+        return made
+
+    def _several(self, chances: list[float], labels: tuple[str, ...], calibration: Mapping[str, Any]) -> Answer:
+        limits = calibration.get("thresholds") or [0.5] * len(labels)
+        said = [n for n, (chance, limit) in enumerate(zip(chances, limits, strict=True)) if chance >= limit]
+        sure = float(np.prod([c if n in said else 1 - c for n, c in enumerate(chances)]))
+        told = {
+            "probabilities": dict(zip(labels, chances, strict=True)),
+            "thresholds": dict(zip(labels, limits, strict=True)),
+        }
+        return Answer([labels[n] for n in said], sure, told)
+
+    def _place(self, labels: Sequence[str]) -> int | None:
+        """The number of the label that means none, where the network has it."""
+        return list(labels).index(self.out_of_scope) if self.out_of_scope in labels else None
+
+    def _scoped(self, scaled: Tensor, labels: tuple[str, ...], scope: Mapping[str, Any]) -> Answer:
+        """The best of the known labels, or the one that means none of them."""
+        known = [number for number, label in enumerate(labels) if label != self.out_of_scope]
+        out, chance, unlike = scope_of(scaled.numpy(), self._place(labels), scope)
+        inner = (scaled[known].softmax(-1) * (1 - (chance or 0.0))).tolist()
+        told = {labels[number]: p for number, p in zip(known, inner, strict=True)}
+        best = max(told, key=told.__getitem__)
+        if chance is None:  # how likely it is out of scope cannot be known without any example
+            more = {"probabilities": told, "unlike": unlike, "unlike_limit": scope["limit"]}
+            return Answer(self.out_of_scope, None, more) if out else Answer(best, told[best], more)
+        told[self.out_of_scope] = chance
+        said = self.out_of_scope if out else best
+        return Answer(said, told[said], {"probabilities": told, "out_of_scope_limit": scope["limit"]})
 
     # figures
 
     def measure(self, answers: Sequence[Answer], examples: Sequence[Example], labels: tuple[str, ...]) -> Measured:
+        if self.out_of_scope and self.out_of_scope not in labels:  # a label like the others where it is measured
+            labels = (*labels, self.out_of_scope)
         place = {label: number for number, label in enumerate(labels)}
         if self.several == "yes":
             true = self._targets(examples, labels)
@@ -215,33 +347,58 @@ class Classify(Task):
 
     # why
 
-    def why(self, model: Model, example: Example, answer: Answer, *, method: str = "", part: int = 0) -> Any:
+    def why(
+        self,
+        model: Model,
+        example: Example,
+        answer: Answer,
+        *,
+        method: str = "",
+        part: int = 0,
+        kept: Mapping[str, Tensor] | None = None,
+        calibration: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """What speaks for the answer.
+
+        Where nothing was answered: for the likeliest label rather than the next. Of a text out of scope: for that
+        rather than for the best of the known labels.
+        """
         from cutaway.interp.attribution import gradient_x_input, integrated_gradients, occlusion
 
         methods = {"occlusion": occlusion, "integrated_gradients": integrated_gradients, "gradient": gradient_x_input}
         if (method or "occlusion") not in methods:
             raise ConfigError(f"why can be found by {', '.join(methods)}, but {method!r} was given")
+        token, minus = self._asked(answer, model.config.labels, part)  # pyright: ignore[reportAttributeAccessIssue]
+        ids = self._read(model, [example.given["text"]])[0][0]
+        found = methods[method or "occlusion"](model, ids, token=token, minus=minus, grain="word")
+        if not self.words or not kept:
+            return found
+        weights = (calibration or {}).get("weights") or [0.5, 0.5]
+        return with_words(found, words_of(kept), model, token, minus, weights)
+
+    def _asked(self, answer: Answer, labels: Sequence[str], part: int) -> tuple[str | None, str | None]:
+        """The label whose logit is explained, and the one that is subtracted."""
         parts = [answer.answer] if isinstance(answer.answer, str) else list(answer.answer or ())
         if part and not 0 <= part < len(parts):
             raise InputError(f"the answer has {len(parts)} labels, so none of them is number {part}")
-        said = parts[part] if parts else None
-        ids = framed(model, [example.given["text"]])[0]
-        return methods[method or "occlusion"](model, ids, token=said, grain="word")
+        chances = {name: p for name, p in answer.more.get("probabilities", {}).items() if name in labels}
+        ranked = sorted(chances, key=lambda name: -chances[name])
+        if self.several == "yes":
+            limits = answer.more.get("thresholds", {})
+            if parts:
+                return parts[part], None
+            near = max(ranked, key=lambda label: chances[label] / max(1e-9, limits.get(label, 0.5)), default=None)
+            return near, None
+        if answer.answer is None or (answer.answer == self.out_of_scope and self.out_of_scope not in labels):
+            return (ranked[0], ranked[1]) if len(ranked) > 1 else (None, None)
+        if answer.answer == self.out_of_scope:
+            return answer.answer, next((label for label in ranked if label != answer.answer), None)
+        return answer.answer, None
 
 
-def best_threshold(chances: np.ndarray, true: np.ndarray) -> float:
-    """From which probability on a label should be said for the best F1 on these examples; 0.5 where none has it.
-
-    Args:
-        chances: (N,) probabilities of the label.
-        true: (N,) 1 where it holds.
-    """
-    order = np.argsort(-chances, kind="stable")
-    hits = np.cumsum(true[order] > 0.5)
-    if not len(hits) or not hits[-1]:
-        return 0.5
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1])
-    last = np.r_[np.flatnonzero(np.diff(chances[order])), len(order) - 1]  # ties are said together
-    place = int(last[np.argmax(f1[last])])
-    after = chances[order[place + 1]] if place + 1 < len(order) else 0.0
-    return float((chances[order[place]] + after) / 2)
+def scaled_by(calibration: Mapping[str, Any], raw: Tensor) -> Tensor:
+    """Logits (L,) float64 that probabilities are made of, from the network's (L,), or those of parts (P, L)."""
+    if raw.ndim == 1:
+        return raw.double() / calibration.get("temperature", 1.0)
+    weights = calibration.get("weights") or [1 / len(raw)] * len(raw)
+    return (raw.double() * torch.tensor(weights, dtype=torch.float64)[:, None]).sum(0)

@@ -27,6 +27,9 @@ class TaskConfig:
     start: str = ""  # a checkpoint to begin with; "": fresh weights
     how: Literal["full", "head", "lora", "dora"] = "full"  # what of a checkpoint learns
     head: Literal["task", "published"] = "task"  # on a checkpoint: the task's usual one, or that of transformers' class
+    freeze: int = 0  # of a checkpoint in full, the parts from below that stay: 1 the embeddings, 2 a layer too …
+    probe: Literal["no", "first", "only"] = "no"  # the head of a checkpoint begins as a logistic regression on what it
+    # makes of the texts; only: nothing else is learned
     rank: int = 8  # of an adapter
     domain: tuple[str, ...] = ()  # raw texts to go on pre-training with before the examples
     domain_minutes: float = 5.0  # for that
@@ -54,7 +57,15 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", task_from(self.task))
-        for name, least in {"rank": 1, "size": 1, "vocab_size": 1, "batch": 1, "context": 0, "patience": 0}.items():
+        for name, least in {
+            "rank": 1,
+            "size": 1,
+            "vocab_size": 1,
+            "batch": 1,
+            "context": 0,
+            "patience": 0,
+            "freeze": 0,
+        }.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, but {getattr(self, name)} was given")
         for name in ("epochs", "minutes", "lr", "domain_minutes"):
@@ -65,5 +76,9 @@ class TaskConfig:
             raise ConfigError("give epochs or minutes, not both: minutes plans the number of steps")
         if not self.start and self.how != "full":
             raise ConfigError(f"how={self.how!r} is of a checkpoint; name one with --from, or leave it out")
+        if self.probe != "no" and not self.start:
+            raise ConfigError("a probe reads a checkpoint; name one with --from, or leave probe out")
+        if self.probe == "only" and self.how != "full":
+            raise ConfigError(f"probe=only learns nothing but a head; leave how={self.how!r} out")
         if self.evaluations < 1:
             raise ConfigError(f"evaluations must be at least 1, but {self.evaluations} was given")

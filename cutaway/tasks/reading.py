@@ -6,6 +6,7 @@ Shapes: T tokens, L labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +41,39 @@ def framed(model: Model, texts: Sequence[str], context: int = 0) -> list[list[in
     if empty is not None:
         raise InputError(f"text {empty} has no token that this model knows")
     return made
+
+
+def in_parts(model: Model, texts: Sequence[str], longest: int, *, ends: bool) -> tuple[list[list[int]], list[int]]:
+    """Ids of texts of any length with all special tokens: each by its two ends, or in windows side by side.
+
+    Windows of a text are as long as each other, to a token, so that none is a snippet.
+
+    Args:
+        model: whose tokenizer and context.
+        texts: none of them empty.
+        longest: tokens that are read at once.
+        ends: the first and the last tokens, half each (Sun et al. 2019); else windows that cover the text.
+
+    Returns:
+        The ids, and of each the number of its text.
+
+    Raises:
+        InputError: a text of which no token is left.
+    """
+    longest = min(longest, model.config.context)
+    room = longest - len(frame(model.tokenizer, [])[0])
+    made, owners = [], []
+    for number, encoded in enumerate(model.tokenizer.encode_bulk(list(texts))):
+        ids = encoded.tolist()
+        if not ids:
+            raise InputError(f"text {number} has no token that this model knows")
+        count = -(-len(ids) // room)
+        if ends and count > 1:
+            ids, count = [*ids[: room - room // 2], *ids[len(ids) - room // 2 :]], 1
+        edges = [len(ids) * n // count for n in range(count + 1)]
+        made += [frame(model.tokenizer, ids[a:b], longest=longest)[0] for a, b in pairwise(edges)]
+        owners += [number] * count
+    return made, owners
 
 
 def framed_pairs(

@@ -156,7 +156,7 @@ def with_head(model: Model, fields: Mapping[str, Any], *, seed: int = 0) -> Mode
     return Model(network, model.tokenizer, model.source, model.origin, model.mel, model.generation)
 
 
-def learning(model: Model, how: str, *, rank: int = 8, seed: int = 0) -> Model:
+def learning(model: Model, how: str, *, freeze: int = 0, rank: int = 8, seed: int = 0) -> Model:
     """The model with only that set to learn which should: all of it, or what an adapter holds.
 
     An adapter has low-rank parts beside every matrix of the layers, and the head as its own; with "head" that alone.
@@ -164,6 +164,7 @@ def learning(model: Model, how: str, *, rank: int = 8, seed: int = 0) -> Model:
     Args:
         model: with the task's head.
         how: "full", "head", "lora" or "dora".
+        freeze: of "full", how many parts from below stay as they are: 1 the embeddings, 2 the first layer too …
         rank: of an adapter's parts.
         seed: of an adapter's numbers.
 
@@ -171,6 +172,9 @@ def learning(model: Model, how: str, *, rank: int = 8, seed: int = 0) -> Model:
         ConfigError: another way, a head alone where the network has none, or layers that no published family has.
     """
     if how == "full":
+        still = ("embed", *(f"layers.{number}." for number in range(freeze - 1))) if freeze else ()
+        for name, parameter in model.network.named_parameters():
+            parameter.requires_grad_(not name.startswith(still))
         return model
     if how not in ("head", "lora", "dora"):
         raise ConfigError(f"a model learns in full, by its head, lora or dora, but {how!r} was given")

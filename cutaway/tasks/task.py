@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError
 from cutaway.evaluation.significance import Figure, Statistic, figure
@@ -199,11 +200,21 @@ class Task(ABC):
     def encode(self, model: Model, examples: Sequence[Example], context: int) -> tuple[Parts, list[int]]:
         """Rows for the objective, and of each row the number of its example (a long text may make several)."""
 
+    def keep(
+        self, model: Model, examples: Sequence[Example], labels: tuple[str, ...], progress: OnProgress | None = None
+    ) -> dict[str, Tensor]:
+        """What lies beside the model of the training examples, by which it answers too: vectors of them, counts …"""
+        return {}
+
     # answers
 
     @abstractmethod
     def infer(self, engine: Engine, examples: Sequence[Example], progress: OnProgress | None = None) -> list[Any]:
         """What the network makes of each example, before calibration."""
+
+    def recall(self, raw: list[Any], examples: Sequence[Example], kept: Mapping[str, Tensor]) -> list[Any]:
+        """Outputs with what `keep` has kept; this is what is calibrated and answered from."""
+        return raw
 
     def calibrate(self, raw: Sequence[Any], examples: Sequence[Example], labels: tuple[str, ...]) -> dict[str, Any]:
         """What validation examples teach about the network's outputs, such as a temperature; plain data."""

@@ -17,6 +17,7 @@ from cutaway.progress import OnProgress, Progress
 from cutaway.tasks.config import TaskConfig
 from cutaway.tasks.data import TaskData, cut_note, read_data
 from cutaway.tasks.plan import RUN, appearing, begin_plan, config_to_dict, continuable, read_plan
+from cutaway.tasks.probe import fit_head
 from cutaway.tasks.report import TaskReport, measure_task, write_report
 from cutaway.tasks.report.measure import fingerprint
 from cutaway.tasks.start import from_checkpoint, from_scratch, learning
@@ -24,7 +25,7 @@ from cutaway.tasks.task import Task
 from cutaway.tasks.trained import TaskModel, write_task
 from cutaway.training import TrainConfig, resume, train
 from cutaway.training.checkpoint import CONFIG as RUN_CONFIG
-from cutaway.training.objectives import Objective
+from cutaway.training.objectives import Classification, Objective
 from cutaway.training.rows import Rows, RowStore
 
 OnNote = Callable[[str], None]
@@ -165,6 +166,8 @@ def learn(
     """
     task: Task = config.task
     model = begin(config, data, progress)
+    if not task.trained:
+        return _finished(TaskModel(task, model, data.labels, columns=data.columns), data, progress)
     context = config.context or min(model.config.context, CONTEXT if config.start else FRESH_CONTEXT)
     splits, objective = {}, task.objective(data.splits["train"], data.labels)
     for name in ("train", "valid"):
@@ -177,6 +180,12 @@ def learn(
                 on_note(said)
             splits[name] = Rows(name, parts, model.tokenizer, sources, reads=objective.parts[:1])
     store = RowStore(splits, model.tokenizer, labels=data.labels, name=config.data)
+    if config.start and config.probe != "no" and isinstance(objective, Classification):
+        rows, bf16 = splits["train"].parts, config.dtype != "fp32"
+        fit_head(model, rows["ids"], rows["target"], weights=objective.weights, bf16=bf16, progress=progress)
+        if config.probe == "only":
+            model.network.eval()
+            return _finished(TaskModel(task, model, data.labels, columns=data.columns), data, progress)
     how = {"store": store, "start": model, "progress": progress, "on_note": on_note}
     if holds(run, RUN_CONFIG):
         trained = resume(run, **how)
@@ -192,6 +201,13 @@ def learn(
     trained.model.network.eval()
     made = TaskModel(task, trained.model, data.labels, columns=data.columns, base=config.start if model.adapter else "")
     made.about = {"training": trained.metrics, "notes": trained.notes}
+    return _finished(made, data, progress)
+
+
+def _finished(made: TaskModel, data: TaskData, progress: OnProgress | None) -> TaskModel:
+    """With what it keeps of the training examples, calibrated."""
+    task = made.task
+    made.kept = task.keep(made.model, data.splits["train"], data.labels, progress)
     if valid := data.splits.get("valid"):
         made.calibration = task.calibrate(made.raw(valid, progress=progress), valid, data.labels)
     return made
@@ -232,7 +248,7 @@ def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None
             network=config.network,
             seed=config.seed,
         )
-        return learning(model, config.how, rank=config.rank, seed=config.seed)
+        return learning(model, config.how, freeze=config.freeze, rank=config.rank, seed=config.seed)
     texts = (text for example in data.splits["train"] for text in task.texts(example))
     return from_scratch(
         task,

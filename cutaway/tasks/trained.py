@@ -2,6 +2,7 @@
 
 model.json, model.safetensors, tokenizer …   a model folder like any other: `cutaway serve`, `look` and `quantize`
                                              take it (of an adapter: adapter/, beside the base's own folder)
+kept.safetensors                             of a task that answers by its training examples too, what it keeps of them
 task.json                                    the task and its settings, labels, columns, calibration, figures
 report.json, report.html, README.md          what was measured, and the model card
 plan.json                                    what was asked for, and the checksums of what it was made from
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cutaway import __version__
 from cutaway.errors import ConfigError, DamagedFile, InputError
@@ -25,6 +27,7 @@ from cutaway.files import atomic_folder, holds, inside, read_json, write_json
 from cutaway.generation.engine import Engine
 from cutaway.models import Model, load_model
 from cutaway.models.adapters import load_adapter, merge_adapter, save_adapter
+from cutaway.models.assemble import read_tensors, write_tensors
 from cutaway.models.config import config_from_dict, config_to_dict
 from cutaway.models.model import MODEL_JSON, write_model
 from cutaway.progress import OnProgress
@@ -32,7 +35,7 @@ from cutaway.tasks.registry import task_from
 from cutaway.tasks.start import HEADS, with_head
 from cutaway.tasks.task import Answer, Example, Task, task_to_dict
 
-TASK, ADAPTER = "task.json", "adapter"
+TASK, ADAPTER, KEPT = "task.json", "adapter", "kept.safetensors"
 FORMAT = 1
 BESIDE = ("report.json", "report.html", "README.md", "set-aside.jsonl")  # that stay true of the same weights merged
 
@@ -49,6 +52,8 @@ class TaskModel:
         columns: role -> column of the file that it was trained on.
         base: of an adapter, the model that it stands on; "": it is a model by itself.
         about: what is recorded of its training: data, counts, figures.
+        kept: of the training examples, what the task answers by.
+        engine: what computes, where another than its own.
     """
 
     task: Task
@@ -58,7 +63,8 @@ class TaskModel:
     columns: dict[str, str] = field(default_factory=dict)
     base: str = ""
     about: dict[str, Any] = field(default_factory=dict)
-    engine: Engine | None = None  # what computes, where another than its own
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    engine: Engine | None = None
 
     def example(self, given: str | Mapping[str, Any] | Example, source: str = "the input") -> Example:
         """What is asked, as an example.
@@ -103,24 +109,35 @@ class TaskModel:
         if not examples:
             return []
         self.engine = self.engine or Engine(self.model)
-        return self.task.infer(self.engine, examples, progress)
+        return self.task.recall(self.task.infer(self.engine, examples, progress), examples, self.kept)
 
     def answers(self, raw: Sequence[Any], examples: Sequence[Example]) -> list[Answer]:
         """What is said of outputs that `raw` gave."""
         both = zip(raw, examples, strict=True)
         return [self.task.answer(one, example, self.labels, self.calibration) for one, example in both]
 
-    def why(self, given: str | Mapping[str, Any] | Example, *, method: str = "", part: int = 0) -> Any:
+    def why(
+        self,
+        given: str | Mapping[str, Any] | Example,
+        *,
+        method: str = "",
+        part: int = 0,
+        answer: Answer | None = None,
+    ) -> Any:
         """Which parts of an input its answer is owed to: a result of `interp`, with its receipt.
 
         Args:
             given: the input.
             method: of attribution; "": the task's usual one.
             part: of an answer of several parts (spans, labels), which of them is asked about, from 0.
+            answer: what is asked about; None: what the model says.
         """
         example = self.example(given)
-        (answer,) = self.predict([example])
-        return self.task.why(self.model, example, answer, method=method, part=part)
+        if answer is None:
+            (answer,) = self.predict([example])
+        more: dict[str, Any] = {"kept": self.kept, "calibration": self.calibration} if self.kept else {}
+        # what keeps something asks for it
+        return self.task.why(self.model, example, answer, method=method, part=part, **more)
 
     def merged(self) -> TaskModel:
         """The same as one model by itself, without a base.
@@ -130,8 +147,9 @@ class TaskModel:
         """
         if self.model.adapter is None:
             raise ConfigError(f"{self.model.source or 'this'} stands on no base: it is one model already")
+        whole = merge_adapter(self.model)
         return TaskModel(
-            self.task, merge_adapter(self.model), self.labels, self.calibration, self.columns, "", self.about
+            self.task, whole, self.labels, self.calibration, self.columns, about=self.about, kept=self.kept
         )
 
     def record(self) -> dict[str, Any]:
@@ -156,6 +174,8 @@ def write_task(made: TaskModel, folder: Path) -> None:
         save_adapter(made.model, folder / ADAPTER)
     else:
         write_model(made.model, folder)
+    if made.kept:
+        write_tensors(made.kept, folder / KEPT)
     write_json(folder / TASK, made.record())
 
 
@@ -227,11 +247,9 @@ def open_task(folder: str | Path, *, base: str = "") -> TaskModel:
         if isinstance(error, ConfigError):
             raise
         raise DamagedFile(f"{folder / TASK} lacks what a task is made of ({error})") from error
-    if stands_on:
-        model = _on_base(record, base or stands_on, folder)
-    else:
-        model = load_model(folder)
-    return TaskModel(task, model, labels, calibration, columns, stands_on, about)
+    model = _on_base(record, base or stands_on, folder) if stands_on else load_model(folder)
+    kept = read_tensors(inside(folder, KEPT)) if holds(folder, KEPT) else {}
+    return TaskModel(task, model, labels, calibration, columns, stands_on, about, kept)
 
 
 def _on_base(record: Mapping[str, Any], base: str, folder: Path) -> Model:

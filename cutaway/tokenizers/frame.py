@@ -62,9 +62,7 @@ def frame_apart(
     return made[0] + made[1], [0] * len(made[0]) + [1] * len(made[1])
 
 
-def _cut(
-    first: Sequence[int], second: Sequence[int], longest: int | None, special: int
-) -> tuple[list[int], list[int]]:
+def _cut(first: Sequence[int], second: Sequence[int], longest: int | None, special: int) -> tuple[list[int], list[int]]:
     """Two texts that fit between so many special tokens; always the longer one is cut."""
     texts = list(first), list(second)
     if longest is None:

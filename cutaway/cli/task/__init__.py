@@ -17,4 +17,6 @@ ACTIONS = {
     "index": "cutaway.cli.task.index",
     "search": "cutaway.cli.task.search",
     "ask": "cutaway.cli.task.ask",
+    "decide": "cutaway.cli.task.decide",
+    "list": "cutaway.cli.task.list",
 }

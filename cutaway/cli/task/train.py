@@ -13,7 +13,7 @@ from cutaway.cli.task._shared import roles_of, settings_of, table_or_share
 
 
 def train(
-    task: Annotated[str, typer.Argument(help="What is to be learned: classify, tag, pair …")],
+    task: Annotated[str, typer.Argument(help="A task or a recipe: classify, moderation … (cutaway task list)")],
     data: Annotated[str, typer.Option(help="A table: CSV, TSV, JSON lines or Parquet.")],
     out: Annotated[str, typer.Option("--out", "-o", help="The folder to make.")],
     start: Annotated[str, typer.Option("--from", help="A checkpoint to begin with. [fresh weights]")] = "",
@@ -43,8 +43,7 @@ def train(
     """
     from rich.console import Console
 
-    from cutaway.settings import build
-    from cutaway.tasks import TaskConfig, train_task
+    from cutaway.tasks import task_config, train_task
 
     settings = settings_of(set)
     of_task = settings.pop("task", {})
@@ -63,7 +62,7 @@ def train(
         "seed": seed,
         **settings,
     }
-    config = build(TaskConfig, values)
+    config = task_config(values)
     console = Console(highlight=False, stderr=True)
 
     def note(text: str) -> None:

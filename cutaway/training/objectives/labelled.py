@@ -85,6 +85,7 @@ class Classification(Labelled):
 
     several: bool = False  # any number of labels may hold of a text
     weights: tuple[float, ...] = ()  # of the classes' losses, for those that are rare; (): all 1
+    consistency: float = 0.0  # of how far two readings of a text under other dropout differ (R-Drop); 0: read once
 
     name: ClassVar[str] = "classify"
     unit: ClassVar[str] = "nats a text"
@@ -114,15 +115,31 @@ class Classification(Labelled):
         return targets.float() if self.several else targets[:, 0]
 
     def loss(self, forward: Callable[..., Any], piece: Piece, config: TrainConfig) -> tuple[Tensor, int]:
-        logits, targets = forward(piece["ids"], **given(piece)), piece["targets"]
+        if not self.consistency:
+            logits = forward(piece["ids"], **given(piece))
+            return self._loss(logits, piece["targets"], config), len(piece["targets"])
+        twice = {name: torch.cat([tensor, tensor]) for name, tensor in piece.items()}  # each row has its own dropout
+        logits = forward(twice["ids"], **given(twice))
+        loss = self._loss(logits, twice["targets"], config) / 2 + self.consistency * self._apart(*logits.chunk(2))
+        return loss, len(piece["targets"])
+
+    def _apart(self, first: Tensor, second: Tensor) -> Tensor:
+        """The mean of both Kullback-Leibler divergences between two readings, summed over texts and free labels."""
+        a, b = first.float(), second.float()
         if self.several:
-            return self._each(logits, targets), len(targets)
+            return ((a.sigmoid() - b.sigmoid()) * (a - b)).sum() / 2
+        return ((a.softmax(-1) - b.softmax(-1)) * (a.log_softmax(-1) - b.log_softmax(-1))).sum() / 2
+
+    def _loss(self, logits: Tensor, targets: Tensor, config: TrainConfig) -> Tensor:
+        """The sum of the losses of texts."""
+        if self.several:
+            return self._each(logits, targets)
         if self.weights:
             weights = torch.tensor(self.weights, device=logits.device)
             how: dict[str, Any] = {"weight": weights, "label_smoothing": config.label_smoothing, "reduction": "sum"}
-            return F.cross_entropy(logits.float(), targets, **how), len(targets)
+            return F.cross_entropy(logits.float(), targets, **how)
         how = {"label_smoothing": config.label_smoothing, "z_loss": config.z_loss}
-        return cross_entropy(logits, targets, **how, reduction="sum"), len(targets)
+        return cross_entropy(logits, targets, **how, reduction="sum")
 
     def _each(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of every label by itself; the weights are of those that hold."""

@@ -1,0 +1,105 @@
+"""From probabilities to decisions, all chosen on validation data: thresholds, offsets of labels, when to say nothing.
+
+Shapes: N examples, L labels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+ROUNDS = 5  # over all labels, in which offsets are improved one at a time
+
+
+def best_threshold(chances: np.ndarray, true: np.ndarray) -> float:
+    """From which probability on a label should be said for the best F1 on these examples; 0.5 where none has it.
+
+    Args:
+        chances: (N,) probabilities of the label.
+        true: (N,) 1 where it holds.
+    """
+    limits, hits, said = _steps(chances, true)
+    if not len(hits) or not hits[-1]:
+        return 0.5
+    return float(limits[np.argmax(2 * hits / (said + hits[-1]))])
+
+
+def precise_threshold(chances: np.ndarray, true: np.ndarray, reach: float) -> float:
+    """The lowest probability from which on a share of at least `reach` of those said is right.
+
+    Where no threshold gets there it is above all of these examples, so that a label that cannot be trusted is hardly
+    ever said; 0.5 where no example has it.
+    """
+    limits, hits, said = _steps(chances, true)
+    if not len(hits) or not hits[-1]:
+        return 0.5
+    good = np.flatnonzero(hits >= reach * said - 1e-9)
+    return float(limits[good[-1]]) if len(good) else float((1 + chances.max()) / 2)
+
+
+def complete_threshold(chances: np.ndarray, true: np.ndarray, reach: float) -> float:
+    """The highest probability from which on a share of at least `reach` of those that hold is said; 0.5 without any."""
+    limits, hits, _ = _steps(chances, true)
+    if not len(hits) or not hits[-1]:
+        return 0.5
+    return float(limits[np.flatnonzero(hits >= reach * hits[-1] - 1e-9)[0]])
+
+
+def _steps(chances: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The thresholds that divide these examples, from above: each with how many true ones are said, and how many.
+
+    A threshold lies halfway to the next example, so that it does not hang on the last digits; ties are said together.
+    """
+    order = np.argsort(-chances, kind="stable")
+    ranked, hits = chances[order], np.cumsum(true[order] > 0.5)
+    last = np.r_[np.flatnonzero(np.diff(ranked)), len(ranked) - 1] if len(ranked) else np.zeros(0, int)
+    after = np.append(ranked, 0.0)[last + 1]
+    return (ranked[last] + after) / 2, hits[last], last + 1
+
+
+def offsets_for_f1(logits: np.ndarray, targets: np.ndarray) -> list[float]:
+    """What to add to the logits of each label so that the answers' macro-F1 is highest on these examples.
+
+    One label at a time, all others held, until none gets better.
+
+    Args:
+        logits: (N, L).
+        targets: (N,) numbers of labels.
+    """
+    count = logits.shape[1]
+    offsets = np.zeros(count)
+    best = _macro_f1(logits.argmax(1), targets, count)
+    for _ in range(ROUNDS):
+        before = best
+        for label in range(count):
+            moved = logits + offsets
+            others = np.delete(moved, label, axis=1).max(1)
+            edges = np.sort(others - logits[:, label])
+            rest = np.where(np.arange(count) == label, -np.inf, moved).argmax(1)
+            tried = np.unique(np.quantile(edges, np.linspace(0, 1, 201)))
+            for value in (tried[:-1] + tried[1:]) / 2:
+                said = np.where(logits[:, label] + value > others, label, rest)
+                figure = _macro_f1(said, targets, count)
+                if figure > best + 1e-9:
+                    best, offsets[label] = figure, value
+        if best == before:
+            break
+    return (offsets - offsets.mean()).tolist()
+
+
+def _macro_f1(said: np.ndarray, true: np.ndarray, count: int) -> float:
+    there, guessed = np.bincount(true, minlength=count), np.bincount(said, minlength=count)
+    right, seen = np.bincount(true[said == true], minlength=count), there + guessed > 0
+    return float((2 * right[seen] / (there + guessed)[seen]).mean())
+
+
+def least_sure(chances: np.ndarray, right: np.ndarray, wanted: float) -> float:
+    """The lowest probability from which on a share of `wanted` of the answers is right; 1 where none gets there.
+
+    Args:
+        chances: (N,) of the answers.
+        right: (N,) 0 or 1.
+        wanted: share, 0 … 1.
+    """
+    limits, hits, said = _steps(chances, right)
+    good = np.flatnonzero(hits >= wanted * said - 1e-9)
+    return float(limits[good[-1]]) if len(good) else 1.0
