@@ -8,12 +8,14 @@ from typing import Any
 from cutaway.errors import ConfigError, unknown
 from cutaway.settings import build
 from cutaway.tasks.classify import Classify
+from cutaway.tasks.pair import Pair
 from cutaway.tasks.tag import Tag
 from cutaway.tasks.task import Task
 
 TASKS: dict[str, type[Task]] = {
     "classify": Classify,
     "tag": Tag,
+    "pair": Pair,
 }
 
 
