@@ -43,8 +43,8 @@ class Pair(Task):
     """What two texts are to each other."""
 
     reads: Literal["together", "apart"] = "together"
-    # together: each token sees those of both texts, as a network trained on pairs reads them; apart: each text becomes a
-    # vector of its own, and the head compares these: with few examples better from a checkpoint that makes good vectors
+    # together: each token sees those of both texts, as a network trained on pairs reads them; apart: each text becomes
+    # a vector of its own, and the head compares these: better with few examples, from a checkpoint with good vectors
     swap: bool = False  # the order says nothing: every training pair is learned in both orders
 
     name: ClassVar[str] = "pair"
@@ -77,15 +77,15 @@ class Pair(Task):
 
     def check(self, examples: Mapping[str, Sequence[Example]], labels: tuple[str, ...]) -> list[str]:
         if len(labels) < 2:
-            raise InputError(f"all examples have the label {labels[0]!r}, so there is nothing to learn")
+            raise InputError(f"all examples have the label {''.join(labels)!r}, so there is nothing to learn")
         counts = Counter(example.truth for example in examples["train"])
         notes = [f"{len(labels)} labels: {', '.join(f'{label} {count:,}' for label, count in counts.most_common(6))}"]
         for name, some in examples.items():
             strange = [example for example in some if example.truth not in labels]
             if strange:
                 notes.append(
-                    f"{name} has {len(strange):,} pairs of labels that are not learned, such as {strange[0].truth!r} at "
-                    f"{strange[0].source}; an answer to them is wrong"
+                    f"{name} has {len(strange):,} pairs of labels that are not learned, such as {strange[0].truth!r} "
+                    f"at {strange[0].source}; an answer to them is wrong"
                 )
         return notes
 

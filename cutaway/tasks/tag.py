@@ -334,9 +334,7 @@ def _checked(spans: list[Span], text: str) -> tuple[Span, ...]:
     spans.sort()
     for first, second in pairwise(spans):
         if second.start < first.end:
-            raise InputError(
-                f"the spans {list(first)} and {list(second)} overlap, but a word can be in one span only"
-            )
+            raise InputError(f"the spans {list(first)} and {list(second)} overlap, but a word can be in one span only")
     return tuple(spans)
 
 
@@ -378,7 +376,9 @@ def _share(name: str, hits: np.ndarray, of: np.ndarray) -> Quantity:
     return Quantity(name, np.stack([hits, of], axis=1), lambda sums: sums[:, 0] / np.maximum(sums[:, 1], 1))
 
 
-def _by_type(both: Sequence[tuple[set[Any], set[Any]]], labels: Sequence[str]) -> tuple[str, list[str], list[list[Any]]]:
+def _by_type(
+    both: Sequence[tuple[set[Any], set[Any]]], labels: Sequence[str]
+) -> tuple[str, list[str], list[list[Any]]]:
     rows: list[list[Any]] = []
     for label in sort_labels({*labels, *(span[2] for _, true in both for span in true)}):
         said, true, hits = (

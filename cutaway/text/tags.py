@@ -22,7 +22,9 @@ from cutaway.errors import InputError
 OUTSIDE = 0
 ENDS, SINGLES = "EL", "SU"  # of BIOES and BILOU
 # Chinese characters, Japanese and Thai have no spaces between words; each is tagged by itself
-ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e30\u0e32-\u0e33\u0e40-\u0e46\U00020000-\U0003134f"
+ALONE = (
+    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e30\u0e32-\u0e33\u0e40-\u0e46\U00020000-\U0003134f"
+)
 WORD = re.compile(rf"[{ALONE}]|(?:(?![{ALONE}])\w)+|\S")
 JOINER, TONES = "\u200d", range(0x1F3FB, 0x1F400)  # what joins emoji, and the tones of skin
 PREFIXED = re.compile(r"([BIESLUM])-(.+)", re.DOTALL)

@@ -69,9 +69,7 @@ def frame_pair(
     return [*one, tokenizer.end_of_text, *other], [0] * (len(one) + 1) + [1] * len(other)
 
 
-def _cut(
-    first: Sequence[int], second: Sequence[int], longest: int | None, special: int
-) -> tuple[list[int], list[int]]:
+def _cut(first: Sequence[int], second: Sequence[int], longest: int | None, special: int) -> tuple[list[int], list[int]]:
     """Two texts that fit between so many special tokens; always the longer one is cut."""
     texts = list(first), list(second)
     if longest is None:

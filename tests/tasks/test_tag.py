@@ -140,7 +140,9 @@ def test_places_are_exact_in_any_writing(trained, text):
     answer = task.answer((bounds, forced), example, trained.model.labels, {})
     assert [(s["start"], s["end"]) for s in answer.answer] == bounds
     assert all(text[s["start"] : s["end"]] == s["text"] for s in answer.answer)
-    assert "".join(text.split()).replace("\u200b", "") == "".join(s["text"] for s in answer.answer).replace("\u200b", "")
+    assert "".join(text.split()).replace("\u200b", "") == "".join(s["text"] for s in answer.answer).replace(
+        "\u200b", ""
+    )
 
 
 def test_spans_of_characters_and_redaction():

@@ -44,7 +44,16 @@ __all__ = [
 
 OBJECTIVES: dict[str, type[Objective]] = {
     objective.name: objective
-    for objective in (Causal, MaskedLM, ReplacedTokens, SpanCorruption, SequenceToSequence, Classification, Regression, Tagging)
+    for objective in (
+        Causal,
+        MaskedLM,
+        ReplacedTokens,
+        SpanCorruption,
+        SequenceToSequence,
+        Classification,
+        Regression,
+        Tagging,
+    )
 }
 
 
