@@ -17,7 +17,7 @@ from torch import Tensor
 from cutaway.errors import ConfigError, InputError
 from cutaway.models import OFF, Model, Recurrent, Seq2Seq, Tap
 from cutaway.models.model import Source
-from cutaway.tokenizers.frame import frame, frame_apart
+from cutaway.tokenizers.frame import frame_pair
 
 Side = Literal["right", "left"]
 
@@ -134,7 +134,7 @@ def pair_of(model: Model, first: str, second: str) -> Inputs:
     """
     apart = getattr(model.config, "apart", False)
     both = [model.tokenizer.encode(text) for text in (first, second)]
-    ids, types = (frame_apart if apart else frame)(model.tokenizer, *both, longest=model.config.context)
+    ids, types = frame_pair(model.tokenizer, *both, longest=model.config.context, apart=apart)
     made = torch.tensor([ids], device=model.device)
     known = apart or getattr(model.config, "token_types", 0)
     kinds = torch.tensor([types], device=model.device) if known else None

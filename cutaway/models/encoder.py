@@ -279,7 +279,7 @@ class Encoder(nn.Module):
             raise InputError("this model compares two texts: give both, with token types 0 for the first and 1 behind")
         real = torch.ones_like(token_types, dtype=torch.bool) if mask is None else mask
         kinds = token_types.masked_fill(~real, 1)
-        fits = token_types.shape == like.shape and 0 <= int(kinds.min()) and int(kinds.max()) <= 1
+        fits = token_types.shape == like.shape and int(kinds.min()) >= 0 and int(kinds.max()) <= 1
         if not fits or bool((kinds.diff(dim=1) < 0).any()) or not bool(places_apart(token_types, mask)[1].all()):
             raise InputError("of two texts that are compared, token types are 0 for the first, then 1 for the second")
         return token_types

@@ -15,7 +15,6 @@ from cutaway.models.layers import ACTIVATIONS
 from cutaway.models.products import Linear
 from cutaway.models.tap import Tap
 
-
 READ_APART = 4  # vectors that a head reads of two texts (see `compared`)
 
 

@@ -163,8 +163,8 @@ class Packed(Sight):
         place = 0
         for length in lengths.flatten().tolist():
             if self.runs and self.runs[-1][2] == length:
-                first, texts, _ = self.runs[-1]
-                self.runs[-1] = first, texts + 1, length
+                first, alike, _ = self.runs[-1]
+                self.runs[-1] = first, alike + 1, length
             elif length:
                 self.runs.append((place, 1, length))
             place += length

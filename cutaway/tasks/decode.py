@@ -10,6 +10,7 @@ Shapes: W words, L tags, K types, S spans.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -106,5 +107,5 @@ def windows_of(first: Sequence[bool], room: int, overlap: int) -> list[tuple[int
         while start > earliest and not first[start]:
             start -= 1
         bounds.append((start, min(start + room, count)))
-    kept = [0, *((begin + end) // 2 for (_, end), (begin, _) in zip(bounds, bounds[1:], strict=False)), count]
+    kept = [0, *((begin + end) // 2 for (_, end), (begin, _) in pairwise(bounds)), count]
     return [(begin, end, kept[i], kept[i + 1]) for i, (begin, end) in enumerate(bounds)]

@@ -10,6 +10,7 @@ from cutaway.settings import build
 from cutaway.tasks.answer import AnswerQuestions
 from cutaway.tasks.classify import Classify
 from cutaway.tasks.embed import Embed
+from cutaway.tasks.pair import Pair
 from cutaway.tasks.tag import Tag
 from cutaway.tasks.task import Task
 
@@ -18,6 +19,7 @@ TASKS: dict[str, type[Task]] = {
     "tag": Tag,
     "answer": AnswerQuestions,
     "embed": Embed,
+    "pair": Pair,
 }
 
 

@@ -42,24 +42,31 @@ def frame(
     return ids, types
 
 
-def frame_apart(
-    tokenizer: Tokenizer, first: Sequence[int], second: Sequence[int], *, longest: int | None = None
+def frame_pair(
+    tokenizer: Tokenizer, first: Sequence[int], second: Sequence[int], *, longest: int, apart: bool = False
 ) -> tuple[list[int], list[int]]:
-    """Ids of two texts that are read apart, each with what stands around a text, and which text each token is of.
+    """Ids of two texts that are compared, and the types of their tokens.
 
     Args:
-        tokenizer: whose post-processor says what to add.
+        tokenizer: whose post-processor says what to add. Where that puts nothing between the texts, the token that ends
+            one does.
         first: ids of the text.
         second: ids of the text behind it.
         longest: most tokens in all; texts are cut to fit, always the longer one.
+        apart: each is framed as a text by itself, and the types are 0 and 1: which text a token is of.
 
     Raises:
         DamagedFile: a post-processor that is not known.
         InputError: no room for any token of the texts.
     """
-    both = _cut(first, second, longest, 2 * len(frame(tokenizer, [])[0]))
-    made = [frame(tokenizer, ids)[0] for ids in both]
-    return made[0] + made[1], [0] * len(made[0]) + [1] * len(made[1])
+    if apart:
+        both = _cut(first, second, longest, 2 * len(frame(tokenizer, [])[0]))
+        made = [frame(tokenizer, ids)[0] for ids in both]
+        return made[0] + made[1], [0] * len(made[0]) + [1] * len(made[1])
+    if tokenizer.end_of_text is None or len(frame(tokenizer, [], [])[0]):
+        return frame(tokenizer, first, second, longest=longest)
+    one, other = _cut(first, second, longest, 1)
+    return [*one, tokenizer.end_of_text, *other], [0] * (len(one) + 1) + [1] * len(other)
 
 
 def _cut(first: Sequence[int], second: Sequence[int], longest: int | None, special: int) -> tuple[list[int], list[int]]:

@@ -13,7 +13,7 @@ from cutaway.models import Model, build_network, load_model, save_model
 from cutaway.models.config import EncoderConfig
 from cutaway.models.heads import compared, pool
 from cutaway.tokenizers import train_tokenizer
-from cutaway.tokenizers.frame import frame_apart
+from cutaway.tokenizers.frame import frame_pair
 
 BERT = {"norm_place": "sum", "position": "learned", "gated": False, "norm_bias": True, "token_types": 2,
         "head_activation": "none"}  # fmt: skip
@@ -48,7 +48,8 @@ def alone(model: Model, first: list[int], second: list[int]) -> torch.Tensor:
 
 
 def ids_of(model: Model, first: str, second: str) -> tuple[list[int], list[int]]:
-    return frame_apart(model.tokenizer, model.tokenizer.encode(first), model.tokenizer.encode(second))
+    both = (model.tokenizer.encode(text) for text in (first, second))
+    return frame_pair(model.tokenizer, *both, longest=64, apart=True)
 
 
 @pytest.mark.parametrize("pair", [(0, 1), (1, 0), (2, 2)])
