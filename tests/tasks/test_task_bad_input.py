@@ -58,7 +58,7 @@ def test_files_of_which_nothing_can_be_learned_are_refused(
         (["--column", "txt=review"], "unknown role of a column 'txt'; did you mean text?"),
         (["--column", "text"], "a column is given as role=name"),
         (["--test", "1.5"], "test must be a share"),
-        (["--test", "nothere.csv"], "there is no file or folder nothere.csv"),
+        (["--test", "nothere.csv"], "nothere.csv"),
         (["--set", "epoch=1"], "did you mean epochs"),
         (["--set", "task.several=perhaps"], "several"),
         (["--from", "nothere"], "nothere"),

@@ -45,15 +45,14 @@ def chances_of(
 def calibration_of(
     made: TaskModel, raw: Sequence[Any], answers: Sequence[Answer], examples: Sequence[Example], measured: Measured
 ) -> Calibration | None:
-    """Whether probabilities are how often answers are right, with the temperature and without."""
+    """Whether probabilities are how often answers are right, as they are told and before calibration."""
     of, sure, right = chances_of(answers, examples, measured.right)
     if not len(sure):
         return None
     temperature = made.calibration.get("temperature")
     before, curve_before = None, ()
-    if temperature is not None:
-        plain = {**made.calibration, "temperature": 1.0}
-        said = [made.task.answer(one, e, made.labels, plain) for one, e in zip(raw, examples, strict=True)]
+    if made.calibration:
+        said = [made.task.answer(one, e, made.labels, {}) for one, e in zip(raw, examples, strict=True)]
         good = made.task.measure(said, examples, made.labels).right
         _, sure_before, right_before = chances_of(said, examples, good)
         if len(sure_before):

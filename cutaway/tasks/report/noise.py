@@ -92,10 +92,12 @@ def suspects_of(
         Suspect(
             some[row].source,
             " | ".join(task.texts(some[row]))[:LONGEST],
-            labels[given[row]],
+            labels[own],
             labels[other],
             float(chances[row, other]),
-            float(chances[row, given[row]]),
+            float(chances[row, own]),
         )
-        for row, other in zip(rows[:KEPT].tolist(), likely[:KEPT].tolist(), strict=True)
+        for row, own, other in zip(
+            rows[:KEPT].tolist(), given[rows[:KEPT]].tolist(), likely[:KEPT].tolist(), strict=True
+        )
     ), len(rows)

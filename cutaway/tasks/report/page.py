@@ -64,7 +64,7 @@ def _parts(report: TaskReport) -> Iterator[Part]:
         found = report.calibration
         lines = {"as told": found.curve}
         if found.curve_before:
-            lines = {"without temperature": found.curve_before, **lines}
+            lines = {"before calibration": found.curve_before, **lines}
         yield "reliability", {"what": calibration_line(found), "of": found.of, "lines": lines}
     for table in report.tables:
         if table not in square:

@@ -5,7 +5,7 @@ The JSON is version 2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +30,10 @@ class Calibration:
         of: what has a probability: "answers", or "labels" where several may hold of one example.
         count: how many have one.
         temperature: that validation examples taught; None: none was learned.
-        before: the expected calibration error without it, in 15 bins; None without a temperature.
-        after: the error with it: of what is told.
+        before: the expected calibration error of what the network says itself, in 15 bins; None: nothing was learned.
+        after: the error of what is told.
         curve_before: of each of ten bins that holds any (how sure on average, how often right, how many).
-        curve: the same with the temperature.
+        curve: the same of what is told.
     """
 
     of: str
@@ -290,7 +290,18 @@ def told(value: Any) -> str:
     """
     if value is None or value in ((), []):
         return "(none)"
-    return shortened(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+    parts = value if isinstance(value, list | tuple) else [value]
+    return shortened(", ".join(map(_part, parts)), 4 * CUT)
+
+
+def _part(value: Any) -> str:
+    """A label, a span with its text, or what else is a part of an answer."""
+    if isinstance(value, Mapping):
+        text, label = value.get("text"), value.get("label")
+        return f"{text} ({label})" if text and label else str(text or label or dict(value))
+    if isinstance(value, tuple) and len(value) == 3 and isinstance(value[2], str):
+        return f"{value[2]} at {value[0]} to {value[1]}"
+    return str(value)
 
 
 def printable(text: str) -> str:
@@ -308,7 +319,8 @@ def calibration_line(found: Calibration) -> str:
     """What a calibration says, in one sentence."""
     if found.before is None:
         return f"calibration error {found.after:.3f}, over {found.count:,} {found.of}"
-    changed = f"{found.before:.3f} before, {found.after:.3f} after temperature {found.temperature:.2f}"
+    by = "calibration" if found.temperature is None else f"temperature {found.temperature:.2f}"
+    changed = f"{found.before:.3f} before, {found.after:.3f} after {by}"
     return f"calibration error {changed}, over {found.count:,} {found.of}"
 
 

@@ -1,0 +1,232 @@
+"""What holds for every task: from a toy table to a model that answers, is measured, is kept, and says why.
+
+A new task needs one entry in TOYS.
+"""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cutaway.cli import main
+from cutaway.interp import Result
+from cutaway.tasks import (
+    TASKS,
+    Answer,
+    Example,
+    TaskConfig,
+    Trained,
+    evaluate_file,
+    open_task,
+    read_examples,
+    task_from,
+    task_to_dict,
+    train_task,
+)
+
+GOOD, BAD = ("lovely", "splendid", "charming", "superb"), ("dreadful", "awful", "boring", "rotten")
+REST = ("the", "film", "was", "a", "story", "with", "music", "and", "actors", "tonight")
+FIRST, LAST = ("Ada", "Bo", "Cy", "Di", "Ed", "Flo"), ("Kahn", "Lund", "Moss", "Nye")
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A table that a task learns in seconds.
+
+    Attributes:
+        row: makes the values of a row.
+        bad: values of a row that is set aside.
+        perfect: the right answer to an example.
+        settings: of the training.
+        task: settings of the task.
+    """
+
+    row: Callable[[random.Random, int], dict[str, Any]]
+    bad: dict[str, Any]
+    perfect: Callable[[Example], Answer]
+    settings: dict[str, Any] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
+
+
+def review(draw: random.Random, number: int) -> dict[str, Any]:
+    words = [draw.choice(REST) for _ in range(draw.randint(3, 8))]
+    words.insert(draw.randint(0, len(words)), draw.choice((GOOD, BAD)[number % 2]))
+    return {"text": f"{' '.join(words)} {draw.randrange(10**6)}", "label": ("good", "bad")[number % 2]}
+
+
+def people(draw: random.Random, _: int) -> dict[str, Any]:
+    words, tags = [str(draw.randrange(10**6))], ["O"]
+    for _ in range(draw.randint(2, 5)):
+        if draw.random() < 0.4:
+            words += [draw.choice(FIRST), draw.choice(LAST)]
+            tags += ["B-PER", "I-PER"]
+        words.append(draw.choice(REST))
+        tags.append("O")
+    return {"tokens": words, "tags": tags}
+
+
+def spans(example: Example) -> Answer:
+    text = example.given["text"]
+    return Answer([{"start": a, "end": b, "text": text[a:b], "label": label} for a, b, label in example.truth], 1.0)
+
+
+TOYS = {
+    "classify": Toy(
+        review,
+        {"text": " ", "label": "good"},
+        lambda example: Answer(example.truth[0], 1.0),
+        {"size": 1, "vocab_size": 400, "epochs": 20},
+    ),
+    "tag": Toy(
+        people,
+        {"tokens": ["one", "two"], "tags": ["O"]},
+        spans,
+        {"size": 1, "vocab_size": 600, "epochs": 15, "context": 32, "batch": 16},
+    ),
+}  # fmt: skip
+
+
+def write(toy: Toy, path: Path, count: int, seed: int, *bad: dict[str, Any]) -> Path:
+    draw = random.Random(seed)
+    rows = [*(toy.row(draw, number) for number in range(count)), *bad]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_every_task_has_a_toy():
+    assert set(TASKS) <= set(TOYS)
+
+
+@dataclass(frozen=True)
+class Made:
+    toy: Toy
+    trained: Trained
+    test: Path
+    examples: list[Example]
+
+
+@pytest.fixture(scope="module", params=sorted(set(TOYS) & set(TASKS)))
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    toy, folder = TOYS[request.param], tmp_path_factory.mktemp(request.param)
+    data = write(toy, folder / "data.jsonl", 300, 0, toy.bad)
+    test = write(toy, folder / "test.jsonl", 40, 1, toy.bad)
+    settings = {"dropout": 0.0, "threads": 1, "evaluations": 3, **toy.settings}
+    task = {"name": request.param, **toy.task}
+    trained = train_task(TaskConfig(task, str(data), str(folder / "model"), **settings))
+    return Made(toy, trained, test, read_examples(trained.model.task, test)[0])
+
+
+def test_it_learns_a_toy_in_seconds(made: Made):
+    report = made.trained.report
+    assert report is not None
+    assert report.metric == made.trained.model.task.metric
+    assert report.figures[report.metric].value > 0.95
+    assert (
+        report.figures[report.metric].low <= report.figures[report.metric].value <= report.figures[report.metric].high
+    )
+    assert bool(report.baseline) == bool(made.trained.model.task.baseline_name)
+
+
+def test_answers_keep_the_order_and_do_not_depend_on_their_company(made: Made):
+    model = made.trained.model
+    long = max(made.examples, key=lambda example: len(str(example.given)))
+    together = model.predict([*made.examples[:12], long])
+    for example, answer in zip(made.examples[:12], together, strict=False):
+        (alone,) = model.predict([example])
+        assert _same(alone.to_json(), answer.to_json())
+    turned = model.predict([long, *made.examples[11::-1]])
+    assert all(_same(a.to_json(), b.to_json()) for a, b in zip(turned[::-1], together, strict=True))
+    assert model.predict([]) == []
+
+
+def _same(first: Any, second: Any) -> bool:
+    """The same, but for what rounding in another batch does to numbers."""
+    if isinstance(first, float) and isinstance(second, float):
+        return first == pytest.approx(second, abs=1e-4)
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(_same, first, second))
+    return first == second
+
+
+def test_probabilities_are_some_and_answers_are_plain_data(made: Made):
+    for answer in made.trained.model.predict(made.examples):
+        assert answer.probability is None or 0 <= answer.probability <= 1
+        json.dumps(answer.to_json(), allow_nan=False)
+
+
+def test_without_calibration_it_answers_too(made: Made):
+    model = made.trained.model
+    raw = model.raw(made.examples[:4])
+    for one, example in zip(raw, made.examples, strict=False):
+        json.dumps(model.task.answer(one, example, model.labels, {}).to_json(), allow_nan=False)
+
+
+def test_its_folder_opens_and_answers_the_same(made: Made):
+    again = open_task(made.trained.folder)
+    assert task_from(task_to_dict(again.task)) == again.task == made.trained.model.task
+    assert again.record() == json.loads(json.dumps(made.trained.model.record()))
+    first, second = (model.predict(made.examples) for model in (made.trained.model, again))
+    assert [answer.to_json() for answer in first] == [answer.to_json() for answer in second]
+
+
+def test_a_row_that_is_none_is_set_aside_by_its_line(made: Made):
+    (line,) = made.trained.folder.joinpath("set-aside.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line)["source"].endswith("data.jsonl:301")
+    assert len(json.loads(line)["reason"]) > 10
+    assert "1 rows were set aside: 1 × " in " ".join(made.trained.notes)
+    assert len(made.examples) == 40
+
+
+def test_right_answers_are_measured_as_right_and_the_baseline_as_no_better(made: Made):
+    task, labels = made.trained.model.task, made.trained.model.labels
+    perfect = task.measure([made.toy.perfect(example) for example in made.examples], made.examples, labels)
+    assert all(quantity.figure().value == pytest.approx(1) for quantity in perfect.quantities)
+    assert (perfect.right == 1).all()
+    assert perfect.quantities[0].name == task.metric
+    empty = task.measure([Answer(None) for _ in made.examples], made.examples, labels)
+    assert empty.quantities[0].figure().value < 0.95
+    report = made.trained.report
+    assert report is not None
+    assert report.baseline is None or report.baseline[task.metric].value <= 1
+
+
+def test_every_answer_can_be_asked_why(made: Made):
+    found = made.trained.model.why(made.examples[0])
+    assert isinstance(found, Result)
+    assert found.receipt.milliseconds > 0
+    assert "cutaway" in found.receipt.code
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_its_report_has_all_its_faces(made: Made):
+    for name in ("report.json", "report.html", "README.md", "task.json"):
+        assert (made.trained.folder / name).stat().st_size > 500
+    report = evaluate_file(made.trained.model, made.test, compare=open_task(made.trained.folder), whys=1)
+    assert report.examples == 40
+    assert [one.source.rpartition(":")[2] for one in report.aside] == ["41"]
+    assert report.compared is not None
+    assert report.compared.p[report.metric] == 1
+    assert "<main" in report.to_html()
+    json.dumps(report.to_json(), allow_nan=False)
+    assert made.trained.model.task.name in made.trained.folder.joinpath("README.md").read_text("utf-8")
+
+
+def test_its_commands_speak_json(made: Made, capsys: pytest.CaptureFixture[str]):
+    folder, test = str(made.trained.folder), str(made.test)
+    assert main(["task", "predict", folder, test, "--json"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["source"] for one in answers] == [example.source for example in made.examples]
+    assert main(["task", "evaluate", folder, test, "--json"]) == 0
+    figure = json.loads(capsys.readouterr().out)["figures"][made.trained.model.task.metric]
+    assert figure["value"] > 0.9
+    given = json.loads(made.test.read_text("utf-8").splitlines()[0])
+    roles = [role.name for role in made.trained.model.task.roles if not role.answer]
+    asked = {role: given.get(role, next(iter(given.values()))) for role in roles}
+    assert main(["task", "why", folder, json.dumps(asked), "--json"]) == 0
+    assert "receipt" in json.loads(capsys.readouterr().out)
