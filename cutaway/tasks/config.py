@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cutaway.errors import ConfigError
+from cutaway.errors import ConfigError, unknown
 from cutaway.tasks.registry import task_from
+
+SEARCHED = ("lr", "epochs", "batch", "dropout", "label_smoothing", "weight_decay")  # what a search can vary
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class TaskConfig:
     # makes of the texts; only: nothing else is learned
     rank: int = 8  # of an adapter
     domain: tuple[str, ...] = ()  # raw texts to go on pre-training with before the examples
-    domain_minutes: float = 5.0  # for that
+    domain_minutes: float | None = None  # for that; None: 5 where there is raw text; given alone: on the task's texts
     kind: str = ""  # fresh weights: decoder, encoder, gru …; "": the task's first
     size: int = 2  # fresh weights: the size dial
     tokenizer: str = "bpe"  # fresh weights: the kind that is trained
@@ -51,6 +53,13 @@ class TaskConfig:
     label_smoothing: float = 0.0
     patience: int = 0  # evaluations without a better one after which it stops; 0: it goes on to the end
     evaluations: int = 10  # in the run; the best one's weights are kept
+    seeds: int = (
+        1  # so many trainings with other weights and order, from `seed` on; the best on validation data is kept
+    )
+    folds: int = 0  # cross-validation: so many parts, each answered by a model that has not seen it
+    trials: int = 0  # search the settings of `search` with so many trainings first, or as many as `minutes` allow
+    search: tuple[str, ...] = SEARCHED  # what is searched
+    curve: tuple[float, ...] = ()  # the learning curve: shares of the training examples that are learned from as well
     seed: int = 0  # of the division, weights, order and dropout
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     threads: int | None = None
@@ -72,7 +81,7 @@ class TaskConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be above 0, but {value} was given")
-        if self.epochs is not None and self.minutes is not None:
+        if self.epochs is not None and self.minutes is not None and not self.trials:
             raise ConfigError("give epochs or minutes, not both: minutes plans the number of steps")
         if not self.start and self.how != "full":
             raise ConfigError(f"how={self.how!r} is of a checkpoint; name one with --from, or leave it out")
@@ -80,5 +89,20 @@ class TaskConfig:
             raise ConfigError("a probe reads a checkpoint; name one with --from, or leave probe out")
         if self.probe == "only" and self.how != "full":
             raise ConfigError(f"probe=only learns nothing but a head; leave how={self.how!r} out")
+        if self.seeds < 1:
+            raise ConfigError(f"seeds must be at least 1, but {self.seeds} was given")
+        if self.trials < 0:
+            raise ConfigError(f"trials must not be negative, but {self.trials} was given")
+        if strange := [name for name in self.search if name not in SEARCHED]:
+            raise ConfigError(unknown("setting to search:", strange[0], SEARCHED))
+        if self.folds < 0 or self.folds == 1:
+            raise ConfigError(f"folds must be 2 or more, or 0 for none, but {self.folds} was given")
+        if not all(0 < share <= 1 for share in self.curve):
+            raise ConfigError(f"curve holds shares of the training examples, 0 … 1, but {self.curve} was given")
+        if self.folds and (self.domain_minutes is not None or self.domain) and not (self.start and self.domain):
+            raise ConfigError(
+                "folds together with pre-training on the task's own texts would show each model the texts that it is "
+                "measured on; leave one of them out"
+            )
         if self.evaluations < 1:
             raise ConfigError(f"evaluations must be at least 1, but {self.evaluations} was given")

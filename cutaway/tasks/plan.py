@@ -22,6 +22,7 @@ from typing import Any
 from cutaway import __version__
 from cutaway.errors import ConfigError, CutawayError, DamagedFile, InputError, Interrupted, NonFinite
 from cutaway.files import MANIFEST, disk_errors, holds, inside, read_json, seal, sha256, sync_folder, write_json
+from cutaway.models.model import CHECKPOINTS
 from cutaway.settings import build, to_dict
 from cutaway.tasks.config import TaskConfig
 from cutaway.tasks.task import task_to_dict
@@ -59,7 +60,7 @@ def begin_plan(config: TaskConfig) -> None:
     plain = config_to_dict(config)
     for name in ("data", "valid", "test", "start", "out"):
         value = plain[name]
-        plain[name] = str(Path(value).resolve()) if isinstance(value, str) and Path(value).exists() else value
+        plain[name] = str(Path(value).resolve()) if isinstance(value, str) and value and Path(value).exists() else value
     plain["domain"] = [str(Path(path).resolve()) for path in config.domain]
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -118,6 +119,12 @@ def checksums(config: TaskConfig) -> dict[str, str]:
 def resume_command(out: Path) -> str:
     """What continues a training."""
     return f"cutaway task train --resume {shlex.quote(str(out))}"
+
+
+def tidy(run: Path) -> None:
+    """Remove the checkpoints of runs that nothing goes on from any more."""
+    for checkpoint in run.rglob(f"{CHECKPOINTS}/*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 @contextmanager

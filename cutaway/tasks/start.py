@@ -20,7 +20,7 @@ from cutaway.models.config import DecoderConfig, EncoderConfig, network_of_size
 from cutaway.models.formats.huggingface import published_head
 from cutaway.progress import OnProgress
 from cutaway.tasks.task import Task
-from cutaway.tokenizers import train_tokenizer
+from cutaway.tokenizers import Tokenizer, train_tokenizer
 
 HEADS = ("head.", "lm_head.")
 OF_HEADS = ("pooling", "head_activation", "head_norm", "head_dense_bias", "head_bias")  # what a user may choose of one
@@ -37,7 +37,7 @@ def from_scratch(
     kind: str = "",
     size: int = 2,
     context: int = 128,
-    tokenizer: str = "bpe",
+    tokenizer: str | Tokenizer = "bpe",
     vocab_size: int = 8192,
     network: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -52,7 +52,7 @@ def from_scratch(
         kind: of network; "": the task's first.
         size: the size dial (`network_of_size`).
         context: tokens that it sees at once.
-        tokenizer: a kind of tokenizer.
+        tokenizer: a kind of tokenizer, or one that was trained.
         vocab_size: its tokens.
         network: fields of the network's config that the user decides.
         seed: of the weights.
@@ -64,7 +64,8 @@ def from_scratch(
     kind = KINDS.get(kind, kind) or task.kinds[0]
     if kind not in task.kinds:
         raise ConfigError(f"the task {task.name} can be done by {', '.join(task.kinds)} networks, but not by {kind!r}")
-    made = train_tokenizer(texts, tokenizer, vocab_size, progress=progress)
+    known = isinstance(tokenizer, Tokenizer)
+    made = tokenizer if known else train_tokenizer(texts, tokenizer, vocab_size, progress=progress)
     fields = {**task.features(labels), **(network or {})}
     if kind == "recurrent":
         from cutaway.models.config import config_from_dict
@@ -133,7 +134,7 @@ def with_head(model: Model, fields: Mapping[str, Any], *, seed: int = 0) -> Mode
         fields["pooling"] = old.pooling  # as it was trained to be read
     known = {field.name for field in dataclasses.fields(old) if field.init}
     fields = {name: value for name, value in fields.items() if name in known}
-    if getattr(old, "pooler", False) and fields.get("head", "none") not in ("none", "embedding"):
+    if getattr(old, "pooler", False) and fields.get("head", "none") not in ("none", "embedding", "masked_lm"):
         fields |= {"pooler": False, "next_sentence": False}  # nothing reads them there
     config = dataclasses.replace(old, **fields)
     if config == old:

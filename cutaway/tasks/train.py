@@ -6,34 +6,42 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from cutaway.errors import CutawayError
 from cutaway.files import holds
-from cutaway.generation.engine import Engine
 from cutaway.models import Model
-from cutaway.models.model import CHECKPOINTS
 from cutaway.progress import OnProgress, Progress
+from cutaway.tasks import domain
 from cutaway.tasks.config import TaskConfig
 from cutaway.tasks.data import TaskData, cut_note, read_data
-from cutaway.tasks.plan import RUN, appearing, begin_plan, config_to_dict, continuable, read_plan
+from cutaway.tasks.plan import RUN, appearing, begin_plan, config_to_dict, continuable, read_plan, tidy
 from cutaway.tasks.probe import fit_head
-from cutaway.tasks.report import TaskReport, measure_task, write_report
+from cutaway.tasks.repeat import Repeated, learn_all, report_outside, write_predictions
+from cutaway.tasks.report import Point, TaskReport, measure_task, write_report
 from cutaway.tasks.report.measure import fingerprint
+from cutaway.tasks.report.noise import FOLDS as PARTS
+from cutaway.tasks.report.noise import MOST
 from cutaway.tasks.start import from_checkpoint, from_scratch, learning
 from cutaway.tasks.task import Task
 from cutaway.tasks.trained import TaskModel, write_task
+from cutaway.tasks.tune import Trial, tune
 from cutaway.training import TrainConfig, resume, train
 from cutaway.training.checkpoint import CONFIG as RUN_CONFIG
 from cutaway.training.objectives import Classification, Objective
+from cutaway.training.optim import DEFAULT_LR
 from cutaway.training.rows import Rows, RowStore
 
 OnNote = Callable[[str], None]
-ASIDE = "set-aside.jsonl"
+ASIDE, FOLDS, BASE = "set-aside.jsonl", "folds.jsonl", "base"
 CONTEXT, FRESH_CONTEXT = 256, 128
 LEAST = 1.0  # seconds that are trained for, however short the time is
 SAVING = 2.0  # seconds that writing takes
 TRIED, BASELINE_TRIED = 32, 400  # examples that are tried to know how long all will take
+WHYS = 10  # reasons that a report gives
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class Trained:
         folder: where it lies.
         report: what was measured; None where nothing was held out.
         data: what it was made from.
+        repeated: what other seeds, folds and fewer examples showed, where they were asked for.
+        trials: of a search, what was tried.
         notes: the choices and their reasons.
         seconds: that all took.
     """
@@ -53,6 +63,8 @@ class Trained:
     folder: Path
     report: TaskReport | None
     data: TaskData
+    repeated: Repeated
+    trials: list[Trial]
     notes: list[str]
     seconds: float
 
@@ -103,6 +115,8 @@ def _carry_out(config: TaskConfig, started: float, progress: OnProgress | None, 
             on_note(text)
 
     with continuable(out):
+        if config.folds and isinstance(config.test, float | int):
+            config = replace(config, test=0.0)  # every example is in a fold
         data = read_data(
             config.task,
             config.data,
@@ -117,25 +131,37 @@ def _carry_out(config: TaskConfig, started: float, progress: OnProgress | None, 
             note(text)
         config = replace(config, task=data.task)
         until = None if config.minutes is None else started + 60 * config.minutes
-        made = learn(config, data, out / RUN, until=until, progress=progress, on_note=note)
+        run, body = out / RUN, ""
+        if domain.wanted(config):
+            body = str(domain.pretrain(config, data, run / "domain", until=until, progress=progress, on_note=note))
+        train_one = partial(learn, body=body, progress=progress, on_note=note)
+        trials: list[Trial] = []
+        if config.trials:
+            config, trials = tune(usual(config), data, run, train_one, until=until, on_note=note)
+            until = None  # the length is one of the settings
+        made, best, repeated = learn_all(config, data, run, train_one, until=until, on_note=note)
         with appearing(out) as room:
             write_aside(data, room)
             made.model.source = str(out)
-            made.about |= {"config": config_to_dict(config)}
+            made.about |= {"config": config_to_dict(config), "run": str(best.relative_to(out)), **repeated.to_json()}
+            made.about |= {"trials": [asdict(trial) for trial in trials]}
             made.about |= {"data": {"fingerprint": fingerprint(data), "notes": data.notes}}
             report = None
             if "test" in data.splits:
-                report = measure_task(made, data, run=out / RUN, progress=progress)
+                report = measure_task(made, data, run=best, progress=progress)
+            elif repeated.outside is not None:
+                report = report_outside(made, repeated, config.folds)
+            if report is not None and repeated.curve:
+                report = replace(report, curve=tuple(Point(count, figures) for count, figures in repeated.curve))
             write_report(room, made, data, report, notes=notes)
+            if repeated.predictions:
+                write_predictions(repeated, room / FOLDS)
+            if body and made.base:
+                made.base = BASE
+                shutil.copytree(body, room / BASE)
             write_task(made, room)
         tidy(out / RUN)
-    return Trained(made, out, report, data, notes, time.perf_counter() - started)
-
-
-def tidy(run: Path) -> None:
-    """Remove checkpoints that nothing goes on from any more."""
-    for checkpoint in run.rglob(f"{CHECKPOINTS}/*"):
-        shutil.rmtree(checkpoint, ignore_errors=True)
+    return Trained(made, out, report, data, repeated, trials, notes, time.perf_counter() - started)
 
 
 def write_aside(data: TaskData, folder: Path) -> None:
@@ -150,6 +176,7 @@ def learn(
     data: TaskData,
     run: Path,
     *,
+    body: str = "",
     until: float | None = None,
     progress: OnProgress | None = None,
     on_note: OnNote | None = None,
@@ -160,12 +187,13 @@ def learn(
         config: with its task settled.
         data: in splits.
         run: the run folder to make, or to go on with.
+        body: a model that was pre-trained for this, to begin with in place of `config.start` or fresh weights.
         until: `time.perf_counter()` at which all should be done, measuring included; None: as the epochs say.
         progress: told at every stage.
         on_note: told each choice with its reason.
     """
     task: Task = config.task
-    model = begin(config, data, progress)
+    model = begin(config, data, progress, body)
     if not task.trained:
         return _finished(TaskModel(task, model, data.labels, columns=data.columns), data, progress)
     context = config.context or min(model.config.context, CONTEXT if config.start else FRESH_CONTEXT)
@@ -214,38 +242,45 @@ def _finished(made: TaskModel, data: TaskData, progress: OnProgress | None) -> T
 
 
 def time_after(task: Task, model: Model, data: TaskData, progress: OnProgress | None = None) -> float:
-    """About how many seconds follow the training: answers to what is held out, and the baseline, both tried on some."""
+    """About how many seconds follow the training: answers, reasons and baselines of a report, each tried on some."""
     if progress:
         progress(Progress("planning", 0))
     held = [example for name in ("valid", "test") for example in data.splits.get(name, [])]
-    seconds = 0.0
+    train, seconds = data.splits["train"], 0.0
     if held:
-        some = held[:: max(1, len(held) // TRIED)][:TRIED]
-        engine = Engine(model)
-        task.infer(engine, some[:1])
-        began = time.perf_counter()
-        task.infer(engine, some)
-        seconds += (time.perf_counter() - began) * len(held) / len(some)
-    train = data.splits["train"]
+        some, tried = held[:: max(1, len(held) // TRIED)][:TRIED], TaskModel(task, model, data.labels)
+        tried.raw(some[:1])
+        seconds += _timed(lambda: tried.raw(some)) * len(held) / len(some)
+    if "test" in data.splits:
+        tried = TaskModel(task, model, data.labels)
+        seconds += WHYS * _timed(lambda: tried.why(data.splits["test"][0]))
     if task.baseline_name and "test" in data.splits:
         some = train[:: max(1, len(train) // BASELINE_TRIED)][:BASELINE_TRIED]
-        began = time.perf_counter()
-        task.baseline(some, data.splits["test"][:TRIED], task.labels(some))
-        seconds += (time.perf_counter() - began) * len(train) / len(some)
+        one = _timed(lambda: task.baseline(some, data.splits["test"][:TRIED], task.labels(some))) / len(some)
+        seconds += one * (len(train) + PARTS * min(len(train), MOST))
     return 1.2 * seconds + SAVING
 
 
-def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None) -> Model:
-    """The model before it has learned."""
+def _timed(job: Callable[[], object]) -> float:
+    """Seconds of a job; none where the task has no such thing."""
+    began = time.perf_counter()
+    with suppress(CutawayError):
+        job()
+        return time.perf_counter() - began
+    return 0.0
+
+
+def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None, body: str = "") -> Model:
+    """The model before it has learned the task."""
     task: Task = config.task
-    if config.start:
+    if body or config.start:
         model = from_checkpoint(
             task,
-            config.start,
+            body or config.start,
             data.labels,
             head=config.head,
             dropout=config.dropout,
-            network=config.network,
+            network=config.network if config.start else None,
             seed=config.seed,
         )
         return learning(model, config.how, freeze=config.freeze, rank=config.rank, seed=config.seed)
@@ -265,14 +300,20 @@ def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None
     )
 
 
-def settings_of(config: TaskConfig, store: RowStore, objective: Objective, context: int, run: Path) -> TrainConfig:
-    """The run's config."""
-    task: Task = config.task
+def usual(config: TaskConfig) -> TaskConfig:
+    """The config with its rate, length and optimiser as they are where nobody says otherwise."""
     fresh, small = not config.start, config.how != "full"
     optimizer = config.optimizer or ("muon" if fresh else "adamw")
-    lr = config.lr or ((None if optimizer == "muon" else 1e-3) if fresh or small else 1e-4)
-    epochs = config.epochs or (10 if fresh else 3)
-    steps = None if config.minutes else max(1, round(epochs * store["train"].examples / config.batch))
+    lr = config.lr or (DEFAULT_LR[optimizer] if fresh else 1e-3 if small else 1e-4)
+    return replace(config, optimizer=optimizer, lr=lr, epochs=config.epochs or (10 if fresh else 3))
+
+
+def settings_of(config: TaskConfig, store: RowStore, objective: Objective, context: int, run: Path) -> TrainConfig:
+    """The run's config."""
+    task, fresh, minutes = config.task, not config.start, config.minutes
+    config = usual(replace(config, minutes=None))
+    assert config.epochs
+    steps = None if minutes else max(1, round(config.epochs * store["train"].examples / config.batch))
     return TrainConfig(
         data=config.data,
         out=str(run),
@@ -280,9 +321,9 @@ def settings_of(config: TaskConfig, store: RowStore, objective: Objective, conte
         context=context,
         batch=config.batch,
         steps=steps,
-        minutes=config.minutes,
-        optimizer=optimizer,  # pyright: ignore[reportArgumentType]
-        lr=lr,
+        minutes=minutes,
+        optimizer=config.optimizer,  # pyright: ignore[reportArgumentType]
+        lr=config.lr,
         schedule="wsd",
         warmup=None if steps is None else steps // 10,
         cooldown=0.9,

@@ -262,9 +262,8 @@ def _on_base(record: Mapping[str, Any], base: str, folder: Path) -> Model:
         raise ConfigError(f"{folder} stands on a {config.kind} network, but {base} is a {body.config.kind}")
     try:
         model = with_head(body, {field.name: getattr(config, field.name) for field in fields(config)})
-        same = model.config == config and body_sum(model) == record.get("base_sum")
-    except InputError:
-        same = False
-    if not same:
+    except InputError:  # not one tensor is of the same shape
+        model = body
+    if model.config != config or body_sum(model) != record.get("base_sum"):
         raise ConfigError(f"{folder} was trained on another model than {base} is now; give the right one with --base")
     return load_adapter(model, folder / ADAPTER)

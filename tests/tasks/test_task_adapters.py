@@ -1,4 +1,4 @@
-"""Adapters of a task: they learn, PEFT opens them with transformers' class, they are merged, and their base is known."""
+"""Adapters of a task: they learn, PEFT opens them with transformers' class, they merge, and their base is known."""
 
 import json
 import warnings

@@ -11,6 +11,8 @@ Examples:
 
 ACTIONS = {
     "train": "cutaway.cli.task.train",
+    "tune": "cutaway.cli.task.tune",
+    "merge": "cutaway.cli.task.merge",
     "predict": "cutaway.cli.task.predict",
     "evaluate": "cutaway.cli.task.evaluate",
     "why": "cutaway.cli.task.why",
