@@ -270,7 +270,7 @@ def test_questions_about_one_text_stay_in_one_split(tmp_path):
     assert not texts["train"] & texts["test"]
     assert not texts["train"] & texts["valid"]
     assert sum(map(len, data.splits.values())) == 120
-    assert data.task.none == "yes"
+    assert data.task == AnswerQuestions(none="yes", counting="words")
     with pytest.raises(InputError, match="questions without an answer"):
         read_data(AnswerQuestions(none="no"), path)
 

@@ -110,8 +110,8 @@ class WordIndex:
 
     def _column(self, word: str) -> tuple[np.ndarray, np.ndarray]:
         """The passages with a word, and what it adds to the score of each."""
-        number = self.engine.vocab_dict.get(word) if self.engine is not None else None
-        if number is None:
+        number = None if self.engine is None else self.engine.vocab_dict.get(word)
+        if self.engine is None or number is None:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         scores = self.engine.scores
         part = slice(int(scores["indptr"][number]), int(scores["indptr"][number + 1]))

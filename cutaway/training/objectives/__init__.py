@@ -57,8 +57,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
         Classification,
         Regression,
         Tagging,
-        *(Causal, MaskedLM, ReplacedTokens, SpanCorruption, SequenceToSequence, Classification, Regression),
-        *(SpanExtraction, Contrast),
+        SpanExtraction,
+        Contrast,
     )
 }
 
