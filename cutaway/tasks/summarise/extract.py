@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
 ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 DAMPING, ROUNDS, CLOSE = 0.85, 200, 1e-10
-MOST_SENTENCES = 4000  # that are compared with each other: so many take 128 MB
+AT_ONCE = 1000  # sentences that are compared with each other; a longer text is ranked in parts of about as many
+CANDIDATES = 100  # the best sentences, among which those are looked for that do not say the same
 
 
 def word_vectors(sentences: Sequence[str]) -> np.ndarray:
@@ -81,24 +83,36 @@ def textrank(vectors: np.ndarray, start: np.ndarray) -> np.ndarray:
     return rank
 
 
-def choose(scores: np.ndarray, vectors: np.ndarray, count: int, redundancy: float) -> list[int]:
+def parts(count: int) -> list[tuple[int, int]]:
+    """Stretches of sentences that are ranked at a time, about equally long."""
+    pieces = max(1, -(-count // AT_ONCE))
+    bounds = [round(n * count / pieces) for n in range(pieces + 1)]
+    return list(pairwise(bounds))
+
+
+def choose(
+    scores: np.ndarray, vectors_of: Callable[[list[int]], np.ndarray], count: int, redundancy: float
+) -> list[int]:
     """The best sentences that do not say the same, in the order of the text (MMR, Carbonell & Goldstein 1998).
 
     Args:
         scores: (S,), higher is better.
-        vectors: (S, C), by which they are compared.
+        vectors_of: of these sentences, (K, C), by which they are compared.
         count: how many.
         redundancy: 0 … 1, how much the likeness to a chosen sentence counts against a score.
     """
-    spread = float(scores.max() - scores.min())
-    worth = (scores - scores.min()) / spread if spread > 0 else np.ones(len(scores))
+    best = np.argsort(-scores, kind="stable")[: max(CANDIDATES, 10 * count)]  # of equals the first
+    if count == 1 or redundancy == 0 or len(best) == 1:
+        return sorted(best[:count].tolist())
+    worth = scores[best] - scores[best].min()
+    worth = worth / worth.max() if worth.max() > 0 else np.ones(len(best))
+    vectors = vectors_of(best.tolist())
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     chosen: list[int] = []
-    nearest = np.zeros(len(scores))
-    for _ in range(min(count, len(scores))):
+    nearest = np.zeros(len(best))
+    for _ in range(min(count, len(best))):
         merit = (1 - redundancy) * worth - redundancy * nearest
         merit[chosen] = -np.inf
-        best = int(merit.argmax())  # of equals the first
-        chosen.append(best)
-        nearest = np.maximum(nearest, unit @ unit[best])
-    return sorted(chosen)
+        chosen.append(int(merit.argmax()))
+        nearest = np.maximum(nearest, unit @ unit[chosen[-1]])
+    return sorted(best[chosen].tolist())

@@ -1,8 +1,8 @@
-"""A text as a network reads it that tells which sentences make its summary: each sentence ends in a mark.
+"""A text as a network reads it that tells which sentences make its summary.
 
-BERT reads [CLS] title [SEP] first [SEP] second [SEP] …, and its head says at each sentence's [SEP] how good it is. A
-text that is longer than the network sees is read in windows; each begins with the sentence before it, so that no
-sentence but the first looks like the first one.
+BERT reads [CLS] title [SEP] first [SEP] second [SEP] …; how good a sentence is, is the mean of what the head says of
+its tokens. A text that is longer than the network sees is read in windows; each begins with the sentence before it, so
+that no sentence but the first looks like the first one.
 
 Shapes: S sentences.
 """
@@ -25,12 +25,12 @@ class Window:
 
     Attributes:
         ids: with all special tokens.
-        places: of the sentences' marks among them.
+        places: of the sentences among them: first token, and behind the last (which is a mark).
         numbers: of these sentences in the text.
     """
 
     ids: list[int]
-    places: list[int]
+    places: list[tuple[int, int]]
     numbers: list[int]
 
 
@@ -57,7 +57,7 @@ def windows(model: Model, title: str, sentences: Sequence[str], context: int = 0
     if title:
         head = [*head, *encoded.pop(0)[: longest // REPEATED], end]
     made: list[Window] = []
-    ids, places, numbers = list(head), [], []
+    ids, places, numbers = list(head), list[tuple[int, int]](), list[int]()
     for number, sentence in enumerate(encoded):
         if numbers and len(ids) + len(sentence) + 1 > longest:
             made.append(Window(ids, places, numbers))
@@ -65,8 +65,9 @@ def windows(model: Model, title: str, sentences: Sequence[str], context: int = 0
             before = encoded[number - 1]
             if len(before) < longest // REPEATED and len(head) + len(before) + len(sentence) + 2 <= longest:
                 ids += [*before, end]
-        ids += [*sentence[: max(0, longest - len(ids) - 1)], end]
-        places.append(len(ids) - 1)
+        start = len(ids)
+        ids += [*sentence[: max(0, longest - start - 1)], end]
+        places.append((start, len(ids)))
         numbers.append(number)
     made.append(Window(ids, places, numbers))
     return made

@@ -47,14 +47,12 @@ class Extracted:
     Attributes:
         spans: where its sentences begin and end.
         scores: (S,) how good each is.
-        vectors: (S, C) of the sentences, by which they are compared.
-        meaning: whether the vectors are those of a model, and not of words.
+        vectors: (S, C) of the sentences, by which they are compared; None: by their words.
     """
 
     spans: list[tuple[int, int]]
     scores: np.ndarray
-    vectors: np.ndarray
-    meaning: bool = False
+    vectors: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class Summarise(Task):
     def check(self, examples: Mapping[str, Sequence[Example]], labels: tuple[str, ...]) -> list[str]:
         if self.way not in ("scored", "written"):
             raise InputError(
-                f"the way {self.way!r} has nothing to learn; use it at once: cutaway task summarise FILE --way {self.way}"
+                f"the way {self.way!r} has nothing to learn; use it with: cutaway task summarise FILE --way {self.way}"
             )
         train = examples["train"]
         lengths = [len(sentence_spans(example.given["text"])) for example in train[:1000]]
@@ -145,7 +143,7 @@ class Summarise(Task):
             return self._encode_scored(model, examples, context)
         if not self._writes(model):
             raise ConfigError(f"the way 'written' needs a network that writes, but {model.source} is another")
-        prompt = self._prompt(model, context)
+        prompt = self.prompt(model, context)
         pairs = [(number, summary) for number, example in enumerate(examples) for summary in example.truth]
         documents = [self._document(examples[number]) for number, _ in pairs]
         made = written.rows(prompt, documents, [summary for _, summary in pairs])
@@ -153,24 +151,27 @@ class Summarise(Task):
         return {"ids": arrays(ids), "begins": begins}, [number for number, _ in pairs]
 
     def _encode_scored(self, model: Model, examples: Sequence[Example], context: int) -> tuple[Parts, list[int]]:
-        ids, places, gain, owners = [], [], [], []
+        ids, starts, ends, gain, owners = [], [], [], [], []
         for number, example in enumerate(examples):
-            spans, found = self._windows(model, example, context)
+            spans, found = self.windows(model, example, context)
             text = example.given["text"]
             known = gains(example.truth, [text[start:end] for start, end in spans])
             for window in found:
                 ids.append(window.ids)
-                places.append(window.places)
+                starts.append([start for start, _ in window.places])
+                ends.append([end for _, end in window.places])
                 gain.append(known[window.numbers])
                 owners.append(number)
-        return {"ids": arrays(ids), "places": arrays(places), "gain": gain}, owners
+        return {"ids": arrays(ids), "starts": arrays(starts), "ends": arrays(ends), "gain": gain}, owners
 
-    def _windows(self, model: Model, example: Example, context: int = 0) -> tuple[list[tuple[int, int]], list[Window]]:
+    def windows(self, model: Model, example: Example, context: int = 0) -> tuple[list[tuple[int, int]], list[Window]]:
+        """Where the sentences of a document are, and the windows in which they are read to be scored."""
         text = example.given["text"]
         spans = sentence_spans(text)
         return spans, windows(model, example.given["title"], [text[start:end] for start, end in spans], context)
 
-    def _prompt(self, model: Model, context: int = 0) -> written.Prompt:
+    def prompt(self, model: Model, context: int = 0) -> written.Prompt:
+        """How a document is put to a model that writes."""
         longest = min(context or model.config.context, model.config.context)
         return written.Prompt(model, self.instruction, longest, self.max_new_tokens)
 
@@ -187,7 +188,7 @@ class Summarise(Task):
     def infer(self, engine: Engine, examples: Sequence[Example], progress: OnProgress | None = None) -> list[Any]:
         if self.way == "written":
             documents = [self._document(example) for example in examples]
-            return written.write(engine, self._prompt(engine.model), documents, beams=self.beams, progress=progress)
+            return written.write(engine, self.prompt(engine.model), documents, beams=self.beams, progress=progress)
         if self.way == "scored":
             return self._scored(engine, examples, progress)
         found = []
@@ -201,15 +202,15 @@ class Summarise(Task):
         return found
 
     def _scored(self, engine: Engine, examples: Sequence[Example], progress: OnProgress | None) -> list[Extracted]:
-        made = [self._windows(engine.model, example) for example in examples]
+        made = [self.windows(engine.model, example) for example in examples]
         rows = read_all(engine, [window.ids for _, found in made for window in found], progress=progress)
         left, answers = iter(rows), []
-        for example, (spans, found) in zip(examples, made, strict=True):
+        for spans, found in made:
             scores = np.zeros(len(spans))
             for window in found:
-                scores[window.numbers] = next(left)[window.places, 0].numpy()
-            text = example.given["text"]
-            answers.append(Extracted(spans, scores, extract.word_vectors([text[start:end] for start, end in spans])))
+                said = next(left)[:, 0].double().numpy()
+                scores[window.numbers] = [said[start:end].mean() for start, end in window.places]
+            answers.append(Extracted(spans, scores))
         return answers
 
     def _vectors(self, engine: Engine, quotes: Sequence[str]) -> np.ndarray | None:
@@ -228,16 +229,16 @@ class Summarise(Task):
             spans: where they stand.
             vectors: (S, C) of them; None: their words are compared.
         """
-        meaning = vectors is not None
-        vectors = extract.word_vectors(quotes) if vectors is None else vectors
         start = extract.prior(len(quotes), self.position)
-        if self.way == "lead":
-            scores = -np.arange(len(quotes), dtype=np.float64)
-        elif self.way == "centroid":
-            scores = extract.centroid(vectors) * start / start.max()
-        else:
-            scores = extract.textrank(vectors, start)
-        return Extracted(spans, scores, vectors, meaning)
+        scores = -np.arange(len(quotes), dtype=np.float64)
+        for first, last in extract.parts(len(quotes)) if self.way != "lead" else ():
+            own = extract.word_vectors(quotes[first:last]) if vectors is None else vectors[first:last]
+            expected = start[first:last]
+            if self.way == "centroid":
+                scores[first:last] = extract.centroid(own) * expected / start.max()
+            else:  # as shares of the whole text, so that parts can be compared
+                scores[first:last] = extract.textrank(own, expected / expected.sum()) * (last - first) / len(quotes)
+        return Extracted(spans, scores, vectors)
 
     def calibrate(self, raw: Sequence[Any], examples: Sequence[Example], labels: tuple[str, ...]) -> dict[str, Any]:
         if self.way != "scored":
@@ -255,10 +256,16 @@ class Summarise(Task):
         text = example.given["text"]
         if isinstance(raw, written.Written):
             return self._answer_written(raw, text)
+
+        def vectors_of(some: list[int]) -> np.ndarray:
+            if raw.vectors is not None:
+                return raw.vectors[some]
+            return extract.word_vectors([text[slice(*raw.spans[number])] for number in some])
+
         if self.way == "lead":
             chosen = list(range(min(self.sentences or 1, len(raw.spans))))
         else:
-            chosen = extract.choose(raw.scores, raw.vectors, self.sentences or 1, self.redundancy)
+            chosen = extract.choose(raw.scores, vectors_of, self.sentences or 1, self.redundancy)
         chances = _softmax(raw.scores / calibration.get("temperature", 1.0)) if self.way == "scored" else None
         told = []
         for number in chosen:
