@@ -12,6 +12,7 @@ from cutaway.tasks.classify import Classify
 from cutaway.tasks.embed import Embed
 from cutaway.tasks.pair import Pair
 from cutaway.tasks.tag import Tag
+from cutaway.tasks.summarise import Summarise
 from cutaway.tasks.task import Task
 
 TASKS: dict[str, type[Task]] = {
@@ -20,6 +21,7 @@ TASKS: dict[str, type[Task]] = {
     "answer": AnswerQuestions,
     "embed": Embed,
     "pair": Pair,
+    "summarise": Summarise,
 }
 
 

@@ -7,6 +7,7 @@ Examples:
   cutaway task why model "The room was cold and the staff rude."
   cutaway task index docs --out idx --model sentence-transformers/all-MiniLM-L6-v2
   cutaway task search idx "how are parcels sent back?"
+  cutaway task summarise report.pdf --sentences 3
 """
 
 ACTIONS = {
@@ -21,4 +22,5 @@ ACTIONS = {
     "ask": "cutaway.cli.task.ask",
     "decide": "cutaway.cli.task.decide",
     "list": "cutaway.cli.task.list",
+    "summarise": "cutaway.cli.task.summarise",
 }

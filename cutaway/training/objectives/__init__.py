@@ -12,6 +12,8 @@ from cutaway.training.objectives.base import Batch, Data, Objective, Score, Spli
 from cutaway.training.objectives.causal import Causal
 from cutaway.training.objectives.contrast import Contrast
 from cutaway.training.objectives.extraction import SpanExtraction
+from cutaway.training.objectives.choice import Choice
+from cutaway.training.objectives.completion import Completion
 from cutaway.training.objectives.labelled import Classification, Regression
 from cutaway.training.objectives.masked import Masked, MaskedLM, mask_tokens
 from cutaway.training.objectives.replaced import ReplacedPair, ReplacedTokens, replace_tokens, replaced_loss
@@ -23,8 +25,10 @@ __all__ = [
     "OBJECTIVES",
     "Batch",
     "Causal",
+    "Choice",
     "Classification",
     "Contrast",
+    "Completion",
     "Data",
     "Masked",
     "MaskedLM",
@@ -59,6 +63,10 @@ OBJECTIVES: dict[str, type[Objective]] = {
         Tagging,
         SpanExtraction,
         Contrast,
+        *(Causal, MaskedLM, ReplacedTokens, SpanCorruption, SequenceToSequence, Classification, Regression),
+        *(SpanExtraction, Contrast),
+        *(Causal, MaskedLM, ReplacedTokens, SpanCorruption, SequenceToSequence, Classification, Regression),
+        *(Choice, Completion),
     )
 }
 
