@@ -1,9 +1,9 @@
 """Training examples whose label may be wrong, by confident learning (Northcutt, Jiang, Chuang 2021).
 
 A model that has not seen a row says how likely each label is. That is compared, not with one half, but with how likely
-the model finds a label where it is given, on average: a row counts as another label where that one reaches its average
-and is the likeliest of those that do. The probabilities are the baseline's, which is cheap: it learns from all parts
-but one in turn.
+the model finds a label where it is given, on average: a row counts as another label where that one reaches its average,
+is the likeliest of those that do, and likelier than the label given. The probabilities are the baseline's, which is
+cheap: it learns from all parts but one in turn.
 
 Shapes: N examples, L labels.
 """
@@ -38,8 +38,9 @@ def confident_errors(probabilities: np.ndarray, given: np.ndarray) -> tuple[np.n
     usual = np.bincount(given, own, probabilities.shape[1]) / np.maximum(counts, 1)
     reached = (probabilities >= usual) & (counts > 0)  # a label that is never given is nobody's
     counted = np.where(reached, probabilities, -1.0).argmax(1)
-    found = np.flatnonzero(reached.any(1) & (counted != given))
-    lead = probabilities[found, counted[found]] - own[found]
+    lead = probabilities[np.arange(len(given)), counted] - own
+    found = np.flatnonzero(reached.any(1) & (lead > 0))
+    lead = lead[found]
     order = np.argsort(-lead, kind="stable")
     return found[order], counted[found][order]
 
@@ -92,8 +93,8 @@ def suspects_of(
         Suspect(
             some[row].source,
             " | ".join(task.texts(some[row]))[:LONGEST],
-            labels[own],
-            labels[other],
+            str(labels[int(own)]),
+            str(labels[int(other)]),
             float(chances[row, other]),
             float(chances[row, own]),
         )
