@@ -58,7 +58,7 @@ pictures.confusion = ({ what, labels, columns, rows }) => {
 // How often answers are right over how sure they are; on the diagonal they know it exactly.
 pictures.reliability = ({ what, of, lines }) => {
   const [side, left, bottom, top] = [360, 48, 44, 10];
-  const x = (p) => left + p * (side - left - 12);
+  const x = (p) => left + p * (side - left - 24);
   const y = (p) => side - bottom - p * (side - bottom - top);
   const picture = svg("svg", { viewBox: `0 0 ${side} ${side}`, class: "curve square", role: "img", "aria-label": what });
   for (const t of [0, 0.25, 0.5, 0.75, 1]) {
