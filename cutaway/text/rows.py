@@ -255,6 +255,7 @@ def _records(source: Input, lines: Lines) -> Iterator[tuple[int, Any]]:
         if not line.strip():
             continue
         said = lines.problem(lines.number - 1, lines.number)
+        value = None
         try:
             value = json.loads(line) if not said else None
         except (ValueError, RecursionError):

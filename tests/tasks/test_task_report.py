@@ -126,13 +126,13 @@ def test_the_temperature_is_the_likeliest(several: bool):
 
 
 def slow_confident(probabilities: np.ndarray, given: np.ndarray) -> dict[int, int]:
-    """Rows off the diagonal of the confident joint, as equation 1 of the paper counts them."""
+    """Rows off the diagonal of the confident joint, as equation 1 of the paper counts them, that lean away."""
     labels = probabilities.shape[1]
     usual = {j: np.mean([p[j] for p, y in zip(probabilities, given, strict=True) if y == j]) for j in range(labels)}
     found = {}
     for number, (p, y) in enumerate(zip(probabilities, given, strict=True)):
         reached = [j for j in range(labels) if p[j] >= usual[j]]
-        if reached and (best := max(reached, key=lambda j: p[j])) != y:
+        if reached and p[best := max(reached, key=lambda j: p[j])] > p[y]:
             found[number] = best
     return found
 

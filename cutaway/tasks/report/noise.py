@@ -1,15 +1,16 @@
 """Training examples whose label may be wrong, by confident learning (Northcutt, Jiang, Chuang 2021).
 
 A model that has not seen a row says how likely each label is. That is compared, not with one half, but with how likely
-the model finds a label where it is given, on average: a row counts as another label where that one reaches its average
-and is the likeliest of those that do. The probabilities are the baseline's, which is cheap: it learns from all parts
-but one in turn.
+the model finds a label where it is given, on average: a row counts as another label where that one reaches its average,
+is the likeliest of those that do, and likelier than the label given. The probabilities are the baseline's, which is
+cheap: it learns from all parts but one in turn.
 
 Shapes: N examples, L labels.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,8 @@ from cutaway.tasks.report.report import Suspect
 from cutaway.tasks.task import Example, Task
 from cutaway.text.split import positions
 
-FOLDS, MOST, KEPT = 3, 10_000, 50  # parts; examples that are looked at; suspects that are named
+FOLDS, KEPT = 3, 50  # parts; suspects that are named
+FEW, MOST, ROOM = 3_000, 20_000, 200_000  # examples that are looked at, at the most so many times labels
 LONGEST = 300  # characters of a text in a report
 
 
@@ -38,8 +40,9 @@ def confident_errors(probabilities: np.ndarray, given: np.ndarray) -> tuple[np.n
     usual = np.bincount(given, own, probabilities.shape[1]) / np.maximum(counts, 1)
     reached = (probabilities >= usual) & (counts > 0)  # a label that is never given is nobody's
     counted = np.where(reached, probabilities, -1.0).argmax(1)
-    found = np.flatnonzero(reached.any(1) & (counted != given))
-    lead = probabilities[found, counted[found]] - own[found]
+    lead = probabilities[np.arange(len(given)), counted] - own
+    found = np.flatnonzero(reached.any(1) & (lead > 0))
+    lead = lead[found]
     order = np.argsort(-lead, kind="stable")
     return found[order], counted[found][order]
 
@@ -57,43 +60,32 @@ def suspects_of(
         labels: of the task.
         progress: told at every part.
     """
-    place = {label: number for number, label in enumerate(labels)}
     if not task.baseline_name or len(labels) < 2:
         return (), None
-    if any(not isinstance(e.truth, tuple) or len(e.truth) != 1 or e.truth[0] not in place for e in examples):
+    if any(not isinstance(e.truth, tuple) or len(e.truth) != 1 or e.truth[0] not in labels for e in examples):
         return (), None
     some = list(examples)
-    if len(some) > MOST:
+    most = min(MOST, max(FEW, ROOM // len(labels)))
+    if len(some) > most:
         spread = np.argsort(positions(np.arange(len(some), dtype=np.uint64)), kind="stable")
-        some = [some[number] for number in sorted(spread[:MOST].tolist())]
-    given = np.array([place[example.truth[0]] for example in some])
-    if len(some) < 2 * FOLDS:
+        some = [some[number] for number in sorted(spread[:most].tolist())]
+    counts = Counter(example.truth[0] for example in some)
+    labels = tuple(label for label in labels if counts[label] > 1)  # of one alone nothing is found out
+    some = [example for example in some if counts[example.truth[0]] > 1]
+    if len(some) < 2 * FOLDS or len(labels) < 2:
         return (), None
-    fold = np.empty(len(some), np.int64)  # each label's examples go round, so that every part knows every label
-    order = np.argsort(given, kind="stable")
-    fold[order] = np.arange(len(some)) % FOLDS
-    chances = np.zeros((len(some), len(labels)))
-    for part in range(FOLDS):
-        if progress:
-            progress(Progress("looking for wrong labels", part, FOLDS, "parts"))
-        inside, outside = np.flatnonzero(fold == part), np.flatnonzero(fold != part)
-        if len(np.unique(given[outside])) < 2:
-            return (), None
-        answers = task.baseline([some[n] for n in outside], [some[n] for n in inside], tuple(labels))
-        for number, answer in zip(inside, answers or [], strict=False):
-            told = answer.more.get("probabilities")
-            if told is None:
-                return (), None
-            chances[number] = [told.get(label, 0.0) for label in labels]
-        if answers is None:
-            return (), None
+    chances = _unseen(task, some, labels, progress)
+    if chances is None:
+        return (), None
+    place = {label: number for number, label in enumerate(labels)}
+    given = np.array([place[example.truth[0]] for example in some])
     rows, likely = confident_errors(chances, given)
     return tuple(
         Suspect(
             some[row].source,
             " | ".join(task.texts(some[row]))[:LONGEST],
-            labels[own],
-            labels[other],
+            str(labels[int(own)]),
+            str(labels[int(other)]),
             float(chances[row, other]),
             float(chances[row, own]),
         )
@@ -101,3 +93,23 @@ def suspects_of(
             rows[:KEPT].tolist(), given[rows[:KEPT]].tolist(), likely[:KEPT].tolist(), strict=True
         )
     ), len(rows)
+
+
+def _unseen(
+    task: Task, examples: Sequence[Example], labels: tuple[str, ...], progress: OnProgress | None
+) -> np.ndarray | None:
+    """Of each example the baseline's probabilities of the labels, (N, L), learned from the other parts."""
+    order = sorted(range(len(examples)), key=lambda number: labels.index(examples[number].truth[0]))
+    fold = np.empty(len(examples), np.int64)  # each label's examples go round, so that every part knows every label
+    fold[order] = np.arange(len(examples)) % FOLDS
+    chances = np.zeros((len(examples), len(labels)))
+    for part in range(FOLDS):
+        if progress:
+            progress(Progress("looking for wrong labels", part, FOLDS, "parts"))
+        inside, outside = (np.flatnonzero(held).tolist() for held in (fold == part, fold != part))
+        answers = task.baseline([examples[n] for n in outside], [examples[n] for n in inside], labels)
+        if answers is None or any("probabilities" not in answer.more for answer in answers):
+            return None
+        for number, answer in zip(inside, answers, strict=True):
+            chances[number] = [answer.more["probabilities"].get(label, 0.0) for label in labels]
+    return chances

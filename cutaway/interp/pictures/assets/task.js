@@ -38,10 +38,11 @@ pictures.intervals = ({ what, about, groups, whole }) => {
 
 // How often each label (row) was called what (column): right answers blue, wrong ones orange, by their share of the row.
 pictures.confusion = ({ what, labels, columns, rows }) => {
-  const table = el("table", { className: "confusion" }, el("tr", {}, el("th", {}, "true ↓  said →"), ...columns.map((name) => el("th", { scope: "col" }, el("span", {}, clipped(name, 14))))));
+  const many = columns.some((name) => name.length > 9) || columns.length > 12;
+  const table = el("table", { className: many ? "confusion many" : "confusion" }, el("tr", {}, el("th", {}, "true ↓  said →"), ...columns.map((name) => el("th", { scope: "col" }, el("span", {}, clipped(name, many ? 28 : 12))))));
   rows.forEach(([name, ...counts], i) => {
     const total = counts.reduce((a, b) => a + b, 0);
-    const line = el("tr", {}, el("th", { scope: "row" }, clipped(name, 24)));
+    const line = el("tr", {}, el("th", { scope: "row" }, clipped(name, 40)));
     counts.forEach((n, j) => {
       const cell = el("td", {}, n ? count(n) : "·");
       if (n) tint(cell, columns[j] === name ? "blues" : "oranges", Math.sqrt(n / total) * 0.85);
@@ -57,7 +58,7 @@ pictures.confusion = ({ what, labels, columns, rows }) => {
 // How often answers are right over how sure they are; on the diagonal they know it exactly.
 pictures.reliability = ({ what, of, lines }) => {
   const [side, left, bottom, top] = [360, 48, 44, 10];
-  const x = (p) => left + p * (side - left - 12);
+  const x = (p) => left + p * (side - left - 24);
   const y = (p) => side - bottom - p * (side - bottom - top);
   const picture = svg("svg", { viewBox: `0 0 ${side} ${side}`, class: "curve square", role: "img", "aria-label": what });
   for (const t of [0, 0.25, 0.5, 0.75, 1]) {
