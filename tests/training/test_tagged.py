@@ -54,7 +54,7 @@ def test_rows_that_do_not_fit_are_refused(tmp_path):
     parts = {"ids": [np.array([1, 2, 3])], "target": [np.array([0, 1])]}
     store = RowStore({"train": Rows("train", parts, tokenizer, ["f.jsonl:7"])}, tokenizer)
     config = TrainConfig("x", str(tmp_path), objective=Tagging(), context=8, batch=1, steps=1)
-    with pytest.raises(InputError, match="f.jsonl:7 has 3 tokens and 2 tags"):
+    with pytest.raises(InputError, match=r"f\.jsonl:7 has 3 tokens and 2 tags"):
         Tagging().check(store, config)
     with pytest.raises(ConfigError, match="token_classification"):
         Tagging().fit(build_network(EncoderConfig(300, 8, 1, 16, 2)).config)
