@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from cutaway.models import DecoderConfig, EncoderConfig, NetworkConfig, RecurrentConfig, Seq2SeqConfig
 from cutaway.models.config_parts import POOLED
+from cutaway.models.heads import READ_APART
 
 
 def predicted_bytes(
@@ -64,7 +65,7 @@ def _width(config: DecoderConfig | EncoderConfig | RecurrentConfig, name: str, t
     if isinstance(config, EncoderConfig):
         inner = config.embed_width if config.head == "masked_lm" else config.width
         own = {"embed": config.embed_width, "head.pre": inner, "head.post": inner}
-        own["head.pooled"] = config.width * (2 if config.apart else 1)
+        own |= {"head.pooled": config.width * (2 if config.apart else 1), "head.compared": config.width * READ_APART}
         if place in own:
             return own[place]
     kv_heads = config.heads if isinstance(config, EncoderConfig) else config.kv_heads

@@ -105,13 +105,13 @@ class Head(nn.Module):
     ) -> Float[Tensor, "B *L"]:
         """(B, T, C) to the shape that `HEADS` states; of a masked language model (B, T, E), for `lm_head` to read.
 
-        `pooled` is the vector of a whole text, or of two that are read apart both, (B, 2·C); `pre` goes into the
-        activation, `post` into the last matrix. `texts` says which of two texts a token is of.
+        `pooled` is the vector of a whole text, or of two that are read apart both, (B, 2·C), of which `compared` is
+        made; `pre` goes into the activation, `post` into the last matrix. `texts` says which text a token is of.
         """
         if texts is not None:
             own = [texts == number if mask is None else mask & (texts == number) for number in (0, 1)]
             both = torch.cat([pool(states, real, self.config.pooling) for real in own], dim=-1)
-            x = compared(*tap("pooled", both).chunk(2, dim=-1))
+            x = tap("compared", compared(*tap("pooled", both).chunk(2, dim=-1)))
         else:
             x = tap("pooled", pool(states, mask, self.config.pooling)) if self.config.head in POOLED else states
         if self.config.head_activation != "none":
@@ -128,4 +128,5 @@ class Head(nn.Module):
     def tap_names(self) -> list[str]:
         """Every activation name, in the order of computation."""
         between = ["pre", "post"] if self.config.head_activation != "none" else []
-        return ["pooled"] * (self.config.head in POOLED) + between
+        apart = ["compared"] * getattr(self.config, "apart", False)
+        return ["pooled"] * (self.config.head in POOLED) + apart + between

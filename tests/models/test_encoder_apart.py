@@ -7,7 +7,7 @@ import torch
 
 from cutaway.errors import ConfigError, InputError
 from cutaway.generation import Engine
-from cutaway.interp import occlusion, pair_of, patch_sweep, record
+from cutaway.interp import ledger, occlusion, pair_of, patch_sweep, record
 from cutaway.interp.inputs import Inputs
 from cutaway.models import Model, build_network, load_model, save_model
 from cutaway.models.config import EncoderConfig
@@ -92,6 +92,22 @@ def test_it_can_be_looked_into(model):
     other = pair_of(model, TEXTS[0], TEXTS[1])
     swept = patch_sweep(model, pair, Inputs(other.ids.flip(1), token_types=other.token_types))
     assert swept is not None
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_the_ledger_of_a_logit_adds_up_over_both_texts(model, pooling):
+    config = dataclasses.replace(model.config, pooling=pooling)
+    network = build_network(config)
+    network.load_state_dict(model.network.state_dict())
+    again = Model(network.eval(), model.tokenizer)
+    pair = pair_of(again, TEXTS[0], TEXTS[1])
+    opened = ledger(record(again, pair), token="yes")
+    assert opened.error < 1e-5
+    assert sum(term.name.startswith("token.") for term in opened.terms) == pair.ids.shape[1]
+    largest = max((t for t in opened.terms if t.name.startswith("token.")), key=lambda term: abs(term.value))
+    inner = opened.expand(largest)
+    assert inner.error < 1e-5
+    assert inner.total == pytest.approx(largest.value, abs=1e-5)
 
 
 def test_it_is_saved_and_opened(model, tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cutaway.interp.ledger.chain import Chain
 from cutaway.interp.ledger.ledger import Ledger
+from cutaway.interp.ledger.pairs import Compared, PoolApart
 from cutaway.interp.ledger.parts import Attention, Mixture, Neurons, Part, at
 from cutaway.interp.ledger.reading import Held, Run, Sum
 from cutaway.interp.ledger.steps import Activation, ChosenEdit, Edit, Given, Length, Matrix, Norm, Pool, Read, Step, cap
@@ -137,12 +138,12 @@ def _encoder(network: Encoder) -> Layout:
 
     def embedding(run: Run, t: int) -> list[tuple[str, str, Tensor]]:
         parts = [("embed", run.token(t), network.embed_tokens.weight[run.ids(False)[t]])]
+        types = run.inputs.token_types
         if config.token_types:
-            types = run.inputs.token_types
-            kind = 0 if types is None else int(types[run.row, t])
+            kind = 0 if types is None or config.apart else int(types[run.row, t])
             parts.append(("type", str(kind), network.embed_types.weight[kind]))
         if config.position == "learned":
-            places = network._positions(run.inputs.ids, run.mask(False))
+            places = network._positions(run.inputs.ids, run.mask(False), types)
             place = int(places[run.row, t]) if isinstance(places, Tensor) else t
             parts.append(("position", str(place), network.embed_positions.weight[place]))
         return parts
@@ -243,7 +244,9 @@ def _head(main: Chain, head: Head | None) -> Matrix | None:
             what = f"{at(run, before, position, False)}, by what had been written"
             return main.read(run, position, reader, place=before).ledger(run, what, total)
 
-        main.then(Pool(config.pooling, opened, lambda run: run.heads(before).double()), Edit("head.pooled"))
+        apart = getattr(config, "apart", False)
+        pool = (PoolApart if apart else Pool)(config.pooling, opened, lambda run: run.heads(before).double())
+        main.then(pool, Edit("head.pooled"), *([Compared(), Edit("head.compared")] if apart else []))
     if config.head_activation != "none":
         main.then(Matrix(head.dense, "head.dense"), Edit("head.pre"), Activation(head.activation))
         main.then(Norm(head.norm, "head.norm") if config.head_norm else None, Edit("head.post"))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cutaway.interp.ledger.reading import NORM, Held, Run, Sum, normed, rows, through
 from cutaway.models.layers import RMSNorm
 from cutaway.models.rotary import Rotary
-from cutaway.models.sight import Sight
+from cutaway.models.sight import Sight, places_apart
 
 if TYPE_CHECKING:
     from cutaway.interp.ledger.ledger import Ledger
@@ -230,7 +230,9 @@ class Turn(Step):
 
     def _tables(self, run: Run, position: int | None) -> tuple[Tensor, Tensor]:
         ids, mask = run.inputs.ids, run.inputs.mask
-        places = Sight(0, ids.shape[1], ids.device, mask).positions
+        places, types = Sight(0, ids.shape[1], ids.device, mask).positions, run.inputs.token_types
+        if types is not None and getattr(run.network.config, "apart", False):
+            places = places_apart(types, mask)[0]
         cos, sin = self.rotary(0, ids.shape[1], None if places is None else places[run.row : run.row + 1])
         cos, sin = (x[0] if places is not None else x for x in (cos, sin))
         return cos[position, 0].double(), sin[position, 0].double()  # (D,)
