@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cutaway.errors import ConfigError
 from cutaway.files import holds
 from cutaway.generation.engine import Engine
 from cutaway.models import Model
@@ -20,7 +21,7 @@ from cutaway.tasks.plan import RUN, appearing, begin_plan, config_to_dict, conti
 from cutaway.tasks.probe import fit_head
 from cutaway.tasks.report import TaskReport, measure_task, write_report
 from cutaway.tasks.report.measure import fingerprint
-from cutaway.tasks.start import from_checkpoint, from_scratch, learning
+from cutaway.tasks.start import as_it_is, from_checkpoint, from_scratch, learning
 from cutaway.tasks.task import Task
 from cutaway.tasks.trained import TaskModel, write_task
 from cutaway.training import TrainConfig, resume, train
@@ -238,6 +239,10 @@ def time_after(task: Task, model: Model, data: TaskData, progress: OnProgress | 
 def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None) -> Model:
     """The model before it has learned."""
     task: Task = config.task
+    if not task.trained:
+        if not config.start:
+            raise ConfigError(f"the task {task.name} learns nothing, so it needs a checkpoint; name one with --from")
+        return as_it_is(task, config.start, data.labels)
     if config.start:
         model = from_checkpoint(
             task,
