@@ -23,10 +23,8 @@ from cutaway.tasks import baseline
 from cutaway.tasks.calibrate import temperature_of
 from cutaway.tasks.decide import (
     best_threshold,
-    complete_threshold,
     least_sure,
     offsets_for_f1,
-    precise_threshold,
 )
 from cutaway.tasks.figures import by_label, confusion, macro_f1, mean_of, one_hot
 from cutaway.tasks.reading import arrays, framed, in_parts, read_all
@@ -69,8 +67,8 @@ class Classify(Task):
     long: Literal["cut", "ends", "windows"] = "cut"  # longer texts: their beginning, both ends, or windows averaged
     window: int = 128  # tokens that are read at once of longer texts, by their ends or in windows
     thresholds: Literal["half", "best", "precise", "complete"] = "best"  # several: from which probability on a label
-    # is said: 0.5, for the best F1, or that of those said (precise) or of those that hold (complete) `reach` are right
-    reach: float = 0.9  # that share
+    # is said: 0.5, or for the best F1; of all, where `reach` of those said are right, or of those that hold are said
+    reach: float = 0.9  # that share, of "precise" and "complete"
     favour: Literal["accuracy", "macro_f1"] = "accuracy"  # one label: what answers are chosen for
     out_of_scope: str = ""  # one label: the label that means none of the others; one that no example has is said of
     # texts that are less like the known ones than nearly all of these
@@ -255,12 +253,10 @@ class Classify(Task):
         return found
 
     def _thresholds(self, chances: np.ndarray, true: np.ndarray) -> list[float]:
-        pairs = list(zip(chances.T, true.T, strict=True))
-        if self.thresholds == "precise":
-            return [precise_threshold(p, t, self.reach) for p, t in pairs]
-        if self.thresholds == "complete":
-            return [complete_threshold(p, t, self.reach) for p, t in pairs]
-        return [0.5 if self.thresholds == "half" else best_threshold(p, t) for p, t in pairs]
+        if self.thresholds == "half":
+            return [0.5] * chances.shape[1]
+        reach = {"precise": {"precision": self.reach}, "complete": {"recall": self.reach}}.get(self.thresholds, {})
+        return [best_threshold(p, t, **reach) for p, t in zip(chances.T, true.T, strict=True)]
 
     def answer(self, raw: Tensor, example: Example, labels: tuple[str, ...], calibration: Mapping[str, Any]) -> Answer:
         scaled = scaled_by(calibration, raw)

@@ -10,38 +10,25 @@ import numpy as np
 ROUNDS = 5  # over all labels, in which offsets are improved one at a time
 
 
-def best_threshold(chances: np.ndarray, true: np.ndarray) -> float:
+def best_threshold(chances: np.ndarray, true: np.ndarray, *, precision: float = 0.0, recall: float = 0.0) -> float:
     """From which probability on a label should be said for the best F1 on these examples; 0.5 where none has it.
+
+    Where no threshold is precise enough it is above all of these examples, so that a label that cannot be trusted is
+    hardly ever said.
 
     Args:
         chances: (N,) probabilities of the label.
         true: (N,) 1 where it holds.
+        precision: share of those said that must be right.
+        recall: share of those that hold that must be said.
     """
     limits, hits, said = _steps(chances, true)
     if not len(hits) or not hits[-1]:
         return 0.5
-    return float(limits[np.argmax(2 * hits / (said + hits[-1]))])
-
-
-def precise_threshold(chances: np.ndarray, true: np.ndarray, reach: float) -> float:
-    """The lowest probability from which on a share of at least `reach` of those said is right.
-
-    Where no threshold gets there it is above all of these examples, so that a label that cannot be trusted is hardly
-    ever said; 0.5 where no example has it.
-    """
-    limits, hits, said = _steps(chances, true)
-    if not len(hits) or not hits[-1]:
-        return 0.5
-    good = np.flatnonzero(hits >= reach * said - 1e-9)
-    return float(limits[good[-1]]) if len(good) else float((1 + chances.max()) / 2)
-
-
-def complete_threshold(chances: np.ndarray, true: np.ndarray, reach: float) -> float:
-    """The highest probability from which on a share of at least `reach` of those that hold is said; 0.5 without any."""
-    limits, hits, _ = _steps(chances, true)
-    if not len(hits) or not hits[-1]:
-        return 0.5
-    return float(limits[np.flatnonzero(hits >= reach * hits[-1] - 1e-9)[0]])
+    good = (hits >= precision * said - 1e-9) & (hits >= recall * hits[-1] - 1e-9)
+    if not good.any():
+        return float((1 + chances.max()) / 2)
+    return float(limits[np.argmax(np.where(good, 2 * hits / (said + hits[-1]), -1.0))])
 
 
 def _steps(chances: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

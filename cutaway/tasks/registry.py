@@ -14,9 +14,12 @@ from cutaway.tasks.pair import Pair
 from cutaway.tasks.tag import Tag
 from cutaway.tasks.summarise import Summarise
 from cutaway.tasks.task import Task
+from cutaway.tasks.zero import Nearest, Score
 
 TASKS: dict[str, type[Task]] = {
     "classify": Classify,
+    "nearest": Nearest,
+    "score": Score,
     "tag": Tag,
     "answer": AnswerQuestions,
     "embed": Embed,

@@ -120,6 +120,21 @@ def from_checkpoint(
     return with_head(model, {**fields, "dropout": dropout, **(network or {})}, seed=seed)
 
 
+def as_it_is(task: Task, source: str, labels: tuple[str, ...]) -> Model:
+    """A checkpoint for a task that learns nothing.
+
+    Raises:
+        ConfigError: a kind of network, or a head, that the task cannot use.
+        (and those of `load_model`)
+    """
+    model = load_model(source)
+    if model.config.kind not in task.kinds:
+        raise ConfigError(
+            f"{source} is a {model.config.kind} network; the task {task.name} needs {' or '.join(task.kinds)}"
+        )
+    return with_head(model, task.features(labels))
+
+
 def with_head(model: Model, fields: Mapping[str, Any], *, seed: int = 0) -> Model:
     """The same body under another head; where it is the same head already, it stays.
 

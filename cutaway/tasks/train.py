@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from cutaway.errors import CutawayError
+from cutaway.errors import ConfigError, CutawayError
 from cutaway.files import holds
 from cutaway.models import Model
 from cutaway.progress import OnProgress, Progress
@@ -25,7 +25,7 @@ from cutaway.tasks.report import Point, TaskReport, measure_task, write_report
 from cutaway.tasks.report.measure import fingerprint
 from cutaway.tasks.report.noise import FOLDS as PARTS
 from cutaway.tasks.report.noise import MOST
-from cutaway.tasks.start import from_checkpoint, from_scratch, learning
+from cutaway.tasks.start import as_it_is, from_checkpoint, from_scratch, learning
 from cutaway.tasks.task import Task
 from cutaway.tasks.trained import TaskModel, write_task
 from cutaway.tasks.tune import Trial, tune
@@ -273,6 +273,10 @@ def _timed(job: Callable[[], object]) -> float:
 def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None, body: str = "") -> Model:
     """The model before it has learned the task."""
     task: Task = config.task
+    if not task.trained:
+        if not config.start:
+            raise ConfigError(f"the task {task.name} learns nothing, so it needs a checkpoint; name one with --from")
+        return as_it_is(task, config.start, data.labels)
     if body or config.start:
         model = from_checkpoint(
             task,

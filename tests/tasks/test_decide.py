@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from cutaway.tasks.decide import best_threshold, complete_threshold, least_sure, offsets_for_f1, precise_threshold
+from cutaway.tasks.decide import best_threshold, least_sure, offsets_for_f1
 
 
 @pytest.fixture(params=range(20))
@@ -27,32 +27,28 @@ def test_the_best_threshold_has_the_best_f1(chances_and_truth):
     assert f1_score(true, chances >= best_threshold(chances, true)) == pytest.approx(best)
 
 
-def test_a_precise_threshold_is_the_lowest_that_is_right_often_enough(chances_and_truth):
+def test_a_precise_threshold_has_the_best_f1_of_those_that_are_right_often_enough(chances_and_truth):
     chances, true = chances_and_truth
-    found = precise_threshold(chances, true, 0.75)
+    found = best_threshold(chances, true, precision=0.75)
     good = [limit for limit in every_threshold(chances) if precision_score(true, chances >= limit) >= 0.75]
     if good:
-        assert recall_score(true, chances >= found) == max(recall_score(true, chances >= limit) for limit in good)
+        assert f1_score(true, chances >= found) == max(f1_score(true, chances >= limit) for limit in good)
         assert precision_score(true, chances >= found) >= 0.75
     else:
         assert found > chances.max()
 
 
-def test_a_complete_threshold_is_the_highest_that_misses_few_enough(chances_and_truth):
+def test_a_complete_threshold_has_the_best_f1_of_those_that_miss_few_enough(chances_and_truth):
     chances, true = chances_and_truth
-    found = complete_threshold(chances, true, 0.75)
+    found = best_threshold(chances, true, recall=0.75)
     good = [limit for limit in every_threshold(chances) if recall_score(true, chances >= limit) >= 0.75]
-    assert ((chances >= found) == (chances >= max(good))).all()
+    assert f1_score(true, chances >= found) == max(f1_score(true, chances >= limit) for limit in good)
+    assert recall_score(true, chances >= found) >= 0.75
 
 
-def test_a_label_that_no_example_has_is_said_from_a_half_on():
-    nothing = np.zeros(3)
-    for found in (
-        best_threshold,
-        lambda c, t: precise_threshold(c, t, 0.9),
-        lambda c, t: complete_threshold(c, t, 0.9),
-    ):
-        assert found(np.array([0.1, 0.9, 0.2]), nothing) == 0.5
+@pytest.mark.parametrize("reach", [{}, {"precision": 0.9}, {"recall": 0.9}])
+def test_a_label_that_no_example_has_is_said_from_a_half_on(reach):
+    assert best_threshold(np.array([0.1, 0.9, 0.2]), np.zeros(3), **reach) == 0.5
 
 
 def test_abstention_answers_as_many_as_it_can(chances_and_truth):
