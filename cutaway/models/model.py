@@ -140,8 +140,8 @@ class Model:
 
         Text for an encoder, and for another network that does not predict the next token, gets the special tokens
         around it that its tokenizer's file states ([CLS] … [SEP]); text that a model goes on with gets only those
-        before it (Llama 3's <|begin_of_text|>). Of an encoder–decoder this is the target, and its text gets the token that every
-        target begins with. Ids are taken as they are.
+        before it (Llama 3's <|begin_of_text|>). Of an encoder–decoder this is the target, and its text gets the token
+        that every target begins with. Ids are taken as they are.
 
         Raises:
             InputError: no tokens, or an id outside the vocabulary.

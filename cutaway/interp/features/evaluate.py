@@ -173,7 +173,6 @@ def _losses(
 
     Nothing for models that do not predict the next token.
     """
-    network = model.network
     if getattr(model.config, "head", "causal_lm") != "causal_lm":
         return {}, 0.0
     totals = dict.fromkeys(("plain", "replaced", "zeros", "mean"), 0.0)
