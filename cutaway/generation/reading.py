@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError, NonFinite
 from cutaway.generation.torch_backend import evaluating
-from cutaway.models import Encoder, Model, Recurrent, Seq2Seq
+from cutaway.models import Encoder, Model, Seq2Seq
 from cutaway.models.config_parts import POOLED
 from cutaway.models.embedding import pad
 
@@ -220,7 +220,7 @@ def _alike(batch: Sequence[tuple[Reading, int]]) -> list[list[tuple[Reading, int
 
 
 def _writes(model: Model) -> bool:
-    return isinstance(model.network, Recurrent | Seq2Seq) or getattr(model.config, "head", None) == "causal_lm"
+    return isinstance(model.network, Seq2Seq) or model.network.config.head == "causal_lm"
 
 
 def ids_of(model: Model, texts: Sequence[Any]) -> list[list[int]]:

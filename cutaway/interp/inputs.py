@@ -179,7 +179,7 @@ def evaluating(model: Model) -> Any:
 def forward(model: Model, inputs: Inputs, tap: Tap = OFF) -> Tensor:
     """The network's output for these inputs, in the dtype of its weights; gradients pass where they are enabled."""
     given: dict[str, Any] = {}
-    if inputs.mask is not None and not isinstance(model.network, Recurrent):  # padding behind changes no state before
+    if inputs.mask is not None:
         given["mask"] = inputs.mask
     if inputs.token_types is not None:
         given["token_types"] = inputs.token_types

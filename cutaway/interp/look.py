@@ -200,7 +200,7 @@ def _about(model: Model) -> dict[str, Any]:
     """What the header says of a model."""
     config = model.config
     if isinstance(config, RecurrentConfig):
-        kind, shape = config.cell.upper(), f"{config.layers} layers × {config.hidden} units"
+        kind, shape = config.cell.upper(), f"{config.layers} layers × {config.states} units"
     else:
         kind, shape = config.kind, f"{config.layers} layers × {config.heads} heads, {config.width} channels"
     return {

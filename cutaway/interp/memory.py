@@ -49,19 +49,19 @@ def _of_seq2seq(config: Seq2SeqConfig, name: str, tokens: int, source: int) -> i
 
 def _length(config: NetworkConfig, name: str, tokens: int) -> int:
     """Tokens at a place: all, or one where a head has one vector for a whole text."""
-    whole = isinstance(config, DecoderConfig | EncoderConfig) and config.head in POOLED
+    whole = not isinstance(config, Seq2SeqConfig) and config.head in POOLED
     return 1 if whole and name.startswith(("head.", "logits", "embedding")) else tokens
 
 
 def _width(config: DecoderConfig | EncoderConfig | RecurrentConfig, name: str, tokens: int) -> int:
     """Numbers per token at a place."""
     place = name.partition(".")[2].partition(".")[2] if name.startswith("layers.") else name
-    if isinstance(config, RecurrentConfig):
-        own = {"embed": config.width, "logits": config.vocab_size}
-        return own.get(place, config.hidden)
     if place == "logits":
         words = dict.fromkeys(("masked_lm", "causal_lm"), config.vocab_size)
         return ({"span_extraction": 2, "replaced_token": 1} | words).get(config.head, len(config.labels))
+    if isinstance(config, RecurrentConfig):
+        own = {"embed": config.width, **dict.fromkeys(("states", "head.pooled", "embedding"), config.states)}
+        return own.get(place, config.hidden)
     if isinstance(config, EncoderConfig):
         inner = config.embed_width if config.head == "masked_lm" else config.width
         own = {"embed": config.embed_width, "head.pre": inner, "head.post": inner}

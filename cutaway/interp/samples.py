@@ -41,7 +41,7 @@ class Samples:
 
 def streams_of(model: Model) -> str:
     """The pattern of the activations that carry a text from layer to layer."""
-    return "layers.*.hidden" if isinstance(model.network, Recurrent) else "layers.*.resid_post"
+    return f"layers.*.{model.network.states}" if isinstance(model.network, Recurrent) else "layers.*.resid_post"
 
 
 def samples_of(

@@ -148,7 +148,11 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class RecurrentConfig:
-    """A recurrent language model: GRU (Cho et al. 2014) or LSTM (Hochreiter & Schmidhuber 1997)."""
+    """A recurrent network: GRU (Cho et al. 2014) or LSTM (Hochreiter & Schmidhuber 1997).
+
+    Raises:
+        ConfigError: numbers that do not fit each other; the message names both.
+    """
 
     vocab_size: int
     context: int = 256  # tokens per training window; the state itself has no limit
@@ -156,20 +160,44 @@ class RecurrentConfig:
     width: int = 256  # C, the embedding
     hidden: int = 1024  # units of each layer
     cell: Literal["gru", "lstm"] = "gru"
-    tied: bool = False  # the output matrix is the embedding (then hidden must equal width)
-    dropout: float = 0.0  # on the embedding and between layers
+    tied: bool = False  # causal_lm: the output matrix is the embedding (then hidden must equal width)
+    dropout: float = 0.0  # on the embedding, between layers and on what the output is computed from
+    bidirectional: bool = False  # each layer has a second state, which reads from the end; not for causal_lm
+    head: Literal[
+        "causal_lm", "none", "sequence_classification", "token_classification", "span_extraction", "embedding"
+    ] = "causal_lm"
+    labels: tuple[str, ...] = ()  # names of the classes that a classification tells apart
+    labelling: Literal["one", "several", "number"] = "one"  # what holds of a text: one label, any of them; or numbers
+    pooling: Literal["last", "cls", "mean", "max"] = "last"  # of whole texts, over real tokens, as in decoders
+    normalize: bool = False  # embedding: to length 1
+    longest: int = 0  # embedding: tokens that a text is cut to, special ones included; 0: the context
 
     kind = "recurrent"
+    head_activation: ClassVar[Literal["none"]] = "none"  # no dense layer stands before a head's output, as in encoders
+    head_bias: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context", "layers", "width", "hidden"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, but {getattr(self, name)} was given")
         check_most(self)
+        if self.longest < 0:
+            raise ConfigError(f"longest must not be negative, but {self.longest} was given")
         if self.tied and self.hidden != self.width:
             raise ConfigError(f"a tied output needs hidden ({self.hidden}) equal to width ({self.width})")
+        if self.bidirectional and self.head == "causal_lm":
+            raise ConfigError(
+                "a state that reads from the end has seen the tokens that a causal_lm predicts; leave bidirectional "
+                "out, or give another head"
+            )
+        check_labels(self)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be in [0, 1), but {self.dropout} was given")
+
+    @property
+    def states(self) -> int:
+        """Numbers that a layer makes of each token."""
+        return self.hidden * (1 + self.bidirectional)
 
 
 NetworkConfig: TypeAlias = DecoderConfig | EncoderConfig | Seq2SeqConfig | RecurrentConfig

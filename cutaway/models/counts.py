@@ -261,24 +261,30 @@ def _seq2seq(c: Seq2SeqConfig, T: int) -> Counts:
 
 
 def _recurrent(c: RecurrentConfig, T: int) -> Counts:
-    V, L, N, gates = c.vocab_size, c.layers, c.hidden, len(GATES[c.cell])
-    inputs = c.width + (L - 1) * N  # of all layers together
-    matrices = gates * N * (inputs + L * N)
+    V, L, N, S, gates = c.vocab_size, c.layers, c.hidden, c.states, len(GATES[c.cell])
+    inputs = c.width + (L - 1) * S  # of all layers together
+    matrices = gates * S * (inputs + L * N)
+    out, speaks = 2 if c.head == "span_extraction" else len(c.labels), c.head == "causal_lm"
     parameters = {
         "embedding": V * c.width,
         "cells": matrices,
-        "cell biases": L * 2 * gates * N,
-        "output": 0 if c.tied else V * N,
+        "cell biases": L * 2 * gates * S,
+        "head": S * out + out,
+        "output": speaks * (0 if c.tied else V * N),
     }
-    flops = {"cells": 2 * matrices, "output": 2 * V * N}
+    flops = {
+        "cells": 2 * matrices,
+        "head": 2 * S * out // (T if c.head in POOLED else 1),
+        "output": 2 * V * N * speaks,
+    }
     activations = {
         "embedding": c.width,
-        "cells": L * N * (8 if c.cell == "gru" else 20),  # an LSTM's kernel keeps 18 in float32, 24 in bfloat16
-        "dropout": c.width + 2 * L * N if c.dropout else 0,
-        "logits": 2 * V,  # and their gradient
+        "cells": L * S * (8 if c.cell == "gru" else 20),  # an LSTM's kernel keeps 18 in float32, 24 in bfloat16
+        "dropout": c.width + 2 * L * S if c.dropout else 0,
+        "logits": 2 * V * speaks,  # and their gradient
     }
     states = 2 if c.cell == "lstm" else 1
-    return Counts(T, _present(parameters), flops, _present(activations), states * L * N)
+    return Counts(T, _present(parameters), _present(flops), _present(activations), states * L * N)
 
 
 def _present(parts: dict[str, int]) -> dict[str, int]:

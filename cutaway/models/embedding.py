@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, DamagedFile, InputError
 from cutaway.files import holds, inside, read_json, write_json
-from cutaway.models.config import DecoderConfig, EncoderConfig
+from cutaway.models.config import DecoderConfig, EncoderConfig, Seq2SeqConfig
 from cutaway.tokenizers.frame import frame
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def framed_texts(model: Model, texts: Sequence[str]) -> list[list[int]]:
         ConfigError: the model makes no vectors.
     """
     config = model.config
-    if not isinstance(config, DecoderConfig | EncoderConfig) or config.head != "embedding":
+    if isinstance(config, Seq2SeqConfig) or config.head != "embedding":
         head = getattr(config, "head", None)
         has = f"a {config.kind} with a head for {head}" if head else f"a {config.kind} network"
         raise ConfigError(f"{model.source or 'the model'} is {has}; embedding texts needs a network with pooling")

@@ -1,4 +1,4 @@
-"""What stands on top of an encoder or a decoder: states to logits, or to one vector for each text.
+"""What stands on top of an encoder, a decoder or a recurrent network: states to logits, or to one vector for each text.
 
 Shapes: B batch, T tokens, C channels, E channels of the embedding, L labels, V vocabulary.
 """
@@ -9,13 +9,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cutaway.errors import ConfigError
-from cutaway.models.config import DecoderConfig, EncoderConfig
+from cutaway.models.config import DecoderConfig, EncoderConfig, RecurrentConfig
 from cutaway.models.config_parts import HEADS, LABELLED, POOLED
 from cutaway.models.layers import ACTIVATIONS
 from cutaway.models.products import Linear
 from cutaway.models.tap import Tap
 
 READ_APART = 4  # vectors that a head reads of two texts (see `compared`)
+HeadedConfig = EncoderConfig | DecoderConfig | RecurrentConfig
 
 
 def pool(states: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None, how: str) -> Float[Tensor, "B C"]:
@@ -39,7 +40,7 @@ def pool(states: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None, how: 
     return states.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1).clamp(min=1)
 
 
-def probabilities(logits: Float[Tensor, "*B L"], config: EncoderConfig | DecoderConfig) -> Float[Tensor, "*B L"]:
+def probabilities(logits: Float[Tensor, "*B L"], config: HeadedConfig) -> Float[Tensor, "*B L"]:
     """The probability of each label, of logits that a head for labels made.
 
     Where one label holds of a text they sum to one; where several may, or there is but one label, each is by itself.
@@ -76,10 +77,12 @@ class Head(nn.Module):
     The matrix of a language model is the network's own `lm_head`, as it may be the embedding.
     """
 
-    def __init__(self, config: EncoderConfig | DecoderConfig) -> None:
+    def __init__(self, config: HeadedConfig) -> None:
         super().__init__()
         self.config = config
-        apart = getattr(config, "apart", False)
+        apart, width, self.dropout = getattr(config, "apart", False), config.width, 0.0
+        if isinstance(config, RecurrentConfig):
+            width, self.dropout = config.states, config.dropout
         outputs = {
             "sequence_classification": len(config.labels),
             "token_classification": len(config.labels),
@@ -88,12 +91,12 @@ class Head(nn.Module):
         }.get(config.head)
         if config.head_activation != "none":
             inner = config.embed_width if config.head == "masked_lm" else config.width  # what the embedding can read
-            self.dense = Linear((READ_APART if apart else 1) * config.width, inner, bias=config.head_dense_bias)
+            self.dense = Linear((READ_APART if apart else 1) * width, inner, bias=config.head_dense_bias)
             self.activation = {**ACTIVATIONS, "tanh": torch.tanh}[config.head_activation]
             if config.head_norm:
                 self.norm = nn.LayerNorm(inner, eps=config.norm_eps, bias=config.norm_bias)
         if outputs is not None:
-            reads = READ_APART * config.width if apart and config.head_activation == "none" else config.width
+            reads = READ_APART * width if apart and config.head_activation == "none" else width
             self.out = Linear(reads, outputs, bias=config.head_bias)
 
     def forward(
@@ -122,6 +125,8 @@ class Head(nn.Module):
             return F.normalize(x, dim=-1) if self.config.normalize else x
         if self.config.head == "masked_lm":
             return x
+        if self.config.head in POOLED:
+            x = F.dropout(x, self.dropout, self.training)
         out = self.out(x)
         return out.squeeze(-1) if self.config.head == "replaced_token" else out
 

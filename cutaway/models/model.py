@@ -113,13 +113,14 @@ class Model:
 
         Raises:
             ConfigError: an encoder, which sees the tokens that it would predict; an encoder–decoder, whose predictions
-                depend on a source; or a decoder with another head.
+                depend on a source; or a network with another head.
         """
-        if isinstance(self.network, Decoder) and (head := self.network.config.head) != "causal_lm":
+        if isinstance(self.network, Decoder | Recurrent) and (head := self.network.config.head) != "causal_lm":
+            kind = "decoder" if isinstance(self.network, Decoder) else "recurrent network"
             has = "no head" if head == "none" else f"a head for {head}"
             raise ConfigError(
                 f"{purpose} needs a model that predicts the next token of a text, but {self.source or 'this'} is a "
-                f"decoder with {has}; record and replace read it"
+                f"{kind} with {has}; record and replace read it"
             )
         if isinstance(self.network, Encoder | Seq2Seq):
             kind = "encoder" if isinstance(self.network, Encoder) else "encoder–decoder"
@@ -137,18 +138,17 @@ class Model:
     def ids(self, text: str | Sequence[int] | Tensor) -> Int[Tensor, "B T"]:
         """Text, a list of ids or a tensor of them as (B, T) int64 on the model's device.
 
-        Text for an encoder, and for a decoder that does not predict the next token, gets the special tokens around it
-        that its tokenizer's file states ([CLS] … [SEP]); text that a model goes on with gets only those before it
-        (Llama 3's <|begin_of_text|>). Of an encoder–decoder this is the target, and its text gets the token that every
-        target begins with. Ids are taken as they are.
+        Text for an encoder, and for another network that does not predict the next token, gets the special tokens
+        around it that its tokenizer's file states ([CLS] … [SEP]); text that a model goes on with gets only those
+        before it (Llama 3's <|begin_of_text|>). Of an encoder–decoder this is the target, and its text gets the token
+        that every target begins with. Ids are taken as they are.
 
         Raises:
             InputError: no tokens, or an id outside the vocabulary.
         """
         if isinstance(text, str):
             text = (self.tokenizer.target or self.tokenizer).encode(text)
-            whole = isinstance(self.network, Decoder) and self.network.config.head != "causal_lm"
-            if text and (whole or isinstance(self.network, Encoder)):
+            if text and not isinstance(self.network, Seq2Seq) and self.network.config.head != "causal_lm":
                 text = frame(self.tokenizer, text)[0]
             elif isinstance(self.network, Seq2Seq):
                 text = [self.network.config.start_id, *text]

@@ -11,8 +11,8 @@ from cutaway.tasks.answer import AnswerQuestions
 from cutaway.tasks.classify import Classify
 from cutaway.tasks.embed import Embed
 from cutaway.tasks.pair import Pair
-from cutaway.tasks.tag import Tag
 from cutaway.tasks.summarise import Summarise
+from cutaway.tasks.tag import Tag
 from cutaway.tasks.task import Task
 from cutaway.tasks.zero import Nearest, Score
 

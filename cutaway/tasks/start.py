@@ -16,7 +16,7 @@ from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.models import Model, build_network, load_model
 from cutaway.models.adapter_config import AdapterConfig
 from cutaway.models.adapters import add_adapter, named_parts
-from cutaway.models.config import DecoderConfig, EncoderConfig, network_of_size
+from cutaway.models.config import CONFIGS, DecoderConfig, EncoderConfig, config_from_dict, network_of_size
 from cutaway.models.formats.huggingface import published_head
 from cutaway.progress import OnProgress
 from cutaway.tasks.task import Task
@@ -61,19 +61,20 @@ def from_scratch(
     Raises:
         ConfigError: a kind that the task cannot use, or a field that does not exist.
     """
+    cell = kind if kind in KINDS else "gru"
     kind = KINDS.get(kind, kind) or task.kinds[0]
     if kind not in task.kinds:
         raise ConfigError(f"the task {task.name} can be done by {', '.join(task.kinds)} networks, but not by {kind!r}")
-    known = isinstance(tokenizer, Tokenizer)
-    made = tokenizer if known else train_tokenizer(texts, tokenizer, vocab_size, progress=progress)
-    fields = {**task.features(labels), **(network or {})}
+    given = isinstance(tokenizer, Tokenizer)
+    made = tokenizer if given else train_tokenizer(texts, tokenizer, vocab_size, progress=progress)
+    known = {field.name for field in dataclasses.fields(CONFIGS[kind])}
+    fields = {name: value for name, value in task.features(labels).items() if name in known}
     if kind == "recurrent":
-        from cutaway.models.config import config_from_dict
-
-        sizes = {"width": 64 * size, "hidden": 64 * size}
-        config = config_from_dict({"kind": kind, "vocab_size": made.vocab_size, "context": context, **sizes, **fields})
+        sizes = {"width": 64 * size, "hidden": 64 * size, "bidirectional": True, "pooling": "max"}
+        fields = {**fields, **sizes, "cell": cell, "vocab_size": made.vocab_size, "context": context}
+        config = config_from_dict({"kind": kind, **fields, **(network or {})})
     else:
-        config = network_of_size(kind, size, made.vocab_size, context=context, **fields)
+        config = network_of_size(kind, size, made.vocab_size, context=context, **{**fields, **(network or {})})
     torch.default_generator.manual_seed(seed)
     return Model(build_network(config), made, source="fresh weights")
 

@@ -51,6 +51,7 @@ BART = {
 WHISPER = {"norm": "layernorm", "position": "sinusoidal", "gated": False, "key_bias": False, **BIASES}
 LABELS = {"head": "sequence_classification", "labels": ("a", "b", "c")}
 TOKENS = {"head": "token_classification"}
+BOTH = {"bidirectional": True, "pooling": "mean"}
 MEAN = {"pooling": "mean", "normalize": True}
 SHAPES: dict[str, tuple[type, dict]] = {
     "qwen3": (DecoderConfig, {"layers": 2, "width": 32, "heads": 4}),
@@ -83,6 +84,13 @@ SHAPES: dict[str, tuple[type, dict]] = {
     "whisper": (Seq2SeqConfig, {"layers": 2, "width": 24, "heads": 3, "source": "audio", "mel_bins": 5, **WHISPER}),
     "gru": (RecurrentConfig, {"layers": 2, "width": 12, "hidden": 20}),
     "lstm": (RecurrentConfig, {"layers": 2, "width": 16, "hidden": 16, "cell": "lstm", "tied": True}),
+    "gru of texts": (RecurrentConfig, {"layers": 2, "width": 12, "hidden": 20, "pooling": "max", **LABELS}),
+    "gru both ways": (RecurrentConfig, {"layers": 2, "width": 12, "hidden": 10, **BOTH, **LABELS}),
+    "lstm of tokens": (
+        RecurrentConfig,
+        {"layers": 1, "width": 12, "hidden": 10, "cell": "lstm", **BOTH, **LABELS, **TOKENS},
+    ),
+    "gru of vectors": (RecurrentConfig, {"layers": 1, "width": 12, "hidden": 10, "head": "embedding", **BOTH, **MEAN}),
 }
 TEXT, SOURCE = "the cat sat on the mat", "a mat that the cat sat on"
 
@@ -201,16 +209,24 @@ def test_the_gates_of_a_recurrent_model_add_up(model: Model):
     for i in layers(model):
         at = f"layers.{i}."
         part = {name.removeprefix(at): value for name, value in recording.items() if name.startswith(at)}
-        before = torch.cat((torch.zeros_like(part["hidden"][:, :1]), part["hidden"][:, :-1]), dim=1)
-        if model.config.cell == "gru":
-            expected = (1 - part["update"]) * part["candidate"] + part["update"] * before
-        else:
-            earlier = torch.cat((torch.zeros_like(part["cell"][:, :1]), part["cell"][:, :-1]), dim=1)
-            torch.testing.assert_close(
-                part["forget"] * earlier + part["input"] * part["candidate"], part["cell"], rtol=1e-5, atol=1e-5
-            )
-            expected = part["output"] * part["cell"].tanh()
-        torch.testing.assert_close(part["hidden"], expected, rtol=1e-5, atol=1e-5)
+        for way in ("", "back.") if model.config.bidirectional else ("",):
+            value = {name.removeprefix(way): x for name, x in part.items() if name.startswith(way)}
+            before = _moved(value["hidden"], way)
+            if model.config.cell == "gru":
+                expected = (1 - value["update"]) * value["candidate"] + value["update"] * before
+            else:
+                cell = value["forget"] * _moved(value["cell"], way) + value["input"] * value["candidate"]
+                torch.testing.assert_close(cell, value["cell"], rtol=1e-5, atol=1e-5)
+                expected = value["output"] * value["cell"].tanh()
+            torch.testing.assert_close(value["hidden"], expected, rtol=1e-5, atol=1e-5)
+        if model.config.bidirectional:
+            assert torch.equal(part["states"], torch.cat((part["hidden"], part["back.hidden"]), -1))
+
+
+def _moved(states: torch.Tensor, way: str) -> torch.Tensor:
+    """The state before each step."""
+    nothing = torch.zeros_like(states[:, :1])
+    return torch.cat((states[:, 1:], nothing) if way else (nothing, states[:, :-1]), dim=1)
 
 
 def test_the_parts_of_the_residual_stream_add_up(model: Model):
@@ -247,7 +263,7 @@ def test_a_run_may_resume_before_any_layer(model: Model):
         if attends(model):
             before = recording[f"layers.{layer}.resid_pre"]
         else:
-            before = recording[f"layers.{layer - 1}.hidden" if layer else "embed"]
+            before = recording[f"layers.{layer - 1}.{network.states}" if layer else "embed"]  # pyright: ignore[reportAttributeAccessIssue]
         more = {} if source is None else {"states": source}
         seen: dict[str, torch.Tensor] = {}
         with torch.no_grad():

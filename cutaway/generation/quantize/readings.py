@@ -94,8 +94,10 @@ def readings(network: Network) -> list[list[Reading]]:
             last = "final_norm" if network.config.norm_place == "before" else ""
             return [*layers, _output(network, last or f"layers.{network.config.layers - 1}.resid_post")]
         case Recurrent():
-            last = f"layers.{network.config.layers - 1}.hidden"
-            return [*[_recurrent_layer(i) for i in range(network.config.layers)], _output(network, last)]
+            config = network.config
+            last = f"layers.{config.layers - 1}.hidden" if config.head == "causal_lm" else ""
+            layers = [_recurrent_layer(i, network.states, config.bidirectional) for i in range(config.layers)]
+            return [*layers, _output(network, last)]
 
 
 def _output(network: Network, place: str) -> list[Reading]:
@@ -210,13 +212,18 @@ def _seq2seq_layer(block: seq2seqs.Block, home: str, tap: str, source: str) -> l
     return found + _mlp(home, tap, block.mlp, f"{tap}.resid_cross" if block.decodes else f"{tap}.resid_mid", own, fold)
 
 
-def _recurrent_layer(i: int) -> list[Reading]:
+def _recurrent_layer(i: int, states: str, both: bool) -> list[Reading]:
     def before(hidden: Tensor) -> Tensor:
         """(B, T, N) the state before each token: zeros before the first."""
         return torch.cat((torch.zeros_like(hidden[:, :1]), hidden[:, :-1]), dim=1)
 
-    place = "embed" if i == 0 else f"layers.{i - 1}.hidden"
-    return [
-        Reading((f"layers.{i}.weight_ih",), place, _same),
+    def behind(hidden: Tensor) -> Tensor:
+        """(B, T, N) the state that has read all behind each token."""
+        return torch.cat((hidden[:, 1:], torch.zeros_like(hidden[:, :1])), dim=1)
+
+    inputs = [f"layers.{i}.weight_ih", *[f"back.{i}.weight_ih"] * both]
+    found = [
+        Reading(tuple(inputs), "embed" if i == 0 else f"layers.{i - 1}.{states}", _same),
         Reading((f"layers.{i}.weight_hh",), f"layers.{i}.hidden", before),
     ]
+    return found + [Reading((f"back.{i}.weight_hh",), f"layers.{i}.back.hidden", behind)] * both

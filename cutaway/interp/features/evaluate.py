@@ -23,7 +23,7 @@ from cutaway.interp.inputs import forward, inputs_of
 from cutaway.interp.receipt import Clock, Receipt
 from cutaway.interp.record import Edit
 from cutaway.interp.results import Cell, Panel, Table
-from cutaway.models import OFF, ActiveTap, Decoder, Model, Recurrent, Tap
+from cutaway.models import OFF, ActiveTap, Decoder, Model, Tap
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,7 @@ def _losses(
 
     Nothing for models that do not predict the next token.
     """
-    network = model.network
-    if not isinstance(network, Recurrent) and getattr(model.config, "head", "causal_lm") != "causal_lm":
+    if getattr(model.config, "head", "causal_lm") != "causal_lm":
         return {}, 0.0
     totals = dict.fromkeys(("plain", "replaced", "zeros", "mean"), 0.0)
     count, difference = 0, 0.0

@@ -55,7 +55,7 @@ def beginnings(model: Model) -> list[str]:
     """What a run has to hold so that patched runs can begin at any layer."""
     network = model.network
     if isinstance(network, Recurrent):
-        names = ["embed", *(f"layers.{i}.hidden" for i in range(network.config.layers))]
+        names = ["embed", *(f"layers.{i}.{network.states}" for i in range(network.config.layers))]
     elif isinstance(network, Decoder):
         names = [f"layers.{i}.{part}" for i in range(network.config.layers) for part in ("resid_pre", *KNOWN)]
     else:
@@ -175,7 +175,7 @@ class Rerun:
         """The name of what the first computed layer reads."""
         prefix, count = "encoder." * start.encodes, layers_of(self.model, encodes=start.encodes)
         if isinstance(self.model.network, Recurrent):
-            return f"layers.{start.layer - 1}.hidden" if start.layer else "embed"
+            return f"layers.{start.layer - 1}.{self.model.network.states}" if start.layer else "embed"
         if start.layer < count:
             return f"{prefix}layers.{start.layer}.resid_pre"
         return f"{prefix}layers.{count - 1}.resid_post"
@@ -196,7 +196,7 @@ class Rerun:
         places = range(self.length) if places is None else places
         if put.since >= self.length:
             return True
-        if isinstance(self.model.network, Encoder):
+        if isinstance(self.model.network, Encoder) or getattr(self.model.config, "bidirectional", False):
             return False
         return all(place < put.since or (self.at is not None and place > self.at) for place in places)
 
@@ -231,7 +231,7 @@ class Rerun:
         x = self.base[self._stream(start)].expand(rows, -1, -1)
         mask = None if self.inputs.mask is None else self.inputs.mask.expand(rows, -1)
         if isinstance(network, Recurrent):
-            return self._read(network.resume(start.layer, x, tap=tap), None, tap)
+            return self._read(network.resume(start.layer, x, mask=mask, tap=tap), mask, tap)
         if isinstance(network, Encoder):
             types = None if self.inputs.token_types is None else self.inputs.token_types.expand(rows, -1)
             return self._read(network.resume(start.layer, x, mask=mask, token_types=types, tap=tap), mask, tap)

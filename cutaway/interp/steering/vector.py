@@ -141,7 +141,7 @@ def stream_after(model: Model, layer: int | None) -> str:
     layer = (count - 1) // 2 if layer is None else layer
     if not 0 <= layer < count:
         raise InputError(f"there are {count} layers (0 … {count - 1}), but layer {layer} was given")
-    last = "hidden" if isinstance(model.network, Recurrent) else "resid_post"
+    last = model.network.states if isinstance(model.network, Recurrent) else "resid_post"
     return f"{'encoder.' * reads}layers.{layer}.{last}"
 
 

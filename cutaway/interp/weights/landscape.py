@@ -17,7 +17,7 @@ from cutaway.interp.inputs import Inputs, Text, evaluating, inputs_of
 from cutaway.interp.receipt import Clock
 from cutaway.interp.results import Curve, Matrix
 from cutaway.interp.text.exam import Exam, exam_of, names_tokens, real_tokens
-from cutaway.models import Model, Recurrent
+from cutaway.models import Model
 from cutaway.models.model import Source
 from cutaway.progress import OnProgress, Progress
 
@@ -133,6 +133,4 @@ def _loss(model: Model, weights: dict[str, Tensor], exam: Exam) -> float:
 def _given(model: Model, inputs: Inputs) -> dict[str, Any]:
     names = ("mask", "source", "source_mask", "token_types")
     given = {name: getattr(inputs, name) for name in names}
-    if isinstance(model.network, Recurrent):
-        given.pop("mask")
     return {name: value for name, value in given.items() if value is not None}

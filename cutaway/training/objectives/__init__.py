@@ -10,10 +10,10 @@ from cutaway.errors import ConfigError, unknown
 from cutaway.settings import build, to_dict
 from cutaway.training.objectives.base import Batch, Data, Objective, Score, Split
 from cutaway.training.objectives.causal import Causal
-from cutaway.training.objectives.contrast import Contrast
-from cutaway.training.objectives.extraction import SpanExtraction
 from cutaway.training.objectives.choice import Choice
 from cutaway.training.objectives.completion import Completion
+from cutaway.training.objectives.contrast import Contrast
+from cutaway.training.objectives.extraction import SpanExtraction
 from cutaway.training.objectives.labelled import Classification, Regression
 from cutaway.training.objectives.masked import Masked, MaskedLM, mask_tokens
 from cutaway.training.objectives.replaced import ReplacedPair, ReplacedTokens, replace_tokens, replaced_loss
@@ -27,8 +27,8 @@ __all__ = [
     "Causal",
     "Choice",
     "Classification",
-    "Contrast",
     "Completion",
+    "Contrast",
     "Data",
     "Masked",
     "MaskedLM",
