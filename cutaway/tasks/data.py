@@ -238,8 +238,28 @@ def keys_of(task: Task, examples: Sequence[Example]) -> np.ndarray:
 
 
 def groups_of(task: Task, examples: Sequence[Example]) -> np.ndarray:
-    """A number for what each example shares with others of its split: equal ones are never in two."""
-    return text_keys([task.together(example) for example in examples])
+    """A number for those that must stay in one split: who shares a text with another, over any number of others."""
+    homes: dict[int, int] = {}
+
+    def home(key: int) -> int:
+        while homes.setdefault(key, key) != key:
+            homes[key] = homes[homes[key]]
+            key = homes[key]
+        return key
+
+    shared = shared_keys(task, examples)
+    for first, *others in shared:
+        for other in others:
+            low, high = sorted((home(first), home(other)))
+            homes[high] = low
+    return np.array([home(keys[0]) for keys in shared], np.uint64)
+
+
+def shared_keys(task: Task, examples: Sequence[Example]) -> list[list[int]]:
+    """Of each example the numbers of what must not be in two splits."""
+    texts = [task.together(example) for example in examples]
+    keys = iter(text_keys([text for some in texts for text in some]).tolist())
+    return [[next(keys) for _ in some] for some in texts]
 
 
 def _unique(task: Task, examples: list[Example]) -> tuple[list[Example], int]:
@@ -346,7 +366,7 @@ def _without_leaks(task: Task, found: TaskData) -> None:
 
 
 def _shared(task: Task, splits: Mapping[str, Sequence[Example]]) -> dict[tuple[str, str], int]:
-    keys = {name: set(groups_of(task, examples).tolist()) for name, examples in splits.items()}
+    keys = {name: {key for some in shared_keys(task, examples) for key in some} for name, examples in splits.items()}
     pairs = [("train", "valid"), ("train", "test"), ("valid", "test")]
     found = {(a, b): len(keys[a] & keys[b]) for a, b in pairs if a in keys and b in keys}
     return {pair: count for pair, count in found.items() if count}

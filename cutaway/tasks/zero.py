@@ -83,11 +83,11 @@ class Score(Classify):
         """The log-probability of each label's words after the prompt, (L,) float64."""
         prompt, words = self._prompt(model, text), self._words(model)
         found = torch.zeros(len(words), dtype=torch.float64)
-        first = model.logits([prompt])[0, -1].double().log_softmax(-1)
+        first = model.logits(prompt)[0, -1].double().log_softmax(-1)
         for number, ids in enumerate(words):
             found[number] = first[ids[0]]
             if len(ids) > 1:
-                rows = model.logits([[*prompt, *ids[:-1]]])[0, len(prompt) :].double().log_softmax(-1)
+                rows = model.logits([*prompt, *ids[:-1]])[0, len(prompt) :].double().log_softmax(-1)
                 found[number] += rows[torch.arange(len(ids) - 1), torch.tensor(ids[1:])].sum()
         return found
 

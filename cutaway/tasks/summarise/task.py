@@ -249,7 +249,7 @@ class Summarise(Task):
             known = gains(example.truth, [text[start:end] for start, end in one.spans])
             pairs.append((one.scores, int(known.argmax())))
         choices = np.geomspace(BOTTOM, TOP, STEPS)
-        losses = [sum(-np.log(_softmax(scores / t)[best] + 1e-12) for scores, best in pairs) for t in choices]
+        losses = [float(sum(-np.log(_softmax(scores / t)[best] + 1e-12) for scores, best in pairs)) for t in choices]
         return {"temperature": float(choices[int(np.argmin(losses))])}
 
     def answer(self, raw: Any, example: Example, labels: tuple[str, ...], calibration: Mapping[str, Any]) -> Answer:
