@@ -286,7 +286,7 @@ def test_a_model_of_two_texts_orders_anew(docs, tmp_path):
     class Judge:  # as a TaskModel of the task pair: likes short passages
         class task:
             name = "pair"
-            roles = (Roles("first"), Roles("second"), Roles("label", True))
+            roles: tuple[Roles, ...] = (Roles("first"), Roles("second"), Roles("label", True))
 
         labels = ("no", "yes")
 
