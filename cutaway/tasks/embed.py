@@ -185,7 +185,7 @@ class Embed(Task):
     def measure(self, answers: Sequence[Answer], examples: Sequence[Example], labels: tuple[str, ...]) -> Measured:
         vectors = _stacked([answer.answer for answer in answers])
         if all(example.truth.positive for example in examples):
-            found = [answer.more["positive"] for answer in answers]
+            found = [answer.more.get("positive") for answer in answers]
             keys, names = [e.truth.positive for e in examples], [e.given["text"] for e in examples]
             ranks = partner_ranks(vectors, _stacked(found), names, keys)
         else:
@@ -194,7 +194,7 @@ class Embed(Task):
         quantities += [mean_of(f"recall@{cut}", ranks <= cut) for cut in CUTS]
         grades = [example.truth.score for example in examples]
         if all(grade is not None for grade in grades) and len(set(grades)) > 1:
-            quantities.append(spearman(np.array([a.more["cosine"] for a in answers]), np.array(grades, float)))
+            quantities.append(spearman(np.array([a.more.get("cosine", 0.0) for a in answers]), np.array(grades, float)))
         return Measured(tuple(quantities), 1 / ranks)
 
     def baseline(
@@ -217,11 +217,8 @@ class Embed(Task):
 
         if method not in ("", "tokens"):
             raise ConfigError(f"why is found by tokens, but {method!r} was given")
-        if not example.truth or not example.truth.positive:
-            raise InputError(
-                "a vector alone has no reason; give a second text (positive), to ask why the two are close"
-            )
-        return shares_of(model, example.given["text"], example.truth.positive)
+        text = example.given["text"]
+        return shares_of(model, text, _side(example, "positive") or text)  # alone: what each token adds to its vector
 
 
 def _grade(value: Any) -> float | None:
@@ -256,10 +253,11 @@ def _numbers(values: Sequence[str]) -> np.ndarray:
 
 
 def _stacked(vectors: Sequence[Any]) -> Any:
-    """Vectors as rows, (N, E), of lists or of sparse rows."""
+    """Vectors as rows, (N, E), of lists or of sparse rows; where there is none zeros, which are close to nothing."""
     if hasattr(vectors[0], "tocsr"):
         return need("scipy.sparse", "classic", "the baseline").vstack(list(vectors)).tocsr()
-    return np.array(vectors, np.float32)
+    width = max((len(vector) for vector in vectors if vector is not None), default=1)
+    return np.array([[0.0] * width if vector is None else vector for vector in vectors], np.float32)
 
 
 def _cosines(rows: Any, others: Any) -> np.ndarray:

@@ -74,6 +74,29 @@ def spans(example: Example) -> Answer:
     return Answer([{"start": a, "end": b, "text": text[a:b], "label": label} for a, b, label in example.truth], 1.0)
 
 
+def asked(draw: random.Random, number: int) -> dict[str, Any]:
+    words = {"who": draw.choice(FIRST), "how": draw.choice(GOOD)}
+    told = [draw.choice(REST) for _ in range(5)]
+    for word in words.values():
+        told.insert(draw.randint(0, len(told)), word)
+    about = ("who", "how")[number % 2]
+    return {"question": f"{about} ?", "context": f"{' '.join(told)} {draw.randrange(10**6)}", "answer": words[about]}
+
+
+def partners(draw: random.Random, number: int) -> dict[str, Any]:
+    """Two texts about the same three things."""
+    same = [FIRST[number % 6], LAST[number // 6 % 4], f"n{number // 24}"]
+    texts = [" ".join([draw.choice(REST), *draw.sample(same, 3), draw.choice(REST)]) for _ in range(2)]
+    return {"text": texts[0], "positive": texts[1]}
+
+
+def beside(example: Example) -> Answer:
+    draw = random.Random(example.truth.positive)
+    vector = [draw.gauss(0, 1) for _ in range(64)]
+    vector = [x / sum(y * y for y in vector) ** 0.5 for x in vector]
+    return Answer(vector, None, {"positive": vector, "cosine": 1.0})
+
+
 TOYS = {
     "classify": Toy(
         review,
@@ -86,6 +109,18 @@ TOYS = {
         {"tokens": ["one", "two"], "tags": ["O"]},
         spans,
         {"size": 1, "vocab_size": 600, "epochs": 15, "context": 32, "batch": 16},
+    ),
+    "answer": Toy(
+        asked,
+        {"question": "who ?", "context": "a film", "answer": "Zoe"},
+        lambda example: Answer(example.truth[0].text, 1.0),
+        {"size": 1, "vocab_size": 600, "epochs": 25, "context": 48, "batch": 16},
+    ),
+    "embed": Toy(
+        partners,
+        {"text": " ", "positive": "a film"},
+        beside,
+        {"size": 1, "vocab_size": 600, "epochs": 16, "batch": 32},
     ),
 }  # fmt: skip
 

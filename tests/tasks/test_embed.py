@@ -74,8 +74,8 @@ def test_tokens_add_up_to_the_cosine(trained):
     (answer,) = trained.model.predict([{"text": text, "positive": partner}])
     assert found.exact
     assert sum(found.scores) == pytest.approx(answer.more["cosine"], abs=1e-5)
-    with pytest.raises(InputError, match="second text"):
-        trained.model.why(text)
+    alone = trained.model.why(text)  # with itself
+    assert sum(alone.scores) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_loss_is_multiple_negatives_ranking():

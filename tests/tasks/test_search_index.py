@@ -20,6 +20,7 @@ from cutaway.tasks.search import build_index, fuse, open_index
 from cutaway.tasks.search.passages import passages, size_of
 from cutaway.tasks.search.vectors import VectorIndex
 from cutaway.tasks.search.words import WordIndex, cutter
+from cutaway.tasks.task import Answer
 from cutaway.tokenizers import train_tokenizer
 
 BIRDS = "Penguins swim well. They cannot fly, but they dive for fish.\n\nAn ostrich runs faster than any other bird."
@@ -275,3 +276,40 @@ def test_passages_lose_nothing_and_overlap_by_whole_sentences(text, size, overla
     for (start, end), (other, _) in pairwise(found):
         assert size_of(text[other:end]) <= overlap + 2  # and the space between sentences
         assert start < other
+
+
+def test_a_model_of_two_texts_orders_anew(docs, tmp_path):
+    class Roles:
+        def __init__(self, name: str, answer: bool = False) -> None:
+            self.name, self.answer = name, answer
+
+    class Judge:  # as a TaskModel of the task pair: likes short passages
+        class task:
+            name = "pair"
+            roles: tuple[Roles, ...] = (Roles("first"), Roles("second"), Roles("label", True))
+
+        labels = ("no", "yes")
+
+        def predict(self, inputs: list[dict[str, str]]) -> list[Answer]:
+            assert all(given["first"] == "the bread" for given in inputs)
+            chances = [1 / len(given["second"]) for given in inputs]
+            return [Answer("yes", p, {"probabilities": {"no": 1 - p, "yes": p}}) for p in chances]
+
+    index = build_index(docs, tmp_path / "idx", settings=SMALL)
+    plain = index.search("the bread", 10)
+    hits = index.search("the bread", 10, rerank=Judge())
+    assert {hit.passage for hit in hits} == {hit.passage for hit in plain}
+    assert [len(hit.text) for hit in hits] == sorted(len(hit.text) for hit in plain)
+    assert hits[0].probability == hits[0].score == pytest.approx(1 / len(hits[0].text))
+    assert hits[0].words is not None
+    Judge.task.roles = (Roles("text"), Roles("label", True))
+    with pytest.raises(ConfigError, match="does not judge two texts"):
+        index.search("the bread", 10, rerank=Judge())
+
+
+def test_an_index_in_its_own_folder_does_not_read_itself(docs):
+    index = build_index(docs, docs / "idx", settings=SMALL)
+    count = len(index)
+    changes = index.update()
+    assert changes.passages == count
+    assert not changes.added

@@ -107,11 +107,12 @@ def reranked(model: Any, question: str, hits: Sequence[Hit]) -> list[Hit]:
     Raises:
         ConfigError: the model reads something else.
     """
-    first, second = [role.name for role in model.task.roles if not role.answer][:2] or [None, None]
-    if second is None or not model.labels:
+    asked = [role.name for role in model.task.roles if not role.answer]
+    if len(asked) != 2 or not model.labels:
         raise ConfigError(
             f"the task {model.task.name} does not judge two texts; train one with: cutaway task train pair"
         )
+    first, second = asked
     answers = model.predict([{first: question, second: hit.text} for hit in hits])
     chances = [float(answer.more["probabilities"][model.labels[-1]]) for answer in answers]
     both = sorted(zip(chances, range(len(hits)), strict=True), key=lambda one: (-one[0], one[1]))

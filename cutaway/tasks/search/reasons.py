@@ -103,6 +103,10 @@ def shares_of(model: Model, question: str, text: str, *, code: str = "") -> Shar
         code: the Python that makes it, for the receipt.
     """
     started = time.perf_counter()
+    code = code or (
+        "import cutaway\nfrom cutaway.tasks.search.reasons import shares_of\n\n"
+        f"model = cutaway.load_model({model.source!r})\nresult = shares_of(model, {question!r}, {text!r})\n"
+    )
     shares, cosine, exact = token_shares(model, question, text)
     ids = framed_texts(model, [text])[0]
     gap = abs(float(shares.sum()) - cosine) if exact else None

@@ -66,7 +66,13 @@ class Store:
         document = self.documents[number]
         with (self.folder / TEXTS).open("rb") as file:
             file.seek(document.begin)
-            return file.read(document.end - document.begin).decode("utf-8")
+            data = file.read(document.end - document.begin)
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DamagedFile(
+                f"{self.folder / TEXTS} does not hold {document.source}; build the index again"
+            ) from error
 
     def passage(self, number: int) -> str:
         """What a passage says."""
@@ -121,8 +127,12 @@ def load_store(folder: Path) -> Store:
         passages = np.load(inside(folder, PASSAGES), allow_pickle=False)
         if passages.ndim != 2 or passages.shape[1] != 3 or passages.dtype != np.int64:
             raise ValueError(f"passages of shape {passages.shape}")
-        if len(passages) and not (passages[:, 0].min() >= 0 and passages[:, 0].max() < len(documents)):
+        if len(passages) and not (0 <= passages.min() and passages[:, 0].max() < len(documents)):
             raise ValueError("passages of documents that are not there")
+        for one in documents:
+            words = (one.source, one.file, one.title)
+            if not (all(isinstance(word, str) for word in words) and 0 <= int(one.begin) <= int(one.end)):
+                raise ValueError(f"a document that is none: {one}")
     except (OSError, TypeError, ValueError) as error:
         if isinstance(error, DamagedFile):
             raise
