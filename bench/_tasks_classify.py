@@ -13,7 +13,8 @@ from typing import Any
 import _bench
 from _minilm import MINILM
 
-from cutaway.tasks import TaskConfig, Trained, train_task
+from cutaway.tasks import Trained, train_task
+from cutaway.tasks.recipes import task_config
 
 EVERY = 20  # of the lines of a file, one is read in quick mode
 
@@ -29,9 +30,10 @@ def trained(name: str, quick: bool, *, folder: Path | None = None, **settings: A
             files = {split: fewer(Path(path), Path(room)) for split, path in files.items()}
             settings["epochs"] = 1
         files["data"] = files.pop("train")
-        task = {"name": "classify", "several": "no", **settings.pop("task", {})}
+        task = settings.pop("task", {})
+        task = task if "name" in task else {"name": "classify", "several": "no", **task}
         values = {"start": MINILM, **files, **settings}
-        return train_task(TaskConfig(task=task, out=str(Path(room, "model")), **values))
+        return train_task(task_config({"task": task, "out": str(Path(room, "model")), **values}))
 
 
 def fewer(path: Path, room: Path) -> str:

@@ -60,32 +60,32 @@ class Pair(Task):
         known = None if known is None else str(known).strip()
         if answered and not known:
             raise InputError("the label is missing")
-        return Example(source, given, known or None)
+        return Example(source, given, (known,) if known else None)
 
     def texts(self, example: Example) -> list[str]:
         return [example.given["first"], example.given["second"]]
 
     def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
-        return tuple(sort_labels({example.truth for example in examples}))
+        return tuple(sort_labels({example.truth[0] for example in examples}))
 
     def stratum(self, example: Example) -> str:
-        return example.truth
+        return example.truth[0]
 
-    def together(self, example: Example) -> list[str]:
-        """Pairs that share a text belong in one split: what was learned of it would tell."""
-        return self.texts(example)
+    def together(self, example: Example) -> str:
+        """Pairs of one first text, such as one question with several answers, belong in one split."""
+        return example.given["first"]
 
     def check(self, examples: Mapping[str, Sequence[Example]], labels: tuple[str, ...]) -> list[str]:
         if len(labels) < 2:
             raise InputError(f"all examples have the label {''.join(labels)!r}, so there is nothing to learn")
-        counts = Counter(example.truth for example in examples["train"])
+        counts = Counter(example.truth[0] for example in examples["train"])
         notes = [f"{len(labels)} labels: {', '.join(f'{label} {count:,}' for label, count in counts.most_common(6))}"]
         for name, some in examples.items():
-            strange = [example for example in some if example.truth not in labels]
+            strange = [example for example in some if example.truth[0] not in labels]
             if strange:
                 notes.append(
-                    f"{name} has {len(strange):,} pairs of labels that are not learned, such as {strange[0].truth!r} "
-                    f"at {strange[0].source}; an answer to them is wrong"
+                    f"{name} has {len(strange):,} pairs of labels that are not learned, such as "
+                    f"{strange[0].truth[0]!r} at {strange[0].source}; an answer to them is wrong"
                 )
         return notes
 
@@ -104,7 +104,7 @@ class Pair(Task):
             pairs, owners = pairs + [pair[::-1] for pair in pairs], owners * 2
         ids, types = paired(model, pairs, context)
         place = {label: number for number, label in enumerate(model.config.labels)}  # pyright: ignore[reportAttributeAccessIssue]
-        targets = [np.array([place.get(examples[owner].truth, 0)], np.int64) for owner in owners]
+        targets = [np.array([place.get(examples[owner].truth[0], 0)], np.int64) for owner in owners]
         parts = {"ids": arrays(ids), "target": targets}
         return (parts if types is None else {**parts, "types": arrays(types)}), owners
 
@@ -115,10 +115,10 @@ class Pair(Task):
         return read_all(engine, ids, types, progress)
 
     def calibrate(self, raw: Sequence[Tensor], examples: Sequence[Example], labels: tuple[str, ...]) -> dict[str, Any]:
-        known = [(one, example) for one, example in zip(raw, examples, strict=True) if example.truth in labels]
+        known = [(one, example) for one, example in zip(raw, examples, strict=True) if example.truth[0] in labels]
         if not known:
             return {}
-        true = torch.tensor([labels.index(example.truth) for _, example in known])
+        true = torch.tensor([labels.index(example.truth[0]) for _, example in known])
         return {"temperature": temperature_of(torch.stack([one for one, _ in known]), true)}
 
     def answer(self, raw: Tensor, example: Example, labels: tuple[str, ...], calibration: Mapping[str, Any]) -> Answer:
@@ -129,7 +129,7 @@ class Pair(Task):
 
     def measure(self, answers: Sequence[Answer], examples: Sequence[Example], labels: tuple[str, ...]) -> Measured:
         place = {label: number for number, label in enumerate(labels)}
-        numbers = np.array([place.get(example.truth, -1) for example in examples])
+        numbers = np.array([place.get(example.truth[0], -1) for example in examples])
         guesses = np.array([place[answer.answer] for answer in answers])
         right = (numbers == guesses).astype(float)
         true, said = one_hot(numbers, len(labels)), one_hot(guesses, len(labels))
@@ -141,7 +141,7 @@ class Pair(Task):
     def baseline(
         self, train: Sequence[Example], test: Sequence[Example], labels: tuple[str, ...], *, seed: int = 0
     ) -> list[Answer] | None:
-        targets = np.array([labels.index(example.truth) for example in train])
+        targets = np.array([labels.index(example.truth[0]) for example in train])
         pairs = [[(example.given["first"], example.given["second"]) for example in some] for some in (train, test)]
         made = pair_baseline.linear_probabilities(pairs[0], targets, pairs[1], seed=seed)
         return [_said(labels, chances) for chances in made.tolist()]

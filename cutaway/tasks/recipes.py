@@ -61,6 +61,21 @@ RECIPES: dict[str, Recipe] = {
         {"name": "classify", "several": "yes", "words": True},
         {"epochs": 3, "lr": 1e-4, "freeze": 1},
     ),
+    "diseases": Recipe(
+        "names of diseases in medical texts",
+        {"name": "tag"},
+        {"epochs": 4, "lr": 3e-4, "batch": 16, "context": 128, "evaluations": 4},
+    ),
+    "personal-data": Recipe(
+        "names, addresses, numbers of cards and telephones …, and the text without them",
+        {"name": "tag", "redact": True},
+        {"epochs": 10, "lr": 3e-4, "batch": 16, "context": 128, "evaluations": 5},
+    ),
+    "medical-pairs": Recipe(
+        "whether two questions of patients ask the same, from a checkpoint that makes vectors of texts",
+        {"name": "pair", "reads": "apart"},
+        {"epochs": 10, "lr": 1e-3, "how": "head", "evaluations": 10},
+    ),
 }
 
 
