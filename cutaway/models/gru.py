@@ -232,12 +232,18 @@ class Recurrent(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew: uniform within 1 / sqrt(N), the embedding normal; LSTMs begin by keeping."""
-        bound = 1 / math.sqrt(self.config.hidden)
-        read_back = self.config.head == "causal_lm" and self.config.tied
+        """Draw all weights anew: uniform within 1 / sqrt(N), the embedding normal; LSTMs begin by keeping.
+
+        Under a head over texts, vectors of tokens begin with a length of about 1: a few thousand texts train few steps,
+        in which the usual rates could not turn vectors as long as those of a language model.
+        """
+        bound, config = 1 / math.sqrt(self.config.hidden), self.config
+        spread = 1 / math.sqrt(config.width)
+        if config.head == "causal_lm":
+            spread = 0.02 if config.tied else 1.0
         for name, parameter in self.named_parameters():
             if name.startswith("embed"):
-                parameter.normal_(0.0, 0.02 if read_back else 1.0, generator=generator)
+                parameter.normal_(0.0, spread, generator=generator)
             elif name.startswith(("lm_head", "head.out")):
                 parameter.zero_()
             else:

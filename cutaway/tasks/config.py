@@ -50,6 +50,8 @@ class TaskConfig:
     optimizer: str = ""  # "": adamw from a checkpoint, muon with fresh weights
     weight_decay: float = 0.01
     dropout: float = 0.1
+    word_dropout: float = 0.0  # share of a text's tokens that are left out, others each time it is learned
+    average: float = 0.0  # a running mean of the weights is kept, of which this share stays at each step; 0: none
     label_smoothing: float = 0.0
     patience: int = 0  # evaluations without a better one after which it stops; 0: it goes on to the end
     evaluations: int = 10  # in the run; the best one's weights are kept

@@ -333,6 +333,8 @@ def settings_of(config: TaskConfig, store: RowStore, objective: Objective, conte
         cooldown=0.9,
         weight_decay=config.weight_decay,
         betas=(0.9, 0.999) if not fresh else (0.9, 0.98),
+        average=config.average,
+        word_dropout=config.word_dropout,
         label_smoothing=config.label_smoothing,
         dtype=config.dtype,
         compile="off",

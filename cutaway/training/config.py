@@ -56,6 +56,11 @@ class TrainConfig:
     betas: tuple[float, ...] = (0.9, 0.98)  # of Adam and AdamW
     momentum: float = 0.95  # of Muon and "momentum"
     weight_decay: float = 0.0  # of matrices; decoupled with AdamW and Muon, an L2 penalty with the others
+    average: float = 0.0  # what is evaluated and kept is a running mean of the weights, of which this share stays at
+    # each step (0.99: of about the last hundred); 0: the weights themselves
+    word_dropout: float = (
+        0.0  # share of a text's tokens that are left out, others each time; of whole texts with labels
+    )
     clip: float = 1.0  # largest gradient norm; 0: no clipping
     label_smoothing: float = 0.0  # share of the target spread over the vocabulary (Szegedy et al. 2016)
     z_loss: float = 0.0  # weight of log(Z)², which keeps logits small (PaLM, Chowdhery et al. 2022: 1e-4)
@@ -93,11 +98,14 @@ class TrainConfig:
         for name in ("cooldown", "final_lr"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be in 0 … 1, but {getattr(self, name)} was given")
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"label_smoothing must be in [0, 1), but {self.label_smoothing} was given")
+        for name in ("label_smoothing", "word_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be in [0, 1), but {getattr(self, name)} was given")
         if self.steps is not None and self.minutes is not None:
             raise ConfigError("give steps or minutes, not both: minutes plans the number of steps")
         object.__setattr__(self, "objective", objective_from(self.objective))
+        if self.word_dropout and not self.objective.drops:
+            raise ConfigError(f"the objective {self.objective.name!r} reads every token; leave word_dropout out")
         if self.samples and not self.objective.speaks:
             raise ConfigError(
                 f"what the objective {self.objective.name!r} trains continues no prompts; leave samples out"
@@ -116,6 +124,7 @@ class TrainConfig:
             self.momentum,
             self.betas,
             self.weight_decay,
+            self.average,
         )
 
 

@@ -364,7 +364,7 @@ class Trainer:
     def load(self, checkpoint: Path) -> None:
         """Continue from a checkpoint."""
         self.state = load_checkpoint(checkpoint, self.model, self.helpers, self.stepper.optimizer)
-        self.saved = self.state.step
+        self.saved = self.state.step  # its weights are the averages, where there are any
         for record in read_metrics(self.out):
             self.figures |= {k: v for k, v in record.items() if k not in ("prompt", "sample")}
 
@@ -378,6 +378,8 @@ class Trainer:
                 self.note(f"finished already at step {self.saved:,}; give more steps or minutes to go on")
                 self.learner.eval()
                 return metrics
+        if self.saved >= 0:
+            self.stepper.optimizer.swap()
         if self.ranks.first:
             result.unlink(missing_ok=True)
             (self.out / FAILED).unlink(missing_ok=True)
@@ -397,7 +399,10 @@ class Trainer:
         """Until the end; returns why it ended."""
         state, config = self.state, self.config
         while True:
-            improved = self._evaluate() if self._evaluation_due() else False
+            improved = False
+            if self._evaluation_due():
+                with self._averaged():
+                    improved = self._evaluate()
             due = state.step % (config.save_every or 1) == 0 and state.step > 0
             evaluated = state.evaluated == state.step or "valid" not in self.store.splits
             ended = state.step >= self.steps and evaluated
@@ -455,6 +460,15 @@ class Trainer:
             self.log.add(record)
         self._report()
 
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """With the averages of the weights in their place, where the run keeps some."""
+        self.stepper.optimizer.swap()
+        try:
+            yield
+        finally:
+            self.stepper.optimizer.swap()
+
     def _evaluation_due(self) -> bool:
         state = self.state
         due = state.step == self.steps or state.step % (self.config.eval_every or self.steps) == 0
@@ -507,7 +521,10 @@ class Trainer:
         """Add a checkpoint."""
         self.saved = self.state.step
         if self.ranks.first:
-            save_checkpoint(self.out, self.model, self.helpers, self.stepper.optimizer, self.state, self.config.keep)
+            with self._averaged():
+                save_checkpoint(
+                    self.out, self.model, self.helpers, self.stepper.optimizer, self.state, self.config.keep
+                )
         self.ranks.wait()
 
     def _fail(self, taken: Taken, starts: list[int]) -> None:
@@ -546,6 +563,8 @@ class Trainer:
                 remove(self.out, [later for later in checkpoints(self.out) if later.name > best.name])
             self.ranks.wait()
             load_checkpoint(best, self.model, self.helpers, self.stepper.optimizer)
+        else:
+            self.stepper.optimizer.swap()
         self.learner.eval()
         metrics = {**self.figures, "steps": state.best_step if back else state.step}
         metrics.pop("step", None)

@@ -190,6 +190,7 @@ class OptimizerConfig:
     momentum: float = 0.95  # momentum and muon
     betas: tuple[float, ...] = (0.9, 0.98)  # adam, adamw
     weight_decay: float = 0.0  # on matrices; never on norms and biases
+    average: float = 0.0  # beside the weights, a running mean of them that keeps this share at each step; 0: none
 
     def __post_init__(self) -> None:
         if self.name not in DEFAULT_LR:
@@ -200,6 +201,8 @@ class OptimizerConfig:
             raise ConfigError(f"momentum must be in [0, 1), but {self.momentum} was given")
         if self.lr < 0 or self.lr_rest < 0 or self.weight_decay < 0:
             raise ConfigError("lr, lr_rest and weight_decay must not be negative")
+        if not 0 <= self.average < 1:
+            raise ConfigError(f"average must be in [0, 1), but {self.average} was given")
         object.__setattr__(self, "lr", self.lr or DEFAULT_LR[self.name])
 
 
@@ -241,11 +244,12 @@ class Optimizer:
         for name, parameter in weights.items():
             alone = (name,) if name in rows else ()
             groups.setdefault((_treatment(config, name, parameter), (*parameter.shape, *alone)), []).append(name)
-        self.count = 0
+        self.count, self.average = 0, config.average
         self.rules: list[Rule] = []
         for ((rule, decays), _), names in groups.items():
             stack = Stack(names, [weights[n] for n in names], [workers[n] for n in names], rows.get(names[0]))
             self.rules.append(RULES[rule](config, stack, config.weight_decay if decays else 0.0))
+        self.averages = [rule.stack.weights.clone() for rule in self.rules] if config.average else []
 
     @property
     def grads(self) -> list[Tensor]:
@@ -272,15 +276,25 @@ class Optimizer:
         for rule in self.rules:
             rule.step(lr_scale, self.count)
             rule.stack.grads.zero_()
+        share = 1 - min(self.average, self.count / (self.count + 9))  # of a few steps all count, not the first weights
+        for rule, mean in zip(self.rules, self.averages, strict=False):
+            mean.lerp_(rule.stack.weights, share)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Put the averages in place of the weights, and these in place of the averages; twice, all is as it was."""
+        for rule, mean in zip(self.rules, self.averages, strict=False):
+            held = rule.stack.weights.clone()
+            rule.stack.weights.copy_(mean)
+            mean.copy_(held)
+            rule.stack.refresh()
 
     def state(self) -> dict[str, Tensor]:
         """Everything to continue from, by parameter name and part: `layers.0.mlp.up_proj.weight/momentum`."""
-        return {
-            f"{name}/{part}": tensor[i]
-            for rule in self.rules
-            for part, tensor in rule.state.items()
-            for i, name in enumerate(rule.stack.names)
-        } | {"count": torch.tensor(self.count)}
+        parts = [(rule, part, tensor) for rule in self.rules for part, tensor in rule.state.items()]
+        parts += [(rule, "average", mean) for rule, mean in zip(self.rules, self.averages, strict=False)]
+        named = {f"{name}/{part}": tensor[i] for rule, part, tensor in parts for i, name in enumerate(rule.stack.names)}
+        return named | {"count": torch.tensor(self.count)}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:

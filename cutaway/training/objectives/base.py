@@ -83,6 +83,7 @@ class Objective(ABC):
         data: what the store must hold: "texts" (any does), "pairs", "labels" or "rows".
         parts: of rows in memory, the parts that are needed; (): it learns from none.
         speaks: whether the trained network continues a prompt, so that samples can be shown.
+        drops: whether it learns of texts without some of their tokens (`TrainConfig.word_dropout`).
         counted: whether an n-gram model's loss can be compared with it.
         lr_rest: usual learning rate of embeddings, outputs and norms beside Muon.
         unit: of the loss, for people.
@@ -95,6 +96,7 @@ class Objective(ABC):
     data: ClassVar[str] = "texts"
     parts: ClassVar[tuple[str, ...]] = ()
     speaks: ClassVar[bool] = False
+    drops: ClassVar[bool] = False
     counted: ClassVar[bool] = False
     lr_rest: ClassVar[float] = 0.01
     unit: ClassVar[str] = "nats a token"

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from cutaway.errors import ConfigError, InputError
@@ -21,8 +22,22 @@ from cutaway.models.assemble import Network
 from cutaway.models.heads import Head
 from cutaway.tokenizers import Tokenizer
 from cutaway.tokenizers.frame import frame
+from cutaway.tokenizers.order import keys
 from cutaway.training.losses import cross_entropy
-from cutaway.training.objectives.base import Data, Examples, Piece, Score, Split, need_head, on_disk, padded
+from cutaway.training.objectives.base import (
+    DRAWS,
+    Batch,
+    Data,
+    Examples,
+    Piece,
+    Score,
+    Split,
+    draws,
+    need_head,
+    on_disk,
+    padded,
+)
+from cutaway.training.ranks import Ranks
 from cutaway.training.rows import Rows, RowStore
 
 if TYPE_CHECKING:
@@ -40,6 +55,16 @@ class Labelled(Examples):
     kinds: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "recurrent")
     data: ClassVar[str] = "labels"
     parts: ClassVar[tuple[str, ...]] = ("ids", "target")
+    drops: ClassVar[bool] = True
+
+    def batch(self, split: Split, config: TrainConfig, ranks: Ranks, step: int) -> Batch:
+        made = super().batch(split, config, ranks, step)
+        if not config.word_dropout:
+            return made
+        first = step * config.batch + ranks.rank * len(made.starts)
+        row_keys = keys(config.seed + DRAWS, np.arange(first, first + len(made.starts)))
+        stays = draws(row_keys, 1, made.tensors["ids"].shape[1])[0] >= config.word_dropout  # (B, T)
+        return replace(made, tensors=shortened(made.tensors, stays, split.tokenizer))
 
     def fit(self, network: Any) -> None:
         super().fit(network)
@@ -185,6 +210,22 @@ def masked(texts: Sequence[np.ndarray], tokenizer: Tokenizer) -> Piece:
     lengths = torch.tensor([max(1, len(text)) for text in texts])
     ids = padded(texts, tokenizer.pad if tokenizer.pad is not None else 0)
     return {"ids": ids, "mask": torch.arange(ids.shape[1]) < lengths[:, None]}
+
+
+def shortened(piece: Piece, stays: Bool[Tensor, "B T"], tokenizer: Tokenizer) -> Piece:
+    """Texts without some of their tokens, as if these had never stood there (Iyyer et al. 2015).
+
+    Args:
+        piece: ids (B, T), which of them are real, and perhaps their types; other tensors stay as they are.
+        stays: (B, T) what is kept; special tokens always are, and of each text at least the first token.
+        tokenizer: which tokens are special.
+    """
+    ids, mask = piece["ids"], piece["mask"]
+    kept = mask & (stays | torch.isin(ids, torch.tensor(sorted(tokenizer.special.values()), dtype=ids.dtype)))
+    kept[:, 0] |= ~kept.any(1)
+    order = (~kept).int().argsort(dim=1, stable=True)[:, : int(kept.sum(1).max())]
+    moved = {name: piece[name].gather(1, order) for name in ("ids", "token_types") if name in piece}
+    return {**piece, **moved, "mask": torch.arange(order.shape[1]) < kept.sum(1, keepdim=True)}
 
 
 def read_rows(rows: Rows, numbers: np.ndarray, context: int) -> Piece:
