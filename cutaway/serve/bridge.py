@@ -24,6 +24,7 @@ GATHER, CROWD = 0.02, 8  # seconds that a token may wait for the next one where 
 MANY = 8192  # tokens of texts that take longer to look through than the event loop may wait
 BESIDE = 4  # threads that prepare requests
 FORMS = 2  # and those that are held to a form, which may take seconds: they keep no others waiting
+TASKS = 2  # and those in which tasks prepare, wait for the engine, and look for reasons
 
 
 class Bridge:
@@ -38,6 +39,7 @@ class Bridge:
         self._later: asyncio.TimerHandle | None = None
         self._beside = ThreadPoolExecutor(BESIDE, "beside")
         self._forms = ThreadPoolExecutor(FORMS, "forms")
+        self._tasks = ThreadPoolExecutor(TASKS, "tasks")
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
 
@@ -108,6 +110,10 @@ class Bridge:
         """Do something that takes longer than the event loop may wait."""
         return await self._loop.run_in_executor(self._beside, function)
 
+    async def task(self, function: Callable[[], Result]) -> Result:
+        """Do something that waits for the engine in between (see `tasking`); few at a time, the others wait."""
+        return await self._loop.run_in_executor(self._tasks, function)
+
     def close(self, one: Ticket | Reading) -> None:
         """Nobody waits for this any more: it is cancelled where it runs."""
         self._open.pop(one, None)
@@ -123,7 +129,7 @@ class Bridge:
         """End the thread after the step that runs, and wait for nothing that is prepared."""
         self._over.set()
         self._work.set()
-        for pool in (self._beside, self._forms):
+        for pool in (self._beside, self._forms, self._tasks):
             pool.shutdown(wait=False, cancel_futures=True)
         self._thread.join()
 

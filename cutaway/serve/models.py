@@ -19,9 +19,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cutaway.errors import CutawayError, DamagedFile, InputError, MissingExtra, unknown
+from cutaway.files import holds, inside, read_json
 from cutaway.generation import Engine
 from cutaway.generation.memory import available_bytes
 from cutaway.generation.native.library import available
@@ -48,9 +49,13 @@ from cutaway.serve.sizes import (
     work,
 )
 
+if TYPE_CHECKING:
+    from cutaway.tasks import TaskModel
+
 log = logging.getLogger("cutaway.serve")
 AGAIN = 15.0  # seconds after which a model that could not be loaded is tried again
 REST = 64 << 20  # bytes that the program grows by when it has begun to answer
+TASK = "task.json"  # in a task's folder (cutaway.tasks.trained)
 USUAL = 2048  # tokens of a text, where nobody says how many are to be held
 SHARE = 0.8  # of the memory that is free is taken, where nobody says how much
 
@@ -64,6 +69,7 @@ class Loaded:
         model: opened; its `source` is the name, so that no message tells where it lies.
         engine: what computes it.
         sizes: what it takes.
+        task: what it was made for, where it lies in a task's folder (`cutaway task train`).
         created: when it was loaded, in seconds since 1970.
         base: what an adapter stands on; None: it is a model by itself.
         adapter: the name by which the base's engine knows it; None: the engine is its own.
@@ -77,6 +83,7 @@ class Loaded:
     sizes: Sizes
     base: Loaded | None = None
     adapter: str | None = None
+    task: TaskModel | None = None
     created: int = field(default_factory=lambda: int(time.time()))
     users: int = 0
     used: float = field(default_factory=time.monotonic)
@@ -87,7 +94,7 @@ class Loaded:
             self.engine.remove_adapter(self.adapter)
         else:
             self.engine.close()
-        del self.engine, self.model, self.base
+        del self.engine, self.model, self.base, self.task
 
 
 class Models:
@@ -371,7 +378,12 @@ class Models:
             return Loaded(name, model, engine, sizes, base, own)
         if not path.exists():
             raise InputError(f"{path} does not exist; give a folder, a .gguf file or a name on the hub")
-        model = load_model(path, quantised=not settings.dequantise and available()[0])
+        task = None
+        if path.is_dir() and holds(path, TASK):
+            from cutaway.tasks import open_task  # which few servers need
+
+            task = open_task(path)
+        model = load_model(path, quantised=not settings.dequantise and available()[0]) if task is None else task.model
         model.source = name
         native = settings.engine.get("backend") != "torch" and why_not_native(model) is None
         sizes = Sizes(weights(model, native=native), 0, work(model, settings.max_batch, native=native))
@@ -390,7 +402,7 @@ class Models:
         if native:
             forget_file(model)
         give_back()
-        return Loaded(name, model, engine, sizes)
+        return Loaded(name, model, engine, sizes, task=task)
 
     def _share(self, name: str, room: int) -> int:
         """Bytes for keys and values: a share of what the models leave free that still fit."""
@@ -449,6 +461,15 @@ def _too_large(name: str, needed: int, budget: int) -> str:
         f"{name} takes {spoken(needed)}, but {spoken(max(budget, 0))} are there for models; give at least "
         f"{spoken(needed - budget + 1e6)} more with --memory, or a smaller or quantised model"
     )
+
+
+def task_record(path: Path) -> Mapping[str, Any] | None:
+    """What a task's folder says of itself; None: it is of no task, or does not lie here, or cannot be read."""
+    try:
+        found = read_json(inside(path, TASK)) if path.is_dir() and holds(path, TASK) else None
+    except (CutawayError, OSError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _let_go() -> None:

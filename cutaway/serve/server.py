@@ -235,6 +235,11 @@ class Work:
         finally:
             self._waited.discard(task)
 
+    @property
+    def over(self) -> bool:
+        """Whether it was ended or closed."""
+        return self._closed or self.error is not None
+
     def end(self, error: ApiError) -> None:
         """End it now, with an error."""
         if self.error is None and not self._closed:

@@ -69,6 +69,13 @@ def people(draw: random.Random, _: int) -> dict[str, Any]:
     return {"tokens": words, "tags": tags}
 
 
+def news(draw: random.Random, _: int) -> dict[str, Any]:
+    said = [f"{' '.join(draw.choices(REST, k=4)).capitalize()} {draw.randint(10, 9999)}." for _ in range(4)]
+    place = draw.randrange(4)
+    said[place] = f"The important {said[place].lower()}"
+    return {"text": " ".join(said), "summary": said[place]}
+
+
 def spans(example: Example) -> Answer:
     text = example.given["text"]
     return Answer([{"start": a, "end": b, "text": text[a:b], "label": label} for a, b, label in example.truth], 1.0)
@@ -121,6 +128,13 @@ TOYS = {
         {"text": " ", "positive": "a film"},
         beside,
         {"size": 1, "vocab_size": 600, "epochs": 16, "batch": 32},
+    ),
+    "summarise": Toy(
+        news,
+        {"text": " ", "summary": "It rains."},
+        lambda example: Answer(example.truth[0], 1.0),
+        {"size": 1, "vocab_size": 300, "epochs": 12},
+        {"sentences": 1},
     ),
 }  # fmt: skip
 

@@ -247,8 +247,10 @@ def test_the_word_that_says_it_is_the_reason(trained):
 
 def test_summaries_of_several_sentences_are_as_long_as_those_learned_from():
     examples = [Example("a:1", {"text": TEXT, "title": ""}, ("One. Two.", "One. Two. Three. Four."))] * 3
-    assert Summarise().settle(examples).sentences == 3
-    assert Summarise(sentences=1).settle(examples).sentences == 1
+    for task, count in ((Summarise(), 3), (Summarise(sentences=1), 1)):
+        settled = task.settle(examples)
+        assert isinstance(settled, Summarise)
+        assert settled.sentences == count
 
 
 def test_bad_settings_and_inputs_are_told():

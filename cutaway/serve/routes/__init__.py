@@ -11,6 +11,7 @@ from cutaway.serve.routes import (
     models,
     rerank,
     tag,
+    tasks,
     tokens,
 )
 
@@ -21,6 +22,7 @@ ROUTERS = (
     rerank.router,
     classify.router,
     tag.router,
+    tasks.router,
     audio.router,
     tokens.router,
     models.router,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from fastapi import APIRouter
@@ -16,7 +18,11 @@ from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import errors
 from cutaway.serve.schema.classify import Classification, Classified, ClassifyRequest
 from cutaway.serve.server import server_of
+from cutaway.serve.tasking import answers
 from cutaway.serve.texts import as_list, framed, needs, told, usage
+
+if TYPE_CHECKING:
+    from cutaway.tasks import Answer
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -30,20 +36,36 @@ async def classify(asked: ClassifyRequest, http: HttpRequest) -> Response:
         if config.labelling == "number":
             message = f"{work.loaded.name} says a number of a text, no label; /v1/rerank orders documents by it"
             raise ApiError(400, message, code="model_not_suitable", param="model")
-        texts = await framed(work, as_list(asked.input), "input")
-        rows = probabilities(torch.stack(await work.read(texts.ids)), config).tolist()
-        data = [
-            Classified(index=number, label=config.labels[row.index(max(row))], probs=row, num_classes=len(row))
-            for number, row in enumerate(rows)
-        ]
+        if work.loaded.task is not None:
+            labels, data = _of_task(config.labels, await answers(work, as_list(asked.input), "classify"))
+        else:
+            texts = await framed(work, as_list(asked.input), "input")
+            rows = probabilities(torch.stack(await work.read(texts.ids)), config).tolist()
+            labels = list(config.labels)
+            data = [
+                Classified(index=number, label=labels[row.index(max(row))], probs=row, num_classes=len(row))
+                for number, row in enumerate(rows)
+            ]
         return told(
             Classification(
                 id=f"classify-{uuid.uuid4().hex}",
                 created=int(time.time()),
                 model=asked.model,
-                labels=list(config.labels),
+                labels=labels,
                 labelling=config.labelling,
                 data=data,
                 usage=usage(work),
             )
         )
+
+
+def _of_task(known: Sequence[str], made: Sequence[Answer]) -> tuple[list[str], list[Classified]]:
+    """What a task's model answers: calibrated, by its thresholds, and perhaps that a text is of none of the labels."""
+    labels = [*known, *(made[0].more["probabilities"].keys() - {*known})]  # out of scope is one that it may add
+    data = []
+    for number, one in enumerate(made):
+        row = [float(one.more["probabilities"].get(label, 0.0)) for label in labels]
+        said = one.answer if isinstance(one.answer, list) else [one.answer] if one.answer is not None else []
+        best = max(said, key=lambda label: row[labels.index(label)], default=None)
+        data.append(Classified(index=number, label=best, probs=row, num_classes=len(row), said=said))
+    return labels, data

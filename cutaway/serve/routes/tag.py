@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
@@ -13,10 +14,14 @@ from torch import Tensor
 
 from cutaway.models.heads import probabilities
 from cutaway.serve.body import JsonRoute
-from cutaway.serve.schema.base import errors
+from cutaway.serve.schema.base import ReadUsage, errors
 from cutaway.serve.schema.tag import Span, Tagged, TaggedToken, Tagging, TagRequest
 from cutaway.serve.server import server_of
+from cutaway.serve.tasking import answers
 from cutaway.serve.texts import as_list, framed, needs, told, usage
+
+if TYPE_CHECKING:
+    from cutaway.tasks import Answer
 
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
 NOTHING = "O"  # the label of what is in no span
@@ -29,6 +34,9 @@ async def tag(asked: TagRequest, http: HttpRequest) -> Response:
         model = work.loaded.model
         config = needs(model, "token_classification", "tagging texts")
         texts = as_list(asked.input)
+        if work.loaded.task is not None:
+            data = [_of_task(number, one) for number, one in enumerate(await answers(work, texts, "tag"))]
+            return told(_tagging(asked.model, list(work.loaded.task.labels), data, usage(work)))
         read = await framed(work, texts, "input")
         made = [probabilities(logits, config) for logits in await work.read(read.ids)]
 
@@ -41,16 +49,22 @@ async def tag(asked: TagRequest, http: HttpRequest) -> Response:
                 found.append(Tagged(index=number, tokens=tokens, spans=spans(text, tokens)))
             return found
 
-        return told(
-            Tagging(
-                id=f"tag-{uuid.uuid4().hex}",
-                created=int(time.time()),
-                model=asked.model,
-                labels=list(config.labels),
-                data=await work.server.bridge.aside(tell),
-                usage=usage(work),
-            )
-        )
+        data = await work.server.bridge.aside(tell)
+        return told(_tagging(asked.model, list(config.labels), data, usage(work)))
+
+
+def _tagging(model: str, labels: list[str], data: list[Tagged], used: ReadUsage) -> Tagging:
+    created = int(time.time())
+    return Tagging(id=f"tag-{uuid.uuid4().hex}", created=created, model=model, labels=labels, data=data, usage=used)
+
+
+def _of_task(number: int, made: Answer) -> Tagged:
+    """What a task's model answers: spans of a text of any length, with calibrated probabilities."""
+    found = [
+        Span(start=one["start"], end=one["end"], text=one["text"], label=one["label"], score=one["probability"])
+        for one in made.answer
+    ]
+    return Tagged(index=number, tokens=[], spans=found)
 
 
 def _place(inner: Sequence[int], framed: Sequence[int]) -> int:

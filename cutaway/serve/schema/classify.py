@@ -22,9 +22,19 @@ class Classified(Told):
     """What one text is."""
 
     index: int
-    label: Annotated[str, Field(description="The likeliest.")]
+    label: Annotated[
+        str | None,
+        Field(
+            description="The likeliest; of a task's model what it answers: null where it abstains, and where several "
+            "labels may hold and none does."
+        ),
+    ]
     probs: Annotated[list[float], Field(description="Of each label, in the order of `labels`.")]
     num_classes: int
+    said: Annotated[
+        list[str] | None,
+        Field(description="Of a task's model, the labels that it says hold, by its thresholds; null of other models."),
+    ] = None
 
 
 class Classification(Told):

@@ -38,14 +38,14 @@ class Span(Told):
     end: int
     text: str
     label: Annotated[str, Field(description="Without B- or I-; what is labelled O is in no span.")]
-    score: Annotated[float, Field(description="The mean of its tokens'.")]
+    score: Annotated[float, Field(description="The mean of its tokens'; of a task's model its probability.")]
 
 
 class Tagged(Told):
     """One text."""
 
     index: int
-    tokens: list[TaggedToken]
+    tokens: Annotated[list[TaggedToken], Field(description="None of a task's model, which answers with spans.")]
     spans: list[Span]
 
 

@@ -145,7 +145,7 @@ class Summarise(Task):
             raise ConfigError(f"the way 'written' needs a network that writes, but {model.source} is another")
         prompt = self.prompt(model, context)
         pairs = [(number, summary) for number, example in enumerate(examples) for summary in example.truth]
-        documents = [self._document(examples[number]) for number, _ in pairs]
+        documents = [self.document(examples[number]) for number, _ in pairs]
         made = written.rows(prompt, documents, [summary for _, summary in pairs])
         ids, begins = [[*asked, *target] for asked, target in made], [np.array([len(asked)]) for asked, _ in made]
         return {"ids": arrays(ids), "begins": begins}, [number for number, _ in pairs]
@@ -175,7 +175,8 @@ class Summarise(Task):
         longest = min(context or model.config.context, model.config.context)
         return written.Prompt(model, self.instruction, longest, self.max_new_tokens)
 
-    def _document(self, example: Example) -> str:
+    def document(self, example: Example) -> str:
+        """What is put to a model that writes: the title, where there is one, and the text."""
         title = example.given["title"]
         return f"{title}\n\n{example.given['text']}" if title else example.given["text"]
 
@@ -187,7 +188,7 @@ class Summarise(Task):
 
     def infer(self, engine: Engine, examples: Sequence[Example], progress: OnProgress | None = None) -> list[Any]:
         if self.way == "written":
-            documents = [self._document(example) for example in examples]
+            documents = [self.document(example) for example in examples]
             return written.write(engine, self.prompt(engine.model), documents, beams=self.beams, progress=progress)
         if self.way == "scored":
             return self._scored(engine, examples, progress)

@@ -5,6 +5,7 @@ Shapes: S sentences.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from cutaway.errors import ConfigError, InputError
 from cutaway.interp.attribution.occlusion import removal
 from cutaway.interp.attribution.question import Attribution, Question
 from cutaway.interp.frozen import frozen
-from cutaway.interp.inputs import Inputs, inputs_of
+from cutaway.interp.inputs import Inputs, forward, inputs_of
 from cutaway.interp.receipt import Clock, Receipt
 from cutaway.interp.results import TokenScores
 from cutaway.interp.target import Target
@@ -70,7 +71,7 @@ def why(task: Summarise, model: Model, example: Example, answer: Answer, *, meth
         return scored(task, model, example, told[part]["support"][0]["sentence"], part)
     if task.way == "written":
         _only(method, "leave_out", task.way)
-        return left_out(task, model, example, told[part]["text"], part)
+        return left_out(task, model, example, told[part], part)
     _only(method, "links", task.way)
     return ranked(task, model, example, told[part]["support"][0]["sentence"], part)
 
@@ -104,30 +105,20 @@ def scored(task: Summarise, model: Model, example: Example, number: int, part: i
     return question.result("occlusion", scores, "word", receipt, value=float(numbers[0]))
 
 
-def left_out(task: Summarise, model: Model, example: Example, said: str, part: int) -> TokenScores:
+def left_out(task: Summarise, model: Model, example: Example, told: Mapping[str, Any], part: int) -> TokenScores:
     """How much less likely a written sentence is, with each sentence of the document left out in turn (nats).
 
     A long document is asked about by its part with the sentences that support what was said.
     """
-    from cutaway.generation import Engine, Request
-
-    text, prompt = example.given["text"], task.prompt(model)
-    start, end = prompt.parts(text)[0]
+    said, text, prompt = told["text"], task.document(example), task.prompt(model)
+    before = len(text) - len(example.given["text"])  # the title
+    first = before + (told["support"][0]["start"] if told["support"] else 0)
+    start, end = next((a, b) for a, b in prompt.parts(text) if first < b)
     spans = [(a, b) for a, b in sentence_spans(text) if start <= a and b <= end]
     clock = Clock(model, "occlusion", said)
     versions = [text[start:end], *(text[start:a] + text[b:end] for a, b in spans)]
-    engine, tokenizer = Engine(model), model.tokenizer.target or model.tokenizer
-    target = tokenizer.encode(said)
-    totals = []
-    for version in versions:
-        ids = prompt.ids(version if version.strip() else " ")
-        if isinstance(model.network, Seq2Seq):
-            asked = Request(ids, target=target, max_new_tokens=0, prompt_logprobs=0)
-        else:
-            asked = Request([*ids, *target], max_new_tokens=0, prompt_logprobs=0)
-        found = engine.submit(asked).result().prompt_logprobs
-        totals.append(sum(score[0] for score in found[-len(target) :] if score is not None))
-    engine.close()
+    reads = frozen(model)
+    totals = [likelihood(reads, prompt.ids(one if one.strip() else " "), said) for one in versions]
     scores = [totals[0] - total for total in totals[1:]]
     return TokenScores(
         f"how much less likely “{said}” is without each sentence",
@@ -138,6 +129,18 @@ def left_out(task: Summarise, model: Model, example: Example, said: str, part: i
         True,
         receipt=_receipt(clock, model, example, part),
     )
+
+
+@torch.no_grad()
+def likelihood(model: Model, prompt: Sequence[int], said: str) -> float:
+    """The log-probability of a text behind a prompt, in nats."""
+    target = (model.tokenizer.target or model.tokenizer).encode(said)
+    if isinstance(model.network, Seq2Seq):
+        inputs, first = inputs_of(model, [model.config.start_id, *target], source=list(prompt)), 0  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        inputs, first = inputs_of(model, [*prompt, *target]), len(prompt) - 1
+    rows = forward(model, inputs)[0, first : first + len(target)].double().log_softmax(-1)
+    return float(rows[torch.arange(len(target)), torch.tensor(target)].sum())
 
 
 def ranked(task: Summarise, model: Model, example: Example, number: int, part: int) -> TokenScores:
