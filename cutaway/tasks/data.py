@@ -8,7 +8,7 @@ told.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -238,8 +238,23 @@ def keys_of(task: Task, examples: Sequence[Example]) -> np.ndarray:
 
 
 def groups_of(task: Task, examples: Sequence[Example]) -> np.ndarray:
-    """A number for what each example shares with others of its split: equal ones are never in two."""
-    return text_keys([task.together(example) for example in examples])
+    """A number for each example, the same for those that share a text, or that others join by sharing theirs."""
+    keys = [text_keys(task.together(example)).tolist() for example in examples]
+    if all(len(some) == 1 for some in keys):
+        return np.array(keys, np.uint64).reshape(-1)
+    above: dict[int, int] = {}
+
+    def top(key: int) -> int:
+        while above.setdefault(key, key) != key:
+            above[key] = key = above[above[key]]
+        return key
+
+    for first, *others in keys:
+        for other in others:
+            above[top(other)] = top(first)
+    made = np.array([top(first) for first, *_ in keys], np.uint64)
+    _, sizes = np.unique(made, return_counts=True)
+    return keys_of(task, examples) if sizes.max() > len(examples) / 2 else made  # texts that nearly all share
 
 
 def _unique(task: Task, examples: list[Example]) -> tuple[list[Example], int]:
@@ -333,8 +348,8 @@ def _without_leaks(task: Task, found: TaskData) -> None:
         if name not in found.splits:
             continue
         examples = found.splits[name]
-        keys = keys_of(task, examples).tolist()
-        kept = [example for key, example in zip(keys, examples, strict=True) if key not in taken]
+        keys = [set(text_keys(task.together(example)).tolist()) for example in examples]
+        kept = [example for own, example in zip(keys, examples, strict=True) if not own & taken]
         if len(kept) < len(examples):
             found.notes.append(
                 f"{len(examples) - len(kept):,} examples were left out of {name}: a later split has them"
@@ -342,11 +357,17 @@ def _without_leaks(task: Task, found: TaskData) -> None:
             found.splits[name] = kept
         if not kept:
             raise InputError(f"every text of {name} is in another split too; give other files")
-        taken.update(keys)
+        taken.update(*keys)
+
+
+def _texts_of(task: Task, examples: Sequence[Example]) -> Iterator[int]:
+    """The key of every text that may not be in two splits."""
+    for example in examples:
+        yield from text_keys(task.together(example)).tolist()
 
 
 def _shared(task: Task, splits: Mapping[str, Sequence[Example]]) -> dict[tuple[str, str], int]:
-    keys = {name: set(groups_of(task, examples).tolist()) for name, examples in splits.items()}
+    keys = {name: set(_texts_of(task, examples)) for name, examples in splits.items()}
     pairs = [("train", "valid"), ("train", "test"), ("valid", "test")]
     found = {(a, b): len(keys[a] & keys[b]) for a, b in pairs if a in keys and b in keys}
     return {pair: count for pair, count in found.items() if count}

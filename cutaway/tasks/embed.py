@@ -105,8 +105,8 @@ class Embed(Task):
         partner = example.truth or Partner()
         return [example.given["text"], partner.positive] if partner.positive else [example.given["text"]]
 
-    def together(self, example: Example) -> str:
-        return example.given["text"]
+    def together(self, example: Example) -> list[str]:
+        return [example.given["text"]]
 
     def stratum(self, example: Example) -> str:
         return example.truth.label

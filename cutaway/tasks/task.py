@@ -162,9 +162,9 @@ class Task(ABC):
     def texts(self, example: Example) -> list[str]:
         """What is read of it: for tokenizers, baselines, and to tell which examples are the same."""
 
-    def together(self, example: Example) -> str:
-        """What an example shares with those that must be in the same split, such as the text that it asks about."""
-        return "\0".join(self.texts(example))
+    def together(self, example: Example) -> list[str]:
+        """Texts: examples that share one of them must be in the same split, such as what they ask about."""
+        return ["\0".join(self.texts(example))]
 
     def settle(self, examples: Sequence[Example]) -> Task:
         """The task with what the training examples decide."""

@@ -98,8 +98,8 @@ class AnswerQuestions(Task):
     def texts(self, example: Example) -> list[str]:
         return [example.given["question"], example.given["context"]]
 
-    def together(self, example: Example) -> str:
-        return example.given["context"]
+    def together(self, example: Example) -> list[str]:
+        return [example.given["context"]]
 
     def settle(self, examples: Sequence[Example]) -> Task:
         made = self
