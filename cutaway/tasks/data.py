@@ -8,7 +8,7 @@ told.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -238,28 +238,25 @@ def keys_of(task: Task, examples: Sequence[Example]) -> np.ndarray:
 
 
 def groups_of(task: Task, examples: Sequence[Example]) -> np.ndarray:
-    """A number for those that must stay in one split: who shares a text with another, over any number of others."""
-    homes: dict[int, int] = {}
+    """A number for each example, the same for those that share a text, or that others join by sharing theirs."""
+    texts = [task.together(example) for example in examples]
+    flat = iter(text_keys([text for some in texts for text in some]).tolist())
+    keys = [[next(flat) for _ in some] for some in texts]
+    if all(len(some) == 1 for some in keys):
+        return np.array(keys, np.uint64).reshape(-1)
+    above: dict[int, int] = {}
 
-    def home(key: int) -> int:
-        while homes.setdefault(key, key) != key:
-            homes[key] = homes[homes[key]]
-            key = homes[key]
+    def top(key: int) -> int:
+        while above.setdefault(key, key) != key:
+            above[key] = key = above[above[key]]
         return key
 
-    shared = shared_keys(task, examples)
-    for first, *others in shared:
+    for first, *others in keys:
         for other in others:
-            low, high = sorted((home(first), home(other)))
-            homes[high] = low
-    return np.array([home(keys[0]) for keys in shared], np.uint64)
-
-
-def shared_keys(task: Task, examples: Sequence[Example]) -> list[list[int]]:
-    """Of each example the numbers of what must not be in two splits."""
-    texts = [task.together(example) for example in examples]
-    keys = iter(text_keys([text for some in texts for text in some]).tolist())
-    return [[next(keys) for _ in some] for some in texts]
+            above[top(other)] = top(first)
+    made = np.array([top(first) for first, *_ in keys], np.uint64)
+    _, sizes = np.unique(made, return_counts=True)
+    return keys_of(task, examples) if sizes.max() > len(examples) / 2 else made  # texts that nearly all share
 
 
 def _unique(task: Task, examples: list[Example]) -> tuple[list[Example], int]:
@@ -353,8 +350,8 @@ def _without_leaks(task: Task, found: TaskData) -> None:
         if name not in found.splits:
             continue
         examples = found.splits[name]
-        keys = keys_of(task, examples).tolist()
-        kept = [example for key, example in zip(keys, examples, strict=True) if key not in taken]
+        keys = [set(text_keys(task.together(example)).tolist()) for example in examples]
+        kept = [example for own, example in zip(keys, examples, strict=True) if not own & taken]
         if len(kept) < len(examples):
             found.notes.append(
                 f"{len(examples) - len(kept):,} examples were left out of {name}: a later split has them"
@@ -362,11 +359,17 @@ def _without_leaks(task: Task, found: TaskData) -> None:
             found.splits[name] = kept
         if not kept:
             raise InputError(f"every text of {name} is in another split too; give other files")
-        taken.update(keys)
+        taken.update(*keys)
+
+
+def _texts_of(task: Task, examples: Sequence[Example]) -> Iterator[int]:
+    """The key of every text that may not be in two splits."""
+    for example in examples:
+        yield from text_keys(task.together(example)).tolist()
 
 
 def _shared(task: Task, splits: Mapping[str, Sequence[Example]]) -> dict[tuple[str, str], int]:
-    keys = {name: {key for some in shared_keys(task, examples) for key in some} for name, examples in splits.items()}
+    keys = {name: set(_texts_of(task, examples)) for name, examples in splits.items()}
     pairs = [("train", "valid"), ("train", "test"), ("valid", "test")]
     found = {(a, b): len(keys[a] & keys[b]) for a, b in pairs if a in keys and b in keys}
     return {pair: count for pair, count in found.items() if count}

@@ -163,7 +163,7 @@ class Task(ABC):
         """What is read of it: for tokenizers, baselines, and to tell which examples are the same."""
 
     def together(self, example: Example) -> list[str]:
-        """What must not be in two splits, such as the text that is asked about: who shares one stays with it."""
+        """Texts: examples that share one of them must be in the same split, such as what they ask about."""
         return ["\0".join(self.texts(example))]
 
     def settle(self, examples: Sequence[Example]) -> Task:

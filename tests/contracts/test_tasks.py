@@ -5,11 +5,13 @@ A new task needs one entry in TOYS.
 
 import json
 import random
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cutaway.cli import main
@@ -43,6 +45,8 @@ class Toy:
         perfect: the right answer to an example.
         settings: of the training.
         task: settings of the task.
+        count: rows to learn from.
+        asked: what a model is asked why about.
     """
 
     row: Callable[[random.Random, int], dict[str, Any]]
@@ -50,6 +54,8 @@ class Toy:
     perfect: Callable[[Example], Answer]
     settings: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
+    count: int = 300
+    asked: Callable[[Example], dict[str, Any]] = lambda example: dict(example.given)
 
 
 def review(draw: random.Random, number: int) -> dict[str, Any]:
@@ -69,6 +75,45 @@ def people(draw: random.Random, _: int) -> dict[str, Any]:
     return {"tokens": words, "tags": tags}
 
 
+def spans(example: Example) -> Answer:
+    text = example.given["text"]
+    return Answer([{"start": a, "end": b, "text": text[a:b], "label": label} for a, b, label in example.truth], 1.0)
+
+
+COLOURS = dict(zip(("red", "green", "blue"), ("crimson", "olive", "navy"), strict=True))
+KINDS = {"colour": ("red", "blue", "white"), "animal": ("horse", "owl", "frog"), "place": ("Paris", "Oslo", "Rome")}
+
+
+def pair(draw: random.Random, number: int) -> dict[str, Any]:
+    one = draw.choice(list(COLOURS))
+    other = one if number % 2 else draw.choice([colour for colour in COLOURS if colour != one])
+    texts = [" ".join(draw.sample([word, *draw.sample(REST, 3)], 4)) for word in (one, COLOURS[other])]
+    return {"first": texts[0], "second": texts[1], "label": ("differs", "same")[number % 2]}
+
+
+def partners(draw: random.Random, number: int) -> dict[str, Any]:
+    topic = (GOOD, BAD, FIRST, LAST)[number % 4]
+    code = draw.randrange(10**6)
+    texts = [f"{draw.choice(REST)} {draw.choice(topic)} n{number % 40} {code}" for _ in range(2)]
+    return {"query": texts[0], "passage": texts[1]}
+
+
+def vectors(example: Example) -> Answer:
+    made = np.random.default_rng(zlib.crc32(example.truth.positive.encode())).normal(size=64)
+    vector = (made / np.linalg.norm(made)).tolist()
+    return Answer(vector, None, {"positive": vector, "cosine": 1.0})
+
+
+def question(draw: random.Random, number: int) -> dict[str, Any]:
+    kinds = draw.sample(list(KINDS), 2)
+    words = [draw.choice(REST) for _ in range(6)]
+    for kind in kinds:
+        words.insert(draw.randint(0, len(words)), draw.choice(KINDS[kind]))
+    asked = draw.choice(list(KINDS))
+    found = [word for word in words if word in KINDS[asked]]
+    return {"question": f"which {asked} ?", "context": f"{' '.join(words)} . {draw.randrange(10**6)}", "answer": found}
+
+
 def news(draw: random.Random, _: int) -> dict[str, Any]:
     said = [f"{' '.join(draw.choices(REST, k=4)).capitalize()} {draw.randint(10, 9999)}." for _ in range(4)]
     place = draw.randrange(4)
@@ -76,35 +121,28 @@ def news(draw: random.Random, _: int) -> dict[str, Any]:
     return {"text": " ".join(said), "summary": said[place]}
 
 
-def spans(example: Example) -> Answer:
-    text = example.given["text"]
-    return Answer([{"start": a, "end": b, "text": text[a:b], "label": label} for a, b, label in example.truth], 1.0)
-
-
-def asked(draw: random.Random, number: int) -> dict[str, Any]:
-    words = {"who": draw.choice(FIRST), "how": draw.choice(GOOD)}
-    told = [draw.choice(REST) for _ in range(5)]
-    for word in words.values():
-        told.insert(draw.randint(0, len(told)), word)
-    about = ("who", "how")[number % 2]
-    return {"question": f"{about} ?", "context": f"{' '.join(told)} {draw.randrange(10**6)}", "answer": words[about]}
-
-
-def partners(draw: random.Random, number: int) -> dict[str, Any]:
-    """Two texts about the same three things."""
-    same = [FIRST[number % 6], LAST[number // 6 % 4], f"n{number // 24}"]
-    texts = [" ".join([draw.choice(REST), *draw.sample(same, 3), draw.choice(REST)]) for _ in range(2)]
-    return {"text": texts[0], "positive": texts[1]}
-
-
-def beside(example: Example) -> Answer:
-    draw = random.Random(example.truth.positive)
-    vector = [draw.gauss(0, 1) for _ in range(64)]
-    vector = [x / sum(y * y for y in vector) ** 0.5 for x in vector]
-    return Answer(vector, None, {"positive": vector, "cosine": 1.0})
-
-
 TOYS = {
+    "answer": Toy(
+        question,
+        {"question": "which ?", "context": "the owl", "answer": "frog"},
+        lambda example: Answer(example.truth[0].text if example.truth else None, 1.0),
+        {"size": 1, "vocab_size": 500, "epochs": 10, "context": 32},
+        count=700,
+    ),
+    "embed": Toy(
+        partners,
+        {"query": " ", "passage": "a text"},
+        vectors,
+        {"size": 1, "vocab_size": 500, "epochs": 12, "context": 32},
+        asked=lambda example: {"text": example.given["text"], "positive": example.truth.positive},
+    ),
+    "pair": Toy(
+        pair,
+        {"first": "", "second": "red", "label": "same"},
+        lambda example: Answer(example.truth, 1.0),
+        {"vocab_size": 400, "epochs": 25, "context": 32, "network": {"width": 32, "heads": 2, "layers": 2}},
+        count=500,
+    ),
     "classify": Toy(
         review,
         {"text": " ", "label": "good"},
@@ -116,18 +154,6 @@ TOYS = {
         {"tokens": ["one", "two"], "tags": ["O"]},
         spans,
         {"size": 1, "vocab_size": 600, "epochs": 15, "context": 32, "batch": 16},
-    ),
-    "answer": Toy(
-        asked,
-        {"question": "who ?", "context": "a film", "answer": "Zoe"},
-        lambda example: Answer(example.truth[0].text, 1.0),
-        {"size": 1, "vocab_size": 600, "epochs": 25, "context": 48, "batch": 16},
-    ),
-    "embed": Toy(
-        partners,
-        {"text": " ", "positive": "a film"},
-        beside,
-        {"size": 1, "vocab_size": 600, "epochs": 16, "batch": 32},
     ),
     "summarise": Toy(
         news,
@@ -161,7 +187,7 @@ class Made:
 @pytest.fixture(scope="module", params=sorted(set(TOYS) & set(TASKS)))
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     toy, folder = TOYS[request.param], tmp_path_factory.mktemp(request.param)
-    data = write(toy, folder / "data.jsonl", 300, 0, toy.bad)
+    data = write(toy, folder / "data.jsonl", toy.count, 0, toy.bad)
     test = write(toy, folder / "test.jsonl", 40, 1, toy.bad)
     settings = {"dropout": 0.0, "threads": 1, "evaluations": 3, **toy.settings}
     task = {"name": request.param, **toy.task}
@@ -226,7 +252,7 @@ def test_its_folder_opens_and_answers_the_same(made: Made):
 
 def test_a_row_that_is_none_is_set_aside_by_its_line(made: Made):
     (line,) = made.trained.folder.joinpath("set-aside.jsonl").read_text("utf-8").splitlines()
-    assert json.loads(line)["source"].endswith("data.jsonl:301")
+    assert json.loads(line)["source"].endswith(f"data.jsonl:{made.toy.count + 1}")
     assert len(json.loads(line)["reason"]) > 10
     assert "1 rows were set aside: 1 × " in " ".join(made.trained.notes)
     assert len(made.examples) == 40
@@ -234,22 +260,24 @@ def test_a_row_that_is_none_is_set_aside_by_its_line(made: Made):
 
 def test_right_answers_are_measured_as_right_and_the_baseline_as_no_better(made: Made):
     task, labels = made.trained.model.task, made.trained.model.labels
-    perfect = task.measure([made.toy.perfect(example) for example in made.examples], made.examples, labels)
+    said = [made.toy.perfect(example) for example in made.examples]
+    perfect = task.measure(said, made.examples, labels)
     assert all(quantity.figure().value == pytest.approx(1) for quantity in perfect.quantities)
     assert (perfect.right == 1).all()
     assert perfect.quantities[0].name == task.metric
-    empty = task.measure([Answer(None) for _ in made.examples], made.examples, labels)
-    assert empty.quantities[0].figure().value < 0.95
+    others = [replace(one, answer=other.answer) for one, other in zip(said, said[1:] + said[:1], strict=True)]
+    assert task.measure(others, made.examples, labels).quantities[0].figure().value < 0.9
     report = made.trained.report
     assert report is not None
     assert report.baseline is None or report.baseline[task.metric].value <= 1
 
 
 def test_every_answer_can_be_asked_why(made: Made):
-    found = made.trained.model.why(made.examples[0])
+    found = made.trained.model.why(made.toy.asked(made.examples[0]))
     assert isinstance(found, Result)
     assert found.receipt.milliseconds > 0
-    assert "cutaway" in found.receipt.code
+    assert found.receipt.source == made.trained.model.model.source
+    compile(found.receipt.code, "receipt", "exec")
     json.dumps(found.to_json(), allow_nan=False)
 
 
@@ -274,8 +302,6 @@ def test_its_commands_speak_json(made: Made, capsys: pytest.CaptureFixture[str])
     assert main(["task", "evaluate", folder, test, "--json"]) == 0
     figure = json.loads(capsys.readouterr().out)["figures"][made.trained.model.task.metric]
     assert figure["value"] > 0.9
-    given = json.loads(made.test.read_text("utf-8").splitlines()[0])
-    roles = [role.name for role in made.trained.model.task.roles if not role.answer]
-    asked = {role: given.get(role, next(iter(given.values()))) for role in roles}
-    assert main(["task", "why", folder, json.dumps(asked), "--json"]) == 0
+    asked = json.dumps(made.toy.asked(made.examples[0]))
+    assert main(["task", "why", folder, asked, "--json"]) == 0
     assert "receipt" in json.loads(capsys.readouterr().out)

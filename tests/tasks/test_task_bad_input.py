@@ -222,3 +222,15 @@ def test_wrong_kinds_of_checkpoints_are_refused(tmp_path: Path, capsys: pytest.C
     assert str(tmp_path / "none") in refused(capsys, *words, str(tmp_path / "none"))
     (tmp_path / "bad.gguf").write_bytes(b"GGUF\x03")
     assert "bad.gguf" in refused(capsys, *words, str(tmp_path / "bad.gguf"))
+
+
+def test_pairs_that_share_a_text_are_in_one_split(tmp_path: Path):
+    rows = [f"one {n // 3},other {n},{('same', 'differs')[n % 2]}" for n in range(120)]  # three of each first text
+    rows += [f"other {n},last {n},same" for n in range(0, 120, 3)]  # and one that joins by a second one
+    (tmp_path / "t.csv").write_text("first,second,label\n" + "\n".join(rows) + "\n", "utf-8")
+    data = read_data(task_from("pair"), tmp_path / "t.csv", valid=0.2, test=0.2)
+    assert not data.shared
+    texts = {name: {text for e in some for text in e.given.values()} for name, some in data.splits.items()}
+    assert not texts["train"] & texts["test"]
+    assert not texts["valid"] & texts["test"]
+    assert [len(some) for some in data.splits.values()] == [96, 32, 32]

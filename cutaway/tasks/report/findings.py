@@ -25,7 +25,7 @@ LONGEST = 2000  # characters of a text in a report
 
 
 def chances_of(
-    answers: Sequence[Answer], examples: Sequence[Example], right: np.ndarray
+    answers: Sequence[Answer], examples: Sequence[Example], right: np.ndarray, labels: Sequence[str] = ()
 ) -> tuple[str, np.ndarray, np.ndarray]:
     """What has a probability, how sure it is and whether it is so: answers, or every label where several may hold."""
     pairs: list[tuple[float, float]] = []
@@ -36,7 +36,8 @@ def chances_of(
         of = "labels"
     else:
         both = zip(answers, right.tolist(), strict=True)
-        pairs = [(a.probability, good) for a, good in both if a.probability is not None and a.answer is not None]
+        silent = None if labels else ...  # where there are labels, none is no answer; else that there is none is one
+        pairs = [(a.probability, good) for a, good in both if a.probability is not None and a.answer is not silent]
         of = "answers"
     made = np.array(pairs, np.float64).reshape(-1, 2)
     return of, made[:, 0], made[:, 1]
@@ -46,7 +47,7 @@ def calibration_of(
     made: TaskModel, raw: Sequence[Any], answers: Sequence[Answer], examples: Sequence[Example], measured: Measured
 ) -> Calibration | None:
     """Whether probabilities are how often answers are right, as they are told and before calibration."""
-    of, sure, right = chances_of(answers, examples, measured.right)
+    of, sure, right = chances_of(answers, examples, measured.right, made.labels)
     if not len(sure):
         return None
     temperature = made.calibration.get("temperature")
@@ -54,7 +55,7 @@ def calibration_of(
     if made.calibration:
         said = [made.task.answer(one, e, made.labels, {}) for one, e in zip(raw, examples, strict=True)]
         good = made.task.measure(said, examples, made.labels).right
-        _, sure_before, right_before = chances_of(said, examples, good)
+        _, sure_before, right_before = chances_of(said, examples, good, made.labels)
         if len(sure_before):
             before = calibration_error(sure_before, right_before)
             curve_before = tuple(calibration_curve(sure_before, right_before))
@@ -136,16 +137,24 @@ def misses_of(
                 notes.append(f"the errors are not explained: {error}")
                 whys = 0
         given = {role: _cut(value) for role, value in example.given.items()}
-        found.append(
-            Miss(example.source, given, example.truth, answer.answer, answer.probability, float(right[number]), why)
-        )
+        said, part = _cut(answer.answer), float(right[number])
+        found.append(Miss(example.source, given, example.truth, said, answer.probability, part, why))
     return tuple(found)
 
 
 def _cut(value: Any) -> Any:
     if isinstance(value, str) and len(value) > LONGEST:
         return f"{value[:LONGEST]}… ({len(value):,} characters)"
+    if isinstance(value, list) and value and isinstance(value[0], float):
+        return f"a vector of {len(value):,} numbers"
     return value
+
+
+def label_of(example: Example) -> str | None:
+    """The label of an example that has one; None: it has none, several, or another kind of truth."""
+    truth = example.truth
+    one = truth[0] if isinstance(truth, tuple) and len(truth) == 1 else truth
+    return one if isinstance(one, str) else None
 
 
 def confused(
@@ -158,12 +167,12 @@ def confused(
     first: dict[tuple[str, str], str] = {}
     total: Counter[str] = Counter()
     for answer, example in zip(answers, examples, strict=True):
-        truth = example.truth
-        if not isinstance(truth, tuple) or len(truth) != 1 or isinstance(answer.answer, list | Mapping):
+        truth = label_of(example)
+        if truth is None or isinstance(answer.answer, list | Mapping):
             return None
-        total[str(truth[0])] += 1
-        if answer.answer != truth[0]:
-            pair = (str(truth[0]), "(none)" if answer.answer is None else str(answer.answer))
+        total[truth] += 1
+        if answer.answer != truth:
+            pair = (truth, "(none)" if answer.answer is None else str(answer.answer))
             counts[pair] += 1
             first.setdefault(pair, example.source)
     rows = [[*pair, n, n / total[pair[0]], first[pair]] for pair, n in counts.most_common(most)]

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cutaway.progress import OnProgress, Progress
+from cutaway.tasks.report.findings import label_of
 from cutaway.tasks.report.report import Suspect
 from cutaway.tasks.task import Example, Task
 from cutaway.text.split import positions
@@ -62,23 +63,22 @@ def suspects_of(
     """
     if not task.baseline_name or len(labels) < 2:
         return (), None
-    if any(not isinstance(e.truth, tuple) or len(e.truth) != 1 or e.truth[0] not in labels for e in examples):
+    if any(label_of(example) not in labels for example in examples):
         return (), None
     some = list(examples)
     most = min(MOST, max(FEW, ROOM // len(labels)))
     if len(some) > most:
         spread = np.argsort(positions(np.arange(len(some), dtype=np.uint64)), kind="stable")
         some = [some[number] for number in sorted(spread[:most].tolist())]
-    counts = Counter(example.truth[0] for example in some)
+    counts = Counter(map(label_of, some))
     labels = tuple(label for label in labels if counts[label] > 1)  # of one alone nothing is found out
-    some = [example for example in some if counts[example.truth[0]] > 1]
+    some = [example for example in some if counts[label_of(example)] > 1]
     if len(some) < 2 * FOLDS or len(labels) < 2:
         return (), None
     chances = _unseen(task, some, labels, progress)
     if chances is None:
         return (), None
-    place = {label: number for number, label in enumerate(labels)}
-    given = np.array([place[example.truth[0]] for example in some])
+    given = np.array([labels.index(str(label_of(example))) for example in some])
     rows, likely = confident_errors(chances, given)
     return tuple(
         Suspect(
@@ -99,7 +99,7 @@ def _unseen(
     task: Task, examples: Sequence[Example], labels: tuple[str, ...], progress: OnProgress | None
 ) -> np.ndarray | None:
     """Of each example the baseline's probabilities of the labels, (N, L), learned from the other parts."""
-    order = sorted(range(len(examples)), key=lambda number: labels.index(examples[number].truth[0]))
+    order = sorted(range(len(examples)), key=lambda number: labels.index(str(label_of(examples[number]))))
     fold = np.empty(len(examples), np.int64)  # each label's examples go round, so that every part knows every label
     fold[order] = np.arange(len(examples)) % FOLDS
     chances = np.zeros((len(examples), len(labels)))

@@ -127,7 +127,7 @@ def load_store(folder: Path) -> Store:
         passages = np.load(inside(folder, PASSAGES), allow_pickle=False)
         if passages.ndim != 2 or passages.shape[1] != 3 or passages.dtype != np.int64:
             raise ValueError(f"passages of shape {passages.shape}")
-        if len(passages) and not (0 <= passages.min() and passages[:, 0].max() < len(documents)):
+        if len(passages) and not (passages.min() >= 0 and passages[:, 0].max() < len(documents)):
             raise ValueError("passages of documents that are not there")
         for one in documents:
             words = (one.source, one.file, one.title)
