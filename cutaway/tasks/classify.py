@@ -365,12 +365,19 @@ class Classify(Task):
         if (method or "occlusion") not in methods:
             raise ConfigError(f"why can be found by {', '.join(methods)}, but {method!r} was given")
         token, minus = self._asked(answer, model.config.labels, part)  # pyright: ignore[reportAttributeAccessIssue]
-        ids = self._read(model, [example.given["text"]])[0][0]
+        parts, _ = self._read(model, [example.given["text"]])
+        ids = parts[0] if len(parts) == 1 else max(parts, key=lambda ids: self._speaks(model, ids, token, minus))
         found = methods[method or "occlusion"](model, ids, token=token, minus=minus, grain="word")
         if not self.words or not kept:
             return found
         weights = (calibration or {}).get("weights") or [0.5, 0.5]
         return with_words(found, words_of(kept), model, token, minus, weights)
+
+    def _speaks(self, model: Model, ids: list[int], token: str | None, minus: str | None) -> float:
+        """How much a window speaks for a label, or for one rather than another."""
+        logits, labels = model.logits([ids])[0], model.config.labels  # pyright: ignore[reportAttributeAccessIssue]
+        said = logits.max() if token is None else logits[labels.index(token)]
+        return float(said if minus is None else said - logits[labels.index(minus)])
 
     def _asked(self, answer: Answer, labels: Sequence[str], part: int) -> tuple[str | None, str | None]:
         """The label whose logit is explained, and the one that is subtracted."""
