@@ -322,6 +322,10 @@ class Classify(Task):
         tables: list[Any] = [by_label(labels, true, said)]
         if len(labels) <= SHOWN:
             tables.append(confusion(labels, numbers, guesses))
+        if (guesses < 0).any():
+            answered = guesses >= 0
+            share = [float(answered.mean()), float(right[answered].mean()) if answered.any() else 0.0]
+            tables.append(("Answered", ["share", "accuracy of these"], [share]))
         return Measured((mean_of("accuracy", right), macro_f1(true, said)), right.astype(float), tuple(tables))
 
     def baseline(
@@ -375,7 +379,7 @@ class Classify(Task):
 
     def _speaks(self, model: Model, ids: list[int], token: str | None, minus: str | None) -> float:
         """How much a window speaks for a label, or for one rather than another."""
-        logits, labels = model.logits([ids])[0], model.config.labels  # pyright: ignore[reportAttributeAccessIssue]
+        logits, labels = model.logits(ids)[0], model.config.labels  # pyright: ignore[reportAttributeAccessIssue]
         said = logits.max() if token is None else logits[labels.index(token)]
         return float(said if minus is None else said - logits[labels.index(minus)])
 
