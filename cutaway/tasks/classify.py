@@ -312,7 +312,8 @@ class Classify(Task):
             said = np.zeros_like(true)
             for row, answer in zip(said, answers, strict=True):
                 row[[place[label] for label in answer.answer or ()]] = 1
-            right = np.array([set(a.answer or ()) == set(e.truth) for a, e in zip(answers, examples, strict=True)])
+            both = zip(answers, examples, strict=True)
+            right = np.array([a.answer is not None and set(a.answer) == set(e.truth) for a, e in both])
             quantities = (mean_of("accuracy", right), macro_f1(true, said))
             return Measured(quantities, right.astype(float), (by_label(labels, true, said),))
         numbers = np.array([place.get(example.truth[0], -1) for example in examples])

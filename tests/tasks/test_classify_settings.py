@@ -162,6 +162,16 @@ def test_nothing_is_answered_below_the_probability_that_is_wanted():
     assert task.answer(torch.tensor([2.0, 0.0]), Example("", {}), ("a", "b"), {}).answer == "a"
 
 
+def test_an_answer_that_was_not_given_is_not_right_and_is_counted():
+    one, many = (task_from({"name": "classify", "several": several}) for several in ("no", "yes"))
+    answers, examples = [Answer("a"), Answer(None)], [Example("", {}, ("a",)), Example("", {}, ("b",))]
+    measured = one.measure(answers, examples, ("a", "b"))
+    assert measured.right.tolist() == [1, 0]
+    assert measured.tables[-1] == ("Answered", ["share", "accuracy of these"], [[0.5, 1.0]])
+    nothing = [Example("", {}, ()), Example("", {}, ())]
+    assert many.measure([Answer([]), Answer(None)], nothing, ("a",)).right.tolist() == [1, 0]
+
+
 def test_the_wanted_accuracy_is_reached_on_validation_data():
     draw = torch.Generator().manual_seed(0)
     logits = torch.randn(500, 3, generator=draw) * 2
