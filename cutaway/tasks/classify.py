@@ -312,7 +312,8 @@ class Classify(Task):
             said = np.zeros_like(true)
             for row, answer in zip(said, answers, strict=True):
                 row[[place[label] for label in answer.answer or ()]] = 1
-            right = np.array([set(a.answer or ()) == set(e.truth) for a, e in zip(answers, examples, strict=True)])
+            both = zip(answers, examples, strict=True)
+            right = np.array([a.answer is not None and set(a.answer) == set(e.truth) for a, e in both])
             quantities = (mean_of("accuracy", right), macro_f1(true, said))
             return Measured(quantities, right.astype(float), (by_label(labels, true, said),))
         numbers = np.array([place.get(example.truth[0], -1) for example in examples])
@@ -322,6 +323,10 @@ class Classify(Task):
         tables: list[Any] = [by_label(labels, true, said)]
         if len(labels) <= SHOWN:
             tables.append(confusion(labels, numbers, guesses))
+        if (guesses < 0).any():
+            answered = guesses >= 0
+            share = [float(answered.mean()), float(right[answered].mean()) if answered.any() else 0.0]
+            tables.append(("Answered", ["share", "accuracy of these"], [share]))
         return Measured((mean_of("accuracy", right), macro_f1(true, said)), right.astype(float), tuple(tables))
 
     def baseline(
@@ -365,12 +370,19 @@ class Classify(Task):
         if (method or "occlusion") not in methods:
             raise ConfigError(f"why can be found by {', '.join(methods)}, but {method!r} was given")
         token, minus = self._asked(answer, model.config.labels, part)  # pyright: ignore[reportAttributeAccessIssue]
-        ids = self._read(model, [example.given["text"]])[0][0]
+        parts, _ = self._read(model, [example.given["text"]])
+        ids = parts[0] if len(parts) == 1 else max(parts, key=lambda ids: self._speaks(model, ids, token, minus))
         found = methods[method or "occlusion"](model, ids, token=token, minus=minus, grain="word")
         if not self.words or not kept:
             return found
         weights = (calibration or {}).get("weights") or [0.5, 0.5]
         return with_words(found, words_of(kept), model, token, minus, weights)
+
+    def _speaks(self, model: Model, ids: list[int], token: str | None, minus: str | None) -> float:
+        """How much a window speaks for a label, or for one rather than another."""
+        logits, labels = model.logits(ids)[0], model.config.labels  # pyright: ignore[reportAttributeAccessIssue]
+        said = logits.max() if token is None else logits[labels.index(token)]
+        return float(said if minus is None else said - logits[labels.index(minus)])
 
     def _asked(self, answer: Answer, labels: Sequence[str], part: int) -> tuple[str | None, str | None]:
         """The label whose logit is explained, and the one that is subtracted."""

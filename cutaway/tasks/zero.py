@@ -7,7 +7,7 @@ Shapes: N texts, L labels, E channels of an embedding, K kept examples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError
+from cutaway.evaluation.boundaries import Cut
+from cutaway.evaluation.likelihood import likelihoods
 from cutaway.generation.engine import Engine
 from cutaway.models import Model
 from cutaway.models.heads import Head
@@ -34,8 +36,8 @@ LEAST = 1e-6  # of all votes, what a label has that none of the neighbours voted
 class Score(Classify):
     """Which label a causal language model finds likeliest after a text: no training, no examples needed.
 
-    The log-probability of a label's words after the prompt, less that after prompts with nothing in them, which takes
-    out how common the words are (contextual calibration: Zhao et al. 2021).
+    The log-probability of a label's words after the prompt as a share of that of all labels, less that after prompts
+    with nothing in them, which takes out how common the words are (contextual calibration: Zhao et al. 2021).
 
     Raises:
         ConfigError: a prompt without "{text}".
@@ -44,7 +46,7 @@ class Score(Classify):
     prompt: str = "{text}\n\nQuestion: what is this?\nAnswer:"  # what stands before a label's words
     choices: tuple[str, ...] = ()  # the labels; (): those of the examples
     spoken: dict[str, str] = field(default_factory=dict)  # label -> its words after the prompt, where not itself
-    context_free: bool = True  # less what is said after prompts with nothing in them
+    context_free: bool = True  # less what it says after prompts with nothing in them
     longest: int = 512  # tokens of a text that are read
 
     name: ClassVar[str] = "score"
@@ -69,27 +71,21 @@ class Score(Classify):
         return {}
 
     def infer(self, engine: Engine, examples: Sequence[Example], progress: OnProgress | None = None) -> list[Tensor]:
-        model, found = engine.model, list[Tensor]()
-        free = torch.zeros(len(self.choices), dtype=torch.float64)
-        if self.context_free:  # the mean of the probabilities
-            free = torch.stack([self._said(model, text) for text in EMPTY]).softmax(-1).mean(0).log()
-        for number, example in enumerate(examples, 1):
-            found.append((self._said(model, example.given["text"]).log_softmax(-1) - free).float())
-            if progress:
-                progress(Progress("reading", number, len(examples), "texts"))
-        return found
+        model, words = engine.model, self._words(engine.model)
+        texts = [*EMPTY * self.context_free, *(example.given["text"] for example in examples)]
 
-    def _said(self, model: Model, text: str) -> Tensor:
-        """The log-probability of each label's words after the prompt, (L,) float64."""
-        prompt, words = self._prompt(model, text), self._words(model)
-        found = torch.zeros(len(words), dtype=torch.float64)
-        first = model.logits(prompt)[0, -1].double().log_softmax(-1)
-        for number, ids in enumerate(words):
-            found[number] = first[ids[0]]
-            if len(ids) > 1:
-                rows = model.logits([*prompt, *ids[:-1]])[0, len(prompt) :].double().log_softmax(-1)
-                found[number] += rows[torch.arange(len(ids) - 1), torch.tensor(ids[1:])].sum()
-        return found
+        def cuts() -> Iterator[Cut]:
+            for number, text in enumerate(texts):
+                prompt = self._prompt(model, text)
+                yield from (Cut([*prompt, *ids], len(prompt)) for ids in words)
+                if progress:
+                    progress(Progress("reading", number + 1, len(texts), "texts"))
+
+        found = torch.tensor([one.logprob for one in likelihoods(engine, cuts())], dtype=torch.float64)
+        shares = found.reshape(len(texts), len(words)).log_softmax(-1)
+        if self.context_free:
+            shares = shares[len(EMPTY) :] - shares[: len(EMPTY)].exp().mean(0).log()
+        return list(shares.float())
 
     def _prompt(self, model: Model, text: str) -> list[int]:
         tokenizer = model.tokenizer

@@ -173,7 +173,7 @@ def write(toy: Toy, path: Path, count: int, seed: int, *bad: dict[str, Any]) -> 
 
 
 def test_every_task_has_a_toy():
-    assert set(TASKS) <= set(TOYS)
+    assert {name for name, task in TASKS.items() if task.trained} <= set(TOYS)  # the others: test_zero.py
 
 
 @dataclass(frozen=True)

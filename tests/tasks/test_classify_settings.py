@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cutaway.errors import ConfigError
-from cutaway.tasks import Example, decide, open_task, task_config, task_from, train_task
+from cutaway.tasks import Answer, Example, decide, open_task, task_config, task_from, train_task
 from cutaway.tasks.decision import fingerprint
 from cutaway.tasks.reading import in_parts
 
@@ -162,6 +162,16 @@ def test_nothing_is_answered_below_the_probability_that_is_wanted():
     assert task.answer(torch.tensor([2.0, 0.0]), Example("", {}), ("a", "b"), {}).answer == "a"
 
 
+def test_an_answer_that_was_not_given_is_not_right_and_is_counted():
+    one, many = (task_from({"name": "classify", "several": several}) for several in ("no", "yes"))
+    answers, examples = [Answer("a"), Answer(None)], [Example("", {}, ("a",)), Example("", {}, ("b",))]
+    measured = one.measure(answers, examples, ("a", "b"))
+    assert measured.right.tolist() == [1, 0]
+    assert measured.tables[-1] == ("Answered", ["share", "accuracy of these"], [[0.5, 1.0]])
+    nothing = [Example("", {}, ()), Example("", {}, ())]
+    assert many.measure([Answer([]), Answer(None)], nothing, ("a",)).right.tolist() == [1, 0]
+
+
 def test_the_wanted_accuracy_is_reached_on_validation_data():
     draw = torch.Generator().manual_seed(0)
     logits = torch.randn(500, 3, generator=draw) * 2
@@ -195,6 +205,13 @@ def test_logits_of_windows_are_averaged(scope):
     each = torch.stack([scope.model.model.logits([window])[0] for window in windows])
     (found,) = task.infer(scope.model.engine, [example])
     assert found.numpy() == pytest.approx(each.mean(0).numpy(), abs=1e-4)
+
+
+def test_why_of_a_long_text_is_of_the_window_that_speaks_most(scope):
+    task = task_from({"name": "classify", "several": "no", "out_of_scope": "none", "long": "windows", "window": 16})
+    example = scope.model.example("film " * 40 + "moron idiot " + "story " * 8)
+    found = task.why(scope.model.model, example, Answer("rude", 1.0, {"probabilities": {"rude": 1.0}}))
+    assert max(zip(found.scores, found.tokens, strict=True))[1].strip() in MARKS["rude"]
 
 
 @pytest.mark.parametrize(
