@@ -71,9 +71,9 @@ class Pair(Task):
     def stratum(self, example: Example) -> str:
         return example.truth[0]
 
-    def together(self, example: Example) -> str:
+    def together(self, example: Example) -> list[str]:
         """Pairs of one first text, such as one question with several answers, belong in one split."""
-        return example.given["first"]
+        return [example.given["first"]]
 
     def check(self, examples: Mapping[str, Sequence[Example]], labels: tuple[str, ...]) -> list[str]:
         if len(labels) < 2:

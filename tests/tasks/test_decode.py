@@ -56,8 +56,10 @@ def test_windows_keep_each_piece_once_from_where_it_has_most_around_it(count, ro
         assert begin <= keep < drop <= end
         assert end - begin <= room
         assert overlap < 2 or begin == 0 or first[begin]
-    around = {p: max(min(p - b if b else count, e - 1 - p if e < count else count) for b, e, _, _ in windows if b <= p < e)
-              for p in range(count)}  # fmt: skip
+    around = {
+        p: max(min(p - b if b else count, e - 1 - p if e < count else count) for b, e, _, _ in windows if b <= p < e)
+        for p in range(count)
+    }
     for begin, end, keep, drop in windows:
         for place in range(keep, drop):
             own = min(place - begin if begin else count, end - 1 - place if end < count else count)
