@@ -236,6 +236,7 @@ def test_answers_are_read_in_every_form():
     assert (
         known_answers([], None, text) == known_answers({"text": []}, None, text) == known_answers("", None, text) == ()
     )
+    assert [one.places for one in known_answers(["cat", "dog"], None, text)] == [((4, 7), (17, 20)), ()]
     with pytest.raises(InputError, match="'dog' is not in its context"):
         known_answers("dog", None, text)
     with pytest.raises(InputError, match="must be text"):
