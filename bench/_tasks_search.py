@@ -11,7 +11,7 @@ from _tasks_classify import figure_of, trained
 
 from cutaway.tasks import read_examples
 from cutaway.tasks.answer import AnswerQuestions
-from cutaway.tasks.search import build_index
+from cutaway.tasks.search import build_index, fuse
 
 RECIPE: dict[str, Any] = {"epochs": 2, "lr": 2e-4, "batch": 16, "context": 320, "evaluations": 4}
 
@@ -41,11 +41,15 @@ def squad_search(quick: bool) -> dict[str, Any]:
             (docs / f"{number:04}.txt").write_text(text, "utf-8")
         index = build_index(docs, Path(room, "idx"), model=MINILM, settings={"size": 10_000, "language": "en"})
         place = {text: f"{number:04}.txt" for number, text in enumerate(texts)}
-        found = {how: [] for how in ("hybrid", "words", "vectors")}
+        store = index.store
+        found: dict[str, list[bool]] = {how: [] for how in ("hybrid", "words", "vectors")}
         for example in asked:
-            for how, hits in found.items():
-                names = [Path(hit.source).name for hit in index.search(example.given["question"], 5, how=how)]
-                hits.append(place[example.given["context"]] in names)
+            question = example.given["question"]
+            by_word, by_vector = index.by_words(question, 100), index.by_vectors(question, 100)
+            rankings = {"words": by_word, "vectors": by_vector, "hybrid": fuse([list(by_word), list(by_vector)])}
+            for how, ranking in rankings.items():
+                hits = [store.documents[store.passages[passage][0]].file for passage in list(ranking)[:5]]
+                found[how].append(place[example.given["context"]] in [Path(file).name for file in hits])
     shares = {how: float(np.mean(hits)) for how, hits in found.items()}
     words = {
         "cutaway": f"BM25 and vectors {shares['hybrid']:.4f}",

@@ -236,6 +236,7 @@ def test_answers_are_read_in_every_form():
     assert (
         known_answers([], None, text) == known_answers({"text": []}, None, text) == known_answers("", None, text) == ()
     )
+    assert [one.places for one in known_answers(["cat", "dog"], None, text)] == [((4, 7), (17, 20)), ()]
     with pytest.raises(InputError, match="'dog' is not in its context"):
         known_answers("dog", None, text)
     with pytest.raises(InputError, match="must be text"):
@@ -307,7 +308,7 @@ def test_what_is_quoted_stands_there(text, kind, seed):
     if not pieces.ids:
         return
     tokens = np.concatenate(([-1, -1], np.arange(len(pieces.ids))))
-    window = Window([0] * len(tokens), [0] * len(tokens), tokens, True)
+    window = Window([0] * len(tokens), [0] * len(tokens), tokens)
     logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(len(tokens), 2)))
     found = gathered(text, pieces, [(window, logits)], 30)
     for _, start, end in found.spans:
@@ -321,6 +322,27 @@ def test_what_is_quoted_stands_there(text, kind, seed):
 
 
 # probabilities
+
+
+def test_a_long_question_leaves_room_for_the_text(trained):
+    text = "one frog was seen near Oslo that day very there. 17"
+    windows = Windows(trained.model.model, 64, 16)
+    made = windows("which animal ? " * 60, text)
+    assert all(len(window.ids) <= 64 for window in made)
+    held = {token for window in made for token in window.tokens.tolist()} - {-1}
+    assert held == set(range(len(pieces_of(trained.model.model.tokenizer, text).ids)))
+    with pytest.raises(InputError, match="leave no room"):
+        Windows(trained.model.model, 8, 0)("which animal ?", text)
+
+
+def test_strangers_are_texts_without_the_answer(trained):
+    examples = trained.data.splits["train"][:20]
+    model = trained.model.model
+    plain, owners = AnswerQuestions(none="yes").encode(model, examples, 64)
+    more, others = AnswerQuestions(none="yes", strangers=1).encode(model, examples, 64)
+    assert 20 <= len(owners) < len(others) <= len(owners) + 20
+    empty = [sum(spans.tolist() == [[0, 0]] for spans in parts["spans"]) for parts in (plain, more)]
+    assert empty[1] - empty[0] == len(others) - len(owners)
 
 
 def test_how_sure_is_by_hand():

@@ -24,7 +24,8 @@ class Known:
 
     Attributes:
         text: as it was given.
-        places: (start, end) in characters of the text, wherever it may be that it stands.
+        places: (start, end) in characters of the text, wherever it may be that it stands; () where another of several
+            answers does, and this one was only worded so.
     """
 
     text: str
@@ -40,7 +41,7 @@ def known_answers(value: Any, start: Any, context: str) -> tuple[Known, ...]:
         context: the text.
 
     Raises:
-        InputError: an answer is not text, or not in its context.
+        InputError: an answer is not text, or none of them is in its context.
     """
     found: dict[str, Known] = {}
     for text, place in _listed(value, start):
@@ -48,12 +49,12 @@ def known_answers(value: Any, start: Any, context: str) -> tuple[Known, ...]:
             raise InputError(f"an answer must be text, but {type(text).__name__} was given")
         if not text.strip():
             continue
-        places = _places(text, place, context)
-        if not places:
-            shown = text if len(text) <= SHOWN else text[:SHOWN] + "…"
-            raise InputError(f"the answer {shown!r} is not in its context")
         before = found.get(text, Known(text, ())).places
-        found[text] = Known(text, tuple(dict.fromkeys((*before, *places))))
+        found[text] = Known(text, tuple(dict.fromkeys((*before, *_places(text, place, context)))))
+    if found and not any(known.places for known in found.values()):
+        text = next(iter(found))
+        shown = text if len(text) <= SHOWN else text[:SHOWN] + "…"
+        raise InputError(f"the answer {shown!r} is not in its context")
     return tuple(found.values())
 
 

@@ -16,7 +16,7 @@ from cutaway.models import Model
 from cutaway.tokenizers import Tokenizer
 from cutaway.tokenizers.frame import frame
 
-MOST_ASKED = 64  # tokens of a question; the rest is cut
+MOST_ASKED = 64  # tokens of a question, and at the most half a window; the rest is cut
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,11 @@ class Window:
         ids: of T tokens, special ones included.
         types: of them.
         tokens: (T,) int64, the number of the text's token at each place; -1 for the question and special ones.
-        first: whether it begins the text.
     """
 
     ids: list[int]
     types: list[int]
     tokens: np.ndarray
-    first: bool
 
     @property
     def allowed(self) -> np.ndarray:
@@ -85,7 +83,7 @@ class Windows:
         Raises:
             InputError: there is no room for a text beside the question.
         """
-        asked, ids = self.tokenizer.encode(question)[:MOST_ASKED], self.pieces(text).ids
+        asked, ids = self.tokenizer.encode(question)[: min(MOST_ASKED, self.longest // 2)], self.pieces(text).ids
         room = self.longest - len(frame(self.tokenizer, asked, [])[0])
         if room < 8:
             raise InputError(f"{self.longest} tokens leave no room for a text beside the question; give more")
@@ -94,7 +92,7 @@ class Windows:
     def _window(self, asked: Sequence[int], ids: Sequence[int], first: int, stop: int) -> Window:
         marked, types = frame(self.tokenizer, asked, [~number for number in range(first, stop)])
         tokens = np.array([~mark if mark < 0 else -1 for mark in marked], np.int64)
-        return Window([ids[~mark] if mark < 0 else mark for mark in marked], types, tokens, first == 0)
+        return Window([ids[~mark] if mark < 0 else mark for mark in marked], types, tokens)
 
 
 def stretches(count: int, room: int, overlap: int) -> Iterator[tuple[int, int]]:

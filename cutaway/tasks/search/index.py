@@ -354,10 +354,11 @@ def _within(path: str, folder: Path) -> bool:
 
 def _copy(store: Store, path: str, writer: StoreWriter) -> None:
     """What an older store holds of a file."""
-    for number, document in enumerate(store.documents):
-        if document.file == path:
-            cuts = [(start, end) for _, start, end in store.passages[store.passages[:, 0] == number].tolist()]
-            writer.add(document.source, path, document.title, store.text(number), cuts)
+    for number in store.of_file.get(path, ()):
+        document = store.documents[number]
+        first, last = np.searchsorted(store.passages[:, 0], (number, number + 1)).tolist()
+        cuts = [(start, end) for _, start, end in store.passages[first:last].tolist()]
+        writer.add(document.source, path, document.title, store.text(number), cuts)
 
 
 def _told(store: Store, what: str, progress: OnProgress | None) -> Iterable[str]:

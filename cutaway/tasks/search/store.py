@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +48,21 @@ class Store:
     Attributes:
         folder: where the texts lie.
         documents: in the order of their files.
-        passages: (N, 3) int64.
+        passages: (N, 3) int64, in the order of the documents.
     """
 
     folder: Path
     documents: list[Document]
     passages: Int64[np.ndarray, "N 3"]
     _last: tuple[int, str] = field(default=(-1, ""), repr=False)
+
+    @cached_property
+    def of_file(self) -> dict[str, list[int]]:
+        """The documents of each file."""
+        found: dict[str, list[int]] = {}
+        for number, document in enumerate(self.documents):
+            found.setdefault(document.file, []).append(number)
+        return found
 
     def text(self, number: int) -> str:
         """All of a document."""
@@ -129,6 +138,8 @@ def load_store(folder: Path) -> Store:
             raise ValueError(f"passages of shape {passages.shape}")
         if len(passages) and not (passages.min() >= 0 and passages[:, 0].max() < len(documents)):
             raise ValueError("passages of documents that are not there")
+        if (np.diff(passages[:, 0]) < 0).any():
+            raise ValueError("passages in no order")
         for one in documents:
             words = (one.source, one.file, one.title)
             if not (all(isinstance(word, str) for word in words) and 0 <= int(one.begin) <= int(one.end)):
