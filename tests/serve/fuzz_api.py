@@ -22,11 +22,16 @@ import httpx
 from readers import bert
 from serving import Served, serving, tiny_talker
 
+from cutaway.models import load_model
 from cutaway.serve import Settings
+from cutaway.tasks import TaskModel
+from cutaway.tasks.classify import Classify
+from cutaway.tasks.trained import write_task
 
 # what a valid request says may still be refused for what it means: too long a prompt, a token that the model lacks
 EXCLUDED = "positive_data_acceptance"
-MODELS = {"classify": "labels", "rerank": "labels", "tag": "tags", "embeddings": "vectors"}  # others: a decoder
+MODELS = {"classify": "labels", "rerank": "labels", "tag": "tags", "embeddings": "vectors"}
+MODELS |= {"predict": "intents"}  # others: a decoder
 # what refuses a request: a body that is wrong for being too large is refused before it is read
 CONFIG = """
 [checks.negative_data_rejection]
@@ -59,7 +64,16 @@ def models(folder: Path) -> dict[str, str]:
         "labels": bert(folder / "labels", **LABELS),
         "tags": bert(folder / "tags", "BertForTokenClassification", **LABELS),
         "vectors": bert(folder / "vectors", "BertModel"),
+        "intents": intents(folder / "intents"),
     }
+
+
+def intents(folder: Path) -> str:
+    """A folder as `cutaway task train classify` leaves it."""
+    model = load_model(bert(folder.with_name("body"), **LABELS))
+    folder.mkdir()
+    write_task(TaskModel(Classify(several="no"), model, ("bad", "good"), {"temperature": 2.0}), folder)
+    return str(folder)
 
 
 def named(schema: dict[str, Any]) -> dict[str, Any]:

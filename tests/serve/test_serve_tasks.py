@@ -13,10 +13,11 @@ import torch
 from readers import bert
 from serving import Served, serving, tiny_talker
 
-from cutaway.models import Decoder, DecoderConfig, Encoder, EncoderConfig, Model
+from cutaway.models import Decoder, DecoderConfig, Encoder, EncoderConfig, Model, save_model
 from cutaway.serve import Settings
 from cutaway.tasks import TaskModel, open_task
 from cutaway.tasks.classify import Classify
+from cutaway.tasks.start import from_checkpoint, learning
 from cutaway.tasks.summarise import Summarise
 from cutaway.tasks.tag import Tag
 from cutaway.tasks.trained import write_task
@@ -43,6 +44,17 @@ def network(kind: str, **fields: Any) -> Model:
     return Model(Encoder(EncoderConfig(tokenizer.vocab_size, **sizes)), tokenizer)
 
 
+def adapter(root: Path) -> str:
+    """Of a task that was learned by an adapter; its base lies elsewhere."""
+    task, base = Classify(several="no"), str(save_model(network("encoder"), root / "base"))
+    model = learning(from_checkpoint(task, base, LABELS), "lora", rank=2)
+    with torch.no_grad():
+        for name, parameter in model.network.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.normal_()
+    return write(root / "adapter", TaskModel(task, model, LABELS, base=base))
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("tasks")
@@ -67,6 +79,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             root / "summary", TaskModel(Summarise(sentences=1), network("encoder", **scored), ("summary",))
         ),
         "writer": write(root / "writer", TaskModel(Summarise(way="written", max_new_tokens=6), network("decoder"))),
+        "adapter": adapter(root),
         "plain": bert(root / "plain", num_labels=2),
         "talker": tiny_talker(root / "talker"),
     }
@@ -93,7 +106,7 @@ def same(first: Any, second: Any) -> bool:
     return first == second
 
 
-@pytest.mark.parametrize("name", ["labels", "unsure", "several", "tags", "summary", "writer"])
+@pytest.mark.parametrize("name", ["labels", "unsure", "several", "tags", "summary", "writer", "adapter"])
 def test_answers_are_those_of_the_tasks_model(served: Served, folders: dict[str, str], name: str):
     said = ask(served, model=name, inputs=TEXTS).json()
     made = open_task(folders[name])
@@ -121,7 +134,7 @@ def test_why_is_what_the_tasks_model_says(served: Served, folders: dict[str, str
 
 def test_tasks_are_listed_with_what_they_read(served: Served):
     found = httpx.get(f"{served.url}/v1/tasks").json()["data"]
-    assert [one["id"] for one in found] == ["labels", "unsure", "several", "tags", "summary", "writer"]
+    assert [one["id"] for one in found] == ["labels", "unsure", "several", "tags", "summary", "writer", "adapter"]
     cards = {one["id"]: one for one in found}
     assert cards["labels"]["labels"] == list(LABELS)
     assert [(one["name"], one["needed"]) for one in cards["summary"]["roles"]] == [("text", True), ("title", False)]

@@ -12,7 +12,9 @@ from cutaway.cli._frame import harmless, live_progress
 
 def summarise(
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="Documents: PDF, HTML, Markdown, text, tables.")],
-    sentences: Annotated[int, typer.Option("--sentences", "-n", min=1, help="Of each summary.")] = 3,
+    sentences: Annotated[
+        int, typer.Option("--sentences", "-n", min=0, help="Of each summary; 0: as a task's model learned, else 3.")
+    ] = 0,
     model: Annotated[
         str, typer.Option(help="One that cutaway task train summarise made, that writes, or that makes vectors. [none]")
     ] = "",
