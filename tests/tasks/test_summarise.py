@@ -11,7 +11,7 @@ from rouge_score import rouge_scorer
 
 from cutaway.cli import main
 from cutaway.errors import ConfigError, InputError
-from cutaway.models import Decoder, DecoderConfig, Encoder, EncoderConfig, Model
+from cutaway.models import Decoder, DecoderConfig, Encoder, EncoderConfig, Model, Seq2Seq, Seq2SeqConfig
 from cutaway.tasks import Example, TaskConfig, TaskModel, open_task, train_task
 from cutaway.tasks.summarise import Summarise, Supports, extract, linked, marked, summarise_text
 from cutaway.tasks.summarise.rouge import gains, rouge
@@ -187,6 +187,23 @@ def test_what_a_model_writes_has_its_probability_and_parts():
         assert len(found.scores) == 2
         with pytest.raises(ConfigError, match="leave_out"):
             made.why("The city lies on the river.", method="occlusion")
+
+
+def test_an_encoder_decoder_writes_and_learns_too():
+    tokenizer = train_tokenizer([TEXT * 3], "bpe", 262)
+    torch.manual_seed(0)
+    config = Seq2SeqConfig(tokenizer.vocab_size, context=16, source_context=64, layers=1, width=32, heads=4)
+    task, model = Summarise(way="written", max_new_tokens=9), Model(Seq2Seq(config), tokenizer, "tiny")
+    made = TaskModel(task, model)
+    (answer,) = made.predict([{"text": TEXT, "title": "A city"}])
+    assert len(answer.more["parts"]) > 1
+    example = Example("a:1", {"text": "The gate is old.", "title": ""}, ("A gate.",))
+    parts, owners = task.encode(model, [example], 64)
+    assert owners == [0]
+    assert tokenizer.decode(parts["source"][0].tolist()) == "The gate is old."
+    assert parts["ids"][0].tolist() == [*tokenizer.encode("A gate."), tokenizer.end_of_text]
+    if answer.more["sentences"]:
+        assert made.why({"text": TEXT, "title": "A city"}).unit == "nats"
 
 
 # learning
