@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,6 +261,26 @@ def test_the_word_that_says_it_is_the_reason(trained):
     assert best == "important"
     with pytest.raises(InputError, match="1 sentences"):
         trained.model.why(text, part=1)
+
+
+def test_a_decoder_learns_to_write_them(tmp_path):
+    draw, lines = random.Random(0), []
+    for number in range(300):
+        word = draw.choice(["river", "gate", "wine", "hill", "stone"])
+        text = f"{' '.join(draw.choices('abcdefg', k=3))} {word} {number}."
+        lines.append(json.dumps({"text": text, "summary": f"The {word}."}))
+    (tmp_path / "data.jsonl").write_text("\n".join(lines), "utf-8")
+    task = {"name": "summarise", "way": "written", "max_new_tokens": 12}
+    given: dict[str, Any] = {"kind": "decoder", "size": 1, "vocab_size": 300, "epochs": 15, "context": 48}
+    trained = train_task(
+        TaskConfig(task, str(tmp_path / "data.jsonl"), str(tmp_path / "model"), dropout=0.0, threads=1, **given)
+    )
+    assert trained.report is not None
+    assert trained.report.figures["rouge1"].value > 0.95
+    (answer,) = trained.model.predict(["a b c stone 7."])
+    assert answer.answer == "The stone."
+    assert answer.more["sentences"][0]["supported"]
+    assert trained.model.why("a b c stone 7.").scores[0] > 1  # nats
 
 
 def test_summaries_of_several_sentences_are_as_long_as_those_learned_from():
