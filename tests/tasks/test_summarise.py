@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from rouge_score import rouge_scorer
 
 from cutaway.cli import main
 from cutaway.errors import ConfigError, InputError
-from cutaway.models import Decoder, DecoderConfig, Encoder, EncoderConfig, Model
+from cutaway.models import Decoder, DecoderConfig, Encoder, EncoderConfig, Model, Seq2Seq, Seq2SeqConfig
 from cutaway.tasks import Example, TaskConfig, TaskModel, open_task, train_task
 from cutaway.tasks.summarise import Summarise, Supports, extract, linked, marked, summarise_text
 from cutaway.tasks.summarise.rouge import gains, rouge
@@ -189,6 +190,23 @@ def test_what_a_model_writes_has_its_probability_and_parts():
             made.why("The city lies on the river.", method="occlusion")
 
 
+def test_an_encoder_decoder_writes_and_learns_too():
+    tokenizer = train_tokenizer([TEXT * 3], "bpe", 262)
+    torch.manual_seed(0)
+    config = Seq2SeqConfig(tokenizer.vocab_size, context=16, source_context=64, layers=1, width=32, heads=4)
+    task, model = Summarise(way="written", max_new_tokens=9), Model(Seq2Seq(config), tokenizer, "tiny")
+    made = TaskModel(task, model)
+    (answer,) = made.predict([{"text": TEXT, "title": "A city"}])
+    assert len(answer.more["parts"]) > 1
+    example = Example("a:1", {"text": "The gate is old.", "title": ""}, ("A gate.",))
+    parts, owners = task.encode(model, [example], 64)
+    assert owners == [0]
+    assert tokenizer.decode(parts["source"][0].tolist()) == "The gate is old."
+    assert parts["ids"][0].tolist() == [*tokenizer.encode("A gate."), tokenizer.end_of_text]
+    if answer.more["sentences"]:
+        assert made.why({"text": TEXT, "title": "A city"}).unit == "nats"
+
+
 # learning
 
 
@@ -243,6 +261,26 @@ def test_the_word_that_says_it_is_the_reason(trained):
     assert best == "important"
     with pytest.raises(InputError, match="1 sentences"):
         trained.model.why(text, part=1)
+
+
+def test_a_decoder_learns_to_write_them(tmp_path):
+    draw, lines = random.Random(0), []
+    for number in range(300):
+        word = draw.choice(["river", "gate", "wine", "hill", "stone"])
+        text = f"{' '.join(draw.choices('abcdefg', k=3))} {word} {number}."
+        lines.append(json.dumps({"text": text, "summary": f"The {word}."}))
+    (tmp_path / "data.jsonl").write_text("\n".join(lines), "utf-8")
+    task = {"name": "summarise", "way": "written", "max_new_tokens": 12}
+    given: dict[str, Any] = {"kind": "decoder", "size": 1, "vocab_size": 300, "epochs": 15, "context": 48}
+    trained = train_task(
+        TaskConfig(task, str(tmp_path / "data.jsonl"), str(tmp_path / "model"), dropout=0.0, threads=1, **given)
+    )
+    assert trained.report is not None
+    assert trained.report.figures["rouge1"].value > 0.95
+    (answer,) = trained.model.predict(["a b c stone 7."])
+    assert answer.answer == "The stone."
+    assert answer.more["sentences"][0]["supported"]
+    assert trained.model.why("a b c stone 7.").scores[0] > 1  # nats
 
 
 def test_summaries_of_several_sentences_are_as_long_as_those_learned_from():

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from cutaway.errors import ConfigError, InputError
-from cutaway.models import Decoder, DecoderConfig, Encoder, EncoderConfig
+from cutaway.models import Decoder, DecoderConfig, Encoder, EncoderConfig, Seq2Seq, Seq2SeqConfig
 from cutaway.tokenizers import train_tokenizer
 from cutaway.training import TrainConfig
-from cutaway.training.objectives import Choice, Completion
+from cutaway.training.objectives import Choice, Completion, SequenceToSequence
 from cutaway.training.objectives.choice import stretch_means
 from cutaway.training.rows import Rows, RowStore
 
@@ -87,6 +88,31 @@ def test_completing_counts_the_target_alone(tmp_path):
     score = objective.score(objective.measure(network, piece), rows)
     assert score.loss == pytest.approx(expected / count, rel=1e-4)
     assert score.figures["rouge1"] == pytest.approx(alike / 3, rel=1e-4)
+
+
+@torch.no_grad()
+def test_an_encoder_decoder_completes_what_it_is_given_a_source_for(tmp_path):
+    torch.manual_seed(0)
+    size: dict[str, Any] = {
+        "context": 16,
+        "source_context": 16,
+        "layers": 1,
+        "width": 16,
+        "heads": 2,
+    }
+    network = Seq2Seq(Seq2SeqConfig(TOKENIZER.vocab_size, **size)).eval()
+    sources = [IDS[1], IDS[2], IDS[0]]
+    both = {"ids": IDS, "begins": [np.zeros(1, np.int64)] * 3, "source": sources}
+    objective, other = Completion(), SequenceToSequence()
+    piece = objective.pad(Rows("train", both, TOKENIZER), np.arange(3), 8)
+    theirs = other.pad(Rows("train", {"source": sources, "target": IDS}, TOKENIZER, reads=["source"]), np.arange(3), 8)
+    loss, count = objective.loss(network, piece, config(tmp_path, objective))
+    expected, counted = other.loss(network, theirs, config(tmp_path, other))
+    assert count == counted == sum(map(len, IDS))
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    rows = Rows("train", both, TOKENIZER)
+    mine = objective.score(objective.measure(network, piece), rows)
+    assert mine.figures["accuracy"] == other.score(other.measure(network, theirs), rows).figures["accuracy"]
 
 
 def test_rows_without_what_is_needed_are_refused(tmp_path):

@@ -1,8 +1,8 @@
 """Which sentences of a document support a sentence of its summary, by the words they share and, where vectors are at
 hand, by what they mean; with places and verbatim quotations. What nothing supports is marked so.
 
-A word counts the more, the fewer sentences of the document hold it. Numbers must be found: a figure that no supporting
-sentence holds was not taken from the document.
+A word counts the more, the fewer sentences of the document hold it, and little if it only holds sentences together.
+Numbers must be found: a figure that no supporting sentence holds was not taken from the document.
 
 Shapes: S sentences of the document, C channels.
 """
@@ -24,6 +24,13 @@ MOST = 3  # sentences that support one
 COVERED = 0.5  # share of a sentence's words, by their weight, that must be found in those that support it
 ALIKE = 0.7  # or the cosine of vectors with one of them
 ADDS = 0.1  # what a further supporting sentence must cover that those before do not
+LIGHT = 0.1  # how much words count that hold sentences together
+FUNCTION = re.compile(
+    r"an?|the|this|that|these|those|it|its|he|she|they|we|i|you|his|her|their|our|my|your|who|which|what|there|here|and|"
+    r"or|but|nor|not|no|so|as|if|than|then|also|too|of|in|on|at|to|for|from|by|with|about|into|over|under|between|is|are|"
+    r"was|were|be|been|being|am|has|have|had|do|does|did|can|could|will|would|may|might|must|shall|should|的|了|在|是|和|"
+    r"与|也|都|就|而|及|被|把|对|从|到|这|那|有|为"
+)
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
@@ -83,7 +90,8 @@ class Supports:
         }
 
     def _weight(self, word: str) -> float:
-        return math.log(1 + (1 + len(self.spans)) / (1 + self._spread[word]))
+        rarity = math.log(1 + (1 + len(self.spans)) / (1 + self._spread[word]))
+        return LIGHT * rarity if FUNCTION.fullmatch(word) else rarity
 
     def _told(self, number: int, overlaps: np.ndarray, alike: np.ndarray | None) -> dict[str, Any]:
         start, end = self.spans[number]

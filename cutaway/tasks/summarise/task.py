@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from cutaway.errors import ConfigError, InputError
-from cutaway.models import Model, Seq2Seq
+from cutaway.models import Model, Seq2Seq, Seq2SeqConfig
 from cutaway.progress import OnProgress, Progress
 from cutaway.tasks.figures import mean_of
 from cutaway.tasks.reading import arrays, framed, read_all
@@ -147,8 +147,12 @@ class Summarise(Task):
         pairs = [(number, summary) for number, example in enumerate(examples) for summary in example.truth]
         documents = [self.document(examples[number]) for number, _ in pairs]
         made = written.rows(prompt, documents, [summary for _, summary in pairs])
-        ids, begins = [[*asked, *target] for asked, target in made], [np.array([len(asked)]) for asked, _ in made]
-        return {"ids": arrays(ids), "begins": begins}, [number for number, _ in pairs]
+        owners = [number for number, _ in pairs]
+        if isinstance(model.network, Seq2Seq):
+            source, ids = arrays([asked for asked, _ in made]), arrays([target for _, target in made])
+            return {"ids": ids, "begins": [np.zeros(1, np.int64)] * len(made), "source": source}, owners
+        ids, begins = arrays([[*asked, *target] for asked, target in made]), [np.array([len(one)]) for one, _ in made]
+        return {"ids": ids, "begins": begins}, owners
 
     def _encode_scored(self, model: Model, examples: Sequence[Example], context: int) -> tuple[Parts, list[int]]:
         ids, starts, ends, gain, owners = [], [], [], [], []
@@ -172,7 +176,8 @@ class Summarise(Task):
 
     def prompt(self, model: Model, context: int = 0) -> written.Prompt:
         """How a document is put to a model that writes."""
-        longest = min(context or model.config.context, model.config.context)
+        sees = model.config.source_context if isinstance(model.config, Seq2SeqConfig) else model.config.context
+        longest = min(context or sees, sees)
         return written.Prompt(model, self.instruction, longest, self.max_new_tokens)
 
     def document(self, example: Example) -> str:

@@ -123,14 +123,15 @@ class Prompt:
 
 
 def rows(prompt: Prompt, documents: Sequence[str], summaries: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-    """Prompts and the targets that follow them, to learn from; of a document that does not fit, its first part."""
+    """Prompts and the targets that follow them, to learn from; of a document that does not fit, its first
+    part; a summary longer than `new` tokens is cut, and then not ended."""
     made = []
     for document, summary in zip(documents, summaries, strict=True):
         start, end = prompt.parts(document)[0]
         tokenizer = prompt.model.tokenizer.target or prompt.model.tokenizer
         plain = prompt.model.tokenizer.chat_template is None and not isinstance(prompt.model.network, Seq2Seq)
         target = tokenizer.encode(f" {summary.strip()}" if plain else summary.strip())
-        made.append((prompt.ids(document[start:end]), [*target[: prompt.new - 1], prompt.ends()]))
+        made.append((prompt.ids(document[start:end]), [*target, prompt.ends()][: prompt.new]))
     return made
 
 
