@@ -130,8 +130,8 @@ class Pair(Task):
     def measure(self, answers: Sequence[Answer], examples: Sequence[Example], labels: tuple[str, ...]) -> Measured:
         place = {label: number for number, label in enumerate(labels)}
         numbers = np.array([place.get(example.truth[0], -1) for example in examples])
-        guesses = np.array([place[answer.answer] for answer in answers])
-        right = (numbers == guesses).astype(float)
+        guesses = np.array([place.get(answer.answer, -1) for answer in answers])
+        right = ((numbers == guesses) & (guesses >= 0)).astype(float)
         true, said = one_hot(numbers, len(labels)), one_hot(guesses, len(labels))
         tables: list[Any] = [by_label(labels, true, said)]
         if len(labels) <= SHOWN:

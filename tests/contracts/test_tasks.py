@@ -75,6 +75,12 @@ def people(draw: random.Random, _: int) -> dict[str, Any]:
     return {"tokens": words, "tags": tags}
 
 
+def two(draw: random.Random, number: int) -> dict[str, Any]:
+    one, other = draw.randrange(2), number % 2
+    texts = [f"{' '.join(draw.choices(REST, k=3))} {draw.choice((GOOD, BAD)[kind])}" for kind in (one, one ^ other)]
+    return {"sentence1": f"{draw.randrange(10**6)} {texts[0]}", "sentence2": texts[1], "label": ("same", "not")[other]}
+
+
 def spans(example: Example) -> Answer:
     text = example.given["text"]
     return Answer([{"start": a, "end": b, "text": text[a:b], "label": label} for a, b, label in example.truth], 1.0)
@@ -161,6 +167,13 @@ TOYS = {
         lambda example: Answer(example.truth[0], 1.0),
         {"size": 1, "vocab_size": 300, "epochs": 12},
         {"sentences": 1},
+    ),
+    "pair": Toy(
+        two,
+        {"sentence1": "a film", "sentence2": " ", "label": "same"},
+        lambda example: Answer(example.truth[0], 1.0),
+        {"size": 1, "vocab_size": 400, "epochs": 20, "context": 48},
+        {"reads": "apart"},
     ),
 }  # fmt: skip
 
