@@ -32,7 +32,7 @@ def test_a_checkpoint_goes_on_and_what_it_became_is_kept(kind: str, how: str, tm
     folder = tmp_path / "model"
     rows = [json.loads(line) for line in (folder / "run/domain/run/metrics.jsonl").read_text().splitlines()]
     assert [row["loss"] for row in rows if "loss" in row][-1] < rows[0]["loss"]
-    became = load_model(folder / "run/domain/model")
+    became: Any = load_model(folder / "run/domain/model")
     assert became.config.head == ("causal_lm" if kind == "llama" else "masked_lm")
     assert not (folder / "run/domain/own.jsonl").exists()
     base = load_model(tmp_path / "base").network.state_dict()
