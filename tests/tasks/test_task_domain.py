@@ -9,9 +9,16 @@ import torch
 from task_toys import reviews, write_base, write_reviews
 
 from cutaway.models import load_model
-from cutaway.tasks import TaskConfig, open_task, train_task
+from cutaway.tasks import TaskConfig, domain, open_task, train_task
+from cutaway.training import TrainConfig
 
 TEXTS = ["the film was superb", "a story with dreadful music"]
+
+
+@pytest.fixture(autouse=True)
+def _by_steps(monkeypatch: pytest.MonkeyPatch):
+    """How long pre-training takes is counted in steps here, as a busy machine takes few in a time."""
+    monkeypatch.setattr(domain, "TrainConfig", lambda **keys: TrainConfig(**{**keys, "minutes": None, "steps": 40}))
 
 
 def run_of(folder: Path, **settings: Any) -> Any:
