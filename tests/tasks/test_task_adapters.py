@@ -28,9 +28,8 @@ def trained(folder: Path, kind: str, how: str, **settings: Any) -> Trained:
     values |= {"evaluations": 2, "test": 0.0}
     data = str(write_reviews(folder / "reviews.tsv"))
     start = str(folder / "base")
-    return train_task(
-        TaskConfig("classify", data, str(folder / "model"), start=start, how=how, **{**values, **settings})
-    )
+    values |= {"start": start, "how": how, **settings}
+    return train_task(TaskConfig("classify", data, str(folder / "model"), **values))
 
 
 @pytest.mark.filterwarnings("ignore")  # transformers tells that the head is fresh

@@ -9,9 +9,16 @@ import torch
 from task_toys import reviews, write_base, write_reviews
 
 from cutaway.models import load_model
-from cutaway.tasks import TaskConfig, open_task, train_task
+from cutaway.tasks import TaskConfig, domain, open_task, train_task
+from cutaway.training import TrainConfig
 
 TEXTS = ["the film was superb", "a story with dreadful music"]
+
+
+@pytest.fixture(autouse=True)
+def _by_steps(monkeypatch: pytest.MonkeyPatch):
+    """How long pre-training takes is counted in steps here, as a busy machine takes few in a time."""
+    monkeypatch.setattr(domain, "TrainConfig", lambda **keys: TrainConfig(**{**keys, "minutes": None, "steps": 40}))
 
 
 def run_of(folder: Path, **settings: Any) -> Any:
@@ -32,7 +39,7 @@ def test_a_checkpoint_goes_on_and_what_it_became_is_kept(kind: str, how: str, tm
     folder = tmp_path / "model"
     rows = [json.loads(line) for line in (folder / "run/domain/run/metrics.jsonl").read_text().splitlines()]
     assert [row["loss"] for row in rows if "loss" in row][-1] < rows[0]["loss"]
-    became = load_model(folder / "run/domain/model")
+    became: Any = load_model(folder / "run/domain/model")
     assert became.config.head == ("causal_lm" if kind == "llama" else "masked_lm")
     assert not (folder / "run/domain/own.jsonl").exists()
     base = load_model(tmp_path / "base").network.state_dict()

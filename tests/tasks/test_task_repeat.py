@@ -84,12 +84,13 @@ def test_every_example_is_answered_by_a_model_that_has_not_seen_it(tmp_path: Pat
 
 
 def test_what_makes_no_sense_is_refused():
-    for settings, words in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"folds": 1}, "folds must be 2 or more"),
         ({"curve": (2.0,)}, "curve holds shares"),
         ({"folds": 3, "domain_minutes": 1.0}, "show each model the texts"),
-    ):
+    ]
+    for settings, words in cases:
         with pytest.raises(ConfigError, match=words):
             TaskConfig("classify", "a.csv", "out", **settings)
 
