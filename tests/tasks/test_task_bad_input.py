@@ -35,7 +35,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("text,label\n" + "a film,good\nthe film,good\n" * 3, "all examples have the label 'good'"),
         ("text,label\na film,\nthe film,\n", "holds no example for the task classify (FILE:2: the label is missing"),
         ("text,label\na film,good\na  Film,bad\n", "no example is left of FILE"),
-        ("name,stars\na film,good\nthe film,bad\n", "--column text=NAME"),
+        ("name,mood,when\na film,good,now\nthe film,bad,then\n", "--column text=NAME"),
         ("text,label\n" + "".join(f"film {n},id {n}\n" for n in range(60)), "60 different labels in 60 examples"),
         ("text,label\na film,good\na play,bad\n", "none is left for"),
         ("text,text,label\na,b,c\n", "has two columns 'text'"),
@@ -78,7 +78,7 @@ def test_a_folder_or_a_wrong_kind_of_file_is_no_table(tmp_path: Path, capsys: py
     assert "is a folder; give one file" in refused(capsys, "train", "classify", "--data", str(tmp_path), *out)
     (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04")
     assert "unknown kind of table" in refused(capsys, "train", "classify", "--data", str(tmp_path / "t.xlsx"), *out)
-    assert "unknown task 'clasify'; did you mean classify" in refused(
+    assert "'clasify'; did you mean classify" in refused(
         capsys, "train", "clasify", "--data", str(tmp_path / "t.xlsx"), *out
     )
 
@@ -173,6 +173,16 @@ def test_records_may_lack_columns_that_others_have(tmp_path: Path):
     assert columns == {"text": "text", "label": "label"}
     assert [example.truth for example in examples] == [("x",)]
     assert [one.source.rpartition(":")[2] for one in aside] == ["1"]
+
+
+def test_labels_are_known_by_what_they_hold_where_one_column_alone_can_be_them(tmp_path: Path):
+    rows = [f"{n},a long review of number {n},{'ab'[n % 2]},{n / 7}" for n in range(60)]
+    (tmp_path / "t.csv").write_text("id,review,kind of thing,price\n" + "\n".join(rows) + "\n", "utf-8")
+    assert read_examples(task_from("classify"), tmp_path / "t.csv")[2] == {"text": "review", "label": "kind of thing"}
+    rows = [f"{row},{'xyz'[n % 3]}" for n, row in enumerate(rows)]
+    (tmp_path / "t.csv").write_text("id,review,kind of thing,price,shop\n" + "\n".join(rows) + "\n", "utf-8")
+    with pytest.raises(InputError, match=r"its label\? \(by what they hold: kind of thing or shop\) Say it with"):
+        read_examples(task_from("classify"), tmp_path / "t.csv")
 
 
 def test_headers_are_known_by_the_names_that_a_task_looks_for(tmp_path: Path):

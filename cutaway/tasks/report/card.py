@@ -151,7 +151,8 @@ def _limits(data: TaskData, report: TaskReport | None) -> Iterator[str]:
         yield f"- It is weakest where {weak.by} is {_cell(weak.value)}: {spelled(weak.figure)}."
     if report and report.suspected:
         yield f"- {report.suspected:,} training examples may have a wrong label (see `{PAGE}`)."
-    rare = Counter(label for e in data.splits["train"] for label in (e.truth if isinstance(e.truth, tuple) else ()))
+    truths = (e.truth if isinstance(e.truth, tuple) else (e.truth,) for e in data.splits["train"])
+    rare = Counter(label for truth in truths for label in truth if isinstance(label, str))
     few = [str(label) for label, count in rare.items() if count < 10 and label in data.labels]
     if few:
         yield f"- Fewer than 10 training examples have the labels {_cell(', '.join(few[:10]), 300)}."
