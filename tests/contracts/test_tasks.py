@@ -122,11 +122,10 @@ def question(draw: random.Random, number: int) -> dict[str, Any]:
 
 
 def news(draw: random.Random, _: int) -> dict[str, Any]:
-    words = ["river", "gate", "wine", "hill", "stone", "town", "road", "field", "house", "tree"]
-    said = [" ".join(draw.choices(words, k=4)).capitalize() + f" {draw.randint(10, 99)}." for _ in range(4)]
+    said = [f"{' '.join(draw.choices(REST, k=4)).capitalize()} {draw.randint(10, 9999)}." for _ in range(4)]
     place = draw.randrange(4)
     said[place] = f"The important {said[place].lower()}"
-    return {"source": " ".join(said), "summary": said[place]}
+    return {"text": " ".join(said), "summary": said[place]}
 
 
 def decoder(folder: Path) -> str:
@@ -177,9 +176,10 @@ TOYS = {
     ),
     "summarise": Toy(
         news,
-        {"source": " ", "summary": "nothing"},
+        {"text": " ", "summary": "It rains."},
         lambda example: Answer(example.truth[0], 1.0),
         {"size": 1, "vocab_size": 300, "epochs": 10},
+        {"sentences": 1},
         count=240,
     ),
     "pair": Toy(
