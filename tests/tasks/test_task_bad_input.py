@@ -9,7 +9,8 @@ from test_classify import write_reviews
 
 from cutaway.cli import main
 from cutaway.errors import InputError
-from cutaway.tasks import open_task, read_data, read_examples, task_from
+from cutaway.tasks import Example, open_task, read_data, read_examples, task_from
+from cutaway.tasks.pair import Pair
 
 QUICK = ["--set", "size=1", "--set", "vocab_size=300", "--set", "threads=1", "--set", "dropout=0.0", "--epochs", "1"]
 GOOD = "".join(
@@ -234,11 +235,18 @@ def test_wrong_kinds_of_checkpoints_are_refused(tmp_path: Path, capsys: pytest.C
     assert "bad.gguf" in refused(capsys, *words, str(tmp_path / "bad.gguf"))
 
 
-def test_pairs_that_share_a_text_are_in_one_split(tmp_path: Path):
+class Apart(Pair):
+    """Pairs that belong together where they share either of their texts."""
+
+    def together(self, example: Example) -> list[str]:
+        return self.texts(example)
+
+
+def test_examples_that_share_a_text_are_in_one_split(tmp_path: Path):
     rows = [f"one {n // 3},other {n},{('same', 'differs')[n % 2]}" for n in range(120)]  # three of each first text
     rows += [f"other {n},last {n},same" for n in range(0, 120, 3)]  # and one that joins by a second one
     (tmp_path / "t.csv").write_text("first,second,label\n" + "\n".join(rows) + "\n", "utf-8")
-    data = read_data(task_from("pair"), tmp_path / "t.csv", valid=0.2, test=0.2)
+    data = read_data(Apart(), tmp_path / "t.csv", valid=0.2, test=0.2)
     assert not data.shared
     texts = {name: {text for e in some for text in e.given.values()} for name, some in data.splits.items()}
     assert not texts["train"] & texts["test"]
