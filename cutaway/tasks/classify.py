@@ -43,7 +43,7 @@ TEXTS = (
     *("review_text", "sentence1", "文本", "内容", "评论"),
 )
 LABELS = (
-    *("labels", "class", "category", "intent", "sentiment", "target", "tag", "tags", "topic", "rating"),
+    *("labels", "class", "category", "intent", "sentiment", "target", "tag", "tags", "topic", "rating", "stars"),
     *("标签", "类别"),
 )
 TEXT, LABEL = Role("text", "the text", TEXTS), Role("label", "its label", LABELS, answer=True)

@@ -52,13 +52,16 @@ def find_columns(
     left = [role for role in roles if role.needed and role.name not in found and (answered or not role.answer)]
     if len(left) == 1 and len(free) == 1:  # nothing else can be meant
         found[left.pop().name] = free.popitem()[1]
+    hint = ""
     if len(left) == 1 and left[0].answer:
-        repeated = [name for name in free.values() if _repeats([row.get(name) for row in sample])]
+        repeated = [name for name in names if name in free.values() and _repeats([row.get(name) for row in sample])]
         if len(repeated) == 1:
             found[left.pop().name] = repeated[0]
+        elif repeated:
+            hint = f" (by what they hold: {' or '.join(repeated)})"
     if left:
         raise InputError(
-            f"{where} has the columns {', '.join(names)}; which of them is {left[0].what}? Say it with "
+            f"{where} has the columns {', '.join(names)}; which of them is {left[0].what}?{hint} Say it with "
             f"--column {left[0].name}=NAME"
         )
     return found

@@ -8,7 +8,7 @@ told.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -239,9 +239,7 @@ def keys_of(task: Task, examples: Sequence[Example]) -> np.ndarray:
 
 def groups_of(task: Task, examples: Sequence[Example]) -> np.ndarray:
     """A number for each example, the same for those that share a text, or that others join by sharing theirs."""
-    texts = [task.together(example) for example in examples]
-    flat = iter(text_keys([text for some in texts for text in some]).tolist())
-    keys = [[next(flat) for _ in some] for some in texts]
+    keys = _keys_together(task, examples)
     if all(len(some) == 1 for some in keys):
         return np.array(keys, np.uint64).reshape(-1)
     above: dict[int, int] = {}
@@ -350,8 +348,8 @@ def _without_leaks(task: Task, found: TaskData) -> None:
         if name not in found.splits:
             continue
         examples = found.splits[name]
-        keys = [set(text_keys(task.together(example)).tolist()) for example in examples]
-        kept = [example for own, example in zip(keys, examples, strict=True) if not own & taken]
+        keys = _keys_together(task, examples)
+        kept = [example for own, example in zip(keys, examples, strict=True) if taken.isdisjoint(own)]
         if len(kept) < len(examples):
             found.notes.append(
                 f"{len(examples) - len(kept):,} examples were left out of {name}: a later split has them"
@@ -362,14 +360,15 @@ def _without_leaks(task: Task, found: TaskData) -> None:
         taken.update(*keys)
 
 
-def _texts_of(task: Task, examples: Sequence[Example]) -> Iterator[int]:
-    """The key of every text that may not be in two splits."""
-    for example in examples:
-        yield from text_keys(task.together(example)).tolist()
+def _keys_together(task: Task, examples: Sequence[Example]) -> list[list[int]]:
+    """Of each example the keys of the texts that may not be in two splits."""
+    texts = [task.together(example) for example in examples]
+    keys = iter(text_keys([text for some in texts for text in some]).tolist())
+    return [[next(keys) for _ in some] for some in texts]
 
 
 def _shared(task: Task, splits: Mapping[str, Sequence[Example]]) -> dict[tuple[str, str], int]:
-    keys = {name: set(_texts_of(task, examples)) for name, examples in splits.items()}
+    keys = {name: set(chain(*_keys_together(task, examples))) for name, examples in splits.items()}
     pairs = [("train", "valid"), ("train", "test"), ("valid", "test")]
     found = {(a, b): len(keys[a] & keys[b]) for a, b in pairs if a in keys and b in keys}
     return {pair: count for pair, count in found.items() if count}

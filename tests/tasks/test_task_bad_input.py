@@ -9,7 +9,8 @@ from test_classify import write_reviews
 
 from cutaway.cli import main
 from cutaway.errors import InputError
-from cutaway.tasks import open_task, read_data, read_examples, task_from
+from cutaway.tasks import Example, open_task, read_data, read_examples, task_from
+from cutaway.tasks.pair import Pair
 
 QUICK = ["--set", "size=1", "--set", "vocab_size=300", "--set", "threads=1", "--set", "dropout=0.0", "--epochs", "1"]
 GOOD = "".join(
@@ -35,7 +36,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("text,label\n" + "a film,good\nthe film,good\n" * 3, "all examples have the label 'good'"),
         ("text,label\na film,\nthe film,\n", "holds no example for the task classify (FILE:2: the label is missing"),
         ("text,label\na film,good\na  Film,bad\n", "no example is left of FILE"),
-        ("name,stars\na film,good\nthe film,bad\n", "--column text=NAME"),
+        ("name,mood,when\na film,good,now\nthe film,bad,then\n", "--column text=NAME"),
         ("text,label\n" + "".join(f"film {n},id {n}\n" for n in range(60)), "60 different labels in 60 examples"),
         ("text,label\na film,good\na play,bad\n", "none is left for"),
         ("text,text,label\na,b,c\n", "has two columns 'text'"),
@@ -78,7 +79,7 @@ def test_a_folder_or_a_wrong_kind_of_file_is_no_table(tmp_path: Path, capsys: py
     assert "is a folder; give one file" in refused(capsys, "train", "classify", "--data", str(tmp_path), *out)
     (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04")
     assert "unknown kind of table" in refused(capsys, "train", "classify", "--data", str(tmp_path / "t.xlsx"), *out)
-    assert "unknown task 'clasify'; did you mean classify" in refused(
+    assert "'clasify'; did you mean classify" in refused(
         capsys, "train", "clasify", "--data", str(tmp_path / "t.xlsx"), *out
     )
 
@@ -175,6 +176,16 @@ def test_records_may_lack_columns_that_others_have(tmp_path: Path):
     assert [one.source.rpartition(":")[2] for one in aside] == ["1"]
 
 
+def test_labels_are_known_by_what_they_hold_where_one_column_alone_can_be_them(tmp_path: Path):
+    rows = [f"{n},a long review of number {n},{'ab'[n % 2]},{n / 7}" for n in range(60)]
+    (tmp_path / "t.csv").write_text("id,review,kind of thing,price\n" + "\n".join(rows) + "\n", "utf-8")
+    assert read_examples(task_from("classify"), tmp_path / "t.csv")[2] == {"text": "review", "label": "kind of thing"}
+    rows = [f"{row},{'xyz'[n % 3]}" for n, row in enumerate(rows)]
+    (tmp_path / "t.csv").write_text("id,review,kind of thing,price,shop\n" + "\n".join(rows) + "\n", "utf-8")
+    with pytest.raises(InputError, match=r"its label\? \(by what they hold: kind of thing or shop\) Say it with"):
+        read_examples(task_from("classify"), tmp_path / "t.csv")
+
+
 def test_headers_are_known_by_the_names_that_a_task_looks_for(tmp_path: Path):
     (tmp_path / "t.csv").write_text("Utterance,Intent\nhi,greet\nbye,leave\n", "utf-8")
     examples, _, columns = read_examples(task_from("classify"), tmp_path / "t.csv")
@@ -224,11 +235,18 @@ def test_wrong_kinds_of_checkpoints_are_refused(tmp_path: Path, capsys: pytest.C
     assert "bad.gguf" in refused(capsys, *words, str(tmp_path / "bad.gguf"))
 
 
-def test_pairs_that_share_a_text_are_in_one_split(tmp_path: Path):
+class Apart(Pair):
+    """Pairs that belong together where they share either of their texts."""
+
+    def together(self, example: Example) -> list[str]:
+        return self.texts(example)
+
+
+def test_examples_that_share_a_text_are_in_one_split(tmp_path: Path):
     rows = [f"one {n // 3},other {n},{('same', 'differs')[n % 2]}" for n in range(120)]  # three of each first text
     rows += [f"other {n},last {n},same" for n in range(0, 120, 3)]  # and one that joins by a second one
     (tmp_path / "t.csv").write_text("first,second,label\n" + "\n".join(rows) + "\n", "utf-8")
-    data = read_data(task_from("pair"), tmp_path / "t.csv", valid=0.2, test=0.2)
+    data = read_data(Apart(), tmp_path / "t.csv", valid=0.2, test=0.2)
     assert not data.shared
     texts = {name: {text for e in some for text in e.given.values()} for name, some in data.splits.items()}
     assert not texts["train"] & texts["test"]

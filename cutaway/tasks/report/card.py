@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cutaway import __version__
+from cutaway.evaluation.significance import Figure
 from cutaway.files import write_atomic, write_json
 from cutaway.tasks.data import TaskData
 from cutaway.tasks.report.report import TaskReport, calibration_line, p_of, spelled, weakest
@@ -44,7 +45,7 @@ def write_report(
 
 def model_card(made: TaskModel, data: TaskData, report: TaskReport | None, notes: Sequence[str] = ()) -> str:
     """The model card, as Markdown."""
-    parts = [*_head(made, data), *_figures(report), *_labels(report), *_data(data), *_training(made, notes)]
+    parts = [*_head(made, data), *_figures(made, report), *_labels(report), *_data(data), *_training(made, notes)]
     return "\n".join([*parts, *_limits(data, report), *_use(made), *_versions()]) + "\n"
 
 
@@ -66,7 +67,7 @@ def _head(made: TaskModel, data: TaskData) -> Iterator[str]:
     yield ""
 
 
-def _figures(report: TaskReport | None) -> Iterator[str]:
+def _figures(made: TaskModel, report: TaskReport | None) -> Iterator[str]:
     yield "## How good it is"
     yield ""
     if report is None:
@@ -87,6 +88,9 @@ def _figures(report: TaskReport | None) -> Iterator[str]:
     if report.p is not None:
         metric = report.metric.replace("_", " ")
         yield f"That the two do not differ in {metric} has p = {p_of(report.p)} (paired bootstrap)."
+    for split, figure in made.about.get("over_seeds", {}).items():
+        count = len(made.about.get("seeds", ()))
+        yield f"Over {count} seeds, {split}: {spelled(Figure(**figure))} on average (Student's t)."
     if report.calibration:
         yield f"Its probabilities: {calibration_line(report.calibration)}."
     yield f"All of it, with the errors and what they are owed to: `{PAGE}`."
@@ -151,7 +155,8 @@ def _limits(data: TaskData, report: TaskReport | None) -> Iterator[str]:
         yield f"- It is weakest where {weak.by} is {_cell(weak.value)}: {spelled(weak.figure)}."
     if report and report.suspected:
         yield f"- {report.suspected:,} training examples may have a wrong label (see `{PAGE}`)."
-    rare = Counter(label for e in data.splits["train"] for label in (e.truth if isinstance(e.truth, tuple) else ()))
+    truths = (e.truth if isinstance(e.truth, tuple) else (e.truth,) for e in data.splits["train"])
+    rare = Counter(label for truth in truths for label in truth if isinstance(label, str))
     few = [str(label) for label, count in rare.items() if count < 10 and label in data.labels]
     if few:
         yield f"- Fewer than 10 training examples have the labels {_cell(', '.join(few[:10]), 300)}."

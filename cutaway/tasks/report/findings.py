@@ -48,7 +48,7 @@ def calibration_of(
 ) -> Calibration | None:
     """Whether probabilities are how often answers are right, as they are told and before calibration."""
     of, sure, right = chances_of(answers, examples, measured.right, made.labels)
-    if not len(sure):
+    if not len(sure) or not np.isin(right, (0, 1)).all():  # what is right in part is neither
         return None
     temperature = made.calibration.get("temperature")
     before, curve_before = None, ()
@@ -177,4 +177,4 @@ def confused(
             first.setdefault(pair, example.source)
     rows = [[*pair, n, n / total[pair[0]], first[pair]] for pair, n in counts.most_common(most)]
     columns = ["true label", "said", "how often", "share of the label", "first at"]
-    return ("Most often taken for another", columns, rows) if rows else None
+    return ("Most often taken for another", columns, rows) if rows and not total.keys().isdisjoint(labels) else None
