@@ -286,7 +286,7 @@ def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None
             body or config.start,
             data.labels,
             head=config.head,
-            dropout=config.dropout,
+            dropout=config.dropout or 0.0,
             network=config.network if config.start else None,
             seed=config.seed,
         )
@@ -301,7 +301,7 @@ def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None
         context=config.context or FRESH_CONTEXT,
         tokenizer=config.tokenizer,
         vocab_size=config.vocab_size,
-        network={"dropout": config.dropout, **config.network},
+        network={"dropout": config.dropout or 0.0, **config.network},
         seed=config.seed,
         progress=progress,
     )
