@@ -7,6 +7,7 @@ epochs) was chosen on validation data. Each part is in `_tasks_*.py`.
 
 import _bench
 import _tasks_classify
+import _tasks_scratch
 import _tasks_search
 import _tasks_speed
 import _tasks_summarise
@@ -20,6 +21,12 @@ PARTS = [
     *_tasks_summarise.PARTS,
     *_tasks_tag.PARTS,
 ]
+PARTS = [*_tasks_classify.PARTS, *_tasks_search.PARTS, *_tasks_speed.PARTS, *_tasks_tag.PARTS]
+import _tasks_summarise
+
+options = _bench.options(__doc__, runs=1)
+PARTS = [*_tasks_classify.PARTS, *_tasks_search.PARTS, *_tasks_speed.PARTS, *_tasks_summarise.PARTS]
+PARTS = [*_tasks_classify.PARTS, *_tasks_scratch.PARTS, *_tasks_search.PARTS, *_tasks_speed.PARTS]
 for part in PARTS:
     if options.only in part.__name__:
         figures = part(options.quick)

@@ -35,10 +35,10 @@ class TaskConfig:
     rank: int = 8  # of an adapter
     domain: tuple[str, ...] = ()  # raw texts to go on pre-training with before the examples
     domain_minutes: float | None = None  # for that; None: 5 where there is raw text; given alone: on the task's texts
-    kind: str = ""  # fresh weights: decoder, encoder, gru …; "": the task's first
-    size: int = 2  # fresh weights: the size dial
-    tokenizer: str = "bpe"  # fresh weights: the kind that is trained
-    vocab_size: int = 8192  # fresh weights: its tokens
+    kind: str = ""  # fresh weights: decoder, encoder, gru …; "": what suits the task and its data (`fresh.suited`)
+    size: int = 0  # fresh weights: the size dial; 0: what suits
+    tokenizer: str = ""  # fresh weights: the kind that is trained; "": what suits
+    vocab_size: int = 0  # fresh weights: its tokens; 0: what suits
     network: dict[str, Any] = field(
         default_factory=dict
     )  # fresh weights: fields of the network's config; else of its head
@@ -49,9 +49,10 @@ class TaskConfig:
     lr: float | None = None  # None: 1e-4 from a checkpoint, 1e-3 for adapters and heads, Muon's own with fresh weights
     optimizer: str = ""  # "": adamw from a checkpoint, muon with fresh weights
     weight_decay: float = 0.01
-    dropout: float = 0.1
-    word_dropout: float = 0.0  # share of a text's tokens that are left out, others each time it is learned
-    average: float = 0.0  # a running mean of the weights is kept, of which this share stays at each step; 0: none
+    dropout: float | None = None  # None: 0.1 from a checkpoint, what suits with fresh weights
+    word_dropout: float | None = None  # share of a text's tokens left out, others each time; None: what suits, or none
+    average: float | None = None  # of the running mean of the weights that is kept, the share that stays at each step;
+    # None: what suits, or none
     label_smoothing: float = 0.0
     patience: int = 0  # evaluations without a better one after which it stops; 0: it goes on to the end
     evaluations: int = 10  # in the run; the best one's weights are kept
@@ -70,8 +71,8 @@ class TaskConfig:
         object.__setattr__(self, "task", task_from(self.task))
         for name, least in {
             "rank": 1,
-            "size": 1,
-            "vocab_size": 1,
+            "size": 0,
+            "vocab_size": 0,
             "batch": 1,
             "context": 0,
             "patience": 0,

@@ -136,7 +136,7 @@ def begin(config: TaskConfig, data: TaskData, start: Model | None, tokenizer: To
             size=config.size,
             context=config.context or CONTEXT,
             tokenizer=tokenizer,
-            network={"dropout": config.dropout, **config.network},
+            network={"dropout": config.dropout or 0.0, **config.network},
             seed=config.seed,
         )
     kind = start.config.kind

@@ -18,6 +18,7 @@ from cutaway.progress import OnProgress, Progress
 from cutaway.tasks import domain
 from cutaway.tasks.config import TaskConfig
 from cutaway.tasks.data import TaskData, cut_note, read_data
+from cutaway.tasks.fresh import suited
 from cutaway.tasks.plan import RUN, appearing, begin_plan, config_to_dict, continuable, read_plan, tidy
 from cutaway.tasks.probe import fit_head
 from cutaway.tasks.repeat import Repeated, learn_all, report_outside, write_predictions
@@ -129,7 +130,9 @@ def _carry_out(config: TaskConfig, started: float, progress: OnProgress | None, 
         )
         for text in data.notes:
             note(text)
-        config = replace(config, task=data.task)
+        config, reasons = suited(replace(config, task=data.task), data.splits["train"])
+        for text in reasons:
+            note(text)
         until = None if config.minutes is None else started + 60 * config.minutes
         run, body = out / RUN, ""
         if domain.wanted(config):
@@ -283,7 +286,7 @@ def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None
             body or config.start,
             data.labels,
             head=config.head,
-            dropout=config.dropout,
+            dropout=config.dropout or 0.0,
             network=config.network if config.start else None,
             seed=config.seed,
         )
@@ -298,7 +301,7 @@ def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None
         context=config.context or FRESH_CONTEXT,
         tokenizer=config.tokenizer,
         vocab_size=config.vocab_size,
-        network={"dropout": config.dropout, **config.network},
+        network={"dropout": config.dropout or 0.0, **config.network},
         seed=config.seed,
         progress=progress,
     )
@@ -333,8 +336,8 @@ def settings_of(config: TaskConfig, store: RowStore, objective: Objective, conte
         cooldown=0.9,
         weight_decay=config.weight_decay,
         betas=(0.9, 0.999) if not fresh else (0.9, 0.98),
-        average=config.average,
-        word_dropout=config.word_dropout,
+        average=config.average or 0.0,
+        word_dropout=config.word_dropout or 0.0,
         label_smoothing=config.label_smoothing,
         dtype=config.dtype,
         compile="off",
