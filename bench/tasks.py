@@ -16,17 +16,12 @@ import _tasks_tag
 options = _bench.options(__doc__, runs=1)
 PARTS = [
     *_tasks_classify.PARTS,
+    *_tasks_scratch.PARTS,
     *_tasks_search.PARTS,
     *_tasks_speed.PARTS,
     *_tasks_summarise.PARTS,
     *_tasks_tag.PARTS,
 ]
-PARTS = [*_tasks_classify.PARTS, *_tasks_search.PARTS, *_tasks_speed.PARTS, *_tasks_tag.PARTS]
-import _tasks_summarise
-
-options = _bench.options(__doc__, runs=1)
-PARTS = [*_tasks_classify.PARTS, *_tasks_search.PARTS, *_tasks_speed.PARTS, *_tasks_summarise.PARTS]
-PARTS = [*_tasks_classify.PARTS, *_tasks_scratch.PARTS, *_tasks_search.PARTS, *_tasks_speed.PARTS]
 for part in PARTS:
     if options.only in part.__name__:
         figures = part(options.quick)
