@@ -47,7 +47,7 @@ def written(model: Model, requests: list[Request], **options: Any) -> list[Any]:
 
 
 def test_a_batch_writes_what_each_would_alone(model: Model):
-    texts = ["the cat", "a mat", "on", "cat sat on the mat the cat", "th"]
+    texts = ["the cat", "on", "cat sat on the mat the cat"]
     hows: list[dict[str, Any]] = [
         {"beams": 4, "n": 2},
         {"beams": 3, "length_penalty": 2.0},
@@ -57,7 +57,7 @@ def test_a_batch_writes_what_each_would_alone(model: Model):
     ]
     requests = [
         Request(text, max_new_tokens=count, **how)
-        for (text, how), count in zip(itertools.product(texts, hows), itertools.cycle((7, 12, 20)))
+        for (text, how), count in zip(itertools.product(texts, hows), itertools.cycle((5, 9, 12)))
     ]
     alone, its = written(model, requests, together=False)
     beside, theirs = written(model, requests, together=True, max_batch=24)
@@ -66,7 +66,8 @@ def test_a_batch_writes_what_each_would_alone(model: Model):
         assert other == pytest.approx(one, abs=1e-5)
 
 
-def test_the_store_that_grew_holds_what_it_held(model: Model):
-    requests = [Request(text, max_new_tokens=30, beams=16, n=4) for text in ("the cat", "a mat", "sat") * 3]
-    beside, _ = written(model, requests, together=True, max_batch=400)
+def test_the_store_that_grew_holds_what_it_held(model: Model, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cutaway.generation.crowd.FIRST", 4)
+    requests = [Request(text, max_new_tokens=9, beams=3) for text in ("the cat", "a mat", "sat")]
+    beside, _ = written(model, requests, together=True)
     assert beside == written(model, requests, together=False)[0]
