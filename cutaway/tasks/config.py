@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from cutaway.errors import ConfigError, unknown
@@ -45,14 +46,14 @@ class TaskConfig:
     context: int = 0  # tokens of an example at the most; 0: 128, or what the checkpoint sees, up to 256
     epochs: float | None = None  # passes over the examples; None: 3 from a checkpoint, 10 with fresh weights
     minutes: float | None = None  # or what fits this time, all included
-    batch: int = 32
+    batch: int = 0  # examples of a step; 0: 32, or as the task advises
     lr: float | None = None  # None: 1e-4 from a checkpoint, 1e-3 for adapters and heads, Muon's own with fresh weights
     optimizer: str = ""  # "": adamw from a checkpoint, muon with fresh weights
     weight_decay: float = 0.01
-    dropout: float = 0.1
+    dropout: float | None = None  # None: 0.1, or as the task advises
     word_dropout: float = 0.0  # share of a text's tokens that are left out, others each time it is learned
     average: float = 0.0  # a running mean of the weights is kept, of which this share stays at each step; 0: none
-    label_smoothing: float = 0.0
+    label_smoothing: float | None = None  # None: 0, or as the task advises
     patience: int = 0  # evaluations without a better one after which it stops; 0: it goes on to the end
     evaluations: int = 10  # in the run; the best one's weights are kept
     seeds: int = (
@@ -72,13 +73,14 @@ class TaskConfig:
             "rank": 1,
             "size": 1,
             "vocab_size": 1,
-            "batch": 1,
+            "batch": 0,
             "context": 0,
             "patience": 0,
             "freeze": 0,
         }.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, but {getattr(self, name)} was given")
+        self._take_advice()
         for name in ("epochs", "minutes", "lr", "domain_minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -108,3 +110,18 @@ class TaskConfig:
             )
         if self.evaluations < 1:
             raise ConfigError(f"evaluations must be at least 1, but {self.evaluations} was given")
+
+    @property
+    def advice(self) -> dict[str, Any]:
+        """What suits the task, where the user says nothing."""
+        return self.task.advised(not self.start, self.size)
+
+    def _take_advice(self) -> None:
+        """Settle what has no value of its own."""
+        advice, fill = self.advice, partial(object.__setattr__, self)
+        fill("batch", self.batch or advice.get("batch", 32))
+        for name, otherwise in (("dropout", 0.1), ("label_smoothing", 0.0)):
+            if getattr(self, name) is None:
+                fill(name, advice.get(name, otherwise))
+        if not self.start:
+            fill("network", {**advice.get("network", {}), **self.network})

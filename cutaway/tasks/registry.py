@@ -15,6 +15,7 @@ from cutaway.tasks.summarise import Summarise
 from cutaway.tasks.tag import Tag
 from cutaway.tasks.task import Task
 from cutaway.tasks.zero import Nearest, Score
+from cutaway.tasks.translate import Translate
 
 TASKS: dict[str, type[Task]] = {
     "classify": Classify,
@@ -25,6 +26,7 @@ TASKS: dict[str, type[Task]] = {
     "embed": Embed,
     "pair": Pair,
     "summarise": Summarise,
+    "translate": Translate,
 }
 
 

@@ -74,6 +74,8 @@ def from_scratch(
         fields = {**fields, **sizes, "cell": cell, "vocab_size": made.vocab_size, "context": context}
         config = config_from_dict({"kind": kind, **fields, **(network or {})})
     else:
+        if kind == "seq2seq":
+            fields |= {"source_context": context, "start_id": made.end_of_text or 0}
         config = network_of_size(kind, size, made.vocab_size, context=context, **{**fields, **(network or {})})
     torch.default_generator.manual_seed(seed)
     return Model(build_network(config), made, source="fresh weights")
