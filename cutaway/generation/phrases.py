@@ -33,20 +33,20 @@ class Phrase:
         """How many tokens it takes at the most."""
         return max(len(self.first), len(self.behind))
 
-    def inside(self, text: str) -> bool:
-        """Whether a text holds it, not as a part of a longer word."""
-        place = text.find(self.text)
-        while place >= 0:
-            end = place + len(self.text)
-            cut = _joined(text[place - 1 : place] or " ", self.text[0]) or _joined(self.text[-1], text[end : end + 1])
-            if not cut:
-                return True
-            place = text.find(self.text, place + 1)
-        return False
-
     def tokens(self, before: str) -> tuple[int, ...]:
         """Its tokens behind a text."""
         return self.behind if before and _joined(before[-1], self.text[0]) else self.first
+
+
+def is_inside(phrase: str, text: str) -> bool:
+    """Whether a text holds a phrase, not as a part of a longer word."""
+    place = text.find(phrase)
+    while place >= 0:
+        end = place + len(phrase)
+        if not (_joined(text[place - 1 : place], phrase[0]) or _joined(phrase[-1], text[end : end + 1])):
+            return True
+        place = text.find(phrase, place + 1)
+    return False
 
 
 def phrases_of(model: Model, texts: Sequence[str]) -> tuple[Phrase, ...]:

@@ -21,7 +21,7 @@ from cutaway.generation.backend import Logits
 from cutaway.generation.beams import Beams, Beginning
 from cutaway.generation.choosing import Asked, Branch
 from cutaway.generation.largest import largest
-from cutaway.generation.phrases import Phrase
+from cutaway.generation.phrases import Phrase, is_inside
 from cutaway.tokenizers import Tokenizer
 
 MISSING = 1e6  # taken off the score of a text that ran out of tokens before it held all
@@ -129,7 +129,7 @@ class Required(Beams):
 
     def _after(self, state: _State, ids: list[int], step: tuple[int, tuple[int, ...]] | None) -> _State:
         text = self.tokenizer.decode(ids)
-        met = frozenset(number for number, phrase in enumerate(self.phrases) if phrase.inside(text))
+        met = frozenset(number for number, phrase in enumerate(self.phrases) if is_inside(phrase.text, text))
         if step is None or step[0] in met or not step[1]:
             return _State(text, met)
         return _State(text, met, step[1], step[0])

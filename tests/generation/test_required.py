@@ -37,7 +37,7 @@ def test_the_best_of_all_texts_that_hold_it():
     end = model.tokenizer.end_of_text
     assert end is not None
     others = [id for id in range(model.config.vocab_size) if id not in (*letters, end)]
-    count = 4
+    count = 6  # more than two letters and the spaces around them
     logits: dict[tuple[int, ...], Any] = {}
     for length in range(count):
         for ids in itertools.product(letters, repeat=length):
@@ -55,7 +55,7 @@ def test_the_best_of_all_texts_that_hold_it():
             if "a" in text.split() and "b" in text.split():
                 found[text] = max(score, found.get(text, -np.inf))
     model.generation = model.generation.__class__(suppress_tokens=tuple(others), renormalize_logits=True)
-    made = best(model, "ba b", phrases=["a", "b"], beams=200, max_new_tokens=count)
+    made = best(model, "ba b", phrases=["a", "b"], beams=250, max_new_tokens=count)
     assert made.text == max(found, key=lambda text: found[text])
     assert sorted(found) != [made.text]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from cutaway.generation.phrases import is_inside
 from cutaway.generation.request import Request
 from cutaway.models import Model, Seq2Seq
 from cutaway.progress import OnProgress, Progress
@@ -90,6 +91,11 @@ class Draft:
         """The mean of the log-probabilities of its tokens, in nats."""
         every = [value for part in self.parts for value in part.logprobs]
         return sum(every) / max(1, len(every))
+
+    @property
+    def missing(self) -> list[str]:
+        """The terms that there was no room for."""
+        return [term for term in self.terms if not is_inside(term, self.text)]
 
 
 def translate(engine: Engine, texts: Sequence[str], how: How, progress: OnProgress | None = None) -> list[Draft]:

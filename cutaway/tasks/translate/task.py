@@ -158,7 +158,7 @@ class Translate(Task):
         draft, told = raw
         more = {"logprob": draft.logprob, "finished": all(part.finished for part in draft.parts), **told}
         if draft.terms:
-            more["terms"] = list(draft.terms)
+            more |= {"terms": list(draft.terms), "missing": draft.missing}
         return Answer(draft.text, expected(draft.logprob, calibration), more)
 
     # figures
