@@ -105,9 +105,8 @@ class Required(Beams):
         wanted = self._wanted(state)
         if wanted:
             logprobs[list(self.ends)] = -np.inf
-        needed = sum(phrase.size for phrase in self.phrases) - self._bank(state)
         places: list[int] = []
-        if self.count - number > needed or not wanted:  # else there is room for nothing but the phrases
+        if not wanted or self.count - number > self._needed(state):  # else there is room for nothing but the phrases
             places = largest(logprobs, self.beams + len(self.ends)).tolist()
         made = []
         for id in dict.fromkeys(chain(places, wanted)):
@@ -116,6 +115,14 @@ class Required(Beams):
             after = state if id in self.ends else self._after(state, [*text.ids, id], wanted.get(id))
             made.append(_Candidate(text.score + float(logprobs[id]), parent, id, after))
         return made
+
+    def _needed(self, state: _State) -> int:
+        """How many tokens all that is not there yet takes."""
+        left = [phrase for number, phrase in enumerate(self.phrases) if number not in state.met]
+        every = sum(len(phrase.behind) for phrase in left)
+        if state.rest:
+            return every - len(self.phrases[state.number].behind) + len(state.rest)
+        return every + min(len(phrase.tokens(state.text)) - len(phrase.behind) for phrase in left)
 
     def _wanted(self, state: _State) -> dict[int, tuple[int, tuple[int, ...]]]:
         """Tokens that bring a hypothesis further: which phrase they are of, and what then is left of it."""

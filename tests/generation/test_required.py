@@ -19,7 +19,7 @@ def random_model(texts: list[str], kind: str, vocab: int, seed: int = 0) -> Mode
     end = tokenizer.end_of_text
     assert end is not None
     config = Seq2SeqConfig(tokenizer.vocab_size, context=40, layers=1, width=16, heads=2, start_id=end)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.manual_seed(seed)
     network = build_network(config)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -31,8 +31,9 @@ def best(model: Model, prompt: str, **options: Any) -> Any:
     return Engine(model, together=True).submit(Request(prompt, **options)).results()[0]
 
 
-def test_the_best_of_all_texts_that_hold_it():
-    model = random_model(["ab a b"], "char", 300)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_of_all_texts_that_hold_it(seed: int):
+    model = random_model(["ab a b"], "char", 300, seed)
     letters = [model.tokenizer.encode(letter)[0] for letter in "ab "]
     end = model.tokenizer.end_of_text
     assert end is not None

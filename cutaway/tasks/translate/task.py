@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError
+from cutaway.interp.receipt import Clock
 from cutaway.interp.results import Matrix
 from cutaway.models import Model
 from cutaway.progress import OnProgress
@@ -97,12 +98,11 @@ class Translate(Task):
         if not fresh:
             return {"lr": 3e-5, "label_smoothing": 0.1, "dropout": 0.1}
         width = 64 * size
-        network = {"position": "sinusoidal", "gated": False, "activation": "relu", "mlp_width": 2 * width, "tied": True}
+        network = {"position": "learned", "gated": False, "activation": "relu", "mlp_width": 2 * width, "tied": True}
         network |= {"attention_scale": 0.0, "embed_scale": width**0.5}
         return {
             "network": network,
-            **{"optimizer": "adamw", "lr": 1.5e-3, "batch": 128, "epochs": 20.0, "label_smoothing": 0.1},
-            **{"dropout": 0.2, "cooldown": 0.6},
+            **{"optimizer": "muon", "lr": 0.02, "batch": 128, "epochs": 20.0, "label_smoothing": 0.1, "dropout": 0.2},
         }
 
     def features(self, labels: tuple[str, ...]) -> dict[str, Any]:
@@ -199,7 +199,7 @@ class Translate(Task):
         if len(source) > longest_source(model):
             raise InputError("the text was translated in parts; ask about one sentence of it")
         if method in ("alignment", "erasure"):
-            return _matrix(model, source, target, method)
+            return _matrix(model, example.given["source"], source, target, method)
         words = groups(tokenizer, target, "word")
         if not 0 <= part < len(words):
             raise InputError(f"the translation has {len(words)} words; ask about one of 0 … {len(words) - 1}")
@@ -236,12 +236,13 @@ def _aligned(draft: Draft, told: Mapping[str, Any], layer: int, shift: int) -> d
     return {"alignment": made} if made else {}
 
 
-def _matrix(model: Model, source: list[int], target: list[int], method: str) -> Matrix:
+def _matrix(model: Model, text: str, source: list[int], target: list[int], method: str) -> Matrix:
     """The alignment of a translation as a picture: source words down, target words across."""
     from cutaway.interp.attribution.spans import groups
     from cutaway.tasks.translate.align import attention
 
     tokenizer = model.tokenizer.target or model.tokenizer
+    clock = Clock(model, "")
     part = Part("", source, target, [], True, model_text(model, target))
     if method == "erasure":
         matrix, unit = erasure(model, source, target), "nats"
@@ -253,4 +254,6 @@ def _matrix(model: Model, source: list[int], target: list[int], method: str) -> 
     what = "what each target word loses without a source word" if method == "erasure" else "attention to the source"
     named = [[word for word, _ in some] for some in (sources, targets)]
     made = torch.from_numpy(np.ascontiguousarray(values)).float()
-    return Matrix(what, unit, *named, made, "source", "target", signed=method == "erasure")
+    code = f"from cutaway.tasks import open_task\n\nresult = open_task({model.source!r}).why({text!r}, method={method!r})\n"
+    receipt = replace(clock.receipt(), code=code)
+    return Matrix(what, unit, *named, made, "source", "target", signed=method == "erasure", receipt=receipt)
