@@ -9,14 +9,19 @@ import _bench
 import _tasks_classify
 import _tasks_search
 import _tasks_speed
-import _tasks_tag
-
-options = _bench.options(__doc__, runs=1)
-PARTS = [*_tasks_classify.PARTS, *_tasks_search.PARTS, *_tasks_speed.PARTS, *_tasks_tag.PARTS]
 import _tasks_summarise
+import _tasks_tag
+import _tasks_translate
 
 options = _bench.options(__doc__, runs=1)
-PARTS = [*_tasks_classify.PARTS, *_tasks_search.PARTS, *_tasks_speed.PARTS, *_tasks_summarise.PARTS]
+PARTS = [
+    *_tasks_classify.PARTS,
+    *_tasks_search.PARTS,
+    *_tasks_speed.PARTS,
+    *_tasks_summarise.PARTS,
+    *_tasks_tag.PARTS,
+    *_tasks_translate.PARTS,
+]
 for part in PARTS:
     if options.only in part.__name__:
         figures = part(options.quick)

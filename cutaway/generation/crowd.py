@@ -1,8 +1,8 @@
 """The targets of many sources side by side: what an encoder–decoder has to remember to write them in one batch.
 
-The keys and values of a target's tokens lie anywhere in one store; a sequence is the list of their places. So hypotheses
-of a beam search share what they have in common, and a fork copies a list of numbers. Sources are read one by one and
-padded to each other only when a step needs others than the last.
+The keys and values of a target's tokens lie anywhere in one store; a sequence is the list of their places. So the
+hypotheses of a beam search share what they have in common, and a fork copies a list of numbers. Sources are read one by
+one, and padded to each other only when a step needs others than the last.
 
 Shapes: B sequences, T new tokens, S tokens of the longest sequence, U sources, L tokens of the longest source,
 H heads, D head dim, P places.
@@ -37,7 +37,9 @@ class Crowd:
         self.keys, self.values = [empty] * config.layers, [empty] * config.layers
         self.device, self.free, self.uses = like.device, list[int](), list[int]()
         self.paths: dict[int, list[int]] = {}
-        self.sources: dict[int, list[Any]] = {}  # sequence -> of each layer the keys and values of its source, (1, H, L, D)
+        self.sources: dict[
+            int, list[Any]
+        ] = {}  # sequence -> of each layer the keys and values of its source, (1, H, L, D)
         self._stacked: tuple[tuple[int, ...], list[Any]] = (), []  # of which sources, and what they are side by side
 
     def open(self, sequence: int, source: Tensor, tap: Tap) -> None:

@@ -1,9 +1,9 @@
 """Beam search for texts that hold given phrases: lexically constrained decoding.
 
-The beams are shared out by how many tokens of the phrases a hypothesis has already (dynamic beam allocation: Post & Vilar
-2018, "Fast Lexically Constrained Decoding with Dynamic Beam Allocation for Neural Machine Translation"). So a phrase is
-begun in every place, and the place where it costs least is found; a text cannot end before it holds all of them. A phrase
-counts when it stands in the text as a whole word, whatever tokens it is written in.
+The beams are shared out by how many tokens of the phrases a hypothesis has already (dynamic beam allocation: Post &
+Vilar 2018, "Fast Lexically Constrained Decoding with Dynamic Beam Allocation for Neural Machine Translation"). So a
+phrase is begun in every place, and the place where it costs least is found; a text cannot end before it holds all of
+them. A phrase counts when it stands in the text as a whole word, whatever tokens it is written in.
 
 Shapes: V vocabulary.
 """
@@ -73,7 +73,9 @@ class Required(Beams):
         for parent, one in enumerate(asked):
             for candidate in self._of(parent, one, logits):
                 banks.setdefault(self._bank(candidate.state), []).append(candidate)
-        ordered = [sorted(banks[bank], key=lambda one: (-one.score, one.parent, one.id)) for bank in sorted(banks)[::-1]]
+        ordered = [
+            sorted(banks[bank], key=lambda one: (-one.score, one.parent, one.id)) for bank in sorted(banks)[::-1]
+        ]
         full = len(self._whole) == self.beams
         running: list[tuple[Beginning, _State, Branch]] = []
         # from each number of tokens the best, then from each the second …

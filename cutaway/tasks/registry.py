@@ -14,8 +14,8 @@ from cutaway.tasks.pair import Pair
 from cutaway.tasks.summarise import Summarise
 from cutaway.tasks.tag import Tag
 from cutaway.tasks.task import Task
-from cutaway.tasks.zero import Nearest, Score
 from cutaway.tasks.translate import Translate
+from cutaway.tasks.zero import Nearest, Score
 
 TASKS: dict[str, type[Task]] = {
     "classify": Classify,

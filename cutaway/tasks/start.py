@@ -160,7 +160,9 @@ def with_head(model: Model, fields: Mapping[str, Any], *, seed: int = 0) -> Mode
     torch.default_generator.manual_seed(seed)
     network = build_network(config)
     own, theirs = network.state_dict(), model.network.state_dict()
-    stays = getattr(config, "head", "") == getattr(old, "head", "") and getattr(config, "labels", ()) == getattr(old, "labels", ())
+    stays = getattr(config, "head", "") == getattr(old, "head", "") and getattr(config, "labels", ()) == getattr(
+        old, "labels", ()
+    )
     same = {
         name: tensor
         for name, tensor in theirs.items()

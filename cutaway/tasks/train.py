@@ -312,9 +312,7 @@ def usual(config: TaskConfig) -> TaskConfig:
     optimizer = config.optimizer or advised
     rate = advice.get("lr") if optimizer == advised and not small else None
     lr = config.lr or rate or (DEFAULT_LR[optimizer] if fresh else 1e-3 if small else 1e-4)
-    return replace(
-        config, optimizer=optimizer, lr=lr, epochs=config.epochs or advice.get("epochs", 10 if fresh else 3)
-    )
+    return replace(config, optimizer=optimizer, lr=lr, epochs=config.epochs or advice.get("epochs", 10 if fresh else 3))
 
 
 def settings_of(config: TaskConfig, store: RowStore, objective: Objective, context: int, run: Path) -> TrainConfig:

@@ -13,7 +13,7 @@ import torch
 from cutaway.cli import main
 from cutaway.errors import ConfigError, InputError
 from cutaway.models import load_model
-from cutaway.tasks import Example, TaskConfig, Trained, open_task, train_task
+from cutaway.tasks import TaskConfig, Trained, open_task, train_task
 from cutaway.tasks.translate.files import translate_file, translate_lines
 from cutaway.tokenizers import train_tokenizer
 
@@ -48,7 +48,13 @@ def write_translator(folder: Path, family: str) -> Path:
     torch.manual_seed(0)
     if family == "t5":
         config = transformers.T5Config(
-            **small, num_layers=1, num_heads=2, d_kv=8, d_ff=24, tie_word_embeddings=False, feed_forward_proj="gated-gelu"
+            **small,
+            num_layers=1,
+            num_heads=2,
+            d_kv=8,
+            d_ff=24,
+            tie_word_embeddings=False,
+            feed_forward_proj="gated-gelu",
         )
         network: Any = transformers.T5ForConditionalGeneration(config)
     else:
@@ -122,9 +128,8 @@ def test_what_a_word_is_owed_to(trained: Trained):
         assert [word.strip() for word in matrix.rows] == text.split()
     for part, word in enumerate(reversed(text.split())):
         found = trained.model.why(text, part=part)
-        source = [(score, token.strip()) for score, token, side in zip(found.scores, found.tokens, found.parts, strict=True)
-                  if side == "source"]  # fmt: skip
-        assert max(source)[1] == word
+        scored = zip(found.scores, found.tokens, found.parts, strict=True)
+        assert max((score, token.strip()) for score, token, side in scored if side == "source")[1] == word
     with pytest.raises(InputError, match="has 4 words; ask about one of 0 … 3"):
         trained.model.why(text, part=4)
     with pytest.raises(ConfigError, match="occlusion"):

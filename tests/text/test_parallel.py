@@ -44,7 +44,7 @@ def test_unequal_files_are_refused_with_both_counts(tmp_path: Path):
     english, german = write(tmp_path, "a.en", "one\ntwo\nthree"), write(tmp_path, "a.de", "eins\nzwei\n")
     with pytest.raises(InputError, match=r"a\.en has 3 and .*a\.de has 2 lines"):
         list(read_rows(f"en={english},de={german}"))
-    with pytest.raises(InputError, match="missing.de"):
+    with pytest.raises(InputError, match=r"missing\.de"):
         list(read_rows(f"en={english},de={tmp_path / 'missing.de'}"))
     broken = tmp_path / "b.de"
     broken.write_bytes(b"eins\nzw\xffei\ndrei\n")

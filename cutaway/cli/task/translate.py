@@ -16,12 +16,15 @@ def translate(
     model: Annotated[str, typer.Argument(help="A folder that cutaway task train translate has made.")],
     file: Annotated[str, typer.Argument(help="A text file; each line is translated by itself.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the translations here instead of printing.", dir_okay=False)
+        Path | None,
+        typer.Option("--out", "-o", help="Write the translations here instead of printing.", dir_okay=False),
     ] = None,
     terms: Annotated[
         str | None, typer.Option(help="A file with a source term, a tab and what it must be called in each line.")
     ] = None,
-    beams: Annotated[int | None, typer.Option(help="Hypotheses of the search; more are slower and a little better.")] = None,
+    beams: Annotated[
+        int | None, typer.Option(help="Hypotheses of the search; more are slower and a little better.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines, with the alignment of each.")] = False,
 ) -> None:
     """Translate a text file into one with as many lines; empty lines stay empty, and ends of lines as they are.

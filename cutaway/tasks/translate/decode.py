@@ -135,7 +135,8 @@ def translate(engine: Engine, texts: Sequence[str], how: How, progress: OnProgre
     for (number, *_), part in zip(flat, parts, strict=True):
         each[number].append(part)
     return [
-        Draft(_joined(some), tuple(some), tuple(wanted(text, how.terms))) for text, some in zip(texts, each, strict=True)
+        Draft(_joined(some), tuple(some), tuple(wanted(text, how.terms)))
+        for text, some in zip(texts, each, strict=True)
     ]
 
 

@@ -87,8 +87,8 @@ class Translate(Task):
         same = sum(example.truth.strip() == example.given["source"].strip() for example in train)
         if same > len(train) / 2:
             raise InputError(
-                f"{same:,} of {len(train):,} translations are their source; which columns hold the two languages? Say it "
-                "with --column source=NAME --column target=NAME"
+                f"{same:,} of {len(train):,} translations are their source; which columns hold the two languages? Say "
+                "it with --column source=NAME --column target=NAME"
             )
         return [f"{same:,} translations are their source"] * bool(same)
 
@@ -232,7 +232,9 @@ def _aligned(draft: Draft, told: Mapping[str, Any], layer: int, shift: int) -> d
             continue
         matrix = by_words(rows_of(part, layer, shift), [p for _, p in sources], [p for _, p in targets])
         weights = [[round(float(value), 4) for value in row] for row in matrix]
-        made.append({"source": [w.strip() for w, _ in sources], "target": [w.strip() for w, _ in targets], "weights": weights})
+        made.append(
+            {"source": [w.strip() for w, _ in sources], "target": [w.strip() for w, _ in targets], "weights": weights}
+        )
     return {"alignment": made} if made else {}
 
 
@@ -254,6 +256,7 @@ def _matrix(model: Model, text: str, source: list[int], target: list[int], metho
     what = "what each target word loses without a source word" if method == "erasure" else "attention to the source"
     named = [[word for word, _ in some] for some in (sources, targets)]
     made = torch.from_numpy(np.ascontiguousarray(values)).float()
-    code = f"from cutaway.tasks import open_task\n\nresult = open_task({model.source!r}).why({text!r}, method={method!r})\n"
+    asked = f"open_task({model.source!r}).why({text!r}, method={method!r})"
+    code = f"from cutaway.tasks import open_task\n\nresult = {asked}\n"
     receipt = replace(clock.receipt(), code=code)
     return Matrix(what, unit, *named, made, "source", "target", signed=method == "erasure", receipt=receipt)

@@ -51,7 +51,9 @@ def wanted(text: str, terms: Mapping[str, str]) -> list[str]:
         return []
     known = {source.lower(): target for source, target in terms.items()}
     pattern = "|".join(_whole(source) for source in sorted(known, key=len, reverse=True))
-    found = (known[match[0].lower()] for match in re.finditer(pattern, text, re.IGNORECASE) if match[0].lower() in known)
+    found = (
+        known[match[0].lower()] for match in re.finditer(pattern, text, re.IGNORECASE) if match[0].lower() in known
+    )
     return list(dict.fromkeys(found))
 
 
