@@ -186,7 +186,18 @@ class Translate(Task):
 
     # why
 
-    def why(self, model: Model, example: Example, answer: Answer, *, method: str = "", part: int = 0) -> Any:
+    def why(
+        self,
+        model: Model,
+        example: Example,
+        answer: Answer,
+        *,
+        method: str = "",
+        part: int = 0,
+        kept: Mapping[str, Tensor] | None = None,
+        calibration: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Which source words the translation is owed to: all of it (alignment, erasure), or one word of it, `part`."""
         from cutaway.interp.attribution import gradient_x_input, integrated_gradients, occlusion
         from cutaway.interp.attribution.spans import groups
 
@@ -199,7 +210,8 @@ class Translate(Task):
         if len(source) > longest_source(model):
             raise InputError("the text was translated in parts; ask about one sentence of it")
         if method in ("alignment", "erasure"):
-            return _matrix(model, example.given["source"], source, target, method)
+            row = kept[CHOSEN].tolist() if kept else choose_row(model, [Part("", source, target, [], True, "")])
+            return _matrix(model, example.given["source"], source, target, method, row)
         words = groups(tokenizer, target, "word")
         if not 0 <= part < len(words):
             raise InputError(f"the translation has {len(words)} words; ask about one of 0 … {len(words) - 1}")
@@ -238,7 +250,9 @@ def _aligned(draft: Draft, told: Mapping[str, Any], layer: int, shift: int) -> d
     return {"alignment": made} if made else {}
 
 
-def _matrix(model: Model, text: str, source: list[int], target: list[int], method: str) -> Matrix:
+def _matrix(
+    model: Model, text: str, source: list[int], target: list[int], method: str, row: Sequence[int]
+) -> Matrix:
     """The alignment of a translation as a picture: source words down, target words across."""
     from cutaway.interp.attribution.spans import groups
     from cutaway.tasks.translate.align import attention
@@ -249,8 +263,7 @@ def _matrix(model: Model, text: str, source: list[int], target: list[int], metho
     if method == "erasure":
         matrix, unit = erasure(model, source, target), "nats"
     else:
-        layer, shift = choose_row(model, [part])
-        matrix, unit = rows_of(attention(model, [part])[0], layer, shift), "share of attention"
+        matrix, unit = rows_of(attention(model, [part])[0], row[0], row[1]), "share of attention"
     sources, targets = groups(model.tokenizer, source, "word"), groups(tokenizer, target, "word")
     values = by_words(matrix, [places for _, places in sources], [places for _, places in targets])
     what = "what each target word loses without a source word" if method == "erasure" else "attention to the source"
