@@ -283,7 +283,7 @@ def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None
             body or config.start,
             data.labels,
             head=config.head,
-            dropout=config.dropout,
+            dropout=config.dropout or 0.0,
             network=config.network if config.start else None,
             seed=config.seed,
         )
@@ -338,7 +338,7 @@ def settings_of(config: TaskConfig, store: RowStore, objective: Objective, conte
         betas=(0.9, 0.999) if not fresh else (0.9, 0.98),
         average=config.average,
         word_dropout=config.word_dropout,
-        label_smoothing=config.label_smoothing,
+        label_smoothing=config.label_smoothing or 0.0,
         dtype=config.dtype,
         compile="off",
         seed=config.seed,

@@ -18,7 +18,7 @@ from cutaway.tasks.translate.files import translate_file, translate_lines
 from cutaway.tokenizers import train_tokenizer
 
 # of two words there is another, which is rare
-OTHERS = {"zwei": "zwo", "Katze": "Mieze"}
+OTHERS: dict[str, str] = {"zwei": "zwo", "Katze": "Mieze"}
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fuenf", "six": "sechs", "cat": "Katze"}
 
 

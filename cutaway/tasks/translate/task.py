@@ -250,9 +250,7 @@ def _aligned(draft: Draft, told: Mapping[str, Any], layer: int, shift: int) -> d
     return {"alignment": made} if made else {}
 
 
-def _matrix(
-    model: Model, text: str, source: list[int], target: list[int], method: str, row: Sequence[int]
-) -> Matrix:
+def _matrix(model: Model, text: str, source: list[int], target: list[int], method: str, row: Sequence[int]) -> Matrix:
     """The alignment of a translation as a picture: source words down, target words across."""
     from cutaway.interp.attribution.spans import groups
     from cutaway.tasks.translate.align import attention
@@ -267,9 +265,9 @@ def _matrix(
     sources, targets = groups(model.tokenizer, source, "word"), groups(tokenizer, target, "word")
     values = by_words(matrix, [places for _, places in sources], [places for _, places in targets])
     what = "what each target word loses without a source word" if method == "erasure" else "attention to the source"
-    named = [[word for word, _ in some] for some in (sources, targets)]
+    rows, columns = ([word for word, _ in some] for some in (sources, targets))
     made = torch.from_numpy(np.ascontiguousarray(values)).float()
     asked = f"open_task({model.source!r}).why({text!r}, method={method!r})"
     code = f"from cutaway.tasks import open_task\n\nresult = {asked}\n"
     receipt = replace(clock.receipt(), code=code)
-    return Matrix(what, unit, *named, made, "source", "target", signed=method == "erasure", receipt=receipt)
+    return Matrix(what, unit, rows, columns, made, "source", "target", signed=method == "erasure", receipt=receipt)
