@@ -1,8 +1,8 @@
 """Translation from scratch, beside the translation of the most similar sentence that was seen.
 
-The network is small: 3 + 3 layers, width 256, one vocabulary of 6,000 tokens for both languages. English to German trains
-for 60 minutes, English to Chinese for 20, all included; the weights are those of the best evaluation on the validation
-part. BLEU is sacrebleu's, cased, 13a and zh.
+The network is small: 3 + 3 layers, width 256, one vocabulary of 6,000 tokens for both languages. English to German
+trains for 60 minutes, English to Chinese for 20, all included; the weights are those of the best evaluation on the
+validation part. BLEU is sacrebleu's, cased, 13a and zh.
 """
 
 import tempfile

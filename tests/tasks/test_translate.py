@@ -47,15 +47,8 @@ def write_translator(folder: Path, family: str) -> Path:
     small |= {"eos_token_id": end, "decoder_start_token_id": end}
     torch.manual_seed(0)
     if family == "t5":
-        config = transformers.T5Config(
-            **small,
-            num_layers=1,
-            num_heads=2,
-            d_kv=8,
-            d_ff=24,
-            tie_word_embeddings=False,
-            feed_forward_proj="gated-gelu",
-        )
+        small |= {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"}
+        config = transformers.T5Config(**small, num_layers=1, num_heads=2, d_kv=8, d_ff=24)
         network: Any = transformers.T5ForConditionalGeneration(config)
     else:
         small |= {f"{side}_{what}": n for side in ("encoder", "decoder")
@@ -148,7 +141,7 @@ def test_terms_are_in_every_translation_and_the_rest_stays(trained: Trained):
         assert sorted(answer.more.get("terms", [])) == sorted(due)
         assert not answer.more.get("missing")
         common = {rare: word for word, rare in OTHERS.items()}
-        plain = " ".join(common.get(word, word) for word in answer.answer.split())
+        plain = " ".join(str(common.get(word, word)) for word in answer.answer.split())
         exact.append(plain == reversed_words(text))
     assert np.mean(exact) > 0.9
     strange = replace(trained.model, task=replace(trained.model.task, terms={"six": "Halbdutzend"}), engine=None)

@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 import sacrebleu
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 
 from cutaway.evaluation.significance import resampled_sums
 from cutaway.tasks.translate.bleu import bleu, chrf, signature, tokenizer_for
