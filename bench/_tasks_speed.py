@@ -17,6 +17,7 @@ import _bench
 from _minilm import MINILM
 
 from cutaway.tasks import TaskConfig, read_data
+from cutaway.tasks.fresh import suited
 from cutaway.tasks.train import learn
 
 SETTINGS: dict[str, Any] = {"epochs": 4, "batch": 32, "lr": 2e-4, "weight_decay": 0.01, "context": 256, "threads": 2}
@@ -63,7 +64,7 @@ def _both(room: Path, quick: bool, seed: int) -> tuple[dict[str, Any], dict[str,
         **SETTINGS,
     )
     data = read_data(config.task, config.data, valid=0.0, test=config.test)
-    config = replace(config, task=data.task)
+    config, _ = suited(replace(config, task=data.task), data.splits["train"])
     place = {label: number for number, label in enumerate(data.labels)}
     if quick:
         data.splits = {name: examples[:256] for name, examples in data.splits.items()}

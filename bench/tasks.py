@@ -12,6 +12,7 @@ import _tasks_search
 import _tasks_speed
 import _tasks_summarise
 import _tasks_tag
+import _tasks_translate
 
 options = _bench.options(__doc__, runs=1)
 PARTS = [
@@ -21,6 +22,7 @@ PARTS = [
     *_tasks_speed.PARTS,
     *_tasks_summarise.PARTS,
     *_tasks_tag.PARTS,
+    *_tasks_translate.PARTS,
 ]
 for part in PARTS:
     if options.only in part.__name__:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Float32
 
 from cutaway.errors import ConfigError
 from cutaway.generation.advice import Plan
@@ -25,7 +26,7 @@ from cutaway.generation.sampling import Seen, edited, likeliest
 
 
 @dataclass(slots=True)
-class _Text:
+class Beginning:
     """A hypothesis.
 
     Attributes:
@@ -86,13 +87,13 @@ class Beams(Chooser):
         self.plan, self.count, self.ends, self.beams, self.n = plan, count, ends, beams, n
         self.penalty, self.early, self.logprobs = length_penalty, early_stopping, logprobs
         self.renormalise = renormalise
-        self._running = [_Text(constraint=constraint)]
-        self._whole: list[_Text] = []  # the best first
+        self._running = [Beginning(constraint=constraint)]
+        self._whole: list[Beginning] = []  # the best first
 
     def choose(self, asked: Sequence[Asked], logits: Logits) -> list[Branch]:
         """The hypotheses that go on; none: the search is over."""
         found = self._candidates(asked, logits)
-        running: list[_Text] = []
+        running: list[Beginning] = []
         branches: list[Branch] = []
         full = len(self._whole) == self.beams
         for place, (score, parent, id) in enumerate(found):
@@ -124,22 +125,27 @@ class Beams(Chooser):
             if number in self.plan.forced:
                 found.append((text.score, parent, self.plan.forced[number]))
                 continue
-            how = self.plan.sampling(number)
-            logprobs = logits.values.numpy()[one.row] - logits.log_sum.numpy()[one.row]  # (V,)
-            if how.edits:
-                seen = Seen(one.ids[: one.prompt], one.ids[one.prompt :]) if how.penalises else None
-                logprobs = edited(logprobs, how, seen)
-            if text.constraint is not None:
-                logprobs = np.where(text.constraint.allowed()[0], logprobs, -np.inf)
-            if self.renormalise:
-                logprobs = logprobs - np.log(np.exp(logprobs).sum(dtype=np.float64)).astype(np.float32)
+            logprobs = self._logprobs(text, one, logits)
             places = largest(logprobs, most)  # (K,)
             scores = (logprobs[places].astype(np.float64) + text.score).tolist()
             found += [(score, parent, id) for score, id in zip(scores, places.tolist(), strict=True) if score > -np.inf]
         found.sort(key=lambda one: (-one[0], one[1], one[2]))
         return found[:most]
 
-    def _longer(self, text: _Text, id: int, score: float, row: int, logits: Logits) -> _Text:
+    def _logprobs(self, text: Beginning, one: Asked, logits: Logits) -> Float32[np.ndarray, " V"]:
+        """Of each token that may come next, after what the request says of them."""
+        how = self.plan.sampling(len(text.ids))
+        logprobs = logits.values.numpy()[one.row] - logits.log_sum.numpy()[one.row]
+        if how.edits:
+            seen = Seen(one.ids[: one.prompt], one.ids[one.prompt :]) if how.penalises else None
+            logprobs = edited(logprobs, how, seen)
+        if text.constraint is not None:
+            logprobs = np.where(text.constraint.allowed()[0], logprobs, -np.inf)
+        if self.renormalise:
+            logprobs = logprobs - np.log(np.exp(logprobs).sum(dtype=np.float64)).astype(np.float32)
+        return logprobs
+
+    def _longer(self, text: Beginning, id: int, score: float, row: int, logits: Logits) -> Beginning:
         """A hypothesis with one more token."""
         values, log_sum = logits.values.numpy()[row], float(logits.log_sum[row])
         top = [*text.top, tuple(likeliest(values, log_sum, self.logprobs))] if self.logprobs else []
@@ -151,16 +157,16 @@ class Beams(Chooser):
             finish = "end"
         elif finish is None and len(text.ids) + 1 == self.count:
             finish = "length"
-        return _Text([*text.ids, id], [*text.logprobs, float(values[id]) - log_sum], score, finish, top, constraint)
+        return Beginning([*text.ids, id], [*text.logprobs, float(values[id]) - log_sum], score, finish, top, constraint)
 
-    def _add(self, text: _Text) -> None:
+    def _add(self, text: Beginning) -> None:
         """A text is whole."""
         text.score /= len(text.ids) ** self.penalty
         self._whole.append(text)
         self._whole.sort(key=lambda one: -one.score)
         del self._whole[self.beams :]
 
-    def _may_improve(self, best: _Text) -> bool:
+    def _may_improve(self, best: Beginning) -> bool:
         """Whether the best that goes on could still become better than the worst whole text (a rule of thumb)."""
         length = self.count if self.early == "never" and self.penalty > 0 else len(best.ids)
         return best.score / length**self.penalty > self._whole[-1].score

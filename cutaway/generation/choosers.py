@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from cutaway.errors import ConfigError
@@ -11,6 +13,7 @@ from cutaway.generation.constrain import Constrainer
 from cutaway.generation.drafts import Drafted, Drafter
 from cutaway.generation.prepare import Prepared
 from cutaway.generation.request import Request
+from cutaway.generation.required import Required
 from cutaway.generation.sampler import Sampler
 from cutaway.models import Model
 
@@ -28,7 +31,8 @@ def make_choosers(request: Request, prepared: Prepared, model: Model) -> tuple[l
     if prepared.beams > 1:
         if request.speculate is not None:
             raise ConfigError("a beam search guesses nothing ahead; give beams or speculate")
-        search = Beams(
+        kind = partial(Required, phrases=prepared.phrases, tokenizer=model.tokenizer) if prepared.phrases else Beams
+        search = kind(
             prepared.plan,
             prepared.count,
             prepared.ends,

@@ -12,8 +12,9 @@ import numpy as np
 from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError
-from cutaway.generation.advice import Plan, beam_search, plan, sampling
+from cutaway.generation.advice import MOST_BEAMS, Plan, beam_search, plan, sampling
 from cutaway.generation.constrain import Form, form
+from cutaway.generation.phrases import Phrase, beams_for, phrases_of
 from cutaway.generation.request import EarlyStopping, Request
 from cutaway.generation.text import StopStrings
 from cutaway.models import Model, Seq2Seq
@@ -39,6 +40,7 @@ class Prepared:
         early_stopping: of a beam search.
         renormalise: in a beam search, whether probabilities sum to 1 again after tokens were suppressed.
         form: what the text must be; None: anything.
+        phrases: what it must hold.
         context: tokens that are seen at once; None: any number.
     """
 
@@ -54,6 +56,7 @@ class Prepared:
     early_stopping: EarlyStopping = False
     renormalise: bool = False
     form: Form | None = None
+    phrases: tuple[Phrase, ...] = ()
 
 
 def prepare(model: Model, request: Request) -> Prepared:
@@ -101,7 +104,13 @@ def prepare(model: Model, request: Request) -> Prepared:
     made = plan(model, how, count, begins=source is not None and len(ids) == 1)
     ends = advised.eos_token_id or (model.tokenizer.end_of_text,)
     ends = frozenset(id for id in ends if id is not None)
-    return Prepared(ids, source, count, made, stops, ends, context, **beam_search(model, request, how), form=held)
+    search = beam_search(model, request, how)
+    phrases = phrases_of(model, request.phrases)
+    if phrases:
+        if held is not None or request.speculate is not None or request.sampling.get("temperature"):
+            raise ConfigError("phrases are found by a beam search; leave the form, the temperature and guesses out")
+        search["beams"] = min(MOST_BEAMS, max(search["beams"], beams_for(phrases)))
+    return Prepared(ids, source, count, made, stops, ends, context, **search, form=held, phrases=phrases)
 
 
 def shown(prompt: Source) -> str | list[int]:

@@ -47,6 +47,8 @@ class Request:
         regex: the text matches this regular expression.
         grammar: the text is of this grammar.
         choices: the text is one of these.
+        phrases: strings that the text will hold, as whole words, found by a beam search that makes room for them (see
+            `required`); it has as many beams as that takes.
     """
 
     prompt: Source
@@ -69,6 +71,7 @@ class Request:
     regex: str | None = None
     grammar: str | None = None
     choices: Sequence[str] | None = None
+    phrases: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Check what is a number.

@@ -2,7 +2,7 @@
 
 Each sequence is computed by itself, so that it gets the same numbers, bit for bit, whatever else is in the step.
 `together` computes the sequences that take one token each as one batch instead, which is faster on a GPU or with many
-sequences, and rounds differently.
+sequences, and rounds differently; an encoder–decoder's lie in a `Crowd` then.
 
 Shapes: T new tokens, S tokens seen (held and new), K key/value heads, D head dim, W wanted rows, V vocabulary,
 B sequences.
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError
 from cutaway.generation.backend import Logits, Rows
+from cutaway.generation.crowd import Crowd
 from cutaway.generation.request import Score
 from cutaway.generation.sampling import scored
 from cutaway.models import OFF, ActiveTap, Decoder, Recurrent, Seq2Seq, Tap
@@ -57,6 +58,7 @@ class TorchBackend:
         self.store: Store | None = None
         self.states: dict[int, Any] = {}
         self.adapted: dict[int, Any] = {}  # networks with adapters, by number
+        self.crowd = Crowd(network) if self.together and isinstance(network, Seq2Seq) else None
         if isinstance(network, Decoder):
             self.store = Store(network, like.dtype if cache == "auto" else CACHES[cache])
             self.page, self.page_bytes, self.chunk = PAGE, self.store.page_bytes, CHUNK
@@ -90,7 +92,10 @@ class TorchBackend:
         Raises:
             InputError: a longer source than the context holds, or of another form.
         """
-        if isinstance(self.network, Seq2Seq):
+        if self.crowd is not None:
+            with evaluating(self.network):
+                self.crowd.open(sequence, source, tap)
+        elif isinstance(self.network, Seq2Seq):
             with evaluating(self.network):
                 made = self.network.new_cache(source, capacity=1, tap=tap)
             self.states[sequence] = CrossCache(Growing(made.own), made.sources)
@@ -100,6 +105,8 @@ class TorchBackend:
     @torch.inference_mode()
     def fork(self, sequence: int, new: int) -> None:
         """Begin a sequence with the state of another."""
+        if self.crowd is not None:
+            self.crowd.fork(sequence, new)
         state = self.states.get(sequence)
         if isinstance(state, CrossCache):
             assert isinstance(state.own, Growing)
@@ -112,6 +119,8 @@ class TorchBackend:
     def close(self, sequence: int) -> None:
         """Forget a sequence."""
         self.states.pop(sequence, None)
+        if self.crowd is not None:
+            self.crowd.close(sequence)
 
     def work_bytes(self, rows: int, wanted: int) -> int:
         """Bytes that a step may take: activations of a layer with what is made of them, keys and values, logits."""
@@ -125,7 +134,7 @@ class TorchBackend:
 
     def end(self) -> None:
         """Give keys and values back."""
-        self.store, self.states = None, {}
+        self.store, self.states, self.crowd = None, {}, None
 
     @torch.inference_mode()
     def step(self, batch: Sequence[Rows]) -> Logits:
@@ -133,7 +142,7 @@ class TorchBackend:
         found: list[Tensor] = [torch.empty(0)] * len(batch)
         scores: dict[int, list[Score]] = {}
         single = []
-        if self.together and self.store is not None:
+        if self.together and (self.store is not None or self.crowd is not None):
             plain = [i for i, rows in enumerate(batch) if rows.tap is OFF and not rows.adapter]
             single = [i for i in plain if len(batch[i].ids) == batch[i].wanted == 1]
         single = single if len(single) > 1 else []
@@ -166,6 +175,8 @@ class TorchBackend:
         if isinstance(network, Decoder):
             assert self.store is not None
             cache: Any = PagedCache(self.store, rows.pages, rows.start)
+        elif self.crowd is not None:
+            cache = self.crowd.cache([rows])
         else:
             cache = self.states[rows.sequence]
             cache.own.length = rows.start
@@ -212,9 +223,11 @@ class TorchBackend:
 
     def _all_at_once(self, batch: Sequence[Rows]) -> Tensor:
         """(B, V) of sequences that take one token each."""
-        assert self.store is not None
-        ids = torch.tensor([rows.ids for rows in batch], device=self.store.device)  # (B, 1)
-        return self.network(ids, cache=SideBySide(self.store, batch))[:, -1]
+        held = self.crowd or self.store
+        assert held is not None
+        ids = torch.tensor([rows.ids for rows in batch], device=held.device)  # (B, 1)
+        cache = held.cache(batch) if isinstance(held, Crowd) else SideBySide(held, batch)
+        return self.network(ids, cache=cache)[:, -1]
 
 
 def _log_sums(values: Tensor) -> Tensor:

@@ -130,3 +130,13 @@ def sinusoids_apart(context: int, width: int) -> Float[Tensor, "{context} {width
     """(T, C) the same positions with all sines on the first half of the channels and all cosines on the other."""
     table = sinusoids(context, width)
     return torch.cat((table[:, 0::2], table[:, 1::2]), dim=1)
+
+
+def dropout(x: Float[Tensor, "*S"], share: float) -> Float[Tensor, "*S"]:
+    """A share of the numbers made zero at random, the others larger by as much (Srivastava et al. 2014).
+
+    Each is decided by 16 bits of a random word: torch's own asks for a word each, and takes three times as long.
+    """
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), 2**63 - 1)
+    kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= round(share * 2**16) - 2**15
+    return x * (kept.to(x.dtype) * (1 / (1 - share)))

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from cutaway.models.attention import explicit_pattern
 from cutaway.models.cache import KVCache
-from cutaway.models.layers import MLP, Sinusoids, make_norm, sinusoids_apart
+from cutaway.models.layers import MLP, Sinusoids, dropout, make_norm, sinusoids_apart
 from cutaway.models.products import Linear
 from cutaway.models.seq2seq_config import Seq2SeqConfig
 from cutaway.models.sight import Sight
@@ -32,6 +32,7 @@ from cutaway.models.tap import Tap
 Source: TypeAlias = tuple[Tensor, Tensor, Tensor | None]  # keys (B, H, S, D), values, and which are real (B, 1, 1, S)
 Extend: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
+SHORT = 1 << 16  # scores of a head, up to which they are computed one step after the other while learning
 AFTER = {"attn": "resid_mid", "cross_attn": "resid_cross", "mlp": "resid_post"}  # part -> the stream after it
 
 
@@ -66,7 +67,8 @@ class Attention(nn.Module):
         return self.o_proj(z.transpose(1, 2).flatten(2))
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, tap: Tap) -> Tensor:
-        learned = bias is not None and torch.is_grad_enabled()  # then torch's kernel keeps copies in float32
+        # torch's kernel goes back slowly over short texts, and with a bias keeps copies in float32
+        learned = torch.is_grad_enabled() and (bias is not None or q.shape[2] * k.shape[2] <= SHORT)
         if learned or tap.wants("scores", "pattern"):
             pattern = explicit_pattern(q, k, tap, scale=self.scale, mask=mask, bias=bias)
             if learned or tap.edits("scores", "pattern"):
@@ -155,7 +157,7 @@ class Block(nn.Module):
         return tap(AFTER[part], norm(tap(f"{part}_sum", x + self._drop(tap(f"{part}_out", compute(x))))))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
+        return dropout(x, self.config.dropout) if self.training and self.config.dropout else x
 
     def tap_names(self) -> list[str]:
         """Every activation name, in the order of computation."""
@@ -209,8 +211,8 @@ class Stack(nn.Module):
         x = tap("embed", self._place(x, sight))
         if self.config.embed_norm:
             x = self.embed_norm(x)
-        if self.config.dropout:
-            x = F.dropout(x, self.config.dropout, self.training)
+        if self.training and self.config.dropout:
+            x = dropout(x, self.config.dropout)
         return self.resume(0, x, sight, tap, cache, sources)
 
     def resume(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from cutaway.errors import ConfigError, unknown
 from cutaway.tasks.registry import task_from
 
+USUAL_SIZE = 2  # of the size dial
 SEARCHED = ("lr", "epochs", "batch", "dropout", "label_smoothing", "weight_decay")  # what a search can vary
 
 
@@ -45,7 +46,7 @@ class TaskConfig:
     context: int = 0  # tokens of an example at the most; 0: 128, or what the checkpoint sees, up to 256
     epochs: float | None = None  # passes over the examples; None: 3 from a checkpoint, 10 with fresh weights
     minutes: float | None = None  # or what fits this time, all included
-    batch: int = 32
+    batch: int = 0  # examples of a step; 0: what suits the task, or 32
     lr: float | None = None  # None: 1e-4 from a checkpoint, 1e-3 for adapters and heads, Muon's own with fresh weights
     optimizer: str = ""  # "": adamw from a checkpoint, muon with fresh weights
     weight_decay: float = 0.01
@@ -53,7 +54,7 @@ class TaskConfig:
     word_dropout: float | None = None  # share of a text's tokens left out, others each time; None: what suits, or none
     average: float | None = None  # of the running mean of the weights that is kept, the share that stays at each step;
     # None: what suits, or none
-    label_smoothing: float = 0.0
+    label_smoothing: float | None = None  # None: what suits the task, or none
     patience: int = 0  # evaluations without a better one after which it stops; 0: it goes on to the end
     evaluations: int = 10  # in the run; the best one's weights are kept
     seeds: int = (
@@ -73,7 +74,7 @@ class TaskConfig:
             "rank": 1,
             "size": 0,
             "vocab_size": 0,
-            "batch": 1,
+            "batch": 0,
             "context": 0,
             "patience": 0,
             "freeze": 0,
@@ -109,3 +110,8 @@ class TaskConfig:
             )
         if self.evaluations < 1:
             raise ConfigError(f"evaluations must be at least 1, but {self.evaluations} was given")
+
+    @property
+    def advice(self) -> dict[str, Any]:
+        """What suits the task, where the user says nothing."""
+        return self.task.advised(not self.start, self.size or USUAL_SIZE)

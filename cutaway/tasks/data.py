@@ -20,6 +20,7 @@ from cutaway.progress import OnProgress, Progress
 from cutaway.tasks.columns import find_columns, pick
 from cutaway.tasks.task import Example, Task
 from cutaway.text.dedup import text_keys
+from cutaway.text.parallel import parallel_files
 from cutaway.text.readers.base import Skipped
 from cutaway.text.readers.columns import SAMPLE
 from cutaway.text.rows import Row, read_rows
@@ -169,7 +170,7 @@ def read_examples(
 
     Args:
         task: what they are for.
-        path: a table.
+        path: a table, or parallel files: "en=train.en,de=train.de", the source first.
         columns: role -> column, where the names do not say it.
         before: role -> column of the file that a model was trained on, which is meant where this one has it too.
         answered: whether the truth is needed; where it is not, it is read if it is there.
@@ -187,6 +188,9 @@ def read_examples(
 
     examples: list[Example] = []
     usual = [name for role in task.roles for name in (role.name, *role.usual)]
+    files = parallel_files(path)
+    if files and not told and not before and files.keys().isdisjoint(usual):  # then their order says it
+        told = dict(zip((role.name for role in task.roles if role.needed), files, strict=False))
     rows = read_rows(path, asked=[*told.values(), *(before or {}).values(), *usual], skipped=skipped)
     sample = list(islice(rows, SAMPLE))  # a record may lack what others have
     names = list(dict.fromkeys(name for row in sample for name in row.values))

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from cutaway.tasks.baseline import HAN
-from cutaway.tasks.config import TaskConfig
+from cutaway.tasks.config import USUAL_SIZE, TaskConfig
 from cutaway.tasks.task import Example, Task
 
 SEEN = 40_000  # texts that a network of this size sees until it has learned them by heart, the same ones counted again
@@ -37,22 +37,28 @@ def suited(config: TaskConfig, examples: Sequence[Example]) -> tuple[TaskConfig,
         open_fields -= {"epochs"}
     if config.optimizer:
         open_fields -= {"lr"}  # another optimiser has rates of its own
+    if config.how != "full":
+        open_fields -= {"lr"}  # and so have adapters and heads
+    advice = dict(config.advice)
+    network = {} if config.start else {**advice.pop("network", {}), **config.network}
     if config.start:
-        return replace(config, **{name: CHECKPOINT[name] for name in open_fields & CHECKPOINT.keys()}), []
+        made = CHECKPOINT | advice
+        return replace(config, **{name: made[name] for name in open_fields & made.keys()}), []
     made, notes = _network(config, examples)
+    made |= advice
     vocabulary, said = _vocabulary(config.task, examples)
     made |= vocabulary
     if "vocab_size" in open_fields and not config.tokenizer:
         notes.append(said)
     given = {name: value for name, value in made.items() if name in open_fields}
-    return replace(config, **given), [text for text in notes if text]
+    return replace(config, **given, network=network), [text for text in notes if text]
 
 
-NAMED = ("kind", "size", "tokenizer", "vocab_size", "optimizer")  # of which "" and 0 leave them open
-OPEN = (*NAMED, "epochs", "lr", "dropout", "word_dropout", "average")
-CHECKPOINT: dict[str, Any] = {"size": 2, "tokenizer": "bpe", "vocab_size": VOCABULARY}
-CHECKPOINT |= {"dropout": 0.1, "word_dropout": 0.0, "average": 0.0}
-OTHERS: dict[str, Any] = {"size": 2, "dropout": 0.1, "word_dropout": 0.0, "average": 0.0}
+NAMED = ("kind", "size", "tokenizer", "vocab_size", "batch", "optimizer")  # of which "" and 0 leave them open
+OPEN = (*NAMED, "epochs", "lr", "dropout", "word_dropout", "average", "label_smoothing")
+OTHERS: dict[str, Any] = {"size": USUAL_SIZE, "batch": 32, "dropout": 0.1}
+OTHERS |= {"word_dropout": 0.0, "average": 0.0, "label_smoothing": 0.0}
+CHECKPOINT = {**OTHERS, "tokenizer": "bpe", "vocab_size": VOCABULARY}
 
 
 def reads_whole(task: Task) -> bool:
@@ -72,7 +78,7 @@ def _network(config: TaskConfig, examples: Sequence[Example]) -> tuple[dict[str,
         return OTHERS | regular | {"epochs": _passes(count)}, [_why_regular(regular)]
     size = 1 if count < LARGE else 2
     regular = {"dropout": 0.5, "word_dropout": 0.3, "average": 0.99}
-    made = {"kind": kind, "size": size, "optimizer": "adamw", "lr": 2e-3, "epochs": _passes(count), **regular}
+    made = {**OTHERS, "kind": kind, "size": size, "optimizer": "adamw", "lr": 2e-3, "epochs": _passes(count), **regular}
     notes = [
         f"kind gru: of {count:,} texts a network that reads them in both ways and keeps the strongest of each unit "
         "learns more than one that has to learn where to look"

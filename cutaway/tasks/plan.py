@@ -27,6 +27,7 @@ from cutaway.settings import build, to_dict
 from cutaway.tasks.config import TaskConfig
 from cutaway.tasks.task import task_to_dict
 from cutaway.tasks.trained import TASK
+from cutaway.text.parallel import parallel_files
 
 PLAN, RUN, ROOM = "plan.json", "run", ".made"
 FORMAT = 1
@@ -104,7 +105,8 @@ def checksums(config: TaskConfig) -> dict[str, str]:
     """
     given = [config.data, config.valid, config.test, *config.domain]
     found: dict[str, str] = {}
-    for path in (Path(one) for one in given if isinstance(one, str)):
+    named = (path for one in given if isinstance(one, str) for path in (parallel_files(one).values() or [Path(one)]))
+    for path in named:
         if not path.exists():
             raise InputError(f"{path} does not exist")
         for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):

@@ -14,6 +14,7 @@ from cutaway.tasks.pair import Pair
 from cutaway.tasks.summarise import Summarise
 from cutaway.tasks.tag import Tag
 from cutaway.tasks.task import Task
+from cutaway.tasks.translate import Translate
 from cutaway.tasks.zero import Nearest, Score
 
 TASKS: dict[str, type[Task]] = {
@@ -25,6 +26,7 @@ TASKS: dict[str, type[Task]] = {
     "embed": Embed,
     "pair": Pair,
     "summarise": Summarise,
+    "translate": Translate,
 }
 
 

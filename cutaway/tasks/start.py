@@ -74,6 +74,8 @@ def from_scratch(
         fields = {**fields, **sizes, "cell": cell, "vocab_size": made.vocab_size, "context": context}
         config = config_from_dict({"kind": kind, **fields, **(network or {})})
     else:
+        if kind == "seq2seq":
+            fields |= {"source_context": context, "start_id": made.end_of_text or 0}
         config = network_of_size(kind, size, made.vocab_size, context=context, **{**fields, **(network or {})})
     torch.default_generator.manual_seed(seed)
     return Model(build_network(config), made, source="fresh weights")
@@ -158,7 +160,9 @@ def with_head(model: Model, fields: Mapping[str, Any], *, seed: int = 0) -> Mode
     torch.default_generator.manual_seed(seed)
     network = build_network(config)
     own, theirs = network.state_dict(), model.network.state_dict()
-    stays = getattr(config, "head", "") == getattr(old, "head", "") and getattr(config, "labels", ()) == old.labels  # pyright: ignore[reportAttributeAccessIssue]
+    stays = getattr(config, "head", "") == getattr(old, "head", "") and getattr(config, "labels", ()) == getattr(
+        old, "labels", ()
+    )
     same = {
         name: tensor
         for name, tensor in theirs.items()

@@ -127,7 +127,9 @@ class Task(ABC):
         name: as in TASKS.
         summary: a line for people.
         roles: what is read of a row.
-        metric: the figure that says most, and by which the best weights are kept; a name in the objective's figures.
+        metric: the figure that says most, and by which the best weights are kept: a name in the objective's figures, or
+            `best` is one.
+        best: the figure of the objective by which the best weights are kept, where the metric is none of them.
         kinds: of networks that can do it; the first is made where none is asked for.
         trained: whether there is something to learn from examples.
         one_truth: whether one text has but one truth, so that rows that differ contradict each other.
@@ -138,6 +140,7 @@ class Task(ABC):
     summary: ClassVar[str] = ""
     roles: ClassVar[tuple[Role, ...]] = ()
     metric: ClassVar[str] = "accuracy"
+    best: ClassVar[str] = ""
     kinds: ClassVar[tuple[str, ...]] = ("encoder",)
     trained: ClassVar[bool] = True
     one_truth: ClassVar[bool] = True
@@ -166,6 +169,10 @@ class Task(ABC):
         """Texts: examples that share one of them must be in the same split, such as what they ask about."""
         return ["\0".join(self.texts(example))]
 
+    def vocabulary(self, example: Example) -> list[str]:
+        """The texts that a tokenizer is trained on, where it begins with fresh weights."""
+        return self.texts(example)
+
     def settle(self, examples: Sequence[Example]) -> Task:
         """The task with what the training examples decide."""
         return self
@@ -187,6 +194,15 @@ class Task(ABC):
         return []
 
     # training
+
+    def advised(self, fresh: bool, size: int) -> dict[str, Any]:
+        """Fields of TaskConfig that suit the task, read where the user says nothing.
+
+        Args:
+            fresh: whether it begins with fresh weights; `network` is of those alone.
+            size: the size dial of these.
+        """
+        return {}
 
     @abstractmethod
     def features(self, labels: tuple[str, ...]) -> dict[str, Any]:

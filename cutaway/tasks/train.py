@@ -291,7 +291,7 @@ def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None
             seed=config.seed,
         )
         return learning(model, config.how, freeze=config.freeze, rank=config.rank, seed=config.seed)
-    texts = (text for example in data.splits["train"] for text in task.texts(example))
+    texts = (text for example in data.splits["train"] for text in task.vocabulary(example))
     return from_scratch(
         task,
         texts,
@@ -310,9 +310,12 @@ def begin(config: TaskConfig, data: TaskData, progress: OnProgress | None = None
 def usual(config: TaskConfig) -> TaskConfig:
     """The config with its rate, length and optimiser as they are where nobody says otherwise."""
     fresh, small = not config.start, config.how != "full"
-    optimizer = config.optimizer or ("muon" if fresh else "adamw")
-    lr = config.lr or (DEFAULT_LR[optimizer] if fresh else 1e-3 if small else 1e-4)
-    return replace(config, optimizer=optimizer, lr=lr, epochs=config.epochs or (10 if fresh else 3))
+    advice = config.advice
+    advised = advice.get("optimizer", "muon" if fresh else "adamw")
+    optimizer = config.optimizer or advised
+    rate = advice.get("lr") if optimizer == advised and not small else None
+    lr = config.lr or rate or (DEFAULT_LR[optimizer] if fresh else 1e-3 if small else 1e-4)
+    return replace(config, optimizer=optimizer, lr=lr, epochs=config.epochs or advice.get("epochs", 10 if fresh else 3))
 
 
 def settings_of(config: TaskConfig, store: RowStore, objective: Objective, context: int, run: Path) -> TrainConfig:
@@ -338,13 +341,13 @@ def settings_of(config: TaskConfig, store: RowStore, objective: Objective, conte
         betas=(0.9, 0.999) if not fresh else (0.9, 0.98),
         average=config.average or 0.0,
         word_dropout=config.word_dropout or 0.0,
-        label_smoothing=config.label_smoothing,
+        label_smoothing=config.label_smoothing or 0.0,
         dtype=config.dtype,
         compile="off",
         seed=config.seed,
         eval_every=None if steps is None else max(1, steps // config.evaluations),
         eval_tokens=0,
-        best=task.metric if "valid" in store.splits else "loss",
+        best=(task.best or task.metric) if "valid" in store.splits else "loss",
         keep_best="valid" in store.splits,
         keep=1,
         patience=config.patience,

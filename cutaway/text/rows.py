@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cutaway.errors import DamagedFile, InputError, need, unknown
+from cutaway.text.parallel import parallel_files, read_parallel
 from cutaway.text.readers.base import Input, Limits, OnSkipped, Part, Skipped
 from cutaway.text.readers.columns import SAMPLE
 from cutaway.text.readers.discover import missing
@@ -55,7 +56,8 @@ def read_rows(
     """Every row of a table.
 
     Args:
-        path: .csv, .tsv, .jsonl, .json or .parquet; .gz, .bz2, .xz or .zst may come after it.
+        path: .csv, .tsv, .jsonl, .json or .parquet; .gz, .bz2, .xz or .zst may come after it. Or several text files
+            with a line each for a row, as "column=file,column=file".
         asked: columns that are known to be there: they tell a header from a first row.
         skipped: told of lines that are no rows, and of characters that could not be read.
         limits: what a compressed file may unfold to.
@@ -65,6 +67,10 @@ def read_rows(
         DamagedFile: not what its name says, or cut short.
         MissingExtra: a format needs an optional library.
     """
+    if files := parallel_files(path):
+        for number, values in read_parallel(files, limits):
+            yield Row(f"{next(iter(files.values()))}:{number}", dict(values))
+        return
     path = Path(path)
     name = str(path)
     if not path.is_file():

@@ -23,4 +23,5 @@ ACTIONS = {
     "decide": "cutaway.cli.task.decide",
     "list": "cutaway.cli.task.list",
     "summarise": "cutaway.cli.task.summarise",
+    "translate": "cutaway.cli.task.translate",
 }
