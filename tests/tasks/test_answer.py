@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutaway.errors import ConfigError, InputError
+from cutaway.interp.attribution import occlusion
+from cutaway.interp.inputs import Inputs
 from cutaway.tasks import TaskConfig, open_task, read_data, read_examples, train_task
 from cutaway.tasks.answer import AnswerQuestions
 from cutaway.tasks.answer.ask import ask
@@ -106,6 +108,19 @@ def test_the_words_of_the_answer_and_the_question_are_the_reason(trained):
     best = answer.more["candidates"][0]["score"]
     assert found.value == pytest.approx(best, abs=1e-3)
     assert trained.model.why({**given, "question": "which colour ?"}).target == "no answer"
+    model, text = trained.model.model, given["context"]
+    (window,) = Windows(model, 64, 16)(given["question"], text)
+    place = places_in(window, pieces_of(model.tokenizer, text), 4, 8)
+    assert place is not None
+    types = torch.tensor([window.types]) if model.config.token_types else None
+    inputs = Inputs(torch.tensor([window.ids]), token_types=types)
+    sides = zip(("start", "end"), place, strict=True)
+    alone = [occlusion(model, inputs, token=side, position=at, grain="word").scores for side, at in sides]
+    together = np.array(alone, float).sum(0).tolist()
+    assert found.scores == pytest.approx(together, abs=1e-4)
+    added = trained.model.why(given, method="integrated_gradients")
+    assert added.tokens == found.tokens
+    assert added.value == pytest.approx(found.value, abs=1e-3)
     with pytest.raises(ConfigError, match="why can be found by"):
         trained.model.why(given, method="guessing")
 
