@@ -323,3 +323,17 @@ def test_the_summary_of_a_document_from_the_command_line(tmp_path, capsys):
     assert "[" in capsys.readouterr().out
     assert main(["task", "summarise", str(path), "--way", "written"]) == 2
     assert "textrank, centroid, lead" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["textrank", "centroid"])
+def test_what_sentences_give_to_a_rank_is_all_of_it(way):
+    model = model_of("encoder", head="embedding", pooling="mean", normalize=True)
+    made = TaskModel(Summarise(way=way, sentences=2), model)
+    (answer,) = made.predict([TEXT])
+    for part, one in enumerate(answer.more["sentences"]):
+        found = made.why(TEXT, part=part)
+        assert sum(found.scores) == pytest.approx(one["score"], abs=1e-5)
+        assert found.receipt.gap < 1e-5
+        assert found.tokens[one["support"][0]["sentence"]] == one["text"]
+    with pytest.raises(ConfigError, match="links"):
+        made.why(TEXT, method="occlusion")

@@ -162,10 +162,8 @@ def ranked(task: Summarise, model: Model, example: Example, number: int, part: i
         gap = float(abs(given.sum() - rank[number]))
     elif task.way == "centroid":
         unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        given = (
-            (vectors @ unit[number]) / max(1e-12, float(np.linalg.norm(vectors.sum(0)))) * start[number] / start.max()
-        )
-        gap = float(abs(given.sum() - (extract.centroid(vectors) * start / start.max())[number]))
+        given = (vectors @ unit[number]) / max(1e-12, float(np.linalg.norm(vectors.sum(0))))
+        gap = float(abs(given.sum() - extract.centroid(vectors)[number]))
     else:
         given, gap = np.eye(len(quotes))[number], 0.0
     what = {"textrank": "rank", "centroid": "nearness to the centre", "lead": "place"}[task.way]
