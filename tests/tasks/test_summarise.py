@@ -16,6 +16,7 @@ from cutaway.models import Decoder, DecoderConfig, Encoder, EncoderConfig, Model
 from cutaway.tasks import Example, TaskConfig, TaskModel, open_task, train_task
 from cutaway.tasks.summarise import Summarise, Supports, extract, linked, marked, summarise_text
 from cutaway.tasks.summarise.rouge import gains, rouge
+from cutaway.tasks.summarise.why import likelihood
 from cutaway.tasks.summarise.written import Prompt
 from cutaway.text.sentences import sentence_spans
 from cutaway.tokenizers import train_tokenizer
@@ -280,7 +281,12 @@ def test_a_decoder_learns_to_write_them(tmp_path):
     (answer,) = trained.model.predict(["a b c stone 7."])
     assert answer.answer == "The stone."
     assert answer.more["sentences"][0]["supported"]
-    assert trained.model.why("a b c stone 7.").scores[0] > 1  # nats
+    assert isinstance(trained.model.task, Summarise)
+    prompt = trained.model.task.prompt(trained.model.model)
+    told = likelihood(trained.model.model, prompt.ids("a b c stone 7."), [*prompt.target("The stone."), prompt.ends()])
+    assert told == pytest.approx(answer.more["log_probability"], abs=1e-3)
+    lost = [trained.model.why(f"a b c {word} 7.").scores[0] for word in ("river", "gate", "wine", "hill", "stone")]
+    assert sorted(lost)[1] > 1  # nats; without any text the model has a word that it says of itself
 
 
 def test_summaries_of_several_sentences_are_as_long_as_those_learned_from():
@@ -317,3 +323,17 @@ def test_the_summary_of_a_document_from_the_command_line(tmp_path, capsys):
     assert "[" in capsys.readouterr().out
     assert main(["task", "summarise", str(path), "--way", "written"]) == 2
     assert "textrank, centroid, lead" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["textrank", "centroid"])
+def test_what_sentences_give_to_a_rank_is_all_of_it(way):
+    model = model_of("encoder", head="embedding", pooling="mean", normalize=True)
+    made = TaskModel(Summarise(way=way, sentences=2), model)
+    (answer,) = made.predict([TEXT])
+    for part, one in enumerate(answer.more["sentences"]):
+        found = made.why(TEXT, part=part)
+        assert sum(found.scores) == pytest.approx(one["score"], abs=1e-5)
+        assert found.receipt.gap < 1e-5
+        assert found.tokens[one["support"][0]["sentence"]] == one["text"]
+    with pytest.raises(ConfigError, match="links"):
+        made.why(TEXT, method="occlusion")

@@ -62,7 +62,7 @@ class Summarise(Task):
     way: Literal["scored", "written", "textrank", "centroid", "lead"] = "scored"  # scored, written: learned
     sentences: int = 0  # of a summary; 0: as many as those of the training data have, or one
     redundancy: float = 0.3  # 0 … 1, how much saying the same as another chosen sentence counts against one
-    position: float = 0.5  # textrank and centroid: how much more is expected of the beginning; 0: nothing
+    position: float = 0.5  # textrank: how much more often the reader begins at the beginning; 0: anywhere alike
     sharpness: float = 20.0  # scored: how much better the best sentence is taken to be than the next, while it learns
     instruction: str = INSTRUCTION  # written: what a model that speaks in turns is told
     max_new_tokens: int = 96  # written: of a summary
@@ -241,7 +241,7 @@ class Summarise(Task):
             own = extract.word_vectors(quotes[first:last]) if vectors is None else vectors[first:last]
             expected = start[first:last]
             if self.way == "centroid":
-                scores[first:last] = extract.centroid(own) * expected / start.max()
+                scores[first:last] = extract.centroid(own)
             else:  # as shares of the whole text, so that parts can be compared
                 scores[first:last] = extract.textrank(own, expected / expected.sum()) * (last - first) / len(quotes)
         return Extracted(spans, scores, vectors)

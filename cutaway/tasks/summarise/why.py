@@ -5,7 +5,7 @@ Shapes: S sentences.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ def why(task: Summarise, model: Model, example: Example, answer: Answer, *, meth
         return scored(task, model, example, told[part]["support"][0]["sentence"], part)
     if task.way == "written":
         _only(method, "leave_out", task.way)
-        return left_out(task, model, example, told[part], part)
+        return left_out(task, model, example, answer, part)
     _only(method, "links", task.way)
     return ranked(task, model, example, told[part]["support"][0]["sentence"], part)
 
@@ -105,42 +105,44 @@ def scored(task: Summarise, model: Model, example: Example, number: int, part: i
     return question.result("occlusion", scores, "word", receipt, value=float(numbers[0]))
 
 
-def left_out(task: Summarise, model: Model, example: Example, told: Mapping[str, Any], part: int) -> TokenScores:
-    """How much less likely a written sentence is, with each sentence of the document left out in turn (nats).
+def left_out(task: Summarise, model: Model, example: Example, answer: Answer, part: int) -> TokenScores:
+    """How much less likely a written sentence is, behind those before it, with each sentence of the document left out
+    in turn (nats).
 
     A long document is asked about by its part with the sentences that support what was said.
     """
-    said, text, prompt = told["text"], task.document(example), task.prompt(model)
-    before = len(text) - len(example.given["text"])  # the title
-    first = before + (told["support"][0]["start"] if told["support"] else 0)
+    summary, text, prompt = answer.answer, task.document(example), task.prompt(model)
+    support = answer.more["sentences"][part]["support"]
+    first = len(text) - len(example.given["text"]) + (support[0]["start"] if support else 0)  # behind the title
     start, end = next((a, b) for a, b in prompt.parts(text) if first < b)
     spans = [(a, b) for a, b in sentence_spans(text) if start <= a and b <= end]
-    clock = Clock(model, "occlusion", said)
+    clock = Clock(model, "occlusion", summary)
+    begin, until = sentence_spans(summary)[part]
+    target, before = prompt.target(summary[:until]), len(prompt.target(summary[:begin])) if begin else 0
     versions = [text[start:end], *(text[start:a] + text[b:end] for a, b in spans)]
     reads = frozen(model)
-    totals = [likelihood(reads, prompt.ids(one if one.strip() else " "), said) for one in versions]
-    scores = [totals[0] - total for total in totals[1:]]
+    totals = [likelihood(reads, prompt.ids(one if one.strip() else " "), target, before) for one in versions]
+    scores: list[float | None] = [totals[0] - total for total in totals[1:]]
     return TokenScores(
-        f"how much less likely “{said}” is without each sentence",
+        f"how much less likely “{summary[begin:until]}” is without each sentence",
         "nats",
         [text[a:b] for a, b in spans],
         [0] * len(spans),
-        list(scores),
+        scores,
         True,
         receipt=_receipt(clock, model, example, part),
     )
 
 
 @torch.no_grad()
-def likelihood(model: Model, prompt: Sequence[int], said: str) -> float:
-    """The log-probability of a text behind a prompt, in nats."""
-    target = (model.tokenizer.target or model.tokenizer).encode(said)
+def likelihood(model: Model, prompt: Sequence[int], target: Sequence[int], before: int = 0) -> float:
+    """The log-probability of ids behind a prompt, in nats, without that of the first `before` of them."""
     if isinstance(model.network, Seq2Seq):
         inputs, first = inputs_of(model, [model.config.start_id, *target], source=list(prompt)), 0  # pyright: ignore[reportAttributeAccessIssue]
     else:
         inputs, first = inputs_of(model, [*prompt, *target]), len(prompt) - 1
     rows = forward(model, inputs)[0, first : first + len(target)].double().log_softmax(-1)
-    return float(rows[torch.arange(len(target)), torch.tensor(target)].sum())
+    return float(rows[torch.arange(len(target)), torch.tensor(target)][before:].sum())
 
 
 def ranked(task: Summarise, model: Model, example: Example, number: int, part: int) -> TokenScores:
@@ -160,10 +162,8 @@ def ranked(task: Summarise, model: Model, example: Example, number: int, part: i
         gap = float(abs(given.sum() - rank[number]))
     elif task.way == "centroid":
         unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        given = (
-            (vectors @ unit[number]) / max(1e-12, float(np.linalg.norm(vectors.sum(0)))) * start[number] / start.max()
-        )
-        gap = float(abs(given.sum() - (extract.centroid(vectors) * start / start.max())[number]))
+        given = (vectors @ unit[number]) / max(1e-12, float(np.linalg.norm(vectors.sum(0))))
+        gap = float(abs(given.sum() - extract.centroid(vectors)[number]))
     else:
         given, gap = np.eye(len(quotes))[number], 0.0
     what = {"textrank": "rank", "centroid": "nearness to the centre", "lead": "place"}[task.way]

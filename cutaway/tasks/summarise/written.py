@@ -69,6 +69,12 @@ class Prompt:
             return chat_ids(model, [{"role": "user", "content": f"{self.instruction}\n\n{text}"}])
         return [*beginning(model.tokenizer), *model.tokenizer.encode(text + PLAIN)]
 
+    def target(self, summary: str) -> list[int]:
+        """The ids of a summary behind the prompt, without what ends it."""
+        tokenizer = self.model.tokenizer.target or self.model.tokenizer
+        plain = self.model.tokenizer.chat_template is None and not isinstance(self.model.network, Seq2Seq)
+        return tokenizer.encode(f" {summary.strip()}" if plain else summary.strip())
+
     def ends(self) -> int:
         """The id that ends a summary."""
         tokenizer = self.model.tokenizer.target or self.model.tokenizer
@@ -128,10 +134,7 @@ def rows(prompt: Prompt, documents: Sequence[str], summaries: Sequence[str]) -> 
     made = []
     for document, summary in zip(documents, summaries, strict=True):
         start, end = prompt.parts(document)[0]
-        tokenizer = prompt.model.tokenizer.target or prompt.model.tokenizer
-        plain = prompt.model.tokenizer.chat_template is None and not isinstance(prompt.model.network, Seq2Seq)
-        target = tokenizer.encode(f" {summary.strip()}" if plain else summary.strip())
-        made.append((prompt.ids(document[start:end]), [*target, prompt.ends()][: prompt.new]))
+        made.append((prompt.ids(document[start:end]), [*prompt.target(summary), prompt.ends()][: prompt.new]))
     return made
 
 
