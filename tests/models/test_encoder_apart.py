@@ -1,6 +1,7 @@
 """Two texts in a row that do not see each other, beside the same network on each of them by itself."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -36,13 +37,15 @@ def model(request: pytest.FixtureRequest) -> Model:
 @torch.no_grad()
 def alone(model: Model, first: list[int], second: list[int]) -> torch.Tensor:
     """The logits, of each text read by a network that knows of no other."""
+    config: Any = model.config
     fields = {"apart": False, "head": "none", "labels": ()}
     body = build_network(dataclasses.replace(model.config, **fields)).eval()
     weights = {k: v for k, v in model.network.state_dict().items() if not k.startswith("head.")}
     body.load_state_dict(weights)
-    u, v = (pool(body(torch.tensor([ids])), None, model.config.pooling) for ids in (first, second))
-    head, read = model.network.head, compared(u, v)
-    if model.config.head_activation == "gelu":
+    u, v = (pool(body(torch.tensor([ids])), None, config.pooling) for ids in (first, second))
+    head: Any = model.network.head
+    read = compared(u, v)
+    if config.head_activation == "gelu":
         read = head.norm(torch.nn.functional.gelu(head.dense(read)))
     return head.out(read)[0]
 
@@ -81,6 +84,7 @@ def test_it_can_be_looked_into(model):
     pair = pair_of(model, TEXTS[0], TEXTS[1])
     recording = record(model, pair)
     pattern = recording["layers.1.attn.pattern"][0]
+    assert pair.token_types is not None
     border = int((pair.token_types[0] == 0).sum())
     assert float(pattern[:, :border, border:].abs().max()) == 0
     assert float(pattern[:, border:, :border].abs().max()) == 0

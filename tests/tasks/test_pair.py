@@ -9,7 +9,7 @@ from cutaway.errors import InputError
 from cutaway.tasks import TaskConfig, open_task, task_from, train_task
 
 COLOURS = ("red", "green", "blue")
-SHADES = dict(zip(COLOURS, ("crimson", "olive", "navy"), strict=True))
+SHADES: dict[str, str] = dict(zip(COLOURS, ("crimson", "olive", "navy"), strict=True))
 REST = ("the", "car", "is", "that", "house", "was", "a", "door")
 
 
@@ -23,7 +23,7 @@ def write_pairs(path: Path, count: int, seed: int = 0) -> Path:
         other = one if same else draw.choice([c for c in COLOURS if c != one])
         texts = []
         for colour in (one, SHADES[other]):
-            words = draw.sample(REST, 3)
+            words: list[str] = list(draw.sample(REST, 3))
             words.insert(draw.randint(0, 3), colour)
             texts.append(" ".join(words))
         lines.append("\t".join([*texts, ("differs", "same")[same]]))

@@ -71,7 +71,7 @@ def test_its_folder_opens_and_answers_the_same(trained):
 
 def test_a_long_document_answers_as_its_parts_do(trained):
     draw = random.Random(5)
-    parts = [" ".join(sentence(draw)[0]) + " ." for _ in range(60)]
+    parts = [" ".join(sentence(draw)[0]) for _ in range(60)]
     assert len(trained.model.model.tokenizer.encode(" ".join(parts))) > 10 * trained.model.model.config.context
     (whole,) = trained.model.predict([" ".join(parts)])
     expected, start = [], 0
