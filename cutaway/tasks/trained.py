@@ -190,7 +190,8 @@ def body_sum(model: Model) -> str:
     whole = sha256()
     for name in sorted(tensors.keys() - {*own}):
         tensor = tensors[name].detach().float().cpu().contiguous()
-        whole.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+        whole.update(f"{name}{tuple(tensor.shape)}".encode())
+        whole.update(tensor.numpy().reshape(-1).data)
     return whole.hexdigest()
 
 
