@@ -123,6 +123,9 @@ def test_what_a_word_is_owed_to(trained: Trained):
         found = trained.model.why(text, part=part)
         scored = zip(found.scores, found.tokens, found.parts, strict=True)
         assert max((score, token.strip()) for score, token, side in scored if side == "source")[1] == word
+    for method in ("gradient", "integrated_gradients"):
+        found = trained.model.why(text, method=method, part=1)
+        assert found.parts.count("source") == 4
     with pytest.raises(InputError, match="has 4 words; ask about one of 0 … 3"):
         trained.model.why(text, part=4)
     with pytest.raises(ConfigError, match="occlusion"):
@@ -172,6 +175,8 @@ def test_a_long_line_is_translated_by_sentences(trained: Trained):
     assert answer is not None
     assert len(answer.more["alignment"]) == len(some)
     assert "\n" not in answer.answer
+    (answer,) = trained.model.predict(["one two\n\ncat four"])
+    assert answer.answer == "zwei eins\n\nvier Katze"
 
 
 def test_the_command_line_translates(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

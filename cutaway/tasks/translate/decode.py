@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cutaway.generation.phrases import is_inside
+from cutaway.generation.phrases import UNSPACED, is_inside
 from cutaway.generation.request import Request
 from cutaway.models import Model, Seq2Seq
 from cutaway.progress import OnProgress, Progress
@@ -174,7 +174,7 @@ def _pieces(model: Model, text: str, prefix: str) -> list[tuple[str, list[int], 
     """What of a text is read at once: the white space before it, its ids, and its text."""
     longest = longest_source(model)
     ids = _framed(model, prefix + text.strip())
-    if len(ids) <= longest:
+    if len(ids) <= longest and "\n" not in text.strip():
         return [("", ids, text.strip())]
     made, end = [], 0
     # a target may be longer than its source, and has no more room
@@ -208,11 +208,9 @@ def _framed(model: Model, text: str) -> list[int]:
 
 
 def _joined(parts: Sequence[Part]) -> str:
-    """The translations of a text's parts with the space between that their sources had."""
+    """The translations of a text's parts with the space between that their sources had, or that their words need."""
     text = ""
     for part in parts:
-        gap = part.before if not text or part.before else ""
-        if text and not gap and text[-1].isalnum():
-            gap = " "
-        text += gap + part.text
+        apart = " " if part.text[:1].isalnum() and part.text[:1] < UNSPACED else ""
+        text += ((part.before or apart) if text else "") + part.text
     return text
