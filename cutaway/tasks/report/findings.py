@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cutaway.errors import ConfigError
+from cutaway.errors import ConfigError, InputError
 from cutaway.progress import OnProgress, Progress
 from cutaway.tasks.calibrate import calibration_curve, calibration_error
 from cutaway.tasks.report.report import Calibration, Miss, Slice
@@ -128,17 +128,24 @@ def misses_of(
     found, started = [], time.perf_counter()
     for rank, number in enumerate(chosen):
         answer, example, why = answers[number], examples[number], None
-        if rank < whys and time.perf_counter() - started < WHY_SECONDS and answer.answer not in (None, []):
+        said = answer.answer not in (
+            [],
+            "",
+            None if made.labels else [],
+        )  # that there is no answer is one, no label none
+        if said and rank < whys and time.perf_counter() - started < WHY_SECONDS:
             if progress:
                 progress(Progress("asking why of errors", rank, min(whys, len(chosen)), "errors"))
             try:
-                why = made.task.why(made.model, example, answer)
+                why = made.why(example)
             except ConfigError as error:  # the task, or this kind of network, has none
                 notes.append(f"the errors are not explained: {error}")
                 whys = 0
+            except InputError:  # this one cannot be asked
+                whys += 1
         given = {role: _cut(value) for role, value in example.given.items()}
-        said, part = _cut(answer.answer), float(right[number])
-        found.append(Miss(example.source, given, example.truth, said, answer.probability, part, why))
+        told, part = _cut(answer.answer), float(right[number])
+        found.append(Miss(example.source, given, example.truth, told, answer.probability, part, why))
     return tuple(found)
 
 

@@ -44,7 +44,7 @@ def _head(report: TaskReport) -> Iterator[Part]:
         notes.append(
             f"It is weakest where {weak.by} is {weak.value}: {spelled(weak.figure)} on {weak.examples:,} examples."
         )
-    notes += [f"{note[:1].upper()}{note[1:]}." for note in report.notes]
+    notes = [f"{note[:1].upper()}{note[1:]}" for note in [*notes, *(f"{note}." for note in report.notes)]]
     figures = {name.replace("_", " "): figure.value for name, figure in report.figures.items()}
     yield "panel", {"title": f"{report.task}: {report.split}", "notes": notes, "figures": figures}
 
@@ -126,12 +126,12 @@ def _slices(report: TaskReport) -> Iterator[Part]:
 
 def _miss(one: Any) -> dict[str, Any]:
     why = None if one.why is None else {"picture": one.why.picture, **one.why.page_data()}
-    given = [f"{value}" for value in one.given.values()]
-    roles = list(one.given) if len(one.given) > 1 else [""]
+    texts = one.texts
+    roles = list(texts) if len(texts) > 1 else [""] * len(texts)
     return {
         "source": one.source,
-        "given": list(zip(roles, given, strict=True)),
-        "truth": told(one.truth),
+        "given": list(zip(roles, texts.values(), strict=True)),
+        "truth": told(one.truth, texts),
         "answer": told(one.answer),
         "probability": one.probability,
         "right": one.right,

@@ -86,6 +86,11 @@ class Miss:
     right: float
     why: Result | None = None
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """What was asked, to be read."""
+        return {role: value for role, value in self.given.items() if isinstance(value, str) and value}
+
 
 @dataclass(frozen=True)
 class Suspect:
@@ -257,8 +262,8 @@ class TaskReport:
             yield f"weakest where {weak.by} is {shortened(weak.value)}: {figure}"
         for miss in self.misses[:SHOWN]:
             sure = "" if miss.probability is None else f" ({100 * miss.probability:.0f} %)"
-            given = shortened(" | ".join(str(value) for value in miss.given.values()))
-            yield f"wrong: {miss.source}: {given} → {told(miss.answer)}{sure}, not {told(miss.truth)}"
+            said, true = told(miss.answer), told(miss.truth, miss.texts)
+            yield f"wrong: {miss.source}: {shortened(' | '.join(miss.texts.values()))} → {said}{sure}, not {true}"
         for one in self.suspects[:SHOWN]:
             yield f"label in doubt: {one.source}: {shortened(one.text)} is {one.label}, likely {one.likely}"
 
@@ -282,26 +287,33 @@ def p_of(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def told(value: Any) -> str:
+def told(value: Any, texts: Mapping[str, str] | None = None) -> str:
     """A truth or an answer for people.
 
-    >>> told(("a", "b")), told(None)
-    ('a, b', '(none)')
+    Args:
+        value: in the task's own form.
+        texts: what was asked, the first of which spans are places in.
+
+    >>> told(("a", "b")), told(None), told([(0, 3, "PER")], {"text": "Ada met Bo"})
+    ('a, b', '(none)', 'Ada (PER)')
     """
     if value is None or value in ((), []):
         return "(none)"
     parts = value if isinstance(value, list | tuple) else [value]
-    return shortened(", ".join(map(_part, parts)), 4 * CUT)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # one named tuple
+        parts = [value]
+    text = next(iter((texts or {}).values()), "")
+    return shortened(", ".join(_part(part, text) for part in parts), 4 * CUT)
 
 
-def _part(value: Any) -> str:
+def _part(value: Any, asked: str) -> str:
     """A label, a span with its text, or what else is a part of an answer."""
     if isinstance(value, Mapping):
         text, label = value.get("text"), value.get("label")
         return f"{text} ({label})" if text and label else str(text or label or dict(value))
     if isinstance(value, tuple) and len(value) == 3 and isinstance(value[2], str):
-        return f"{value[2]} at {value[0]} to {value[1]}"
-    return str(value)
+        return f"{asked[value[0] : value[1]]} ({value[2]})"
+    return str(getattr(value, "text", value))
 
 
 def printable(text: str) -> str:
