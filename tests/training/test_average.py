@@ -125,5 +125,5 @@ def test_as_many_words_are_left_out_as_was_asked_and_others_at_each_step(tmp_pat
 def test_a_decoder_with_a_head_learns_the_toy(tmp_path, pooling: str):
     head = {"head": "sequence_classification", "labels": LABELS, "pooling": pooling}
     network = DecoderConfig(WORDS.vocab_size, 16, layers=1, width=16, heads=2, **head)
-    made = train(config(tmp_path, network=network, steps=60, lr=0.01, eval_every=20), store=store())
+    made = train(config(tmp_path, network=network, steps=120, lr=0.01, eval_every=20), store=store())
     assert made.metrics["accuracy"] > 0.95
