@@ -15,7 +15,7 @@ from cutaway.tasks.baseline import HAN
 from cutaway.tasks.config import USUAL_SIZE, TaskConfig
 from cutaway.tasks.task import Example, Task
 
-SEEN = 40_000  # texts that a network of this size sees until it has learned them by heart, the same ones counted again
+SEEN = 60_000  # texts that a network of this size sees until it has learned them by heart, the same ones counted again
 FEW, MANY = 3, 20  # passes at the least and at the most
 LARGE = 50_000  # texts from which on a wider network learns more
 SHOWN = 2000  # texts that are looked at
@@ -78,7 +78,7 @@ def _network(config: TaskConfig, examples: Sequence[Example]) -> tuple[dict[str,
         return OTHERS | regular | {"epochs": _passes(count)}, [_why_regular(regular)]
     size = 1 if count < LARGE else 2
     regular = {"dropout": 0.5, "word_dropout": 0.3, "average": 0.99}
-    made = {**OTHERS, "kind": kind, "size": size, "optimizer": "adamw", "lr": 2e-3, "epochs": _passes(count), **regular}
+    made = {**OTHERS, "kind": kind, "size": size, "optimizer": "adamw", "lr": 3e-3, "epochs": _passes(count), **regular}
     notes = [
         f"kind gru: of {count:,} texts a network that reads them in both ways and keeps the strongest of each unit "
         "learns more than one that has to learn where to look"

@@ -37,7 +37,12 @@ def write_base(folder: Path, kind: str) -> Any:
 
     texts = [text for text, _ in reviews()]
     tokenizer = train_tokenizer(texts, "bpe", 320)
-    sizes: dict[str, Any] = {"vocab_size": tokenizer.vocab_size, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    sizes: dict[str, Any] = {
+        "vocab_size": tokenizer.vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+    }
     sizes |= {"num_attention_heads": 2, "max_position_embeddings": 64, "pad_token_id": tokenizer.pad}
     torch.manual_seed(0)
     if kind == "llama":

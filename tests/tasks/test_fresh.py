@@ -64,7 +64,8 @@ def test_a_checkpoint_and_other_tasks_keep_the_usual_values():
 def test_every_kind_of_network_begins_with_the_tasks_head(kind: str, made: type):
     task, texts = config().task, [example.given["text"] for example in examples(50)]
     model = from_scratch(task, texts, LABELS, kind=kind, size=1, vocab_size=300)
-    assert isinstance(model.config, made) and not isinstance(model.config, Seq2SeqConfig)
+    assert isinstance(model.config, made)
+    assert not isinstance(model.config, Seq2SeqConfig)
     assert model.config.head == "sequence_classification"
     assert model.config.labels == LABELS
     if isinstance(model.config, RecurrentConfig):

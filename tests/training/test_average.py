@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cutaway.errors import ConfigError, Interrupted
-from cutaway.models import RecurrentConfig, load_model
+from cutaway.models import DecoderConfig, RecurrentConfig, load_model
 from cutaway.tokenizers import train_tokenizer
 from cutaway.training import TrainConfig, resume, train
 from cutaway.training.objectives import Classification
@@ -59,7 +59,8 @@ def config(out, **more) -> TrainConfig:
     network = RecurrentConfig(WORDS.vocab_size, 16, width=8, hidden=8, bidirectional=True, dropout=0.2, **head)
     fixed = {"context": 16, "batch": 8, "dtype": "fp32", "compile": "off", "optimizer": "adamw", "lr": 0.02}
     fixed |= {"baseline": False, "tensorboard": "off", "eval_every": 5, "threads": 1}
-    return TrainConfig("words", str(out), objective="classify", network=network, **{**fixed, "steps": 20, **more})
+    fixed |= {"network": network, "steps": 20}
+    return TrainConfig("words", str(out), objective="classify", **{**fixed, **more})
 
 
 def weights(model) -> dict[str, torch.Tensor]:
@@ -118,3 +119,11 @@ def test_as_many_words_are_left_out_as_was_asked_and_others_at_each_step(tmp_pat
     assert all(torch.equal(x, same.tensors[name]) for name, x in batches[3].tensors.items())
     with pytest.raises(ConfigError, match="reads every token"):
         TrainConfig("data", str(tmp_path), word_dropout=0.1)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_a_decoder_with_a_head_learns_the_toy(tmp_path, pooling: str):
+    head = {"head": "sequence_classification", "labels": LABELS, "pooling": pooling}
+    network = DecoderConfig(WORDS.vocab_size, 16, layers=1, width=16, heads=2, **head)
+    made = train(config(tmp_path, network=network, steps=120, lr=0.01, eval_every=20), store=store())
+    assert made.metrics["accuracy"] > 0.95
