@@ -12,6 +12,7 @@ from rich.console import Console
 from test_classify import write_reviews
 
 from cutaway.cli import main
+from cutaway.interp.attribution import Attribution
 from cutaway.tasks import (
     Answer,
     Example,
@@ -275,19 +276,21 @@ def test_training_leaves_a_report_a_page_and_a_card(trained):
 
 def test_the_worst_errors_come_first_with_what_they_are_owed_to(trained):
     report: TaskReport = trained.report
-    sure = [miss.probability for miss in report.misses]
-    assert report.wrong == len(sure) > 0
+    sure = [miss.probability for miss in report.misses if miss.probability is not None]
+    assert report.wrong == len(sure) == len(report.misses) > 0
     assert sure == sorted(sure, reverse=True)
     first = report.misses[0]
+    assert isinstance(first.why, Attribution)
+    assert first.why.receipt is not None
     assert first.why.receipt.milliseconds > 0
     assert "".join(first.why.tokens).replace(" ", "")[:5] == first.given["text"].replace(" ", "")[:5]
 
 
 def test_a_report_prints_within_its_width_and_commands_no_terminal(trained):
     for width in (60, 100):
-        console = Console(file=io.StringIO(), width=width)
-        console.print(trained.report)
-        shown = console.file.getvalue()
+        written = io.StringIO()
+        Console(file=written, width=width).print(trained.report)
+        shown = written.getvalue()
         assert all(len(line) <= width for line in shown.splitlines())
         assert "accuracy" in shown
         assert "calibration error" in shown

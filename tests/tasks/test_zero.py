@@ -1,6 +1,7 @@
 """Labels without training: sums of log-probabilities, and neighbours as scikit-learn finds them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from cutaway.errors import ConfigError
+from cutaway.generation.engine import Engine
 from cutaway.models import Model, build_network, network_of_size
 from cutaway.models.model import write_model
 from cutaway.tasks import TaskModel, open_task, task_config, task_from, train_task
-from cutaway.tasks.zero import EMPTY, LEAST
+from cutaway.tasks.zero import EMPTY, LEAST, Nearest
 from cutaway.tokenizers import train_tokenizer
 
 WORDS = (
@@ -78,12 +80,16 @@ def test_neighbours_vote_as_scikit_learns_do(nearest):
     vectors = made.kept["vectors"].numpy()
     names = [made.labels[number] for number in made.kept["targets"]]
 
-    def weights(distances: np.ndarray) -> np.ndarray:
-        return np.exp((1 - distances) * made.task.sharpness)
+    task = made.task
+    assert isinstance(task, Nearest)
 
-    peer = KNeighborsClassifier(made.task.neighbours, metric="cosine", weights=weights).fit(vectors, names)
+    def weights(distances: np.ndarray) -> np.ndarray:
+        return np.exp((1 - distances) * task.sharpness)
+
+    how: Any = weights
+    peer = KNeighborsClassifier(task.neighbours, metric="cosine", weights=how).fit(vectors, names)
     examples = [made.example(text) for text in texts(30, 9)[0]]
-    asked = torch.stack(made.task.infer(made.engine, examples)).numpy()
+    asked = torch.stack(task.infer(made.engine or Engine(made.model), examples)).numpy()
     ours = torch.stack(made.raw(examples)).exp().numpy() - LEAST
     assert ours == pytest.approx(peer.predict_proba(asked), abs=1e-4)
 
@@ -94,7 +100,7 @@ def test_means_are_nearest_by_cosine(nearest):
     means = np.stack([made.kept["vectors"][made.kept["targets"] == n].mean(0).numpy() for n in range(2)])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     examples = [made.example(text) for text in texts(30, 9)[0]]
-    vectors = task.infer(made.engine, examples)
+    vectors = task.infer(made.engine or Engine(made.model), examples)
     said = torch.stack(task.recall(vectors, examples, made.kept)).argmax(1).numpy()
     assert (said == (torch.stack(vectors).numpy() @ means.T).argmax(1)).all()
 
