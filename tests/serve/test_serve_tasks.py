@@ -83,7 +83,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ),
         "writer": write(root / "writer", TaskModel(Summarise(way="written", max_new_tokens=6), network("decoder"))),
         "adapter": adapter(root),
-        "translator": write(root / "translator", TaskModel(Translate(beams=2), network("seq2seq", context=12, source_context=48))),
+        "translator": write(
+            root / "translator", TaskModel(Translate(beams=2), network("seq2seq", context=12, source_context=48))
+        ),
         "plain": bert(root / "plain", num_labels=2),
         "talker": tiny_talker(root / "talker"),
     }
