@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -87,6 +88,11 @@ class TaskEngine:
                     future.cancel()
                     raise self._work.error or ApiError(499, "the client has gone", code="cancelled") from None
 
+    def soon(self, function: Callable[[], None]) -> None:
+        """Have the event loop do something."""
+        with suppress(RuntimeError):  # it is closed: nothing runs
+            self._loop.call_soon_threadsafe(function)
+
     def reading(self, texts: Sequence[Any], types: Sequence[Sequence[int]] | None) -> list[Tensor]:
         """What the head makes of each text."""
         reading = self._work.loaded.engine.read(texts, types=types)
@@ -121,6 +127,10 @@ class Writable:
 
         self._engine.wait(all_of())
         return self._stream.ticket.results()
+
+    def cancel(self) -> None:
+        """Write no more of it."""
+        self._engine.soon(self._stream.close)
 
     def result(self) -> Generation:
         """Wait for the first, which is the best of a search."""

@@ -13,7 +13,7 @@ import torch
 from readers import bert
 from serving import Served, serving, tiny_talker
 
-from cutaway.models import Decoder, DecoderConfig, Encoder, EncoderConfig, Model, save_model
+from cutaway.models import Decoder, DecoderConfig, Encoder, EncoderConfig, Model, Seq2Seq, Seq2SeqConfig, save_model
 from cutaway.serve import Settings
 from cutaway.tasks import TaskModel, open_task
 from cutaway.tasks.classify import Classify
@@ -21,6 +21,7 @@ from cutaway.tasks.start import from_checkpoint, learning
 from cutaway.tasks.summarise import Summarise
 from cutaway.tasks.tag import Tag
 from cutaway.tasks.trained import write_task
+from cutaway.tasks.translate import Translate
 from cutaway.tokenizers import train_tokenizer
 
 TEXTS = ["The river is wide.", "A hill of wine. The stone gate is old. We go.", "No."]
@@ -39,6 +40,8 @@ def network(kind: str, **fields: Any) -> Model:
     tokenizer = train_tokenizer([WORDS * 3], "bpe", 262)
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"context": 48, "layers": 2, "width": 32, "heads": 4, **fields}
+    if kind == "seq2seq":
+        return Model(Seq2Seq(Seq2SeqConfig(tokenizer.vocab_size, **sizes)), tokenizer)
     if kind == "decoder":
         return Model(Decoder(DecoderConfig(tokenizer.vocab_size, **sizes)), tokenizer)
     return Model(Encoder(EncoderConfig(tokenizer.vocab_size, **sizes)), tokenizer)
@@ -80,6 +83,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ),
         "writer": write(root / "writer", TaskModel(Summarise(way="written", max_new_tokens=6), network("decoder"))),
         "adapter": adapter(root),
+        "translator": write(
+            root / "translator", TaskModel(Translate(beams=2), network("seq2seq", context=12, source_context=48))
+        ),
         "plain": bert(root / "plain", num_labels=2),
         "talker": tiny_talker(root / "talker"),
     }
@@ -134,7 +140,16 @@ def test_why_is_what_the_tasks_model_says(served: Served, folders: dict[str, str
 
 def test_tasks_are_listed_with_what_they_read(served: Served):
     found = httpx.get(f"{served.url}/v1/tasks").json()["data"]
-    assert [one["id"] for one in found] == ["labels", "unsure", "several", "tags", "summary", "writer", "adapter"]
+    assert [one["id"] for one in found] == [
+        "labels",
+        "unsure",
+        "several",
+        "tags",
+        "summary",
+        "writer",
+        "adapter",
+        "translator",
+    ]
     cards = {one["id"]: one for one in found}
     assert cards["labels"]["labels"] == list(LABELS)
     assert [(one["name"], one["needed"]) for one in cards["summary"]["roles"]] == [("text", True), ("title", False)]
@@ -195,6 +210,19 @@ def test_many_at_once_are_answered_as_alone(served: Served, folders: dict[str, s
         (answer,) = alone[name].predict([text])
         assert same(said["data"][0]["answer"], json.loads(json.dumps(answer.answer))), name
     assert not served.server.works
+
+
+def test_translations_are_written_by_the_servers_engine(folders: dict[str, str]):
+    texts = [f"The gate {number} is old." for number in range(5)]  # so many that a program of its own makes an engine
+    with serving(Settings(models={"translator": folders["translator"]})) as found:
+        said = ask(found, model="translator", inputs=texts[:3]).json()
+        alone = open_task(folders["translator"]).predict(texts[:3])
+        assert [one["answer"] for one in said["data"]] == [answer.answer for answer in alone]
+        (loaded,) = found.server.models.loaded.values()
+        before = loaded.engine.written
+        many = ask(found, model="translator", inputs=texts)
+        assert many.status_code == 200
+        assert loaded.engine.written - before >= many.json()["usage"]["completion_tokens"] > 0
 
 
 def test_a_deadline_ends_what_runs_and_gives_everything_back(served: Served):

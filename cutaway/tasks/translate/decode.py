@@ -112,7 +112,7 @@ def translate(engine: Engine, texts: Sequence[str], how: How, progress: OnProgre
     flat = [(number, gap, ids, text) for number, some in enumerate(pieces) for gap, ids, text in some]
     order = sorted(range(len(flat)), key=lambda place: len(flat[place][2]))  # alike in length beside each other
     if len(flat) >= CROWD:
-        engine = _crowd(model, how.beams)
+        engine = _crowd(engine, how.beams)
     written: list[Part | None] = [None] * len(flat)
     tickets = []
     try:
@@ -145,11 +145,14 @@ def model_text(model: Model, ids: Sequence[int]) -> str:
     return (model.tokenizer.target or model.tokenizer).decode(ids, skip_special=True)
 
 
-def _crowd(model: Model, beams: int) -> Engine:
-    """An engine that writes many targets in one batch: their numbers are rounded otherwise than one by one."""
+def _crowd(engine: Engine, beams: int) -> Engine:
+    """An engine that writes many targets in one batch: their numbers are rounded otherwise than one by one.
+
+    One that waits for another's steps (a server's) stays, as nothing else may compute there.
+    """
     from cutaway.generation import Engine
 
-    return Engine(model, together=True, max_batch=max(AT_ONCE, beams))
+    return Engine(engine.model, together=True, max_batch=max(AT_ONCE, beams)) if isinstance(engine, Engine) else engine
 
 
 def _request(model: Model, ids: list[int], terms: Sequence[str], how: How) -> Request:
