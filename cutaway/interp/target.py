@@ -14,7 +14,8 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError, unknown
 from cutaway.interp.inputs import Inputs, forward
-from cutaway.models import Model
+from cutaway.models import Model, Seq2SeqConfig
+from cutaway.models.heads import width_of
 
 Quantity = Literal["logit", "logprob", "prob"]
 WORDS = ("causal_lm", "masked_lm")  # heads that choose among tokens
@@ -146,7 +147,8 @@ def choice_of(model: Model, given: str | int, head: str) -> tuple[int, str]:
                 raise InputError(unknown("label", given, labels))
             given = labels.index(given)
         number, kind = given, "labels" if labels else "channels"
-        count = len(labels) or (1 if head == "replaced_token" else model.config.width)  # pyright: ignore[reportAttributeAccessIssue]
+        width = model.config.width if isinstance(model.config, Seq2SeqConfig) else width_of(model.config)
+        count = len(labels) or (1 if head == "replaced_token" else width)
     if not 0 <= number < count:
         raise InputError(f"{kind} must lie in 0 … {count - 1}, but {number} was given")
     name = name_of(model, number)

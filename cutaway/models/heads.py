@@ -71,6 +71,11 @@ def compared(first: Float[Tensor, "B C"], second: Float[Tensor, "B C"]) -> Float
     return torch.cat((u, v, (u - v).abs(), u * v), dim=-1)
 
 
+def width_of(config: HeadedConfig) -> int:
+    """Numbers that a head reads of each token, and of which a vector of a whole text is made."""
+    return config.states if isinstance(config, RecurrentConfig) else config.width
+
+
 class Head(nn.Module):
     """A dense layer with an activation and a norm, where the config has them, then one matrix.
 
@@ -80,9 +85,8 @@ class Head(nn.Module):
     def __init__(self, config: HeadedConfig) -> None:
         super().__init__()
         self.config = config
-        apart, width, self.dropout = getattr(config, "apart", False), config.width, 0.0
-        if isinstance(config, RecurrentConfig):
-            width, self.dropout = config.states, config.dropout
+        apart, width = getattr(config, "apart", False), width_of(config)
+        self.dropout = config.dropout if isinstance(config, RecurrentConfig) else 0.0
         outputs = {
             "sequence_classification": len(config.labels),
             "token_classification": len(config.labels),

@@ -18,7 +18,7 @@ from cutaway.models import Model
 from cutaway.tokenizers import Tokenizer, train_tokenizer
 
 KINDS = ["llama", "gpt2", "gemma", "experts", "decoder of texts"]
-KINDS += ["modernbert", "bert", "t5", "bart", "whisper", "gru", "lstm"]
+KINDS += ["modernbert", "bert", "t5", "bart", "whisper", "gru", "lstm", "gru of texts", "gru both ways"]
 SHORT = {"steps": 2, "samples": 2, "runs": 1, "permutations": 2}  # of options that only cost time
 # without a text these take one of their own, or show the whole vocabulary; and of a text these take each token once
 FREE = {("head_detectors", ""), ("qk_circuit", ""), ("ov_circuit", "")}

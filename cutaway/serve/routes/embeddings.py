@@ -11,6 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from torch import Tensor
 
+from cutaway.models.heads import width_of
 from cutaway.serve.body import JsonRoute
 from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import errors
@@ -45,16 +46,17 @@ def _width(work: Work, config: Any, wanted: int | None) -> int:
     The beginning of a vector means something by itself only where a model was trained for it (Kusupati et al. 2022);
     its files do not say whether it was, so whoever runs the server does.
     """
-    if wanted is None or wanted == config.width:
-        return config.width
+    width = width_of(config)
+    if wanted is None or wanted == width:
+        return width
     name = work.loaded.name
-    if wanted > config.width:
-        message = f"{name} makes vectors of {config.width} numbers, but {wanted} dimensions were asked for"
+    if wanted > width:
+        message = f"{name} makes vectors of {width} numbers, but {wanted} dimensions were asked for"
         raise ApiError(400, message, code="invalid_value", param="dimensions")
     if name not in work.server.settings.matryoshka:
         raise ApiError(
             400,
-            f"{name} makes vectors of {config.width} numbers, and this server was not told that their first {wanted} "
+            f"{name} makes vectors of {width} numbers, and this server was not told that their first {wanted} "
             "mean something by themselves (--matryoshka says so); leave dimensions out",
             code="unsupported_value",
             param="dimensions",
