@@ -174,6 +174,8 @@ def test_a_long_line_is_translated_by_sentences(trained: Trained):
     (answer,) = list(translate_lines(trained.model, [line], alignment=True))
     assert answer is not None
     assert len(answer.more["alignment"]) == len(some)
+    found = trained.model.why(line, part=len(some[0].split()))
+    assert found.parts.count("source") >= len(some[1].split())
     assert "\n" not in answer.answer
     (answer,) = trained.model.predict(["one two\n\ncat four"])
     assert answer.answer == "zwei eins\n\nvier Katze"

@@ -207,18 +207,40 @@ class Translate(Task):
         source = frame(model.tokenizer, model.tokenizer.encode(self.prefix + example.given["source"].strip()))[0]
         tokenizer = model.tokenizer.target or model.tokenizer
         target = tokenizer.encode(answer.answer)
-        if len(source) > longest_source(model):
-            raise InputError("the text was translated in parts; ask about one sentence of it")
+        if len(source) > longest_source(model) or "\n" in example.given["source"].strip():
+            source, target, part = self._sentence_of(model, example.given["source"], part)
         if method in ("alignment", "erasure"):
             row = kept[CHOSEN].tolist() if kept else choose_row(model, [Part("", source, target, [], True, "")])
             return _matrix(model, example.given["source"], source, target, method, row)
-        words = groups(tokenizer, target, "word")
+        words = groups(tokenizer, target, "word") if target else []
+        if not words and not part:  # why there is nothing
+            words, target = [("", [0])], [tokenizer.end_of_text or 0]
         if not 0 <= part < len(words):
             raise InputError(f"the translation has {len(words)} words; ask about one of 0 … {len(words) - 1}")
         first = words[part][1][0]
         methods = {"occlusion": occlusion, "integrated_gradients": integrated_gradients, "gradient": gradient_x_input}
         before = [model.network.config.start_id, *target[:first]]  # pyright: ignore[reportAttributeAccessIssue]
         return methods[method](model, before, source=source, token=target[first], grain="word", quantity="logprob")
+
+    def _sentence_of(self, model: Model, text: str, part: int) -> tuple[list[int], list[int], int]:
+        """Of a text that is translated in parts, the sentence in which a word was written: its ids, and the word's number.
+
+        Raises:
+            InputError: there is no such word.
+        """
+        from cutaway.generation import Engine
+        from cutaway.interp.attribution.spans import groups
+
+        tokenizer = model.tokenizer.target or model.tokenizer
+        special, left = set(tokenizer.special.values()), part
+        (draft,) = translate(Engine(model), [text], replace(self.how, attention=False))
+        for one in draft.parts:
+            ids = [id for id in one.target if id not in special]
+            count = len(groups(tokenizer, ids, "word")) if ids else 0
+            if left < count:
+                return one.source, ids, left
+            left -= count
+        raise InputError(f"the translation has {part - left} words; ask about one of 0 … {part - left - 1}")
 
 
 def _told(model: Model, draft: Draft) -> dict[str, Any]:
