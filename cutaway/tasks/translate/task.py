@@ -223,7 +223,7 @@ class Translate(Task):
         return methods[method](model, before, source=source, token=target[first], grain="word", quantity="logprob")
 
     def _sentence_of(self, model: Model, text: str, part: int) -> tuple[list[int], list[int], int]:
-        """Of a text that is translated in parts, the sentence in which a word was written: its ids, and the word's number.
+        """Of a text that is translated in parts, the sentence in which a word was written: its ids, the word's number.
 
         Raises:
             InputError: there is no such word.
