@@ -8,7 +8,7 @@ a recurrent layer, V vocabulary.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cutaway.errors import ConfigError, unknown
@@ -16,6 +16,7 @@ from cutaway.models.config import DecoderConfig, EncoderConfig, NetworkConfig, R
 from cutaway.models.config_parts import POOLED
 from cutaway.models.fused import BLOCK
 from cutaway.models.gru import GATES
+from cutaway.models.seq2seq_layers import SHORT
 
 # numbers that an optimiser keeps per parameter: of hidden matrices, of everything else
 OPTIMIZERS = {"sgd": (0, 0), "momentum": (1, 1), "adam": (2, 2), "adamw": (2, 2), "muon": (1, 2)}
@@ -33,6 +34,7 @@ class Counts:
         forward_flops: by part, per token.
         activations: by part, numbers per token that a forward pass keeps for the gradient; about. torch decides it, and
             for an LSTM it depends on the machine.
+        in_bf16: the same of what is kept besides where training multiplies in bfloat16.
         cache: numbers that generation remembers of each sequence of T tokens: keys and values, or a state.
     """
 
@@ -41,6 +43,7 @@ class Counts:
     forward_flops: Mapping[str, int]
     activations: Mapping[str, int]
     cache: int
+    in_bf16: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total_parameters(self) -> int:
@@ -78,8 +81,11 @@ class Counts:
             "bfloat16 copy": size * self.total_parameters if bf16 else 0,
             "gradients": size * self.total_parameters,
             "optimiser": 4 * (of_hidden * hidden + of_rest * (self.total_parameters - hidden)),
-            "activations": size * batch * self.tokens * sum(self.activations.values()),
+            "activations": size * batch * self.tokens * self._kept(bf16),
         }
+
+    def _kept(self, bf16: bool) -> int:
+        return sum(self.activations.values()) + bf16 * sum(self.in_bf16.values())
 
     def generation_memory(self, batch: int = 1, *, itemsize: int = 4) -> dict[str, int]:
         """Bytes by part while generating B sequences of up to T tokens, with numbers of `itemsize` bytes."""
@@ -94,6 +100,7 @@ class Counts:
             "forward_flops_per_token": dict(self.forward_flops),
             "training_flops_per_token": self.training_flops,
             "activations_per_token": dict(self.activations),
+            "activations_per_token_in_bf16": dict(self.in_bf16),
             "cache_per_sequence": self.cache,
         }
 
@@ -207,7 +214,9 @@ def _encoder(c: EncoderConfig, T: int) -> Counts:
         "head": (dense > 0) * (2 + 2 * c.head_norm) * read // once,
         "logits": 2 * V * fills,  # and their gradient
     }
-    return Counts(T, _present(parameters), _present(flops), _present(activations), 0)
+    # in bfloat16 no kernel computes the pattern twice to save it: going back takes too long
+    in_bf16 = {"attention patterns": L * c.heads * T}
+    return Counts(T, _present(parameters), _present(flops), _present(activations), 0, in_bf16)
 
 
 def _seq2seq(c: Seq2SeqConfig, T: int) -> Counts:
@@ -223,6 +232,7 @@ def _seq2seq(c: Seq2SeqConfig, T: int) -> Counts:
     norms = sum(L * (n + 1) + before + c.embed_norm for L, _, n, *_ in stacks)
     biases = (3 if c.key_bias else 2) * c.attention_bias
     convolutions = 3 * C * (c.mel_bins + C) * audio
+    biased, short = c.encoder_layers * c.encoder_heads + c.layers * c.heads, T * T <= SHORT
     parameters = {
         "embedding": V * C,
         "convolutions": convolutions + 2 * C * audio,
@@ -246,11 +256,9 @@ def _seq2seq(c: Seq2SeqConfig, T: int) -> Counts:
         "convolutions": (2 * c.mel_bins + 6 * C) * audio,
         "norms": norms * (2 * C + (2 if c.norm == "layernorm" else 1)),
         "queries, keys and values": sum(L * n * 3 * inner for L, inner, n, *_ in stacks),
-        # where a bias is learned, no kernel computes the pattern twice to save it
-        "attention patterns": (c.encoder_layers * c.encoder_heads + c.layers * c.heads)
-        * T
-        * (c.position == "relative"),
-        "attention outputs": sum(L * n * inner for L, inner, n, *_ in stacks) + c.layers * c.heads,
+        # where a bias is learned or texts are short, no kernel computes the pattern twice to save it
+        "attention patterns": T * (biased * (c.position == "relative" or short) + c.layers * c.heads * short),
+        "attention outputs": sum(L * n * inner for L, inner, n, *_ in stacks) + c.layers * c.heads * (not short),
         "mlp": sum(L * kept * M for L, _, _, M, _ in stacks),
         "dropout": sum(L * (n + 1) + 1 for L, _, n, *_ in stacks) * C if c.dropout else 0,
         "logits": 2 * V,  # and their gradient

@@ -8,7 +8,9 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,25 +47,47 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]):
     assert all(verb in help_page() for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]):
-    assert main([verb, "--help"]) == 0
+WAYS = [  # of calling: a verb, or one of its actions
+    words
+    for verb in VERBS
+    for words in [(verb,), *((verb, action) for action in getattr(import_module(f"cutaway.cli.{verb}"), "ACTIONS", ()))]
+]
+
+
+def command_at(way: tuple[str, ...]) -> Any:
+    """The command of a verb, or of its action."""
+    command = command_of(way[0])
+    return command if len(way) == 1 else command.commands[way[1]]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=" ".join)
+def test_every_verb_explains_itself(way: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
+    assert main([*way, "--help"]) == 0
     shown = capsys.readouterr().out
-    assert f"cutaway {verb}" in shown
-    assert "--json" in shown
+    assert f"cutaway {' '.join(way)}" in shown
+    actions = getattr(command_at(way), "commands", None)
+    assert "--json" in shown or (actions and all(action in shown for action in actions))
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_the_examples_of_a_verb_stand_on_lines_of_their_own_and_parse(verb: str, capsys: pytest.CaptureFixture[str]):
-    assert main([verb, "--help"]) == 0
+@pytest.mark.parametrize("way", WAYS, ids=" ".join)
+def test_the_examples_of_a_verb_stand_on_lines_of_their_own_and_parse(
+    way: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+):
+    assert main([*way, "--help"]) == 0
     examples = re.findall(r"^ +(cutaway .+)$", capsys.readouterr().out, flags=re.M)
-    written = re.findall(r"^ +(cutaway .+)$", command_of(verb).callback.__doc__ or "", flags=re.M)
-    assert examples == written
+    command = command_at(way)
+    written = (
+        import_module(f"cutaway.cli.{way[0]}").__doc__ if hasattr(command, "commands") else command.callback.__doc__
+    )
+    assert examples == re.findall(r"^ +(cutaway .+)$", written or "", flags=re.M)
     assert examples
     for example in examples:
         program, *words = shlex.split(example, comments=True)
-        assert (program, words[0]) == ("cutaway", verb)
-        command_of(verb).make_context(f"cutaway {verb}", words[1:])  # an error if an option is unknown or wrong
+        words = words[: words.index(">")] if ">" in words else words  # the rest is the shell's
+        assert (program, words[0]) == ("cutaway", way[0])
+        command_of(way[0]).make_context(f"cutaway {way[0]}", words[1:])  # an error if an option is unknown or wrong
+        if hasattr(command_of(way[0]), "commands"):
+            command_at((way[0], words[1])).make_context(" ".join(words[:2]), words[2:])
 
 
 def test_version(capsys: pytest.CaptureFixture[str]):
