@@ -150,7 +150,7 @@ def area(scores: Tensor, wanted: Tensor) -> float:
     return float(ranks[wanted].sum() - count * (count - 1) / 2) / (count * (len(scores) - count))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_a_discriminator_finds_replaced_letters_as_well_as_can_be(chain: Path, tmp_path: Path, seed: int):
     """With one filled letter a window, its chances follow from the source's and the generator's (Bayes' rule).
 
@@ -250,7 +250,7 @@ def diagonals(network: Any, store: TokenStore, count: int = 50) -> Tensor:
     return torch.stack(masses).mean(0)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_encoder_decoder_learns_to_reverse(tmp_path: Path, seed: int):
     """Eight letters, backwards: the one head of cross-attention looks from the last to the first.
 

@@ -58,7 +58,8 @@ def _head(made: TaskModel, data: TaskData) -> Iterator[str]:
     yield ""
     how = {"full": "all weights", "head": "the head alone", "lora": "a LoRA adapter", "dora": "a DoRA adapter"}
     learned = how.get(config.get("how", "full"), config.get("how", ""))
-    origin = f"begun from `{start}` ({learned} learned)" if start else "trained from fresh weights"
+    named = Path(start).name if Path(start).exists() else start  # where it lay here is of no use to who reads the card
+    origin = f"begun from `{named}` ({learned} learned)" if start else "trained from fresh weights"
     article = "An" if network.kind[0] in "aeiou" else "A"
     count = len(data.splits["train"])
     yield f"{article} {network.kind} of {parameters:,} parameters, {origin} on {count:,} examples with Cutaway."
