@@ -31,6 +31,7 @@ def trained(name: str, quick: bool, *, folder: Path | None = None, **settings: A
             settings["epochs"] = 1
         files["data"] = files.pop("train")
         task = settings.pop("task", {})
+        task = {"name": task} if isinstance(task, str) else task
         task = task if "name" in task else {"name": "classify", "several": "no", **task}
         values = {"start": MINILM, **files, **settings}
         return train_task(task_config({"task": task, "out": str(Path(room, "model")), **values}))
