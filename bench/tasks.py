@@ -26,5 +26,5 @@ PARTS = [
 ]
 for part in PARTS:
     if options.only in part.__name__:
-        figures = part(options.quick)
+        figures = part(options.quick, options.runs) if part in _tasks_speed.PARTS else part(options.quick)
         _bench.report("tasks", figures, packages=["torch", "scikit-learn"], quick=options.quick, keep=True)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from task_toys import write_base, write_reviews
 
+from cutaway.cli import main
 from cutaway.errors import ConfigError, InputError
 from cutaway.tasks import TaskConfig, Trained, merge_task, open_task, train_task
 
@@ -53,7 +54,9 @@ def test_peft_opens_it_on_the_published_base_with_transformers_class(kind: str, 
 
 
 @pytest.mark.parametrize(("kind", "how"), [("bert", "dora"), ("llama", "lora")])
-def test_it_learns_and_says_the_same_when_it_is_opened_moved_or_merged(kind: str, how: str, tmp_path: Path) -> None:
+def test_it_learns_and_says_the_same_when_it_is_opened_moved_or_merged(
+    kind: str, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = trained(tmp_path, kind, how, epochs=10, test=0.2)
     assert made.report
     assert made.report.figures["accuracy"].value > 0.95
@@ -72,6 +75,12 @@ def test_it_learns_and_says_the_same_when_it_is_opened_moved_or_merged(kind: str
     with pytest.raises(InputError, match="does not exist"):
         open_task(folder)
     assert [a.to_json() for a in open_task(folder, base=str(tmp_path / "elsewhere")).predict(TEXTS)] == said
+    (tmp_path / "asked.tsv").write_text("text\n" + "\n".join(TEXTS) + "\n", "utf-8")
+    capsys.readouterr()
+    words = ["task", "predict", str(folder), str(tmp_path / "asked.tsv"), "--base", str(tmp_path / "elsewhere")]
+    assert main([*words, "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["answer"] for one in told] == [one["answer"] for one in said]
     with pytest.raises(ConfigError, match="one model already"):
         merge_task(tmp_path / "merged", tmp_path / "again")
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
+
+import typer
 
 from cutaway.errors import ConfigError
 from cutaway.training.config import parse_settings
+
+Base = Annotated[
+    str, typer.Option(metavar="MODEL", help="Of an adapter, where the model that it stands on lies now. [as recorded]")
+]
 
 
 def roles_of(words: Iterable[str] | None) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cutaway.cli._frame import live_progress
-from cutaway.cli.task._shared import roles_of
+from cutaway.cli.task._shared import Base, roles_of
 
 
 def evaluate(
@@ -25,6 +25,7 @@ def evaluate(
         Path | None, typer.Option(help="Write all of it as one page that opens offline.", dir_okay=False)
     ] = None,
     whys: Annotated[int, typer.Option(min=0, help="Of so many errors say what the answer is owed to.")] = 10,
+    base: Base = "",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure a task's model on a file with the truth: figures beside the baseline, what goes wrong, and why.
@@ -39,7 +40,7 @@ def evaluate(
     from cutaway.files import write_atomic
     from cutaway.tasks import evaluate_file, open_task
 
-    made, other = open_task(model), open_task(compare) if compare else None
+    made, other = open_task(model, base=base), open_task(compare) if compare else None
     with live_progress(quiet=json) as progress:
         report = evaluate_file(
             made,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cutaway.cli._frame import harmless, live_progress
-from cutaway.cli.task._shared import roles_of
+from cutaway.cli.task._shared import Base, roles_of
 
 
 def predict(
@@ -21,6 +21,7 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write JSON lines here instead of printing.", dir_okay=False)
     ] = None,
+    base: Base = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> None:
     """Answer the rows of a file; rows that cannot be answered are told on stderr, with their lines.
@@ -34,7 +35,7 @@ def predict(
     from cutaway.files import write_atomic
     from cutaway.tasks import open_task, read_examples
 
-    made = open_task(model)
+    made = open_task(model, base=base)
     examples, aside, _ = read_examples(made.task, file, columns=roles_of(column), before=made.columns, answered=False)
     with live_progress(quiet=json) as progress:
         answers = made.predict(examples, progress=progress)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cutaway.cli.task._shared import Base
 from cutaway.errors import ConfigError
 
 
@@ -15,6 +16,7 @@ def why(
     text: Annotated[str, typer.Argument(help="The input; a JSON object where the task reads more than a text.")],
     method: Annotated[str, typer.Option(help="Of attribution; the task's usual one if it is not given.")] = "",
     part: Annotated[int, typer.Option(help="Of several spans or labels in the answer, which, from 0.")] = 0,
+    base: Base = "",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what an answer is owed to: which words, and how much each of them.
@@ -32,7 +34,7 @@ def why(
             given = json_format.loads(text)
         except ValueError as error:
             raise ConfigError(f"the input looks like JSON but is none ({error})") from error
-    made = open_task(model)
+    made = open_task(model, base=base)
     found = made.why(given, method=method, part=part)
     if json:
         print(json_format.dumps(found.to_json(), ensure_ascii=False))
