@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from cutaway.cli import main
 from cutaway.errors import ConfigError, InputError
 from cutaway.tasks import TaskConfig, Trained, merge_task, open_task, train_task
 
-transformers = pytest.importorskip("transformers")
+transformers = import_module("transformers")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    peft = pytest.importorskip("peft")
+    peft = import_module("peft")
 
 TEXTS = ["the film was superb", "a story with dreadful music", "rotten", "lovely and lovely and boring"]
 CASES = [("bert", "lora"), ("bert", "dora"), ("bert", "head"), ("llama", "lora"), ("llama", "head")]

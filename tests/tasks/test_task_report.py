@@ -3,6 +3,7 @@
 import io
 import json
 import random
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def answered(count: int = 300, seed: int = 0) -> tuple[list[Answer], list[Exampl
 
 
 def test_figures_of_one_label_are_those_of_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = import_module("sklearn.metrics")
     answers, examples = answered()
     task = task_from({"name": "classify", "several": "no"})
     measured = task.measure(answers, examples, LABELS)
@@ -65,7 +66,7 @@ def test_figures_of_one_label_are_those_of_scikit_learn():
 
 
 def test_figures_of_several_labels_are_those_of_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = import_module("sklearn.metrics")
     draw = np.random.default_rng(0)
     true, said = draw.random((200, 4)) < 0.3, draw.random((200, 4)) < 0.4
     some = lambda row: tuple(label for label, holds in zip(LABELS, row, strict=True) if holds)  # noqa: E731
@@ -86,7 +87,7 @@ def test_an_interval_is_about_the_binomial_one():
 
 
 def test_the_calibration_error_is_what_a_plain_computation_finds():
-    calibration = pytest.importorskip("sklearn.calibration")
+    calibration = import_module("sklearn.calibration")
     draw = np.random.default_rng(0)
     sure = draw.random(2000) ** 0.3
     right = (draw.random(2000) < sure**2).astype(float)
@@ -105,7 +106,7 @@ def test_the_calibration_error_is_what_a_plain_computation_finds():
 
 @pytest.mark.parametrize("several", [False, True])
 def test_the_temperature_is_the_likeliest(several: bool):
-    optimize = pytest.importorskip("scipy.optimize")
+    optimize = import_module("scipy.optimize")
     draw = torch.Generator().manual_seed(0)
     logits = 4 * torch.randn(500, 4, generator=draw, dtype=torch.float64)
     if several:

@@ -1,5 +1,6 @@
 """Rows of tables: what a damaged file costs, named by its lines."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,7 @@ def test_broken_records_cost_themselves_and_nothing_but_them_the_file(tmp_path: 
 
 
 def test_numbers_that_are_none_are_nothing_in_parquet(tmp_path: Path):
-    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     table = arrow.table({"text": ["a", None], "stars": [float("nan"), 2.0]})
     parquet.write_table(table, tmp_path / "t.parquet")
     assert [row.values for row in read_rows(tmp_path / "t.parquet")] == [
