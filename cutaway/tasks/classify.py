@@ -20,6 +20,7 @@ from cutaway.errors import ConfigError, InputError
 from cutaway.models import Model
 from cutaway.progress import OnProgress, Progress
 from cutaway.tasks import baseline
+from cutaway.tasks.attribution import attribution_by
 from cutaway.tasks.calibrate import temperature_of
 from cutaway.tasks.decide import (
     best_threshold,
@@ -364,15 +365,11 @@ class Classify(Task):
         Where nothing was answered: for the likeliest label rather than the next. Of a text out of scope: for that
         rather than for the best of the known labels.
         """
-        from cutaway.interp.attribution import gradient_x_input, integrated_gradients, occlusion
-
-        methods = {"occlusion": occlusion, "integrated_gradients": integrated_gradients, "gradient": gradient_x_input}
-        if (method or "occlusion") not in methods:
-            raise ConfigError(f"why can be found by {', '.join(methods)}, but {method!r} was given")
+        attribution = attribution_by(method)
         token, minus = self._asked(answer, model.config.labels, part)  # pyright: ignore[reportAttributeAccessIssue]
         parts, _ = self._read(model, [example.given["text"]])
         ids = parts[0] if len(parts) == 1 else max(parts, key=lambda ids: self._speaks(model, ids, token, minus))
-        found = methods[method or "occlusion"](model, ids, token=token, minus=minus, grain="word")
+        found = attribution(model, ids, token=token, minus=minus, grain="word")
         if not self.words or not kept:
             return found
         weights = (calibration or {}).get("weights") or [0.5, 0.5]

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.errors import ConfigError, InputError
+from cutaway.errors import InputError
 from cutaway.models import Model
 from cutaway.progress import OnProgress
 from cutaway.tasks import pair_baseline
+from cutaway.tasks.attribution import attribution_by
 from cutaway.tasks.calibrate import temperature_of
 from cutaway.tasks.figures import by_label, confusion, macro_f1, mean_of, one_hot
 from cutaway.tasks.reading import arrays, read_all
@@ -151,16 +152,11 @@ class Pair(Task):
     def why(self, model: Model, example: Example, answer: Answer, *, method: str = "", part: int = 0) -> Any:
         """Which words of both texts the label is owed to."""
         from cutaway.interp import pair_of
-        from cutaway.interp.attribution import gradient_x_input, integrated_gradients, occlusion
 
-        methods = {"occlusion": occlusion, "integrated_gradients": integrated_gradients, "gradient": gradient_x_input}
-        if (method or "occlusion") not in methods:
-            raise ConfigError(f"why can be found by {', '.join(methods)}, but {method!r} was given")
+        attribution = attribution_by(method)
         if part:
             raise InputError(f"the answer has one label, so none of them is number {part}")
-        return methods[method or "occlusion"](
-            model, pair_of(model, *self.texts(example)), token=answer.answer, grain="word"
-        )
+        return attribution(model, pair_of(model, *self.texts(example)), token=answer.answer, grain="word")
 
 
 def paired(

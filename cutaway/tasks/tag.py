@@ -21,6 +21,7 @@ from cutaway.errors import ConfigError, InputError
 from cutaway.models import Model
 from cutaway.progress import OnProgress
 from cutaway.tasks import tag_baseline
+from cutaway.tasks.attribution import attribution_by
 from cutaway.tasks.calibrate import sureness, sureness_of, temperature_of
 from cutaway.tasks.decode import best_tags, chances_of
 from cutaway.tasks.figures import mean_of, micro_f1
@@ -231,11 +232,7 @@ class Tag(Task):
 
     def why(self, model: Model, example: Example, answer: Answer, *, method: str = "", part: int = 0) -> Any:
         """Which words a span is owed to: its type's B- at its first word; without spans, the word that came nearest."""
-        from cutaway.interp.attribution import gradient_x_input, integrated_gradients, occlusion
-
-        methods = {"occlusion": occlusion, "integrated_gradients": integrated_gradients, "gradient": gradient_x_input}
-        if (method or "occlusion") not in methods:
-            raise ConfigError(f"why can be found by {', '.join(methods)}, but {method!r} was given")
+        attribution = attribution_by(method)
         (words,) = self._words(model, [example])
         if not words.bounds:
             raise InputError("the text has no word that this model knows, so there is nothing to explain")
@@ -249,7 +246,7 @@ class Tag(Task):
             word, asked = self._nearest(model, example)
         window = next(window for window in words.windows if word in window.words)
         place = int(window.places[word - window.words.start])
-        return methods[method or "occlusion"](model, window.ids, **asked, position=place, grain="word")
+        return attribution(model, window.ids, **asked, position=place, grain="word")
 
     def _nearest(self, model: Model, example: Example) -> tuple[int, dict[str, str]]:
         """The word that was least surely outside, and what is asked of it."""

@@ -22,6 +22,7 @@ from cutaway.generation.engine import Engine
 from cutaway.models import Model
 from cutaway.models.heads import Head
 from cutaway.progress import OnProgress, Progress
+from cutaway.tasks.attribution import attribution_by
 from cutaway.tasks.classify import Classify
 from cutaway.tasks.reading import framed, read_all
 from cutaway.tasks.start import with_head
@@ -105,18 +106,14 @@ class Score(Classify):
 
     def why(self, model: Model, example: Example, answer: Answer, *, method: str = "", part: int = 0, **_: Any) -> Any:
         """What speaks for the first word of the label rather than for that of the next likely one."""
-        from cutaway.interp.attribution import gradient_x_input, integrated_gradients, occlusion
-
-        methods = {"occlusion": occlusion, "integrated_gradients": integrated_gradients, "gradient": gradient_x_input}
-        if (method or "occlusion") not in methods:
-            raise ConfigError(f"why can be found by {', '.join(methods)}, but {method!r} was given")
+        attribution = attribution_by(method)
         told: Mapping[str, float] = answer.more["probabilities"]
         ranked = sorted(told, key=lambda label: -told[label])
         said = answer.answer if isinstance(answer.answer, str) else ranked[0]
         firsts = {label: ids[0] for label, ids in zip(self.choices, self._words(model), strict=True)}
         other = next((firsts[label] for label in ranked if label != said and firsts[label] != firsts[said]), None)
         ids = self._prompt(model, example.given["text"])
-        return methods[method or "occlusion"](model, ids, token=firsts[said], minus=other, grain="word")
+        return attribution(model, ids, token=firsts[said], minus=other, grain="word")
 
 
 @dataclass(frozen=True)
@@ -193,11 +190,7 @@ class Nearest(Classify):
         **_: Any,
     ) -> Any:
         """Which words bring the text near the label's nearest example rather than that of the next likely label."""
-        from cutaway.interp.attribution import gradient_x_input, integrated_gradients, occlusion
-
-        methods = {"occlusion": occlusion, "integrated_gradients": integrated_gradients, "gradient": gradient_x_input}
-        if (method or "occlusion") not in methods:
-            raise ConfigError(f"why can be found by {', '.join(methods)}, but {method!r} was given")
+        attribution = attribution_by(method)
         if kept is None:
             raise ConfigError("without the examples that were kept nobody can say what the text is near to")
         told: Mapping[str, float] = answer.more["probabilities"]
@@ -219,4 +212,4 @@ class Nearest(Classify):
             if head.out.bias is not None:
                 head.out.bias.zero_()
         ids = framed(model, [example.given["text"]])[0]
-        return methods[method or "occlusion"](reader, ids, token=labels[0], minus=labels[1], grain="word")
+        return attribution(reader, ids, token=labels[0], minus=labels[1], grain="word")

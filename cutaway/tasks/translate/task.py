@@ -18,6 +18,7 @@ from cutaway.interp.receipt import Clock
 from cutaway.interp.results import Matrix
 from cutaway.models import Model
 from cutaway.progress import OnProgress
+from cutaway.tasks.attribution import attribution_by
 from cutaway.tasks.task import Answer, Example, Measured, Role, Task, text_of
 from cutaway.tasks.translate import memory
 from cutaway.tasks.translate.align import by_words, choose_row, erasure, rows_of
@@ -198,7 +199,6 @@ class Translate(Task):
         calibration: Mapping[str, Any] | None = None,
     ) -> Any:
         """Which source words the translation is owed to: all of it (alignment, erasure), or one word of it, `part`."""
-        from cutaway.interp.attribution import gradient_x_input, integrated_gradients, occlusion
         from cutaway.interp.attribution.spans import groups
 
         method = method or "occlusion"
@@ -218,9 +218,10 @@ class Translate(Task):
         if not 0 <= part < len(words):
             raise InputError(f"the translation has {len(words)} words; ask about one of 0 … {len(words) - 1}")
         first = words[part][1][0]
-        methods = {"occlusion": occlusion, "integrated_gradients": integrated_gradients, "gradient": gradient_x_input}
         before = [model.network.config.start_id, *target[:first]]  # pyright: ignore[reportAttributeAccessIssue]
-        return methods[method](model, before, source=source, token=target[first], grain="word", quantity="logprob")
+        return attribution_by(method)(
+            model, before, source=source, token=target[first], grain="word", quantity="logprob"
+        )
 
     def _sentence_of(self, model: Model, text: str, part: int) -> tuple[list[int], list[int], int]:
         """Of a text that is translated in parts, the sentence in which a word was written: its ids, the word's number.
