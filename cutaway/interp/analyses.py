@@ -41,6 +41,7 @@ from cutaway.interp.patching import (
     patch_sweep,
     path_patching,
 )
+from cutaway.interp.record import Recording
 from cutaway.interp.results import Result
 from cutaway.interp.steering import dose_response
 from cutaway.interp.text import calibration, entropy, generation_tree, surprisal
@@ -95,7 +96,7 @@ TEXTS = {"text", "clean"}  # what the argument with the text is called; "clean" 
 
 def analyse(
     name: str,
-    model: Model,
+    model: Model | Recording,
     text: Any,
     options: Mapping[str, Any] | None = None,
     *,
@@ -105,7 +106,7 @@ def analyse(
 
     Args:
         name: of ANALYSES.
-        model: what is looked into.
+        model: what is looked into; or a recording of it, which only some take (`takes_recording`), without a text.
         text: what it reads; not given to an analysis of weights alone.
         options: keyword arguments of the analysis.
         progress: told how far it is, if it is one that takes long.
@@ -128,7 +129,15 @@ def analyse(
 
 def takes_text(name: str) -> bool:
     """Whether an analysis reads a text, or looks at weights alone."""
-    return not TEXTS.isdisjoint(inspect.signature(ANALYSES[name]).parameters)
+    return name in ANALYSES and not TEXTS.isdisjoint(inspect.signature(ANALYSES[name]).parameters)
+
+
+def takes_recording(name: str) -> bool:
+    """Whether an analysis also takes a recording, in place of a model and a text."""
+    if name not in ANALYSES:
+        return False
+    first = next(iter(get_type_hints(ANALYSES[name]).values()))
+    return Recording in get_args(first)
 
 
 def options_of(name: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from cutaway.errors import ConfigError, InputError
+from cutaway.interp.about import about
 from cutaway.interp.attention.patterns import attention
 from cutaway.interp.inputs import Text, forward, inputs_of
 from cutaway.interp.ledger.ledger import Ledger
@@ -22,8 +23,7 @@ from cutaway.interp.record import record
 from cutaway.interp.results import Attention, Lens, Result, TokenScores
 from cutaway.interp.target import at_position, name_of, target_of
 from cutaway.interp.text.surprisal import surprisal
-from cutaway.models import Model, Recurrent, RecurrentConfig, Seq2Seq
-from cutaway.models.counts import counts
+from cutaway.models import Model, Recurrent, Seq2Seq
 from cutaway.models.model import Source
 
 NO_STREAM = (
@@ -182,7 +182,7 @@ def look(
         likeliest = [(name_of(model, i), p) for i, p in zip(ids.tolist(), chances.tolist(), strict=True)]
     return Look(
         text=text if isinstance(text, str) else model.tokenizer.decode(inputs.ids[0].tolist()),
-        about=_about(model),
+        about=_header(model),
         tokens=recording.tokens,
         position=None if target.position is None else int(inputs.places(target.position)[0]),
         likeliest=likeliest,
@@ -196,17 +196,7 @@ def look(
     )
 
 
-def _about(model: Model) -> dict[str, Any]:
+def _header(model: Model) -> dict[str, Any]:
     """What the header says of a model."""
-    config = model.config
-    if isinstance(config, RecurrentConfig):
-        kind, shape = config.cell.upper(), f"{config.layers} layers × {config.states} units"
-    else:
-        kind, shape = config.kind, f"{config.layers} layers × {config.heads} heads, {config.width} channels"
-    return {
-        "name": model.source or "unsaved model",
-        "kind": kind,
-        "shape": shape,
-        "vocabulary": config.vocab_size,
-        "parameters": counts(config).total_parameters,  # quantised ones are no parameters of torch
-    }
+    facts = about(model)
+    return {name: getattr(facts, name) for name in ("name", "kind", "shape", "vocabulary", "parameters")}

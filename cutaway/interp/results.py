@@ -9,7 +9,7 @@ import html
 import math
 from abc import ABC
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -39,6 +39,11 @@ class Result(ABC):
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         return plain(self)
+
+    def data(self) -> dict[str, Any]:
+        """Its fields by name, tensors as they are, and whether `check` can try out what it suggests."""
+        made = {f.name: getattr(self, f.name) for f in fields(self) if f.repr or f.compare}
+        return made | {"checkable": self.claims is not None}
 
     def page_data(self) -> dict[str, Any]:
         """What the page's script draws; as `to_json`, smaller where that is large."""
@@ -90,6 +95,9 @@ class TokenScores(Result):
 
     def to_json(self) -> dict[str, Any]:
         return plain(self) | {"mean": self.mean}
+
+    def data(self) -> dict[str, Any]:
+        return super().data() | {"mean": self.mean}
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,9 @@ class Attention(Result):
             weights = self.patterns[:, :, rows.to(self.patterns.device)].cpu()  # (L, H, rows, T)
         shares = torch.stack([(weights * (places == k)).sum(-1).mean(-1) for k in range(len(named))], dim=-1)
         return [[(named[int(s.argmax())], float(s.max())) for s in layer] for layer in shares]
+
+    def data(self) -> dict[str, Any]:
+        return super().data() | {"shown": self.shown, "habits": self.habits()}
 
     def to_json(self) -> dict[str, Any]:
         made = {"tokens": self.tokens, "keys": self.keys, "shown": self.shown, "habits": self.habits()}

@@ -23,6 +23,9 @@ from cutaway.serve.observe import Observer, answer
 from cutaway.serve.routes import ROUTERS
 from cutaway.serve.server import Server
 from cutaway.serve.settings import Settings
+from cutaway.serve.studio.routes import STUDIO
+from cutaway.serve.studio.schema import result_schemas
+from cutaway.serve.studio.studio import Studio
 
 
 def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
@@ -42,6 +45,8 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         server = app.state.server = Server(settings, models)
+        if settings.studio is not None:
+            server.studio = Studio(server, settings.studio)
         loading = app.state.loading = asyncio.create_task(server.load())
         try:
             yield
@@ -54,7 +59,7 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
         title="Cutaway", version=__version__, lifespan=life, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.state.pages = {"/openapi.json"}  # as the log and the metrics name them, also where the guard has answered
-    for router in ROUTERS:
+    for router in (*ROUTERS, *(STUDIO if settings.studio is not None else ())):
         app.include_router(router)
         app.state.pages |= {getattr(route, "path", "") for route in router.routes}
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -73,6 +78,8 @@ class App(FastAPI):
         """The schema, without the errors that FastAPI lists and that never come: what is invalid is 400 here."""
         if self.openapi_schema is None:
             made = super().openapi()
+            if any(page.startswith("/studio/") for page in made["paths"]):
+                made["components"]["schemas"] |= result_schemas()
             for page in made["paths"].values():
                 for operation in page.values():
                     operation["responses"].pop("422", None)

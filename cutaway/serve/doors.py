@@ -32,7 +32,7 @@ def check_doors(settings: Settings) -> frozenset[str]:
         ConfigError: others can reach the address, and there is no file of keys; or a host or an origin is none.
         CutawayError: the file of keys cannot be used; see `read_keys`.
     """
-    if settings.keys is None and not is_local(settings.host):
+    if settings.keys is None and settings.token is None and not is_local(settings.host):
         raise ConfigError(
             f"other machines can reach {settings.host or 'all addresses'}, so keys are needed: make one with "
             "'cutaway keys add keys.json NAME' and give --keys keys.json, or listen on 127.0.0.1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import re
 import uuid
@@ -16,6 +17,7 @@ from cutaway.serve.errors import ApiError, as_api_error
 from cutaway.serve.keys import ANYONE, Caller, Keys
 from cutaway.serve.limits import WRONG, Body, Failures, too_large
 from cutaway.serve.settings import Settings
+from cutaway.serve.studio.pages import is_page
 
 log = logging.getLogger("cutaway.serve")
 
@@ -121,6 +123,14 @@ class Guard:
         return True
 
     async def _caller(self, scope: Scope, headers: Mapping[str, str], fields: dict[str, str]) -> Caller:
+        if self.settings.studio is not None and is_page(scope["path"]):
+            return ANYONE
+        if self.settings.token is not None:
+            shown = headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1")
+            if not hmac.compare_digest(shown, self.settings.token.encode()):
+                message = "the studio's token is needed: open the address that it printed when it was started"
+                raise ApiError(401, message, code="missing_token")
+            return ANYONE
         if self.keys is None or scope["path"] in OPEN:
             return ANYONE
         caller = await self._holder(_address(scope.get("client")), headers)

@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,12 +39,13 @@ LAST_WORDS = 2.0  # seconds in which requests that are broken off may still say 
 log = logging.getLogger("cutaway.serve")
 
 
-def serve(settings: Settings, *, json: bool = False) -> int:
+def serve(settings: Settings, *, json: bool = False, listening: Callable[[str], object] | None = None) -> int:
     """Serve until a signal says to stop. To be called in the main thread of a process that does nothing else.
 
     Args:
         settings: models, limits and doors.
         json: print what there is as one JSON object on standard output, instead of in words on standard error.
+        listening: called with the address, as soon as pages are given out there.
 
     Returns:
         The exit code: 0, 130 or 143.
@@ -70,7 +71,7 @@ def serve(settings: Settings, *, json: bool = False) -> int:
         _logs(settings)
         models.begin()
         run = _import_http()
-        code = run(settings, models, listener, began, json)
+        code = run(settings, models, listener, began, json, listening)
     finally:
         gc.enable()
         listener.close()
@@ -85,7 +86,7 @@ def check_settings(settings: Settings) -> None:
         ConfigError: a name with other characters, no model, an adapter that is called as a model is, or a name that is
             none of theirs; or a body that may be larger than all together.
     """
-    if not settings.models:
+    if not settings.models and settings.studio is None:
         raise ConfigError("there is no model to serve; give a folder, a .gguf file or a name on the hub")
     for name in (*settings.models, *settings.adapters):
         if not NAME.fullmatch(name):
@@ -139,6 +140,11 @@ def url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def page_url(listener: socket.socket, settings: Settings) -> str:
+    """What to open in a browser. A token stands behind the #, which is sent to nobody."""
+    return url(listener) + ("/" if settings.token is None else f"/#token={settings.token}")
+
+
 def notify(state: str) -> None:
     """Tell systemd, where it started this (sd_notify(3)): READY=1, STOPPING=1."""
     address = os.environ.get("NOTIFY_SOCKET", "")
@@ -162,10 +168,19 @@ def _import_http() -> Any:
     class Runner(uvicorn.Server):
         """uvicorn's server, with another end."""
 
-        def __init__(self, app: Any, settings: Settings, listener: socket.socket, began: float, json: bool) -> None:
+        def __init__(
+            self,
+            app: Any,
+            settings: Settings,
+            listener: socket.socket,
+            began: float,
+            json: bool,
+            listening: Callable[[str], object] | None,
+        ) -> None:
             options = {"log_config": None, "lifespan": "on", "timeout_graceful_shutdown": LAST_WORDS}
             super().__init__(uvicorn.Config(app, **options, **uvicorn_options(settings)))
             self.app, self.settings, self.listener, self.json = app, settings, listener, json
+            self.listening = listening
             self.began, self.failure, self.code = began, None, 0
             self.signals: list[int] = []
 
@@ -178,6 +193,8 @@ def _import_http() -> Any:
             asked, again = asyncio.Event(), asyncio.Event()
             _on_signals(self.signals, asked, again)
             server: Server = self.app.state.server
+            if self.listening is not None:
+                self.listening(page_url(self.listener, self.settings))
             loading: asyncio.Task[None] = self.app.state.loading
             clock = asyncio.create_task(self._clock())
             stop = asyncio.create_task(asked.wait())
@@ -202,6 +219,8 @@ def _import_http() -> Any:
 
         def _say(self, server: Server) -> None:
             said = statement(server, url(self.listener), time.time() - self.began)
+            if self.settings.studio is not None:
+                said["studio"] = page_url(self.listener, self.settings)
             if self.json:
                 print(json_format.dumps(said), flush=True)
             else:
@@ -229,8 +248,15 @@ def _import_http() -> Any:
             if self.force_exit:
                 self.code = 128 + number
 
-    def run(settings: Settings, models: Any, listener: socket.socket, began: float, json: bool) -> int:
-        runner = Runner(create_app(settings, models), settings, listener, began, json)
+    def run(
+        settings: Settings,
+        models: Any,
+        listener: socket.socket,
+        began: float,
+        json: bool,
+        listening: Callable[[str], object] | None,
+    ) -> int:
+        runner = Runner(create_app(settings, models), settings, listener, began, json, listening)
         runner.run([listener])
         if runner.failure is not None:
             raise runner.failure

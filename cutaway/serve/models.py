@@ -116,7 +116,7 @@ class Models:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.sources: Mapping[str, str] = dict(settings.models)
+        self.sources: dict[str, str] = dict(settings.models)  # the studio adds what it finds
         self.adapters = adapters_of(settings)
         self.loaded: dict[str, Loaded] = {}
         self.failed: dict[str, tuple[ApiError, float]] = {}
@@ -138,6 +138,8 @@ class Models:
 
     def begin(self) -> None:
         """Open the first model now, in a thread, while the program has other things to do."""
+        if not self.sources:
+            return
         self._early = early = Future()
 
         def work() -> None:

@@ -25,6 +25,8 @@ from cutaway.serve.settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cutaway.serve.studio.studio import Studio
+
 log = logging.getLogger("cutaway.serve")
 Result = TypeVar("Result")
 DEADLINE = "cutaway-deadline"  # a header: seconds in which the answer is wanted
@@ -40,6 +42,7 @@ class Server:
         models: those of the settings, where some are being opened already.
 
     Attributes:
+        studio: what its pages share, where there is one.
         works: requests that are being answered.
         bodies: bytes of the bodies of all requests.
         ready: it answers: its models are loaded, and it does not stop.
@@ -50,6 +53,7 @@ class Server:
         self.bridge = Bridge()
         self.models = models or Models(settings)
         self.models.bind(self.bridge)
+        self.studio: Studio | None = None
         self.queue = Queue(settings)
         self.queue.refuses = LOADING
         self.metrics = Metrics(self)
@@ -145,6 +149,8 @@ class Server:
 
     def stop(self) -> None:
         """End the threads."""
+        if self.studio is not None:
+            self.studio.stop()
         self.bridge.stop()
 
 

@@ -50,6 +50,8 @@ class Settings:
         max_stop: characters of each.
         max_bias: tokens in a logit_bias.
         max_logprobs: alternatives told beside a token.
+        studio: folder whose runs and models the studio shows, and that it trains into; None: there is no studio.
+        token: what the studio's pages show to be let in, where others can reach them; None: no token is asked for.
         log_texts: whether prompts and answers may stand in the log.
         matryoshka: names of models whose vectors may be cut to fewer dimensions, as they were trained for it.
         chat_format: how conversations are written for models without a chat template: "template" refuses them, "plain"
@@ -89,6 +91,8 @@ class Settings:
     max_stop: int = 256
     max_bias: int = 1024
     max_logprobs: int = 20
+    studio: Path | None = None
+    token: str | None = None
     log_texts: bool = False
     matryoshka: tuple[str, ...] = ()
     chat_format: str = "template"

@@ -62,13 +62,17 @@ def statement(server: Server, address: str, seconds: float) -> dict[str, Any]:
         },
         "keys": settings.keys is not None,
         "texts_in_log": settings.log_texts,
-        "try": _curl(address, models.loaded[made[0]["name"]], settings),
+        "try": _curl(address, models.loaded[made[0]["name"]], settings) if made and made[0]["loaded"] else "",
     }
 
 
 def in_words(said: dict[str, Any]) -> str:
     """The same for people."""
     memory, limits = said["memory_bytes"], said["limits"]
+    if "studio" in said:  # most of what else there is to say is for those who serve
+        lines = [f"Cutaway {said['cutaway']}: the studio is at {said['studio']}   (Ctrl-C ends it)"]
+        lines += [f"  model    {model['name']}: {_words(model)}" for model in said["models"] if model["loaded"]]
+        return "\n".join(lines)
     lines = [f"Cutaway {said['cutaway']} answers at {said['address']}/v1 after {said['ready_after_seconds']:g} s"]
     for model in said["models"]:
         lines.append(f"  model    {model['name']}: {_words(model)}")

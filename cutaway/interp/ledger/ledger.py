@@ -181,5 +181,8 @@ class Ledger(Result):
             rows.append(row)
         return {"what": self.what, "unit": self.unit, "total": self.total, "error": self.error, "terms": rows}
 
+    def data(self) -> dict[str, Any]:
+        return super().data() | {"error": self.error}
+
     def page_data(self) -> dict[str, Any]:
         return self.to_json(depth=1, most=32)

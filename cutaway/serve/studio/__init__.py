@@ -1,0 +1,11 @@
+"""The studio's API and pages: thin routes over `interp`, `generation`, `training` and `tasks`.
+
+    pages    the built pages, from cutaway/serve/static
+    models   which models there are, and what each is
+    look     analyses of a text, ledgers, pictures, what can be tried out, pages to keep
+    speak    tokens, chances of the next token, writing
+    train    runs: begin, watch, stop, go on
+
+A request that computes is answered by frames: how far it is, then the result (`frames`), packed as bytes
+(`cutaway.interp.pictures.wire`). When whoever asked goes away, the work ends at its next report.
+"""

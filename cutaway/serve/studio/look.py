@@ -1,0 +1,103 @@
+"""Analyses of a text, the ledger of any number, parts of large pictures, what can be tried out, pages to keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from torch import Tensor
+
+from cutaway.errors import InputError
+from cutaway.interp.check import check
+from cutaway.interp.ledger.ledger import Ledger
+from cutaway.interp.pictures.wire import packed, tile
+from cutaway.serve.body import JsonRoute
+from cutaway.serve.errors import ApiError
+from cutaway.serve.schema.base import errors
+from cutaway.serve.server import server_of
+from cutaway.serve.studio.frames import KIND as FRAMES
+from cutaway.serve.studio.frames import answered
+from cutaway.serve.studio.schema import (
+    PACKED,
+    AnalyseRequest,
+    ExpandRequest,
+    LedgerRequest,
+    ResultRequest,
+    TileRequest,
+)
+from cutaway.serve.studio.studio import studio_of
+
+router = APIRouter(prefix="/studio", route_class=JsonRoute)
+OPEN: dict[str, Any] = {"$ref": "#/components/schemas/Open"}
+IN_FRAMES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {FRAMES: {"schema": OPEN}}, "description": "frames, the last of them the result"}
+}
+IN_BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {PACKED: {"schema": OPEN}}, "description": "the result"}}
+
+
+@router.post("/analyse", response_class=Response, responses={**errors(404, 413, 504), **IN_FRAMES})
+async def analyse(asked: AnalyseRequest, http: HttpRequest) -> Response:
+    """Run an analysis by its name on a text."""
+    studio, work = studio_of(http), await server_of(http).begin(http, asked.model)
+
+    def compute(reports: Any) -> Any:
+        study = studio.study(work.loaded, asked.text, asked.source)
+        return studio.keep(study.analyse(asked.analysis, asked.options, progress=reports))
+
+    return answered(studio, work, compute)
+
+
+@router.post("/ledger", response_class=Response, responses={**errors(404, 413, 504), **IN_FRAMES})
+async def ledger(asked: LedgerRequest, http: HttpRequest) -> Response:
+    """Open a number of the run into the terms that sum to it."""
+    studio, work = studio_of(http), await server_of(http).begin(http, asked.model)
+
+    def compute(reports: Any) -> Any:
+        options: dict[str, Any] = {"what": "logits"} | asked.options
+        return studio.keep(studio.study(work.loaded, asked.text, asked.source).ledger(**options))
+
+    return answered(studio, work, compute)
+
+
+@router.post("/expand", response_class=Response, responses={**errors(404, 413), **IN_BYTES})
+async def expand(asked: ExpandRequest, http: HttpRequest) -> Response:
+    """Open a term of a ledger, without running the model again."""
+    studio = studio_of(http)
+    found = studio.kept(asked.id)
+    if not isinstance(found, Ledger):
+        raise ApiError(400, "this result is no ledger, so it has no terms to open", code="invalid_value", param="id")
+    return Response(
+        await studio.quick(lambda: packed({"id": asked.id, "result": found.path(*asked.path)})), media_type=PACKED
+    )
+
+
+@router.post("/tile", response_class=Response, responses={**errors(404, 413), **IN_BYTES})
+async def part(asked: TileRequest, http: HttpRequest) -> Response:
+    """One matrix of a tensor, shrunk to what a picture has room for."""
+    studio = studio_of(http)
+    tensor = studio.kept(asked.id).data().get(asked.field)
+    if not isinstance(tensor, Tensor):
+        raise InputError(f"this result has no tensor {asked.field!r:.80}")
+    index = tuple(asked.index)
+    return Response(
+        await studio.quick(lambda: packed({"tile": tile(tensor, index, asked.rows, asked.columns)}, whole=2**30)),
+        media_type=PACKED,
+    )
+
+
+@router.post("/check", response_class=Response, responses={**errors(404, 413, 504), **IN_FRAMES})
+async def try_out(asked: ResultRequest, http: HttpRequest) -> Response:
+    """Run the ablations that a view suggests: what it predicts beside what happens."""
+    studio = studio_of(http)
+    found = studio.kept(asked.id)
+    return answered(studio, None, lambda reports: studio.keep(check(found, progress=reports)))
+
+
+@router.post("/page", response_class=Response, responses=errors(404, 413))
+async def page(asked: ResultRequest, http: HttpRequest) -> Response:
+    """A result as one page that opens without a server."""
+    studio = studio_of(http)
+    found = studio.kept(asked.id)
+    return Response(await studio.quick(found.to_html), media_type="text/html")

@@ -1,0 +1,183 @@
+"""What the studio is asked, and the shapes of what it tells (pages' types are made from these).
+
+Results are dataclasses of `interp`; their schemas are made of their fields, so that nothing is written twice.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import Field
+from torch import Tensor
+
+from cutaway.interp.about import About
+from cutaway.interp.receipt import Receipt
+from cutaway.interp.results import Result
+from cutaway.serve.schema.base import Asked, ModelName
+
+PACKED = "application/vnd.cutaway.packed"
+KINDS = {"f4", "f8", "i4", "u1"}
+TENSOR: dict[str, Any] = {
+    "type": "object",
+    "description": "Numbers that stand behind the head of an answer (cutaway/interp/pictures/wire.py).",
+    "required": ["$tensor"],
+    "properties": {
+        "$tensor": {
+            "type": "object",
+            "required": ["dtype", "shape", "at"],
+            "properties": {
+                "dtype": {"enum": sorted(KINDS)},
+                "shape": {"type": "array", "items": {"type": "integer"}},
+                "at": {"type": ["integer", "null"]},
+            },
+        }
+    },
+}
+# what results tell beside their fields
+MORE: dict[str, dict[str, Any]] = {
+    "TokenScores": {"mean": {"type": ["number", "null"]}},
+    "Attention": {
+        "shown": {"type": "array", "items": {"type": "integer"}},
+        "habits": {
+            "type": "array",
+            "items": {
+                "type": "array",
+                "items": {
+                    "type": "array",
+                    "prefixItems": [{"type": "string"}, {"type": "number"}],
+                    "minItems": 2,
+                    "maxItems": 2,
+                },
+            },
+        },
+    },
+    "Ledger": {"error": {"type": "number"}},
+}
+
+StudioText = Annotated[
+    str, Field(max_length=200_000, description="What the model reads; of an encoder–decoder the target.")
+]
+StudioSource = Annotated[str, Field(max_length=200_000)] | None
+Option = str | int | float | bool | None | list[str | int | float | bool | list[int]]
+Options = Annotated[
+    dict[str, Option], Field(default_factory=dict, max_length=32, description="Keyword arguments of the function.")
+]
+Id = Annotated[str, Field(max_length=40, description="Of a result that is open.")]
+
+
+class OfText(Asked):
+    """A text before a model."""
+
+    model: ModelName
+    text: StudioText
+    source: StudioSource = None
+
+
+class AnalyseRequest(OfText):
+    """Run an analysis by its name (`cutaway.interp.analyses`)."""
+
+    analysis: Annotated[str, Field(max_length=64)]
+    options: Options
+
+
+class LedgerRequest(OfText):
+    """Open a number of the run (`cutaway.interp.ledger`); `options` say which, as there."""
+
+    options: Options
+
+
+class ExpandRequest(Asked):
+    """Open a term of a ledger that is open: the names on the way to it from the number."""
+
+    id: Id
+    path: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=64)]
+
+
+class ResultRequest(Asked):
+    """Something about a result that is open."""
+
+    id: Id
+
+
+class TileRequest(Asked):
+    """One matrix of a tensor of a result, shrunk to what a picture has room for."""
+
+    id: Id
+    field: Annotated[str, Field(max_length=64)]
+    index: Annotated[list[int], Field(max_length=4)]
+    rows: Annotated[int, Field(ge=1, le=4096)]
+    columns: Annotated[int, Field(ge=1, le=4096)]
+
+
+def result_schemas() -> dict[str, Any]:
+    """JSON schemas of all results and what they are made of, by name, for the components of OpenAPI."""
+    made: dict[str, Any] = {"Tensor": TENSOR}
+    for kind in _kinds(Result):
+        _add(kind, made)
+    for kind in (Receipt, About):
+        _add(kind, made)
+    names = sorted(kind.__name__ for kind in _kinds(Result))
+    made["AnyResult"] = {"oneOf": [{"$ref": f"#/components/schemas/{name}Result"} for name in names]}
+    made["Open"] = {
+        "type": "object",
+        "required": ["id", "result"],
+        "properties": {"id": {"type": "string"}, "result": {"$ref": "#/components/schemas/AnyResult"}},
+    }
+    return made
+
+
+def _kinds(base: type) -> list[type]:
+    found = []
+    for kind in base.__subclasses__():
+        found += [kind, *_kinds(kind)]
+    return [kind for kind in found if kind.__module__.startswith("cutaway.")]
+
+
+def _named(kind: type) -> str:
+    return f"{kind.__name__}Result" if issubclass(kind, Result) else kind.__name__
+
+
+def _add(kind: type, made: dict[str, Any]) -> None:
+    name = _named(kind)
+    if name in made:
+        return
+    made[name] = {}
+    hints = get_type_hints(kind, localns={"Claims": object})
+    shown = [f for f in fields(kind) if (f.repr or f.compare)]
+    properties = {f.name: _of(hints[f.name], made) for f in shown}
+    if issubclass(kind, Result):
+        properties = {"picture": {"const": kind.picture}, **properties, "checkable": {"type": "boolean"}}
+        properties |= MORE.get(kind.__name__, {})
+    about = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
+    made[name] = {"type": "object", "description": about, "required": list(properties), "properties": properties}
+
+
+def _of(hint: Any, made: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a type."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return {"anyOf": [_of(part, made) for part in parts]}
+    if origin is Literal:
+        return {"enum": list(parts)}
+    if origin is ClassVar or hint is Any or hint is object:
+        return {}
+    if origin is tuple and not (len(parts) == 2 and parts[1] is Ellipsis):
+        n = len(parts)
+        return {"type": "array", "prefixItems": [_of(p, made) for p in parts], "minItems": n, "maxItems": n}
+    if origin in (list, tuple, Sequence):
+        return {"type": "array", "items": _of(parts[0], made)}
+    if origin in (dict, Mapping):
+        return {"type": "object", "additionalProperties": _of(parts[1], made)}
+    if isinstance(hint, type) and (issubclass(hint, Tensor) or hasattr(hint, "array_type")):
+        return {"$ref": "#/components/schemas/Tensor"}
+    if isinstance(hint, type) and is_dataclass(hint):
+        if hint is Result:
+            return {"$ref": "#/components/schemas/AnyResult"}
+        _add(hint, made)
+        return {"$ref": f"#/components/schemas/{_named(hint)}"}
+    plain = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+    return {"type": plain[hint]}

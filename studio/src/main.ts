@@ -1,0 +1,9 @@
+import { mount } from "svelte";
+import "./app.css";
+import App from "./App.svelte";
+import { takeToken } from "./lib/api";
+import { read } from "./lib/state.svelte";
+
+takeToken();
+read(location.search);
+mount(App, { target: document.getElementById("app")! });

@@ -1,0 +1,25 @@
+// The pages in the order of the navigation. A page is a folder: Page.svelte (takes `subject` and `about`) and words.ts.
+import type { Component } from "svelte";
+import type { About, Subject } from "../lib/api";
+import { say, type Words } from "../lib/words";
+import { words as tokens } from "./tokens/words";
+import { frame } from "../parts/words";
+
+export type PageProps = { subject: Subject; about: About | undefined };
+export type PageEntry = {
+  id: string;
+  words: Words; // with "title" and "about"
+  load: () => Promise<{ default: Component<PageProps> }>;
+  /** What a model must have (`About.has`) for the page to show something of it. */
+  needs?: string[];
+};
+
+export const PAGES: PageEntry[] = [{ id: "tokens", words: tokens, load: () => import("./tokens/Page.svelte") }];
+
+/** Why a page shows nothing of a model, and which pages do; null: it shows it. */
+export function whyNot(page: PageEntry, about: About): { why: string; instead: PageEntry[] } | null {
+  const missing = (page.needs ?? []).find((need) => !about.has.includes(need));
+  if (!missing) return null;
+  const instead = PAGES.filter(({ needs }) => (needs ?? []).every((need) => about.has.includes(need)));
+  return { why: say(frame, `no.${missing}` as keyof typeof frame, { kind: about.kind }), instead };
+}

@@ -1,0 +1,18 @@
+// One picture per kind of result. A picture takes the result, the id under which the server keeps it, and what it is about.
+import type { Component } from "svelte";
+import type { Picture, ResultOf, Subject } from "../lib/api";
+import Curve from "./Curve.svelte";
+import Matrix from "./Matrix.svelte";
+import Panel from "./Panel.svelte";
+import Scores from "./Scores.svelte";
+import Table from "./Table.svelte";
+
+export type PictureProps<P extends Picture> = { result: ResultOf<P>; id: string; subject?: Subject };
+
+export const PICTURES: { [P in Picture]?: Component<PictureProps<P>> } = {
+  curve: Curve,
+  matrix: Matrix,
+  panel: Panel,
+  scores: Scores,
+  table: Table,
+};
