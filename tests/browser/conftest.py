@@ -29,7 +29,8 @@ def chromium() -> str:
 def built_pages(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The pages as the sources say."""
     spec = importlib.util.spec_from_file_location("build_backend", ROOT / "studio" / "build_backend.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     backend = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(backend)
     backend.pages()
