@@ -39,6 +39,7 @@ demo: .venv/.use
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh --minutes $(MINUTES) $(if $(TEXT),"$(TEXT)")
 
 test: .venv/.dev
+	$(BIN)/python studio/build_backend.py run test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-all: .venv/.dev
@@ -56,6 +57,7 @@ check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright --warnings
 	$(BIN)/lint-imports
+	$(BIN)/python studio/build_backend.py run check
 	$(BIN)/python tests/check_house.py
 	$(BIN)/python tests/audit.py
 

