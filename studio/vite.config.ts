@@ -29,5 +29,5 @@ export default defineConfig({
   },
   server: { proxy: { "/studio": "http://127.0.0.1:8317", "/v1": "http://127.0.0.1:8317" } },
   resolve: process.env.VITEST ? { conditions: ["browser"] } : {},
-  test: { include: ["tests/**/*.test.ts"], environment: "jsdom" },
+  test: { include: ["tests/**/*.test.ts"], environment: "node" },
 });
