@@ -35,7 +35,7 @@ def best_none(gaps: np.ndarray, best: np.ndarray, silent: np.ndarray) -> float:
     finite = gaps[order]
     # with the first k of them silent
     figures = np.r_[0.0, np.cumsum((silent - best)[order])]
-    last = np.r_[True, np.r_[np.diff(finite) != 0, True]] if len(finite) else np.array([True])  # ties go together
+    last = np.r_[True, np.r_[finite[1:] != finite[:-1], True]] if len(finite) else np.array([True])  # ties go together
     count = int(np.argmax(np.where(last, figures, -np.inf)))
     if count == 0:
         return float(finite[0]) if len(finite) and np.isfinite(finite[0]) else 0.0

@@ -38,8 +38,9 @@ def passages(text: str, size: int, overlap: int) -> list[tuple[int, int]]:
         made.append((spans[first][0], spans[stop - 1][1]))
         if stop == len(spans):
             break
-        again, shared = stop, 0
-        while again - 1 > first and shared + sizes[again - 1] <= overlap:
+        # no more than leaves room for a sentence that is new: else a passage would say what this one has said already
+        again, shared, most = stop, 0, min(overlap, size - sizes[stop])
+        while again - 1 > first and shared + sizes[again - 1] <= most:
             again -= 1
             shared += sizes[again]
         first = again
