@@ -1,7 +1,9 @@
 """An index over a folder: exact places, BM25 by its formula, fusion by hand, updates in place, damage, and reasons."""
 
+import io
 import json
 import math
+import os
 import shutil
 from collections import Counter
 from itertools import pairwise
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutaway.errors import ConfigError, DamagedFile, InputError
+from cutaway.files import seal
 from cutaway.models import EncoderConfig, Model, build_network
 from cutaway.models.embedding import embed
 from cutaway.tasks.search import build_index, fuse, open_index
@@ -313,3 +316,126 @@ def test_an_index_in_its_own_folder_does_not_read_itself(docs):
     changes = index.update()
     assert changes.passages == count
     assert not changes.added
+
+
+def test_what_was_opened_stays_when_another_brings_the_folder_up_to_date(docs, tmp_path):
+    build_index(docs, tmp_path / "idx", settings=SMALL)
+    reader = open_index(tmp_path / "idx")
+    (docs / "birds.md").write_text("Zebras run. " * 40, "utf-8")
+    open_index(tmp_path / "idx").update()
+    hits = [hit for hit in reader.search("bread in the hot oven", 9) if hit.source.endswith("bread.txt")]
+    assert len(hits) > 1
+    assert all(BREAD[hit.start : hit.end] == hit.text for hit in hits)
+    assert "Penguins" in reader.search("penguins", 1)[0].text
+
+
+def test_an_index_that_is_replaced_while_it_is_opened_is_opened_anew(docs, tmp_path, monkeypatch):
+    build_index(docs, tmp_path / "idx", settings=SMALL)
+    load, asked = WordIndex.load.__func__, []
+
+    def meanwhile(cls, *given):
+        asked.append(given)
+        if len(asked) == 1:
+            (docs / "birds.md").write_text("Zebras run.", "utf-8")
+            (docs / "rows.csv").unlink()
+            open_index(tmp_path / "idx").update()
+        return load(cls, *given)
+
+    monkeypatch.setattr(WordIndex, "load", classmethod(meanwhile))
+    found = open_index(tmp_path / "idx")
+    assert len(asked) == 3
+    assert "Zebras" in found.search("zebras", 1)[0].text
+    assert "Bread" in found.search("flour", 1)[0].text
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(docs, tmp_path):
+    (docs / "report.pdf").write_bytes(b"%PDF-1.4 cut short")
+    left = []
+    index = build_index(docs, tmp_path / "idx", settings=SMALL, skipped=left.append)
+    assert [Path(one.source).name for one in left] == ["report.pdf"]
+    assert index.changes is not None
+    assert len(index.changes.added) == 4
+    left.clear()
+    changes = index.update(skipped=left.append)
+    assert [Path(one.source).name for one in left] == ["report.pdf"]
+    assert (changes.kept, changes.added, changes.changed) == (4, [], [])
+    (docs / "birds.md").write_bytes(b"\0\1\2" * 99)
+    changes = index.update(skipped=left.append)
+    assert [Path(one).name for one in changes.removed] == ["birds.md"]
+
+
+def test_a_file_whose_name_is_no_text_is_left_out_and_told(docs, tmp_path):
+    path = os.fsencode(docs) + b"/\xff\xfe.txt"
+    try:
+        Path(os.fsdecode(path)).write_text("A strange name.", "utf-8")
+    except OSError:
+        pytest.skip("this system has no names but those in UTF-8")
+    left = []
+    index = build_index(docs, tmp_path / "idx", settings=SMALL, skipped=left.append)
+    assert "rename it" in left[0].reason
+    assert open_index(tmp_path / "idx").files == index.files
+
+
+def test_no_passage_only_repeats_the_one_before():
+    text = " ".join(letter * count + "." for letter, count in zip("ABCD", (600, 150, 700, 100), strict=True))
+    found = passages(text, 800, 160)
+    assert [text[start] for start, _ in found] == ["A", "C", "D"]
+    for (_, end), (_, other) in pairwise(found):
+        assert end < other
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Path:
+    root = tmp_path_factory.mktemp("built")
+    return build_index(write_docs(root / "docs"), root / "idx", model=model, settings=SMALL).folder
+
+
+def spoiled(built: Path, folder: Path, name: str, data: bytes) -> Path:
+    """As a stranger would make it: another file in an index, with the right checksum."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(built, folder)
+    (folder / name).write_bytes(data)
+    seal(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["passages.npy", "vectors.npy", "words/data.npy", "words/indptr.npy"])
+def test_t5_arrays_of_an_index_that_are_none_are_refused(built, tmp_path, name):
+    old = np.load(built / name)
+
+    def headed(**given) -> bytes:
+        file = io.BytesIO()
+        told = {"descr": old.dtype.str, "fortran_order": False, "shape": old.shape, **given}
+        np.lib.format.write_array_header_1_0(file, told)
+        return file.getvalue() + old.tobytes()
+
+    file = io.BytesIO()
+    np.save(file, old[..., None])
+    huge = [headed(shape=(count, *old.shape[1:])) for count in (10**12, 2**62, 2**63, -1)]
+    for data in (b"", b"PK\3\4no", headed(descr="|O"), headed(descr="<f2"), file.getvalue(), *huge):
+        with pytest.raises(DamagedFile, match="build the index again"):
+            open_index(spoiled(built, tmp_path / "idx", name, data))
+
+
+def test_t5_words_and_documents_of_an_index_that_are_none_are_refused(built, tmp_path):
+    words = ("[" * 100_000, "[]", *(f'{{"bread": {number}}}' for number in ("10000000", "-1", "true", "1.5", '"1"')))
+    first, rest = (built / "documents.jsonl").read_text("utf-8").split("\n", 1)
+    fields = ({"end": 10**9}, {"begin": -1}, {"begin": True}, {"end": 1.5}, {"title": None}, {"more": 1})
+    lines = [json.dumps({**json.loads(first), **field}) + "\n" + rest for field in fields]
+    for name, texts in {"words/vocabulary.json": words, "documents.jsonl": ["[" * 100_000 + "\n", *lines]}.items():
+        for text in texts:
+            with pytest.raises(DamagedFile, match="build the index again"):
+                open_index(spoiled(built, tmp_path / "idx", name, text.encode()))
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "texts.bin", "words/data.npy", "words/vocabulary.json", "words"])
+def test_t7_a_link_in_the_place_of_an_indexs_file_is_refused(built, tmp_path, name):
+    folder, elsewhere = tmp_path / "idx", tmp_path / "elsewhere"
+    shutil.copytree(built, folder)
+    (folder / name).rename(elsewhere)
+    (folder / name).symlink_to(elsewhere)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = {file: told for file, told in manifest["files"].items() if not file.startswith(name)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DamagedFile, match="link"):
+        open_index(folder)

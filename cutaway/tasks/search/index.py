@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from cutaway import __version__
-from cutaway.errors import ConfigError, DamagedFile, InputError
-from cutaway.files import atomic_folder, holds, inside, read_json, sha256, verify, write_json
+from cutaway.errors import ConfigError, CutawayError, DamagedFile, InputError
+from cutaway.files import HALF, MANIFEST, atomic_folder, holds, inside, read_json, sha256, verify, write_json
 from cutaway.generation import Engine
 from cutaway.models import Model, load_model
 from cutaway.progress import OnProgress, Progress
@@ -30,7 +30,8 @@ from cutaway.tasks.search.store import Store, StoreWriter, load_store
 from cutaway.tasks.search.vectors import PROBE, VectorIndex, check_same, embedded
 from cutaway.tasks.search.words import WordIndex, cutter, usual_segmenter
 from cutaway.text.readers import find, read_part
-from cutaway.text.readers.base import OnSkipped, Part
+from cutaway.text.readers.base import OnSkipped, Part, Skipped, skipped_for
+from cutaway.text.readers.streams import os_errors
 
 INDEX, WORDS = "index.json", "words"
 FORMAT = 1
@@ -117,12 +118,14 @@ class Index:
         """What makes vectors of questions, opened when it is first needed.
 
         Raises:
-            ConfigError: the index has no vectors, or the model is not the one that it was built with.
+            ConfigError: the index has no vectors, or the model is not there or not the one that it was built with.
         """
         if self.vectors is None:
             raise ConfigError(f"{self.folder} was built without a model, so it is searched by words alone")
         if self._engine is None:
-            engine = _engine_of(self._model or self.about["source"])
+            if not (made := self._model or self.about["source"]):
+                raise ConfigError(f"{self.folder} was built with a model that lay nowhere; open it with model=…")
+            engine = _engine_of(made)
             check_same(engine, self.about["probe"], str(engine.model.source or "the model"))
             self._engine = engine
         return self._engine
@@ -151,8 +154,8 @@ class Index:
         """
         if not isinstance(question, str) or not question.strip():
             raise InputError("the question is empty; give some words")
-        if min(top, pool) < 1:
-            raise InputError(f"top and pool must be at least 1, but {top} and {pool} were given")
+        if min(top, pool) < 1 or k < 0:
+            raise InputError(f"top and pool must be at least 1 and k at least 0, but {top}, {pool} and {k} were given")
         how = how or ("hybrid" if self.vectors is not None else "words")
         if how not in HOW:
             raise ConfigError(f"an index is searched by {', '.join(HOW)}, but {how!r} was given")
@@ -248,6 +251,8 @@ def build_index(
 def open_index(folder: str | Path, *, model: Model | str | None = None) -> Index:
     """Open an index; every file is checked against its checksum.
 
+    What is opened stays as it is while another program brings the folder up to date.
+
     Args:
         folder: as `build_index` made it.
         model: that embeds questions, where it is elsewhere now.
@@ -264,6 +269,23 @@ def open_index(folder: str | Path, *, model: Model | str | None = None) -> Index
         raise InputError(
             f"{folder} holds no {INDEX}, so it is no index; make one with: cutaway task index docs --out idx"
         )
+    sealed, found = _seal_of(folder), None
+    try:
+        found = _opened(folder, model)
+    except (CutawayError, OSError):
+        if _seal_of(folder) == sealed:
+            raise
+    # where the folder was replaced meanwhile, what was read may be of both
+    return found if found is not None and _seal_of(folder) == sealed else open_index(folder, model=model)
+
+
+def _seal_of(folder: Path) -> bytes:
+    """The checksums of its files, which tell one state of a folder from the next."""
+    path = folder / MANIFEST
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _opened(folder: Path, model: Model | str | None) -> Index:
     verify(folder)
     record = read_json(inside(folder, INDEX))
     if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -273,11 +295,11 @@ def open_index(folder: str | Path, *, model: Model | str | None = None) -> Index
         sources, files = [str(one) for one in record["sources"]], dict(record["files"])
         about = dict(record["model"] or {})
         if about:
-            about = {"source": str(about["source"]), "probe": [float(one) for one in about["probe"]]}
+            about = {"source": str(about["source"] or ""), "probe": [float(one) for one in about["probe"]]}
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFile(f"{folder / INDEX} lacks what an index is made of ({error}); build it again") from error
     store = load_store(folder)
-    words = WordIndex.load(folder / WORDS, len(store.passages))
+    words = WordIndex.load(folder, WORDS, len(store.passages))
     vectors = VectorIndex.load(folder, len(store.passages)) if about else None
     return Index(folder, settings, sources, files, store, words, vectors, about, _model=model)
 
@@ -303,8 +325,11 @@ def _make(
 ) -> Index:
     """Write an index, with what an older one has already."""
     parts: dict[str, list[Part]] = {}
+    tell = skipped or (lambda _: None)
     for part in find(sources, skipped=skipped):
-        if not _within(part.path, out):
+        if HALF.search(part.path):
+            tell(Skipped(part.name, "its name is no text in UTF-8; rename it"))
+        elif not _within(part.path, out):
             parts.setdefault(part.path, []).append(part)
     before = old.files if old else {}
     files: dict[str, str] = {}
@@ -314,18 +339,29 @@ def _make(
         for number, (path, some) in enumerate(parts.items()):
             if progress:
                 progress(Progress("reading", number, len(parts), "files"))
-            files[path] = checksum = sha256(Path(path))
+            try:
+                with os_errors(path):
+                    checksum = sha256(Path(path))
+            except InputError as error:
+                if some[0].asked:
+                    raise
+                tell(skipped_for(path, error))
+                continue
             if old is not None and before.get(path) == checksum:
                 kept += 1
+                files[path] = checksum
                 _copy(old.store, path, writer)
                 continue
-            (changed if path in before else added).append(path)
+            count = len(writer.documents)
             for part in some:
                 for document in read_part(part, skipped=skipped):
                     if document.text.strip():
                         title = str(document.meta.get("title", ""))
                         cuts = passages(document.text, settings.size, settings.overlap)
                         writer.add(document.source, path, title, document.text, cuts)
+            if len(writer.documents) > count:  # else it is read again the next time: it may be readable then
+                files[path] = checksum
+                (changed if path in before else added).append(path)
         store = writer.close()
         if not len(store.passages):
             raise InputError(f"there is no text in {', '.join(sources[:3])}, so nothing can be searched")

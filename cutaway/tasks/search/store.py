@@ -8,10 +8,12 @@ passages.npy     (N, 3) int64: document, first character, last-but-one
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -49,11 +51,13 @@ class Store:
         folder: where the texts lie.
         documents: in the order of their files.
         passages: (N, 3) int64, in the order of the documents.
+        texts: the bytes of texts.bin, mapped: they stay those of these documents when the folder is replaced.
     """
 
     folder: Path
     documents: list[Document]
     passages: Int64[np.ndarray, "N 3"]
+    texts: mmap.mmap | bytes
     _last: tuple[int, str] = field(default=(-1, ""), repr=False)
 
     @cached_property
@@ -73,11 +77,8 @@ class Store:
 
     def _read(self, number: int) -> str:
         document = self.documents[number]
-        with (self.folder / TEXTS).open("rb") as file:
-            file.seek(document.begin)
-            data = file.read(document.end - document.begin)
         try:
-            return data.decode("utf-8")
+            return self.texts[document.begin : document.end].decode("utf-8")
         except UnicodeDecodeError as error:
             raise DamagedFile(
                 f"{self.folder / TEXTS} does not hold {document.source}; build the index again"
@@ -120,7 +121,7 @@ class StoreWriter:
         np.save(self.folder / PASSAGES, passages, allow_pickle=False)
         lines = [json.dumps(asdict(document), ensure_ascii=False) + "\n" for document in self.documents]
         (self.folder / DOCUMENTS).write_text("".join(lines), "utf-8", newline="\n")
-        return Store(self.folder, self.documents, passages)
+        return Store(self.folder, self.documents, passages, _mapped(self.folder / TEXTS))
 
 
 def load_store(folder: Path) -> Store:
@@ -133,8 +134,8 @@ def load_store(folder: Path) -> Store:
         documents = [
             Document(**json.loads(line)) for line in inside(folder, DOCUMENTS).read_text("utf-8").split("\n")[:-1]
         ]
-        passages = np.load(inside(folder, PASSAGES), allow_pickle=False)
-        if passages.ndim != 2 or passages.shape[1] != 3 or passages.dtype != np.int64:
+        passages, texts = load_array(folder, PASSAGES, np.int64, 2), _mapped(inside(folder, TEXTS))
+        if passages.shape[1] != 3:
             raise ValueError(f"passages of shape {passages.shape}")
         if len(passages) and not (passages.min() >= 0 and passages[:, 0].max() < len(documents)):
             raise ValueError("passages of documents that are not there")
@@ -142,10 +143,32 @@ def load_store(folder: Path) -> Store:
             raise ValueError("passages in no order")
         for one in documents:
             words = (one.source, one.file, one.title)
-            if not (all(isinstance(word, str) for word in words) and 0 <= int(one.begin) <= int(one.end)):
+            whole = type(one.begin) is int and type(one.end) is int
+            if not (all(isinstance(word, str) for word in words) and whole and 0 <= one.begin <= one.end <= len(texts)):
                 raise ValueError(f"a document that is none: {one}")
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, DamagedFile):
             raise
         raise DamagedFile(f"the documents in {folder} cannot be read ({error}); build the index again") from error
-    return Store(folder, documents, passages)
+    return Store(folder, documents, passages, texts)
+
+
+def load_array(folder: Path, name: str, dtype: Any, dims: int) -> np.ndarray:
+    """An array of an index, mapped: it is no larger than its bytes, whatever its head says.
+
+    Raises:
+        DamagedFile: it is none, of another type or of other dimensions, or a link to another place.
+    """
+    path = inside(folder, name)
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy's own: of many kinds, with all of the head in their words
+        raise DamagedFile(f"{path} is no array that can be read; build the index again") from error
+    if array.dtype != dtype or array.ndim != dims:
+        raise DamagedFile(f"{path} holds another kind of numbers than an index does; build the index again")
+    return array
+
+
+def _mapped(path: Path) -> mmap.mmap | bytes:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""

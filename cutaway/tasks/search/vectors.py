@@ -13,8 +13,10 @@ import numpy as np
 from jaxtyping import Float
 
 from cutaway.errors import ConfigError, DamagedFile, need
+from cutaway.files import holds, inside
 from cutaway.generation import Engine
 from cutaway.progress import OnProgress, Progress
+from cutaway.tasks.search.store import load_array
 
 VECTORS, GRAPH = "vectors.npy", "graph.usearch"
 AT_ONCE = 1024  # texts that are read before progress is told
@@ -105,16 +107,13 @@ class VectorIndex:
         Raises:
             DamagedFile: it is not that.
         """
-        try:
-            matrix = np.load(folder / VECTORS, mmap_mode="r" if passages else None, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DamagedFile(f"{folder / VECTORS} cannot be read ({error}); build the index again") from error
-        if matrix.ndim != 2 or len(matrix) != passages or matrix.dtype != np.float32:
+        matrix = load_array(folder, VECTORS, np.float32, 2)
+        if len(matrix) != passages:
             raise DamagedFile(f"{folder / VECTORS} is of other passages; build the index again")
         graph = None
-        if (folder / GRAPH).exists():
+        if holds(folder, GRAPH):
             library = need("usearch.index", "search", "search among very many vectors")
-            graph = library.Index.restore(str(folder / GRAPH))
+            graph = library.Index.restore(str(inside(folder, GRAPH)))
             if graph is None or len(graph) != passages or graph.ndim != matrix.shape[1]:
                 raise DamagedFile(f"{folder / GRAPH} is of other passages; build the index again")
         return cls(matrix, graph)

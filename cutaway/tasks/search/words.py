@@ -2,27 +2,35 @@
 
 score = Σ over words of the question  ln(1 + (N - n + ½) / (n + ½)) · f / (f + k1 · (1 - b + b · length / mean length))
 
-N passages, n of them with the word, f times in this one. Words are cut by script: Chinese by jieba or by characters.
+N passages, n of them with the word, f times in this one. What a word adds to a passage is computed once, when they are
+indexed, so a search is a sum. Words are cut by script: Chinese by jieba or by characters.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Int32, Int64
 
 from cutaway.errors import ConfigError, DamagedFile, need, unknown
+from cutaway.files import holds, inside
+from cutaway.tasks.search.store import load_array
 from cutaway.text.bag import HAN, SNOWBALL, WORDS
 
 K1, B = 1.5, 0.75
 SEGMENTERS = ("jieba", "characters")
 RUNS = re.compile(r"\w+")
+ARRAYS, KINDS = ("indptr", "indices", "data"), (np.int64, np.int32, np.float32)
+VOCABULARY = "vocabulary.json"
 
 
 def usual_segmenter() -> str:
@@ -66,35 +74,44 @@ def cutter(segmenter: str, language: str = "") -> Callable[[str], list[str]]:
     return cut
 
 
+@dataclass(frozen=True)
 class WordIndex:
-    """The words of passages.
+    """The words of passages, and what each adds to the score of those that hold it.
 
-    Args:
-        engine: a bm25s.BM25 that has indexed them; None where there is not one word.
+    Attributes:
         passages: how many there are.
+        vocabulary: word -> its number.
+        indptr: (V + 1,) int64; what belongs to word v stands from indptr[v] to indptr[v + 1].
+        indices: int32, numbers of passages, those of a word in their order.
+        data: float32, what the word adds to the score of each.
     """
 
-    FILES = ("data.npy", "indices.npy", "indptr.npy", "vocabulary.json", "bm25.json")
-
-    def __init__(self, engine: Any, passages: int) -> None:
-        self.engine, self.passages = engine, passages
+    passages: int
+    vocabulary: Mapping[str, int] = field(default_factory=dict)
+    indptr: Int64[np.ndarray, " V"] = field(default_factory=lambda: np.zeros(1, np.int64))
+    indices: Int32[np.ndarray, " N"] = field(default_factory=lambda: np.zeros(0, np.int32))
+    data: Float32[np.ndarray, " N"] = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @classmethod
     def of(cls, cut: Sequence[list[str]]) -> WordIndex:
-        """Index passages that were cut into words."""
+        """Index passages that were cut into words.
+
+        Raises:
+            MissingExtra: bm25s is not installed.
+        """
         bm25s = need("bm25s", "search", "search by words")
         if not any(cut):
-            return cls(None, len(cut))
+            return cls(len(cut))
         vocabulary: dict[str, int] = {}
         ids = [[vocabulary.setdefault(word, len(vocabulary)) for word in words] for words in cut]
         engine = bm25s.BM25(k1=K1, b=B, method="lucene", backend="numpy", csc_backend="numpy")
         engine.index((ids, vocabulary), show_progress=False, create_empty_token=False)
-        return cls(engine, len(cut))
+        return cls(len(cut), vocabulary, *(engine.scores[name] for name in ARRAYS))
 
-    def scores(self, words: Sequence[str]) -> np.ndarray:
+    def scores(self, words: Sequence[str]) -> Float32[np.ndarray, " N"]:
         """(N,) float32, of each passage."""
         total = np.zeros(self.passages, np.float32)
-        for places, found in (self._column(word) for word in words):
+        for places, found in map(self._column, words):
             total[places] += found
         return total
 
@@ -110,56 +127,42 @@ class WordIndex:
 
     def _column(self, word: str) -> tuple[np.ndarray, np.ndarray]:
         """The passages with a word, and what it adds to the score of each."""
-        number = None if self.engine is None else self.engine.vocab_dict.get(word)
-        if self.engine is None or number is None:
-            return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        scores = self.engine.scores
-        part = slice(int(scores["indptr"][number]), int(scores["indptr"][number + 1]))
-        return scores["indices"][part], scores["data"][part]
+        number = self.vocabulary.get(word)
+        part = slice(0, 0) if number is None else slice(int(self.indptr[number]), int(self.indptr[number + 1]))
+        return self.indices[part], self.data[part]
 
     def save(self, folder: Path) -> None:
-        """Write arrays and JSON; nothing is pickled."""
-        if self.engine is None:
-            return
-        data, indices, indptr, vocabulary, parameters = self.FILES
-        self.engine.save(
-            folder,
-            data_name=data,
-            indices_name=indices,
-            indptr_name=indptr,
-            vocab_name=vocabulary,
-            params_name=parameters,
-            allow_pickle=False,
-            show_progress=False,
-        )
+        """Write arrays and JSON into an existing folder; nothing is pickled."""
+        for name in ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
+        (folder / VOCABULARY).write_text(json.dumps(self.vocabulary, ensure_ascii=False), "utf-8")
 
     @classmethod
-    def load(cls, folder: Path, passages: int) -> WordIndex:
-        """Read what `save` wrote.
+    def load(cls, folder: Path, within: str, passages: int) -> WordIndex:
+        """Read what `save` wrote; arrays stay on the disk until they are needed.
+
+        Args:
+            folder: of the index.
+            within: the folder in it where the words lie.
+            passages: of the index.
 
         Raises:
             DamagedFile: it is not that.
         """
-        data, indices, indptr, vocabulary, parameters = cls.FILES
-        if not (folder / data).exists():
-            return cls(None, passages)
-        bm25s = need("bm25s", "search", "search by words")
+        if not holds(folder / within, VOCABULARY):  # of passages without any word, an older index wrote nothing
+            return cls(passages)
+        indptr, indices, data = (
+            load_array(folder, f"{within}/{name}.npy", kind, 1) for name, kind in zip(ARRAYS, KINDS, strict=True)
+        )
+        path = inside(folder, f"{within}/{VOCABULARY}")
         try:
-            engine = bm25s.BM25.load(
-                folder,
-                data_name=data,
-                indices_name=indices,
-                indptr_name=indptr,
-                vocab_name=vocabulary,
-                params_name=parameters,
-                allow_pickle=False,
-                show_progress=False,
-            )
-            last = int(engine.scores["indptr"][-1])
-            highest = int(engine.scores["indices"].max()) if last else -1
-            fits = last == len(engine.scores["data"]) == len(engine.scores["indices"]) and highest < passages
-        except Exception as error:
-            raise DamagedFile(f"the words in {folder} cannot be read ({error}); build the index again") from error
-        if not fits:
-            raise DamagedFile(f"the words in {folder} are of other passages; build the index again")
-        return cls(engine, passages)
+            vocabulary = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise DamagedFile(f"{path} cannot be read ({error}); build the index again") from error
+        numbers = list(vocabulary.values()) if isinstance(vocabulary, dict) else [None]
+        known = all(type(number) is int and 0 <= number < len(indptr) - 1 for number in numbers)
+        ends = [*indptr[:1].tolist(), *indptr[-1:].tolist()]
+        fits = ends == [0, len(indices)] and len(indices) == len(data) and bool((np.diff(indptr) >= 0).all())
+        if not (known and fits and not (len(indices) and not 0 <= indices.min() <= indices.max() < passages)):
+            raise DamagedFile(f"the words in {folder / within} do not fit the passages; build the index again")
+        return cls(passages, vocabulary, indptr, indices, data)
