@@ -26,7 +26,7 @@ from cutaway.errors import ConfigError, DamagedFile, InputError
 from cutaway.files import atomic_folder, holds, inside, read_json, write_json
 from cutaway.generation.engine import Engine
 from cutaway.models import Model, load_model
-from cutaway.models.adapters import load_adapter, merge_adapter, save_adapter
+from cutaway.models.adapters import CONFIG, load_adapter, merge_adapter, save_adapter
 from cutaway.models.assemble import read_tensors, write_tensors
 from cutaway.models.config import config_from_dict, config_to_dict
 from cutaway.models.model import MODEL_JSON, write_model
@@ -255,6 +255,7 @@ def open_task(folder: str | Path, *, base: str = "") -> TaskModel:
 
 def _on_base(record: Mapping[str, Any], base: str, folder: Path) -> Model:
     """An adapter on its base, with the head that it had."""
+    inside(folder, f"{ADAPTER}/{CONFIG}")  # and not through a link
     where = f"{folder / TASK}, network"
     config = config_from_dict(record.get("network", {}), where=where)
     inner = folder / base

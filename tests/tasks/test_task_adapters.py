@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from task_toys import write_base, write_reviews
 
 from cutaway.cli import main
-from cutaway.errors import ConfigError, InputError
+from cutaway.errors import ConfigError, DamagedFile, InputError
 from cutaway.tasks import TaskConfig, Trained, merge_task, open_task, train_task
 
 transformers = import_module("transformers")
@@ -94,6 +94,15 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
 
     save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ConfigError, match="trained on another model"):
+        open_task(tmp_path / "model")
+
+
+def test_t7_a_link_in_the_place_of_a_tasks_adapter_is_refused(tmp_path: Path) -> None:
+    trained(tmp_path, "bert", "head")
+    adapter = tmp_path / "model" / "adapter"
+    adapter.rename(tmp_path / "elsewhere")
+    adapter.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DamagedFile, match="link"):
         open_task(tmp_path / "model")
 
 
