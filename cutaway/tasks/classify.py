@@ -5,10 +5,8 @@ Shapes: N examples, L labels.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -30,7 +28,7 @@ from cutaway.tasks.decide import (
 from cutaway.tasks.figures import by_label, confusion, macro_f1, mean_of, one_hot
 from cutaway.tasks.reading import arrays, framed, in_parts, read_all
 from cutaway.tasks.scope import fit_scope, scope_of
-from cutaway.tasks.task import Answer, Example, Measured, Role, Task, text_of
+from cutaway.tasks.task import Answer, Example, Measured, Role, Task, cell_of, text_of
 from cutaway.tasks.words import fit_words, weights_of, with_words, words_of
 from cutaway.tokenizers.writer import sort_labels
 from cutaway.training.objectives import Classification, Objective
@@ -111,9 +109,7 @@ class Classify(Task):
     def _labels_of(self, value: Any) -> tuple[str, ...]:
         if value is None or value == "":
             return ()
-        if isinstance(value, str) and value.lstrip().startswith("["):
-            with suppress(ValueError):
-                value = json.loads(value)
+        value = cell_of(value)
         if isinstance(value, list):
             return tuple(dict.fromkeys(str(one).strip() for one in value))
         text = str(value).strip()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,7 +26,7 @@ from cutaway.tasks.decode import best_tags, chances_of
 from cutaway.tasks.figures import mean_of, micro_f1
 from cutaway.tasks.pieces import Words, read_words, words_in
 from cutaway.tasks.reading import arrays
-from cutaway.tasks.task import Answer, Example, Measured, Quantity, Role, Task, text_of
+from cutaway.tasks.task import Answer, Example, Measured, Quantity, Role, Task, cell_of, text_of
 from cutaway.text.tags import Span, read_tags, tag_names, tags_of, words_of
 from cutaway.tokenizers.writer import sort_labels
 from cutaway.training.losses import IGNORE
@@ -281,10 +280,9 @@ def redacted(text: str, spans: Sequence[Mapping[str, Any]]) -> str:
 def _text_and_tokens(values: Mapping[str, Any]) -> tuple[str, tuple[tuple[int, int], ...] | None]:
     """The text, and where its tokens are where it was given as some."""
     value = values.get("text")
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        with suppress(ValueError):
-            parsed = json.loads(value)
-            value = parsed if parsed and all(isinstance(one, str) for one in parsed) else value
+    parsed = cell_of(value)
+    if isinstance(parsed, list) and parsed and all(isinstance(one, str) for one in parsed):
+        value = parsed
     if not isinstance(value, list):
         return text_of(values, "text", "the text"), None
     for number, token in enumerate(value):
@@ -306,7 +304,7 @@ def _parsed(value: Any) -> list[Any]:
             return value.split()
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"the tags look like JSON but are none ({error})") from error
     if not isinstance(value, list):
         raise InputError(f"the tags must be a list of tags or spans, but {type(value).__name__} was given")

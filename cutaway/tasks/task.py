@@ -8,8 +8,10 @@ Shapes: N examples, L labels.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -286,6 +288,19 @@ def text_of(values: Mapping[str, Any], role: str, what: str) -> str:
         raise InputError(f"{what} is empty")
     if len(value) > LONGEST_TEXT:
         raise InputError(f"{what} has {len(value):,} characters, more than {LONGEST_TEXT:,}; cut it into parts")
+    return value
+
+
+def cell_of(value: Any, begins: tuple[str, ...] = ("[",)) -> Any:
+    """What stands in a cell that is written as JSON; any other value, and a text that is no JSON, as it is.
+
+    Args:
+        value: of a cell.
+        begins: how JSON of this kind begins.
+    """
+    if isinstance(value, str) and value.lstrip().startswith(begins):
+        with suppress(ValueError, RecursionError):  # lists in lists without end
+            return json.loads(value)
     return value
 
 

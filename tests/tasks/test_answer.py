@@ -20,7 +20,7 @@ from cutaway.tasks.answer import AnswerQuestions
 from cutaway.tasks.answer.ask import ask
 from cutaway.tasks.answer.chances import best_none, logistic, sure
 from cutaway.tasks.answer.counting import exact, f1
-from cutaway.tasks.answer.known import known_answers
+from cutaway.tasks.answer.known import Known, known_answers
 from cutaway.tasks.answer.simple import likeliest_sentences
 from cutaway.tasks.answer.task import gathered
 from cutaway.tasks.answer.windows import Window, Windows, pieces_of, places_in, stretches
@@ -256,6 +256,17 @@ def test_answers_are_read_in_every_form():
         known_answers("dog", None, text)
     with pytest.raises(InputError, match="must be text"):
         known_answers([7], None, text)
+
+
+@pytest.mark.parametrize("start", [float("inf"), float("nan"), 10**30, "nowhere", [0], {}])
+def test_a_place_that_is_none_is_looked_for(start):
+    assert known_answers("sea", start, "the sea") == (Known("sea", ((4, 7),)),)
+
+
+def test_answers_and_tables_of_them_in_one_list_are_told():
+    for mixed in ([{"text": "sea"}, "the"], ["the", {"text": "sea"}]):
+        with pytest.raises(InputError, match="must be text, but dict"):
+            known_answers(mixed, None, "the sea")
 
 
 def test_rows_that_are_none_are_set_aside_by_line(tmp_path):

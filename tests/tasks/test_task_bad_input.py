@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,12 @@ from test_classify import write_reviews
 from cutaway.cli import main
 from cutaway.errors import InputError
 from cutaway.tasks import Example, open_task, read_data, read_examples, task_from
+from cutaway.tasks.answer import AnswerQuestions
+from cutaway.tasks.classify import Classify
 from cutaway.tasks.pair import Pair
+from cutaway.tasks.summarise import Summarise
+from cutaway.tasks.tag import Tag
+from cutaway.tasks.task import Task
 
 QUICK = ["--set", "size=1", "--set", "vocab_size=300", "--set", "threads=1", "--set", "dropout=0.0", "--epochs", "1"]
 GOOD = "".join(
@@ -252,3 +258,12 @@ def test_examples_that_share_a_text_are_in_one_split(tmp_path: Path):
     assert not texts["train"] & texts["test"]
     assert not texts["valid"] & texts["test"]
     assert [len(some) for some in data.splits.values()] == [96, 32, 32]
+
+
+@pytest.mark.parametrize("task", [Classify(), Tag(), Summarise(), AnswerQuestions()], ids=lambda task: task.name)
+@pytest.mark.parametrize("cell", ["[" * 5000, '{"a":' * 5000, "[" + "9" * 5000 + "]"], ids=["lists", "tables", "9s"])
+def test_a_cell_that_only_begins_like_json_is_a_text_or_told(task: Task, cell: str):
+    for role in task.roles:
+        values = dict.fromkeys((one.name for one in task.roles if one.needed), "the text") | {role.name: cell}
+        with suppress(InputError):
+            task.example("a row", values, answered=True)

@@ -32,7 +32,7 @@ def why(
     if text.lstrip().startswith("{"):
         try:
             given = json_format.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"the input looks like JSON but is none ({error})") from error
     made = open_task(model, base=base)
     found = made.why(given, method=method, part=part)

@@ -6,7 +6,6 @@ point at its answer, and an answer without a place, is looked for in the text.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cutaway.errors import InputError
+from cutaway.tasks.task import cell_of
 
 SHOWN = 60  # characters of an answer in a message
 
@@ -59,16 +59,14 @@ def known_answers(value: Any, start: Any, context: str) -> tuple[Known, ...]:
 
 
 def _listed(value: Any, start: Any) -> Iterable[tuple[Any, Any]]:
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        with suppress(ValueError):
-            value = json.loads(value)
+    value = cell_of(value, ("[", "{"))
     if isinstance(value, Mapping):
         if "text" not in value:
             raise InputError(f"answers in a table need 'text', but there are {', '.join(map(str, value)) or 'none'}")
         value, start = value["text"], value.get("answer_start", value.get("start"))
     if not isinstance(value, list):
         return [(value if value is not None else "", start)]
-    if value and isinstance(value[0], Mapping):
+    if value and all(isinstance(one, Mapping) for one in value):
         return [(one.get("text"), one.get("answer_start")) for one in value]
     starts = start if isinstance(start, list) and len(start) == len(value) else [None] * len(value)
     return zip(value, starts, strict=True)
@@ -76,7 +74,7 @@ def _listed(value: Any, start: Any) -> Iterable[tuple[Any, Any]]:
 
 def _places(text: str, start: Any, context: str) -> list[tuple[int, int]]:
     """Where an answer stands: at the place that was told, else at words' bounds, else anywhere."""
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError):  # nothing, or no number
         place = int(start)
         if place >= 0 and context.startswith(text, place):
             return [(place, place + len(text))]

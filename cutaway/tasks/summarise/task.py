@@ -5,10 +5,8 @@ Shapes: N examples, S sentences, C channels.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -23,7 +21,7 @@ from cutaway.tasks.summarise import extract, written
 from cutaway.tasks.summarise.marked import Window, windows
 from cutaway.tasks.summarise.rouge import KINDS, gains, rouge
 from cutaway.tasks.summarise.support import Supports
-from cutaway.tasks.task import Answer, Example, Measured, Role, Task, text_of
+from cutaway.tasks.task import Answer, Example, Measured, Role, Task, cell_of, text_of
 from cutaway.text.sentences import sentence_spans
 from cutaway.training.objectives import Choice, Completion, Objective
 from cutaway.training.rows import Parts
@@ -340,9 +338,7 @@ def join(sentences: Sequence[str]) -> str:
 
 def _several(value: Any) -> tuple[str, ...]:
     """One summary or several, as a table holds them."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        with suppress(ValueError):
-            value = json.loads(value)
+    value = cell_of(value)
     found = value if isinstance(value, list | tuple) else [value]
     return tuple(str(one).strip() for one in found if one is not None and str(one).strip())
 
