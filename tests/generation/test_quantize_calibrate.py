@@ -250,3 +250,22 @@ def test_texts_begin_with_the_token_that_begins_texts(tokenizer: Tokenizer):
     ]
     (plain,) = rows_of(model, [one], most=500)
     assert plain.ids[0].tolist() == one  # ids are taken as they are
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_a_network_that_compares_two_texts_is_calibrated_by_halves(method: str, tokenizer: Tokenizer):
+    torch.manual_seed(0)
+    fields: dict[str, Any] = {"head": "sequence_classification", "labels": ("no", "yes"), "pooling": "mean"}
+    config = EncoderConfig(tokenizer.vocab_size, context=48, layers=2, width=64, heads=2, apart=True, **fields)
+    model = Model(build_network(config).eval(), tokenizer, "apart")
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    (text,) = rows_of(model, [TEXT * 9], most=1)
+    assert text.types is not None
+    assert text.types.tolist()[0] == [0] * 24 + [1] * 24
+    made = quantize(model, "int8", calibrate=[TEXT * 3, "a lazy dog"], method=method, text=[TEXT * 2]).model
+    assert blocks_in(made.network)
+    before, after = (text.output(one.network).detach() for one in (model, made))
+    distance = float((after - before).norm() / before.norm())
+    assert 0 < distance < 0.05

@@ -137,7 +137,7 @@ class _Walk:
             return
         assert isinstance(self.network, Decoder | Encoder)
         for i, (x, text) in enumerate(zip(self.streams, self.texts, strict=True)):
-            self.streams[i] = self.network.resume(number, x, stop=number + 1, mask=text.mask)
+            self.streams[i] = self.network.resume(number, x, stop=number + 1, **text.sight)
 
     def _runs(self, number: int) -> Iterator[Callable[[ActiveTap], object]]:
         network = self.network
@@ -148,9 +148,9 @@ class _Walk:
             assert isinstance(network, Decoder | Encoder)
             x = self.streams[i]
             if number < network.config.layers:
-                yield lambda tap, x=x, text=text: network.resume(number, x, stop=number + 1, mask=text.mask, tap=tap)
+                yield lambda tap, x=x, text=text: network.resume(number, x, stop=number + 1, **text.sight, tap=tap)
             else:
-                yield lambda tap, x=x, text=text: network.read_out(x, mask=text.mask, tap=tap)
+                yield lambda tap, x=x, text=text: network.read_out(x, **text.sight, tap=tap)
 
 
 class _Enough(Exception):

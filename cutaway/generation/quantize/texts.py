@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from cutaway.errors import ConfigError, InputError
 from cutaway.models import OFF, Encoder, Model, Network, Seq2Seq, Tap
 from cutaway.models.model import CHECKPOINTS
 from cutaway.tokenizers import TokenStore
-from cutaway.tokenizers.frame import beginning, frame
+from cutaway.tokenizers.frame import beginning, frame, frame_pair
 from cutaway.tokenizers.writer import STORE_JSON
 
 WINDOW = 256  # tokens of a text that are read at once
@@ -34,6 +35,7 @@ class Text:
         targets: (K,) the token that each of these should name; None where nobody knows.
         source: (1, S) of an encoder–decoder.
         mask: (1, T) bool; None, as nothing is padded.
+        types: (1, T) of a network that reads two texts apart: 0 for the first, then 1.
     """
 
     ids: Tensor
@@ -41,11 +43,18 @@ class Text:
     targets: Tensor | None = None
     source: Tensor | None = None
     mask: Tensor | None = None
+    types: Tensor | None = None
+
+    @property
+    def sight(self) -> dict[str, Any]:
+        """What says which tokens see each other, where anything does."""
+        given = {"mask": self.mask, "token_types": self.types}
+        return {name: value for name, value in given.items() if value is not None}
 
     def run(self, network: Network, tap: Tap = OFF) -> Tensor:
         """What the network makes of it."""
         given = {} if self.source is None else {"source": self.source}
-        return network(self.ids, **given, tap=tap)
+        return network(self.ids, **given, **self.sight, tap=tap)
 
     def output(self, network: Network) -> Tensor:
         """(K, V) float32 logits, or what another head gives, where it counts; one row of a text as a whole."""
@@ -62,7 +71,8 @@ def rows_of(model: Model, texts: Sequence[Given], *, most: int, window: int = WI
     """Texts cut to windows, until there are `most` tokens.
 
     Texts of a language model follow each other, ended by its end of text. Of a masked one every seventh token is
-    hidden. An encoder–decoder reads each text, and its targets are what it writes by itself.
+    hidden. An encoder–decoder reads each text, and its targets are what it writes by itself. A network that compares
+    two texts reads the halves of each.
 
     Args:
         model: that reads.
@@ -85,7 +95,7 @@ def rows_of(model: Model, texts: Sequence[Given], *, most: int, window: int = WI
     for ids in _windows(model, texts, window):
         if len(ids) < 2:
             continue
-        found.append(_text(model, ids))
+        found.append(_apart(model, ids, window) if getattr(model.config, "apart", False) else _text(model, ids))
         count += len(ids)
         if count >= most:
             break
@@ -97,6 +107,9 @@ def rows_of(model: Model, texts: Sequence[Given], *, most: int, window: int = WI
 def _windows(model: Model, texts: Sequence[Given], window: int) -> Iterator[list[int]]:
     if isinstance(model.network, Encoder | Seq2Seq):
         for text in texts:
+            if getattr(model.config, "apart", False):
+                yield _ids(model, text)[:window]
+                continue
             yield frame(model.tokenizer, _ids(model, text), longest=window)[0]
         return
     waiting: list[int] = []
@@ -131,6 +144,13 @@ def _text(model: Model, ids: list[int]) -> Text:
     if getattr(network.config, "head", "causal_lm") != "causal_lm":
         return Text(row)
     return Text(row, torch.arange(len(ids) - 1), row[0, 1:])
+
+
+def _apart(model: Model, ids: list[int], window: int) -> Text:
+    """A text's halves, as two that are compared."""
+    half = len(ids) // 2
+    row, types = frame_pair(model.tokenizer, ids[:half], ids[half:], longest=window, apart=True)
+    return Text(torch.tensor([row], device=model.device), types=torch.tensor([types], device=model.device))
 
 
 @torch.no_grad()
