@@ -14,6 +14,9 @@ def test_terms_are_found_as_words_the_longest_first():
     assert wanted("what a hatter", terms) == []
     assert wanted("in the U.S.", terms) == ["USA"]
     assert wanted("hat hat", terms) == ["Hut"]
+    assert wanted("a hard\u00a0 hat", terms) == ["Schutzhelm"]
+    assert wanted("May he? He may in may. MAY", {"May": "Mai", "may": "darf"}) == ["Mai", "darf"]
+    assert wanted("the İstanbul office", {"İstanbul": "Istanbul", "office": "Büro"}) == ["Istanbul", "Büro"]
     assert wanted("这是安全帽吗", {"安全帽": "hard hat"}) == ["hard hat"]
 
 
@@ -21,6 +24,8 @@ def test_a_file_of_terms(tmp_path: Path):
     path = tmp_path / "terms.tsv"
     path.write_text("# English\tGerman\nhard hat\tSchutzhelm\r\n\nhat\tHut\nhat\tHut\n", "utf-8")
     assert read_terms(path) == {"hard hat": "Schutzhelm", "hat": "Hut"}
+    path.write_text('"hat\t' + "H" * 200_000 + "\n", "utf-8")
+    assert read_terms(path) == {'"hat': "H" * 200_000}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +25,8 @@ def read_terms(path: str | Path) -> dict[str, str]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
     found: dict[str, str] = {}
-    for number, cells in enumerate(csv.reader(text.split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-        cells = [cell.strip() for cell in cells]
+    for number, line in enumerate(text.split("\n"), 1):
+        cells = [cell.strip() for cell in line.split("\t")]
         if not any(cells) or cells[0].startswith("#"):
             continue
         if len(cells) != 2 or not all(cells):
@@ -45,20 +44,25 @@ def read_terms(path: str | Path) -> dict[str, str]:
 def wanted(text: str, terms: Mapping[str, str]) -> list[str]:
     """The target terms whose source terms stand in a text, in their order there; of overlapping ones the longest.
 
-    Upper and lower case are the same; words are whole, but in languages that are written without spaces.
+    Upper and lower case are the same, but where the list itself tells them apart ("May", "may"), and so is any white
+    space; words are whole, but in languages that are written without spaces.
     """
     if not terms:
         return []
-    known = {source.lower(): target for source, target in terms.items()}
+    known = {_plain(source): target for source, target in terms.items()}
+    alike = {source.casefold(): target for source, target in reversed(known.items())}
     pattern = "|".join(_whole(source) for source in sorted(known, key=len, reverse=True))
-    found = (
-        known[match[0].lower()] for match in re.finditer(pattern, text, re.IGNORECASE) if match[0].lower() in known
-    )
-    return list(dict.fromkeys(found))
+    spelled = (_plain(match[0]) for match in re.finditer(pattern, text, re.IGNORECASE))
+    found = (known.get(source, alike.get(source.casefold())) for source in spelled)
+    return list(dict.fromkeys(target for target in found if target is not None))
+
+
+def _plain(term: str) -> str:
+    return " ".join(term.split())
 
 
 def _whole(term: str) -> str:
     """A pattern for a term as whole words."""
     before = r"(?<!\w)" if term[0].isalnum() and not UNSPACED.match(term[0]) else ""
     after = r"(?!\w)" if term[-1].isalnum() and not UNSPACED.match(term[-1]) else ""
-    return before + re.escape(term) + after
+    return before + r"\s+".join(map(re.escape, term.split())) + after
