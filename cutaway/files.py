@@ -201,9 +201,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             yield room
             seal(room)
             if path.exists():
-                old = path.with_name(f".{path.name}.old-{os.getpid()}")
+                old = room.with_name(f"{room.name}.old")
                 os.replace(path, old)
-                os.replace(room, path)
+                try:
+                    os.replace(room, path)
+                except BaseException:
+                    os.replace(old, path)
+                    raise
                 shutil.rmtree(old)
             else:
                 os.replace(room, path)

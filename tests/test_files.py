@@ -51,6 +51,23 @@ def test_a_folder_is_replaced_only_when_the_new_one_is_complete(tmp_path: Path):
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder, move = tmp_path / "run", os.replace
+    with atomic_folder(folder) as room:
+        (room / "a").write_text("old")
+
+    def fails(source: Path, target: Path) -> None:
+        if Path(target) == folder and (Path(source) / "a").read_text() == "new":
+            raise OSError(errno.EACCES, "not now")
+        move(source, target)
+
+    with pytest.raises(InputError, match="before is unchanged"), atomic_folder(folder) as room:  # noqa: PT012
+        (room / "a").write_text("new")
+        monkeypatch.setattr(os, "replace", fails)
+    assert (folder / "a").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
 def test_killed_while_writing_leaves_nothing_under_the_name(tmp_path: Path):
     code = (
         "import os, signal, sys; from pathlib import Path; from cutaway.files import atomic_folder\n"
