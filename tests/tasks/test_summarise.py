@@ -162,7 +162,7 @@ def test_windows_hold_every_sentence_once_and_begin_with_the_one_before():
 def test_a_document_by_parts_is_covered_whole():
     model = model_of(context=128)
     prompt = Prompt(model, "", 128, 16)
-    for text in (TEXT * 3, CHINESE * 4, "x" * 1000):
+    for text in (TEXT * 3, CHINESE * 4, "x" * 1000, ("One.\n" + "\n \u3000" * 20 + "Two.") * 3):
         parts = prompt.parts(text)
         assert len(parts) > 1
         at = 0

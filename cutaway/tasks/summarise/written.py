@@ -106,8 +106,9 @@ class Prompt:
         parts: list[tuple[int, int]] = []
         used = 0
         for (start, end), count in zip(spans, counts, strict=True):
-            if parts and used + count <= room:
-                parts[-1], used = (parts[-1][0], end), used + count
+            between = len(text[parts[-1][1] : start].encode()) if parts else 0  # of white space; not all is one token
+            if parts and used + between + count <= room:
+                parts[-1], used = (parts[-1][0], end), used + between + count
             elif count <= room:
                 parts.append((start, end))
                 used = count
