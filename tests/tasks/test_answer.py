@@ -22,7 +22,7 @@ from cutaway.tasks.answer.chances import best_none, logistic, sure
 from cutaway.tasks.answer.counting import exact, f1
 from cutaway.tasks.answer.known import Known, known_answers
 from cutaway.tasks.answer.simple import likeliest_sentences
-from cutaway.tasks.answer.task import gathered
+from cutaway.tasks.answer.task import Found, gathered
 from cutaway.tasks.answer.windows import Window, Windows, pieces_of, places_in, stretches
 from cutaway.tasks.search import build_index
 from cutaway.tokenizers import train_tokenizer
@@ -136,7 +136,7 @@ def test_a_long_text_is_read_in_windows(trained):
     assert answer.more["start"] == len(filler) + 1
 
 
-def test_asked_of_a_folder_each_answer_has_its_source(trained, tmp_path):
+def test_asked_of_a_folder_each_answer_has_its_source(trained, tmp_path, monkeypatch):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "north.txt").write_text("there was one owl near Oslo that day.", "utf-8")
     (tmp_path / "docs" / "south.txt").write_text("some very green bee was seen. many with the day.", "utf-8")
@@ -149,6 +149,9 @@ def test_asked_of_a_folder_each_answer_has_its_source(trained, tmp_path):
     assert found.hit is not None
     assert found.hit.text == whole
     assert ask(index, "zebra", trained.model) == []
+    monkeypatch.setattr(type(trained.model), "raw", lambda *_: [Found((), 1.0)])
+    (none,) = ask(index, "which place owl ?", trained.model, passages=1)
+    assert none.answer is None
     assert json.loads(json.dumps(found.to_json()))["source"] == found.source
 
 

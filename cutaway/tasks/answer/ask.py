@@ -98,6 +98,8 @@ def ask(
     ]
     order = _once(sorted(spans, key=lambda one: (-one[0], one[1:])), hits)
     whole = Found(tuple((score, place, place) for place, (score, *_) in enumerate(order)), min(one.none for one in raw))
+    if not order:
+        return [Sourced(None, chance_of(task, whole, reader.calibration)[1])]
     made = []
     for place, (score, number, start, end) in enumerate(order[:top]):
         said = Found((whole.spans[place], *whole.spans[:place], *whole.spans[place + 1 :]), whole.none)
