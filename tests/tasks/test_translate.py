@@ -12,9 +12,13 @@ import torch
 
 from cutaway.cli import main
 from cutaway.errors import ConfigError, InputError
-from cutaway.models import load_model
+from cutaway.interp.attribution.spans import groups
+from cutaway.models import Model, Seq2Seq, Seq2SeqConfig, load_model
 from cutaway.tasks import TaskConfig, Trained, open_task, train_task
+from cutaway.tasks.translate.align import attention, rows_of
+from cutaway.tasks.translate.decode import Draft, Part
 from cutaway.tasks.translate.files import translate_file, translate_lines
+from cutaway.tasks.translate.task import _aligned, _told
 from cutaway.tokenizers import train_tokenizer
 
 # of two words there is another, which is rare
@@ -111,6 +115,22 @@ def test_the_alignment_runs_backwards(trained: Trained):
         assert weights.shape == (len(found["source"]), len(found["target"]))
         assert weights.sum(0) == pytest.approx(1, abs=0.01)
         assert weights.argmax(0).tolist() == list(range(len(found["source"])))[::-1]
+
+
+def test_words_behind_a_special_token_keep_their_places():
+    tokenizer = train_tokenizer(list(WORDS) + list(WORDS.values()), "bpe", 320)
+    torch.manual_seed(0)
+    network = Seq2Seq(Seq2SeqConfig(tokenizer.vocab_size, context=16, source_context=16, layers=1, width=32, heads=2))
+    model, end = Model(network, tokenizer), tokenizer.end_of_text or 0
+    source, words = tokenizer.encode("one two"), [tokenizer.encode(word) for word in ("eins", "zwei")]
+    (part,) = attention(model, [Part("", source, [*words[0], end, *words[1]], [], True, "eins zwei")])
+    draft = Draft("eins zwei", (part,))
+    (found,) = _aligned(draft, _told(model, draft), 0, 0)["alignment"]
+    assert found["target"] == ["eins", "zwei"]
+    rows = rows_of(part, 0, 0)[len(words[0]) + 1 :]  # behind the special one
+    assert np.array(found["weights"])[:, 1].sum() == pytest.approx(rows.sum(1).mean(), abs=1e-3)
+    first = groups(tokenizer, source, "word")[0][1]
+    assert found["weights"][0][1] == pytest.approx(rows[:, first].sum(1).mean(), abs=1e-3)
 
 
 def test_what_a_word_is_owed_to(trained: Trained):

@@ -254,8 +254,9 @@ def _told(model: Model, draft: Draft) -> dict[str, Any]:
     special = set(tokenizer.special.values())
     each = []
     for part in draft.parts:
-        ids = [id for id in part.target if id not in special]
-        each.append((groups(model.tokenizer, part.source, "word"), groups(tokenizer, ids, "word") if ids else []))
+        words = groups(tokenizer, part.target, "word")
+        words = [(word, places) for word, places in words if part.target[places[0]] not in special]
+        each.append((groups(model.tokenizer, part.source, "word"), words))
     return {"alignment": each}
 
 
