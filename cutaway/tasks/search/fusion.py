@@ -100,7 +100,8 @@ def reranked(model: Any, question: str, hits: Sequence[Hit]) -> list[Hit]:
     """Hits in the order of a model's probability that a passage belongs to the question.
 
     Args:
-        model: a TaskModel that reads two texts; the probability is that of its last label, such as "yes" or "1".
+        model: a TaskModel that reads two texts; the probability is that of the label which another one only denies
+            ("relevant", "irrelevant"; "entailment", "not_entailment"), else that of the last ("no", "yes"; "0", "1").
         question: that was asked.
         hits: to order.
 
@@ -114,6 +115,17 @@ def reranked(model: Any, question: str, hits: Sequence[Hit]) -> list[Hit]:
         )
     first, second = asked
     answers = model.predict([{first: question, second: hit.text} for hit in hits])
-    chances = [float(answer.more["probabilities"][model.labels[-1]]) for answer in answers]
+    wanted = belongs(model.labels)
+    chances = [float(answer.more["probabilities"][wanted]) for answer in answers]
     both = sorted(zip(chances, range(len(hits)), strict=True), key=lambda one: (-one[0], one[1]))
     return [Hit(**{**vars(hits[place]), "score": chance, "probability": chance}) for chance, place in both]
+
+
+def belongs(labels: Sequence[str]) -> str:
+    """The label that says that two texts belong together, see `reranked`."""
+    denied = (
+        label
+        for label in labels
+        if not label.isdecimal() and any(other != label and other.lower().endswith(label.lower()) for other in labels)
+    )
+    return next(denied, labels[-1])
