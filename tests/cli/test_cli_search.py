@@ -44,6 +44,7 @@ def test_an_index_is_made_searched_and_brought_up_to_date(docs, tmp_path, capsys
     ("words", "said"),
     [
         (["index", "--out", "idx"], "name the files or folders"),
+        (["index", "--out", "idx", "--update", "--size", "80"], "keeps the size that it was built with"),
         (["index", "nothing", "--out", "idx"], "there is no file or folder nothing"),
         (["search", "nothing", "stamp"], "nothing is no folder"),
         (["search", "docs", "stamp"], "is no index"),

@@ -20,6 +20,7 @@ from cutaway.files import seal
 from cutaway.models import EncoderConfig, Model, build_network
 from cutaway.models.embedding import embed
 from cutaway.tasks.search import build_index, fuse, open_index
+from cutaway.tasks.search.fusion import belongs
 from cutaway.tasks.search.passages import passages, size_of
 from cutaway.tasks.search.vectors import VectorIndex
 from cutaway.tasks.search.words import WordIndex, cutter
@@ -152,6 +153,14 @@ def test_a_graph_finds_what_comparing_all_does(tmp_path):
     assert shared >= 0.95 * 500
 
 
+def test_a_model_that_lay_nowhere_is_asked_for(docs, tmp_path, model):
+    nowhere = Model(model.network, model.tokenizer)
+    build_index(docs, tmp_path / "idx", model=nowhere, settings=SMALL)
+    with pytest.raises(ConfigError, match="open it with model"):
+        open_index(tmp_path / "idx").search("bread")
+    assert open_index(tmp_path / "idx", model=model).search("bread")
+
+
 def test_updated_in_place_it_embeds_only_what_is_new(docs, tmp_path, model):
     index = build_index(docs, tmp_path / "idx", model=model, settings=SMALL)
     before = index.changes
@@ -181,7 +190,7 @@ def test_updated_in_place_it_embeds_only_what_is_new(docs, tmp_path, model):
     assert (again.added, again.changed, again.removed, again.embedded) == ([], [], [], 0)
 
 
-def test_words_alone_need_no_model(docs, tmp_path):
+def test_words_alone_need_no_model(docs, tmp_path, model):
     index = build_index(docs, tmp_path / "idx", settings=SMALL)
     assert "Yeast" in index.search("yeast dough", 1)[0].text
     assert index.search("xylophone", 3) == []
@@ -189,6 +198,10 @@ def test_words_alone_need_no_model(docs, tmp_path):
         index.search("bread", how="vectors")
     with pytest.raises(InputError, match="empty"):
         index.search("  ")
+    with pytest.raises(InputError, match="k at least 0"):
+        index.search("bread", k=-1)
+    with pytest.raises(ConfigError, match="without a model"):
+        open_index(tmp_path / "idx", model=model)
 
 
 def test_every_damaged_file_is_named(docs, tmp_path, model):
@@ -308,6 +321,15 @@ def test_a_model_of_two_texts_orders_anew(docs, tmp_path):
     Judge.task.roles = (Roles("text"), Roles("label", True))
     with pytest.raises(ConfigError, match="does not judge two texts"):
         index.search("the bread", 10, rerank=Judge())
+
+
+def test_the_label_that_says_that_texts_belong_together():
+    assert belongs(("no", "yes")) == "yes"
+    assert belongs(("0", "1")) == belongs(("1",)) == "1"
+    assert belongs(("1", "11")) == "11"
+    assert belongs(("entailment", "not_entailment")) == "entailment"
+    assert belongs(("Duplicate", "not duplicate")) == "Duplicate"
+    assert belongs(("irrelevant", "relevant")) == "relevant"
 
 
 def test_an_index_in_its_own_folder_does_not_read_itself(docs):

@@ -20,10 +20,16 @@ def index(
         str, typer.Option(help="That makes vectors: an embedding model. Without one it is searched by words alone.")
     ] = "",
     update: Annotated[bool, typer.Option(help="Bring it up to date: read what is new or changed.")] = False,
-    size: Annotated[int, typer.Option(help="Letters of a passage.")] = 800,
-    overlap: Annotated[int, typer.Option(help="Letters that two passages share, whole sentences of them.")] = 160,
-    segmenter: Annotated[str, typer.Option(help="Of Chinese: jieba or characters. [jieba where it is installed]")] = "",
-    language: Annotated[str, typer.Option(help="Whose endings are cut off before words are compared: en, de …")] = "",
+    size: Annotated[int | None, typer.Option(help="Letters of a passage. [800]")] = None,
+    overlap: Annotated[
+        int | None, typer.Option(help="Letters that two passages share, whole sentences of them. [160]")
+    ] = None,
+    segmenter: Annotated[
+        str | None, typer.Option(help="Of Chinese: jieba or characters. [jieba where it is installed]")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Whose endings are cut off before words are compared: en, de …")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make a folder of documents searchable, by words and by meaning.
@@ -34,10 +40,16 @@ def index(
     """
     from rich.console import Console
 
-    from cutaway.errors import InputError
+    from cutaway.errors import ConfigError, InputError
     from cutaway.tasks.search import build_index, open_index
     from cutaway.text.readers.base import Skipped
 
+    given = {"size": size, "overlap": overlap, "segmenter": segmenter, "language": language}
+    settings = {name: value for name, value in given.items() if value is not None}
+    if update and settings:
+        raise ConfigError(
+            f"an index keeps the {next(iter(settings))} that it was built with; build it again to change it"
+        )
     left: list[Skipped] = []
     with live_progress(quiet=json) as progress:
         if update:
@@ -46,7 +58,6 @@ def index(
         else:
             if not sources:
                 raise InputError("name the files or folders to index, such as: cutaway task index docs --out idx")
-            settings = {"size": size, "overlap": overlap, "segmenter": segmenter, "language": language}
             made = build_index(
                 sources, out, model=model or None, settings=settings, skipped=left.append, progress=progress
             )

@@ -260,7 +260,7 @@ def open_index(folder: str | Path, *, model: Model | str | None = None) -> Index
     Raises:
         InputError: no such folder, or no index in it.
         DamagedFile: a file is damaged, named.
-        ConfigError: made by another version.
+        ConfigError: made by another version, or a model was given and the index has no vectors.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -300,6 +300,8 @@ def _opened(folder: Path, model: Model | str | None) -> Index:
         raise DamagedFile(f"{folder / INDEX} lacks what an index is made of ({error}); build it again") from error
     store = load_store(folder)
     words = WordIndex.load(folder, WORDS, len(store.passages))
+    if model is not None and not about:
+        raise ConfigError(f"{folder} was built without a model, so it has no vectors; build it again with one")
     vectors = VectorIndex.load(folder, len(store.passages)) if about else None
     return Index(folder, settings, sources, files, store, words, vectors, about, _model=model)
 
