@@ -39,7 +39,7 @@ def framed(model: Model, texts: Sequence[str], context: int = 0) -> list[list[in
     made = [frame(model.tokenizer, ids.tolist(), longest=longest)[0] for ids in encoded]
     empty = next((number for number, ids in enumerate(encoded) if not len(ids)), None)
     if empty is not None:
-        raise InputError(f"text {empty} has no token that this model knows")
+        raise InputError(f"text {empty + 1} has no token that this model knows")
     return made
 
 
@@ -66,7 +66,7 @@ def in_parts(model: Model, texts: Sequence[str], longest: int, *, ends: bool) ->
     for number, encoded in enumerate(model.tokenizer.encode_bulk(list(texts))):
         ids = encoded.tolist()
         if not ids:
-            raise InputError(f"text {number} has no token that this model knows")
+            raise InputError(f"text {number + 1} has no token that this model knows")
         count = -(-len(ids) // room)
         if ends and count > 1:
             ids, count = [*ids[: room - room // 2], *ids[len(ids) - room // 2 :]], 1

@@ -9,6 +9,7 @@ Shapes: N examples, L labels.
 from __future__ import annotations
 
 import json
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ from cutaway.training.rows import Parts
 if TYPE_CHECKING:
     from cutaway.generation import Engine
 
+UNREAD = {"Cc", "Cf", "Mn", "Me"}  # categories of characters of which tokenizers of published models make nothing
 LONGEST_TEXT = 1_000_000  # characters of one text; longer ones are documents to be cut first
 
 
@@ -273,6 +275,11 @@ class Task(ABC):
         raise ConfigError(f"the task {self.name} cannot say why")
 
 
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to read in a text: white space, control characters and accents of no letter alone."""
+    return all(letter.isspace() or unicodedata.category(letter) in UNREAD for letter in text)
+
+
 def text_of(values: Mapping[str, Any], role: str, what: str) -> str:
     """A text of a row.
 
@@ -284,7 +291,7 @@ def text_of(values: Mapping[str, Any], role: str, what: str) -> str:
         raise InputError(f"{what} is missing")
     if not isinstance(value, str):
         raise InputError(f"{what} must be text, but {type(value).__name__} was given")
-    if not value.strip():
+    if is_blank(value):
         raise InputError(f"{what} is empty")
     if len(value) > LONGEST_TEXT:
         raise InputError(f"{what} has {len(value):,} characters, more than {LONGEST_TEXT:,}; cut it into parts")

@@ -13,10 +13,12 @@ from cutaway.errors import InputError
 from cutaway.tasks import Example, open_task, read_data, read_examples, task_from
 from cutaway.tasks.answer import AnswerQuestions
 from cutaway.tasks.classify import Classify
+from cutaway.tasks.embed import Embed
 from cutaway.tasks.pair import Pair
 from cutaway.tasks.summarise import Summarise
 from cutaway.tasks.tag import Tag
 from cutaway.tasks.task import Task
+from cutaway.tasks.translate import Translate
 
 QUICK = ["--set", "size=1", "--set", "vocab_size=300", "--set", "threads=1", "--set", "dropout=0.0", "--epochs", "1"]
 GOOD = "".join(
@@ -258,6 +260,14 @@ def test_examples_that_share_a_text_are_in_one_split(tmp_path: Path):
     assert not texts["train"] & texts["test"]
     assert not texts["valid"] & texts["test"]
     assert [len(some) for some in data.splits.values()] == [96, 32, 32]
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff \n", "\x01\x7f", "\u0301"])
+def test_a_text_in_which_there_is_nothing_to_read_is_empty(text: str):
+    for task in (Classify(), Embed(), Tag(), Summarise(), Translate()):
+        with pytest.raises(InputError, match="is empty"):
+            task.example("a row", {task.roles[0].name: text}, answered=False)
+        assert task.example("a row", {task.roles[0].name: f"{text}!"}, answered=False)
 
 
 @pytest.mark.parametrize("task", [Classify(), Tag(), Summarise(), AnswerQuestions()], ids=lambda task: task.name)

@@ -173,12 +173,12 @@ def test_terms_are_in_every_translation_and_the_rest_stays(trained: Trained):
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_a_file_keeps_its_lines(trained: Trained, tmp_path: Path, mark: str):
-    text = mark + "one two\r\n\n  \nthree cat\nsix five"
+    text = mark + "one two\r\n\n  \n\u200b\nthree cat\nsix five"
     path = tmp_path / "in.txt"
     path.write_bytes(text.encode())
     made, answers = translate_file(trained.model, path)
-    assert made == mark + "zwei eins\r\n\n  \nKatze drei\nfuenf sechs"
-    assert [answer is None for answer in answers] == [False, True, True, False, False]
+    assert made == mark + "zwei eins\r\n\n  \n\u200b\nKatze drei\nfuenf sechs"
+    assert [answer is None for answer in answers] == [False, True, True, True, False, False]
     path.write_bytes(b"one two\n\xff\n")
     with pytest.raises(InputError, match=r"in\.txt:2 is not UTF-8"):
         translate_file(trained.model, path)

@@ -11,6 +11,7 @@ import numpy as np
 from cutaway.errors import ConfigError, InputError
 from cutaway.tasks.answer.task import AnswerQuestions, Found
 from cutaway.tasks.search import Hit, Index
+from cutaway.tasks.task import is_blank
 
 if TYPE_CHECKING:
     from cutaway.tasks.trained import TaskModel
@@ -85,7 +86,7 @@ def ask(
         )
     if top < 1 or passages < 1:
         raise InputError(f"top and passages must be at least 1, but {top} and {passages} were given")
-    hits = index.search(question, passages, **how)
+    hits = [hit for hit in index.search(question, passages, **how) if not is_blank(hit.text)]
     if not hits:
         return []
     examples = [reader.example({"question": question, "context": hit.text}) for hit in hits]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cutaway.errors import ConfigError, InputError
 from cutaway.progress import OnProgress, Progress
-from cutaway.tasks.task import Answer
+from cutaway.tasks.task import Answer, is_blank
 from cutaway.tasks.trained import TaskModel
 from cutaway.tasks.translate.task import Translate
 
@@ -20,7 +20,7 @@ BOM = "\ufeff"
 def translate_lines(
     made: TaskModel, lines: Sequence[str], *, progress: OnProgress | None = None, alignment: bool = False
 ) -> Iterator[Answer | None]:
-    """A translation of each line, in order; None of lines of white space alone.
+    """A translation of each line, in order; None of lines in which there is nothing to read.
 
     Args:
         made: a model of the task translate.
@@ -36,10 +36,10 @@ def translate_lines(
     quick = replace(made, task=replace(made.task, alignment=alignment))
     for start in range(0, len(lines), AT_ONCE):
         some = lines[start : start + AT_ONCE]
-        full = [line for line in some if line.strip()]
+        full = [line for line in some if not is_blank(line)]
         answers = iter(quick.predict([{"source": line} for line in full])) if full else iter(())
         for line in some:
-            yield next(answers) if line.strip() else None
+            yield None if is_blank(line) else next(answers)
         if progress:
             progress(Progress("translating", min(len(lines), start + AT_ONCE), len(lines), "lines"))
 
@@ -71,7 +71,7 @@ def translate_file(
 ) -> tuple[str, list[Answer | None]]:
     """The translation of a file, with as many lines, which end as its lines do; and what was answered to each.
 
-    Lines of white space alone stay as they are, as does a byte order mark.
+    Lines in which there is nothing to read stay as they are, as does a byte order mark.
 
     Raises:
         InputError: no such file, or not UTF-8.
