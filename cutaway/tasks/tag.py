@@ -6,6 +6,7 @@ Shapes: N examples, W words, L tags, S spans.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -272,9 +273,11 @@ def types_of(model: Model) -> tuple[str, ...]:
 
 def redacted(text: str, spans: Sequence[Mapping[str, Any]]) -> str:
     """The text with [TYPE] in place of each span; spans are in order."""
-    for span in reversed(spans):
-        text = f"{text[: span['start']]}[{span['label']}]{text[span['end'] :]}"
-    return text
+    pieces, end = [], 0
+    for span in spans:
+        pieces += [text[end : span["start"]], f"[{span['label']}]"]
+        end = span["end"]
+    return "".join(pieces) + text[end:]
 
 
 def _text_and_tokens(values: Mapping[str, Any]) -> tuple[str, tuple[tuple[int, int], ...] | None]:
@@ -346,8 +349,10 @@ def _tags(bounds: Sequence[tuple[int, int]], spans: Sequence[Any], types: Sequen
 
 
 def _whole_tokens(tokens: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
-    touched = [token for token in tokens if token[1] > start and token[0] < end]
-    return touched[0][0], touched[-1][1]
+    """From the first token that a stretch touches to the end of the last one."""
+    first = bisect_right(tokens, start, key=lambda token: token[1])
+    last = bisect_left(tokens, end, key=lambda token: token[0]) - 1
+    return tokens[first][0], tokens[last][1]
 
 
 def _inside_words(example: Example) -> bool:

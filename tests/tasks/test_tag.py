@@ -11,7 +11,7 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 
 from cutaway.errors import InputError
 from cutaway.tasks import TaskConfig, open_task, task_from, train_task
-from cutaway.tasks.tag import redacted
+from cutaway.tasks.tag import Tag, _whole_tokens, redacted
 from cutaway.tasks.task import Answer
 from cutaway.text.tags import read_tags
 
@@ -206,3 +206,25 @@ def test_other_schemes_are_converted_and_told(tmp_path):
     assert "IOB1" in notes
     assert "bare types (IO)" in notes
     assert read_tags(["U-X", "B-X", "L-X"])[1] == "BILOU"
+
+
+def test_stretches_are_widened_to_the_tokens_that_they_touch():
+    draw = random.Random(0)
+    for _ in range(200):
+        edges = sorted(draw.sample(range(60), 2 * draw.randint(1, 9)))
+        tokens = list(zip(edges[::2], edges[1::2], strict=True))
+        start = draw.choice([place for token in tokens for place in range(*token)])
+        end = draw.choice([place + 1 for token in tokens for place in range(*token) if place >= start])
+        touched = [token for token in tokens if token[1] > start and token[0] < end]
+        assert _whole_tokens(tokens, start, end) == (touched[0][0], touched[-1][1])
+
+
+def test_a_text_of_many_names_is_redacted_and_its_tokens_found_in_linear_work():
+    tokens = ["ab"] * 30_000  # what takes the square of these would take minutes
+    task = Tag(redact=True)
+    example = task.example("a text", {"text": tokens}, answered=False)
+    logits = torch.zeros(len(tokens), 3)
+    logits[:, 1] = 9
+    answer = task.answer((list(example.given["tokens"]), logits), example, ("PER",), {})
+    assert answer.more["redacted"] == " ".join(["[PER]"] * len(tokens))
+    assert answer.more["tags"] == ["B-PER"] * len(tokens)
