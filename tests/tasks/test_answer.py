@@ -396,6 +396,12 @@ def test_the_threshold_for_no_answer_is_the_best_there_is():
     assert figure(found) == pytest.approx(max(map(figure, tried)))
 
 
+def test_texts_without_any_stretch_are_the_surest_to_hold_none():
+    gaps = np.array([np.inf, np.inf, 1.0, -1.0])
+    threshold = best_none(gaps, np.array([0.0, 0, 0, 1]), np.array([1.0, 1, 1, 0]))
+    assert -1 < threshold < 1
+
+
 def test_the_simple_way_takes_the_sentence_that_shares_most():
     text = "Cats sleep all day. The Eiffel Tower stands in Paris. Dogs bark."
     (place,) = likeliest_sentences([("Where does the Eiffel Tower stand?", text)])
