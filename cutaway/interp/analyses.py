@@ -46,7 +46,7 @@ from cutaway.interp.patching import (
 )
 from cutaway.interp.record import Recording
 from cutaway.interp.results import Result
-from cutaway.interp.steering import dose_response
+from cutaway.interp.steering import dose_response, steer
 from cutaway.interp.text import calibration, entropy, generation_tree, surprisal
 from cutaway.interp.weights import fourier, loss_landscape, neighbours, spectra
 from cutaway.models import Model
@@ -92,6 +92,7 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "score_pairs": score_pairs,
     "shapley": shapley,
     "spectra": spectra,
+    "steer": steer,
     "surprisal": surprisal,
     "tuned_lens": tuned_lens,
     "value_weighted": value_weighted,

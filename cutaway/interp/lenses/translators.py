@@ -24,6 +24,7 @@ from torch import Tensor
 from cutaway.errors import ConfigError, DamagedFile, NonFinite
 from cutaway.files import write_atomic
 from cutaway.interp.inputs import Text
+from cutaway.interp.lenses.logit import logit_lens
 from cutaway.interp.lenses.said import table
 from cutaway.interp.lenses.stream import claims_of, fingerprint, layer_names, one_text, places, reader, streams
 from cutaway.interp.receipt import Clock
@@ -140,14 +141,14 @@ def read_lens(
         InputError: as in `logit_lens`.
         DamagedFile: the file is not a lens.
     """
+    if lens is None:
+        return logit_lens(model, text, source=source, top=top, token=token, progress=progress)
     run = model.model if isinstance(model, Recording) else model
     network = reader(run, "a lens")
     shown = model if isinstance(model, Recording) else text
     named = str(lens) if isinstance(lens, str | Path) else lens
     clock = Clock(run, function, shown, lens=named, source=source, top=top, token=token)
-    if lens is None:
-        lens = identity(run)
-    elif not isinstance(lens, Translators):
+    if not isinstance(lens, Translators):
         lens = load_lens(lens)
     lens.check(run)
     used = lens
