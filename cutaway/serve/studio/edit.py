@@ -30,8 +30,8 @@ class EditRequest(Asked):
     subject: StudioText
     target: Annotated[str, Field(max_length=200)]
     texts: Texts
-    paraphrases: Texts = []
-    neighbours: Texts = []
+    paraphrases: Texts = Field(default_factory=list)
+    neighbours: Texts = Field(default_factory=list)
     layer: int | None = None
     steps: Annotated[int, Field(ge=1, le=400)] = 25
 
