@@ -38,12 +38,15 @@ from cutaway.interp.patching import (
     attribution_patching,
     causal_trace,
     circuit,
+    pairing,
+    patch_map,
+    patch_site,
     patch_sweep,
     path_patching,
 )
 from cutaway.interp.record import Recording
 from cutaway.interp.results import Result
-from cutaway.interp.steering import dose_response
+from cutaway.interp.steering import dose_response, steer
 from cutaway.interp.text import calibration, entropy, generation_tree, surprisal
 from cutaway.interp.weights import fourier, loss_landscape, neighbours, spectra
 from cutaway.models import Model
@@ -79,6 +82,9 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "neighbours": neighbours,
     "occlusion": occlusion,
     "ov_circuit": ov_circuit,
+    "pairing": pairing,
+    "patch_map": patch_map,
+    "patch_site": patch_site,
     "patch_sweep": patch_sweep,
     "path_patching": path_patching,
     "qk_circuit": qk_circuit,
@@ -86,6 +92,7 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "score_pairs": score_pairs,
     "shapley": shapley,
     "spectra": spectra,
+    "steer": steer,
     "surprisal": surprisal,
     "tuned_lens": tuned_lens,
     "value_weighted": value_weighted,

@@ -1,6 +1,6 @@
 """What analyses return: numbers with their names, which print as pictures, and become JSON or a page.
 
-Shapes: T tokens, L layers, H heads, R rows, C columns.
+Shapes: T tokens, L layers, H heads, R rows, C columns, K tokens of a cell.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from rich.console import Console, ConsoleOptions, RenderResult
 from torch import Tensor
 
@@ -185,18 +185,53 @@ class LensCell:
 
 @dataclass(frozen=True)
 class Lens(Result):
-    """A table of predictions, layer by layer.
+    """A table of predictions, layer by layer. K tokens of each cell are named, the likeliest first.
 
     Attributes:
         tokens: to be read, columns.
         layers: names of the rows: the stream before the first layer, then after each.
-        cells: by row, then by column.
+        ids: (L, T, K) int32 of the likeliest tokens.
+        logits: (L, T, K) float32.
+        probabilities: (L, T, K) float32.
+        entropies: (L, T) float32, in bits.
+        words: the tokens that are named, to be read, by id.
+        chosen: (T,) int32 a token of each column that every row is asked about: the one that was given, or that came
+            next; at the end of the text, or in a gap, the one that the model says.
+        ranks: (L, T) int32 its place among all tokens, 1 for the likeliest.
+        chances: (L, T) float32 its probability.
     """
 
     picture = "lens"
     tokens: list[str]
     layers: list[str]
-    cells: list[list[LensCell]]
+    ids: Int[Tensor, "L T K"]
+    logits: Float[Tensor, "L T K"]
+    probabilities: Float[Tensor, "L T K"]
+    entropies: Float[Tensor, "L T"]
+    words: dict[int, str]
+    chosen: Int[Tensor, " T"]
+    ranks: Int[Tensor, "L T"]
+    chances: Float[Tensor, "L T"]
+
+    @property
+    def cells(self) -> list[list[LensCell]]:
+        """By row, then by column."""
+        columns = (self.ids.tolist(), self.probabilities.tolist(), self.entropies.tolist())
+        return [
+            [
+                LensCell([(self.words[id_], p) for id_, p in zip(*cell[:2], strict=True)], cell[2])
+                for cell in zip(*row, strict=True)
+            ]
+            for row in zip(*columns, strict=True)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        made = {"tokens": self.tokens, "layers": self.layers, "cells": self.cells, "receipt": self.receipt}
+        chosen = [self.words[id_] for id_ in self.chosen.tolist()]
+        return plain(made | {"chosen": chosen, "ranks": self.ranks, "chances": self.chances})
+
+    def page_data(self) -> dict[str, Any]:
+        return plain({"tokens": self.tokens, "layers": self.layers, "cells": self.cells, "receipt": self.receipt})
 
 
 @dataclass(frozen=True)

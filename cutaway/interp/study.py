@@ -53,6 +53,13 @@ class Study:
         read = 0 if self.inputs.source is None else self.inputs.source.shape[-1]
         return predicted_bytes(self.model.config, self.model.network.tap_names(), rows, tokens, source=read)
 
+    @property
+    def given(self) -> tuple[Recording | Model, dict[str, Any]]:
+        """What an analysis that takes recordings is called with: the recording; or the model, text and source."""
+        if (recording := self.recording) is not None:
+            return recording, {}
+        return self.model, {"text": self.text, "source": self.source}
+
     def analyse(
         self, name: str, options: Mapping[str, Any] | None = None, *, progress: OnProgress | None = None
     ) -> Result:

@@ -18,7 +18,6 @@ from cutaway.interp import (
     Edge,
     Graph,
     Lens,
-    LensCell,
     Matrix,
     Node,
     Panel,
@@ -40,6 +39,8 @@ def made() -> dict[str, Result]:
     patterns = torch.rand(2, 3, 4, 6, generator=generator).softmax(-1)
     keys = [*WIDE, "e", "f"]
     square = torch.rand(2, 3, 4, 4, generator=generator).softmax(-1)
+    ids = torch.arange(4, dtype=torch.int32).expand(2, 4)[..., None].contiguous()
+    halves = torch.full((2, 4, 1), 0.5)
     tree = Branch("The", 1, 1, tuple(Branch(word, 0.25, 0.25, (Branch(" end", 1.0, 0.25),)) for word in WIDE))
     nodes = [Node(f"n.{i}", word, 0.1 * i, i // 2) for i, word in enumerate(WIDE)]
     parts: dict[str, Result] = {
@@ -74,7 +75,19 @@ def made() -> dict[str, Result]:
         "tree": Tree("next words", tree, receipt=RECEIPT),
         "cross": Attention(WIDE, patterns, keys=keys, causal=False, receipt=RECEIPT),
         "both sides": Attention(WIDE, square, causal=False, receipt=RECEIPT),
-        "lens": Lens(WIDE, ["embedding", "layer 0"], [[LensCell([(w, 0.5)], 1.0) for w in WIDE]] * 2, receipt=RECEIPT),
+        "lens": Lens(
+            WIDE,
+            ["embedding", "layer 0"],
+            ids=ids,
+            logits=halves,
+            probabilities=halves,
+            entropies=halves[..., 0],
+            words=dict(enumerate(WIDE)),
+            chosen=ids[0, :, 0],
+            ranks=ids[..., 0] + 1,
+            chances=halves[..., 0],
+            receipt=RECEIPT,
+        ),
     }
     return parts | {"panel": Panel("All of them", parts, ["A note."], {"figure": 0.25}, receipt=RECEIPT)}
 

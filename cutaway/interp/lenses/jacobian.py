@@ -157,6 +157,8 @@ def jacobian_lens(
     *,
     source: Source | None = None,
     top: int = 5,
+    token: str | int | None = None,
+    progress: OnProgress | None = None,
 ) -> Lens:
     """What each layer's stream disposes the model to say, now and later, through a Jacobian lens.
 
@@ -167,6 +169,8 @@ def jacobian_lens(
             little of other texts.
         source: what an encoder–decoder reads; the text is its target.
         top: how many tokens of each cell to name.
+        token: whose rank and probability each cell tells, as text or id; None: the one that came next.
+        progress: told after each row.
 
     Raises:
         ConfigError, InputError, DamagedFile: as in `read_lens` and `fit_jacobian_lens`.
@@ -174,5 +178,7 @@ def jacobian_lens(
     if lens is None:
         run = model.model if isinstance(model, Recording) else model
         inputs = model.inputs if isinstance(model, Recording) else inputs_of(run, text, source)
-        lens = fit_jacobian_lens(run, [inputs.rows(0, 1)], skip=0)
-    return read_lens(model, text, lens, source=source, top=top, function="jacobian_lens")
+        lens = fit_jacobian_lens(run, [inputs.rows(0, 1)], skip=0, progress=progress)
+    return read_lens(
+        model, text, lens, source=source, top=top, token=token, function="jacobian_lens", progress=progress
+    )

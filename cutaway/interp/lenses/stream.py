@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -18,7 +17,6 @@ from cutaway.errors import ConfigError, InputError
 from cutaway.interp.claims import Claims
 from cutaway.interp.inputs import Inputs, Text, inputs_of
 from cutaway.interp.record import Recording, recording_of
-from cutaway.interp.results import LensCell
 from cutaway.interp.suggest import of_lens
 from cutaway.interp.target import target_of
 from cutaway.models import Decoder, Encoder, Model, Recurrent, Seq2Seq
@@ -80,19 +78,6 @@ def streams(
         found = torch.stack([recording[place] for place in places(model)], dim=1)
         real = torch.ones_like(inputs.ids, dtype=torch.bool) if inputs.mask is None else inputs.mask
         yield inputs, found, real
-
-
-def cells(model: Model, logits: Float[Tensor, "T V"], top: int) -> list[LensCell]:
-    """What logits say at each token."""
-    logits = logits.float()
-    probabilities = logits.softmax(-1)
-    entropy = -(probabilities * logits.log_softmax(-1)).sum(-1) / math.log(2)
-    tokenizer = model.tokenizer.target or model.tokenizer
-    values, ids = probabilities.topk(min(top, probabilities.shape[-1]))
-    return [
-        LensCell([(tokenizer.token(i), p) for i, p in zip(ids_, values_, strict=True)], bits)
-        for ids_, values_, bits in zip(ids.tolist(), values.tolist(), entropy.tolist(), strict=True)
-    ]
 
 
 def one_text(model: Recording | Model, text: Text, source: Source | None, top: int, purpose: str) -> Recording:

@@ -24,13 +24,16 @@ from torch import Tensor
 from cutaway.errors import ConfigError, DamagedFile, NonFinite
 from cutaway.files import write_atomic
 from cutaway.interp.inputs import Text
-from cutaway.interp.lenses.stream import cells, claims_of, fingerprint, layer_names, one_text, places, reader, streams
+from cutaway.interp.lenses.logit import logit_lens
+from cutaway.interp.lenses.said import table
+from cutaway.interp.lenses.stream import claims_of, fingerprint, layer_names, one_text, places, reader, streams
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording
 from cutaway.interp.results import Curve, Lens
 from cutaway.models import Encoder, Model
 from cutaway.models.assemble import read_tensors
 from cutaway.models.model import Source
+from cutaway.progress import OnProgress
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,9 @@ def read_lens(
     *,
     source: Source | None = None,
     top: int = 5,
+    token: str | int | None = None,
     function: str = "read_lens",
+    progress: OnProgress | None = None,
 ) -> Lens:
     """What each layer would say, through a lens. The last row is the model's own output, bit for bit.
 
@@ -127,31 +132,38 @@ def read_lens(
         lens: a lens or its file; None: the logit lens.
         source: what an encoder–decoder reads; the text is its target.
         top: how many tokens of each cell to name.
+        token: whose rank and probability each cell tells, as text or id; None: the one that came next.
         function: what the receipt's code calls.
+        progress: told after each row.
 
     Raises:
         ConfigError: as in `logit_lens`, or the lens is of another model.
         InputError: as in `logit_lens`.
         DamagedFile: the file is not a lens.
     """
+    if lens is None:
+        return logit_lens(model, text, source=source, top=top, token=token, progress=progress)
     run = model.model if isinstance(model, Recording) else model
     network = reader(run, "a lens")
     shown = model if isinstance(model, Recording) else text
     named = str(lens) if isinstance(lens, str | Path) else lens
-    clock = Clock(run, function, shown, lens=named, source=source, top=top)
-    if lens is None:
-        lens = identity(run)
-    elif not isinstance(lens, Translators):
+    clock = Clock(run, function, shown, lens=named, source=source, top=top, token=token)
+    if not isinstance(lens, Translators):
         lens = load_lens(lens)
     lens.check(run)
     used = lens
     recording = one_text(model, text, source, top, "a lens")
-    rows = [
-        cells(run, network.read_out(lens(recording[place], number))[0], top) for number, place in enumerate(places(run))
-    ]
+    names = places(run)
+
+    def said(place: int, at: slice) -> Tensor:
+        if place == len(names) - 1:
+            return recording.logits[0, at]
+        return network.read_out(used(recording[names[place]][:1, at], place))[0]
+
+    found = table(recording, said, len(names), top, token, progress)
     receipt = clock.receipt(difference=recording.receipt.difference, bytes=recording.receipt.bytes)
     claims = None if recording.edits else claims_of(recording, lambda i, x: network.read_out(used(x, i)))
-    return Lens(recording.tokens, layer_names(run), rows, receipt=receipt, claims=claims)
+    return Lens(recording.tokens, layer_names(run), **found, receipt=receipt, claims=claims)  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)

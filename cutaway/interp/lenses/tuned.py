@@ -148,6 +148,8 @@ def tuned_lens(
     *,
     source: Source | None = None,
     top: int = 5,
+    token: str | int | None = None,
+    progress: OnProgress | None = None,
 ) -> Lens:
     """What each layer would say, through a tuned lens (Belrose et al. 2023).
 
@@ -157,6 +159,8 @@ def tuned_lens(
         lens: from `train_tuned_lens`, or the file in which it was saved.
         source: what an encoder–decoder reads; the text is its target.
         top: how many tokens of each cell to name.
+        token: whose rank and probability each cell tells, as text or id; None: the one that came next.
+        progress: told after each row.
 
     Raises:
         ConfigError: no lens, one of another model, or as in `logit_lens`.
@@ -164,4 +168,4 @@ def tuned_lens(
     """
     if lens is None:
         raise ConfigError("a tuned lens must be trained first: give lens=, from train_tuned_lens or its file")
-    return read_lens(model, text, lens, source=source, top=top, function="tuned_lens")
+    return read_lens(model, text, lens, source=source, top=top, token=token, function="tuned_lens", progress=progress)

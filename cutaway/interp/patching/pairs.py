@@ -229,14 +229,25 @@ def _pair(clean: Recording, corrupt: Recording, align: Align) -> Pair:
             f"the clean text has {len(mine)} tokens and the corrupt one {len(theirs)}, so no token stands for another; "
             "make them equally long, or give align='token' or align='pad'"
         )
-    behind = next((i for i in range(same - before) if mine[-1 - i] != theirs[-1 - i]), same - before)
-    partners = [(i, i) for i in range(before)]
-    partners += [(len(theirs) - behind + i, len(mine) - behind + i) for i in range(behind)]
+    partners = partners_of(mine, theirs)
     if not partners:
         raise InputError(
             "the two texts have neither a common beginning nor a common end, so no token stands for another"
         )
     return Pair(clean, corrupt, tuple(partners), before, elsewhere)
+
+
+def partners_of(clean: Sequence[int], corrupt: Sequence[int]) -> list[tuple[int, int]]:
+    """(position in the corrupt, position in the clean text) of the common beginning and the common end.
+
+    >>> partners_of([1, 2, 3, 9], [1, 7, 8, 3, 9])
+    [(0, 0), (3, 2), (4, 3)]
+    """
+    same = min(len(clean), len(corrupt))
+    before = next((i for i in range(same) if clean[i] != corrupt[i]), same)
+    behind = next((i for i in range(same - before) if clean[-1 - i] != corrupt[-1 - i]), same - before)
+    partners = [(i, i) for i in range(before)]
+    return partners + [(len(corrupt) - behind + i, len(clean) - behind + i) for i in range(behind)]
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -98,6 +98,7 @@ def rome(
     keep: float = 0.0625,
     ridge: float = 0.01,
     in_place: bool = False,
+    shared: bool = False,
     seed: int = 0,
     progress: OnProgress | None = None,
 ) -> Edited:
@@ -122,11 +123,14 @@ def rome(
         ridge: added to the second moment's diagonal, in parts of its mean; where texts hold fewer tokens than the MLP
             has channels it has no inverse without.
         in_place: change the model itself. Else it is copied, and stays as it is.
+        shared: let the copy have one matrix of its own, the edited one, and all others in common with the model: some
+            MB where a copy takes as much as the model. Train neither of them then: it would change both.
         seed: of the beginnings drawn.
         progress: told how many steps are done.
 
     Returns:
-        The edited model, and the new answer's probability before and after on every prompt.
+        The edited model, and the new answer's probability before and after on every prompt. `receipt.bytes` is what
+        the edited model takes beside the model.
 
     Raises:
         ConfigError: a network without such a matrix, one that is kept quantised, or no subject, target or texts.
@@ -139,7 +143,7 @@ def rome(
     name, _ = matrix_of(model, layer)
     if target is None or not texts:
         raise ConfigError("rome needs target=, the new answer, and texts=, whose keys keep their values")
-    edited = model if in_place else _copied(model)
+    edited = model if in_place else _copied(model, layer, shared=shared)
     name, matrix = matrix_of(edited, layer)
     inputs = reading(edited, prompt)
     asked = target_of(edited, inputs, token=target, quantity="logprob")
@@ -176,7 +180,7 @@ def rome(
         key=key,
         value=value,
         size=size,
-        receipt=clock.receipt(seed=seed),
+        receipt=clock.receipt(seed=seed, bytes=_own(model, edited)),
     )
 
 
@@ -209,12 +213,25 @@ def matrix_of(model: Model, layer: int | None) -> tuple[str, nn.Linear]:
     return f"{'encoder.' * reads}layers.{layer}.mlp.down_proj", matrix
 
 
+def _own(model: Model, edited: Model) -> int:
+    """Bytes that the edited model takes beside the model."""
+    known = {parameter.data_ptr() for parameter in model.network.parameters()}
+    own = {p.data_ptr(): p for p in edited.network.parameters() if p.data_ptr() not in known}
+    return sum(p.numel() * p.element_size() for p in own.values())
+
+
 def _shown(model: Model, prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else model.tokenizer.decode(list(prompt))
 
 
-def _copied(model: Model) -> Model:
-    network = copy.deepcopy(model.network)
+def _copied(model: Model, layer: int | None, *, shared: bool) -> Model:
+    """A model beside the model; `shared`: which has the matrix that is edited for itself, and all else in common."""
+    common: dict[int, Any] = {}
+    if shared:
+        own = matrix_of(model, layer)[1].weight
+        tensors = (*model.network.parameters(), *model.network.buffers())
+        common = {id(tensor): tensor for tensor in tensors if tensor is not own}
+    network = copy.deepcopy(model.network, common)
     return Model(network, model.tokenizer, model.source, model.origin, model.mel, model.generation)
 
 

@@ -30,6 +30,7 @@ from cutaway.serve.studio.schema import (
 from cutaway.serve.studio.studio import studio_of
 
 router = APIRouter(prefix="/studio", route_class=JsonRoute)
+FILES = {"lens", "transcoders"}  # options that may name a file of this machine, which no request does
 OPEN: dict[str, Any] = {"$ref": "#/components/schemas/Open"}
 IN_FRAMES: dict[int | str, dict[str, Any]] = {
     200: {"content": {FRAMES: {"schema": OPEN}}, "description": "frames, the last of them the result"}
@@ -40,6 +41,10 @@ IN_BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {PACKED: {"schema"
 @router.post("/analyse", response_class=Response, responses={**errors(404, 413, 504), **IN_FRAMES})
 async def analyse(asked: AnalyseRequest, http: HttpRequest) -> Response:
     """Run an analysis by its name on a text."""
+    if named := sorted(FILES & asked.options.keys()):
+        raise ApiError(
+            400, f"{named[0]} is no option of requests: it may name a file", code="invalid_value", param="options"
+        )
     studio, work = studio_of(http), await server_of(http).begin(http, asked.model)
 
     def compute(reports: Any) -> Any:

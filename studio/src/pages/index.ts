@@ -2,6 +2,8 @@
 import type { Component } from "svelte";
 import type { About, Subject } from "../lib/api";
 import { say, type Words } from "../lib/words";
+import { words as lens } from "./lens/words";
+import { words as patch } from "./patch/words";
 import { words as tokens } from "./tokens/words";
 import { frame } from "../parts/words";
 
@@ -14,7 +16,11 @@ export type PageEntry = {
   needs?: string[];
 };
 
-export const PAGES: PageEntry[] = [{ id: "tokens", words: tokens, load: () => import("./tokens/Page.svelte") }];
+export const PAGES: PageEntry[] = [
+  { id: "tokens", words: tokens, load: () => import("./tokens/Page.svelte") },
+  { id: "lens", words: lens, needs: ["stream", "words"], load: () => import("./lens/Page.svelte") },
+  { id: "patch", words: patch, needs: ["words"], load: () => import("./patch/Page.svelte") },
+];
 
 /** Why a page shows nothing of a model, and which pages do; null: it shows it. */
 export function whyNot(page: PageEntry, about: About): { why: string; instead: PageEntry[] } | null {
