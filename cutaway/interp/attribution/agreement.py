@@ -106,7 +106,9 @@ def agreement(
     first = next(iter(found.values()))
     rows = torch.tensor([[float(score or 0.0) for score in one.scores] for one in found.values()]).double()  # (M, U)
     if rows.shape[1] < 3:
-        raise InputError(f"a text of {rows.shape[1]} parts has no orders to compare; take a longer text or a finer grain")
+        raise InputError(
+            f"a text of {rows.shape[1]} parts has no orders to compare; take a longer text or a finer grain"
+        )
     names = [name.replace("_", " ") for name in found]
     pairs = torch.tensor([[rank_correlation(a, b) for b in rows] for a in rows])
     between = [float(pairs[i, j]) for i in range(len(names)) for j in range(i)]

@@ -194,7 +194,8 @@ def attribution_graph(
     return AttributionGraph(
         graph.what, {"graph": graph, "tested": table}, notes, figures,
         weights=weights, rows=rows, values=values, features=run.features, names=names, shown=kept, run=run,
-        recording=recording, readers=readers, answers=what, ids=chosen.tolist(), tokens=list(recording.tokens), receipt=receipt,
+        recording=recording, readers=readers, answers=what, ids=chosen.tolist(), tokens=list(recording.tokens),
+        receipt=receipt,
     )  # fmt: skip
 
 

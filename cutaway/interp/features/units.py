@@ -45,15 +45,18 @@ class Neurons:
             return {}
         if network.config.norm_place != "before" or any(network.config.has_experts(i) for i in layers):
             raise ConfigError(
-                "neurons of this decoder do not write into the stream by themselves: a norm or a choice of experts stands "
-                "behind them; train transcoders of its MLPs instead"
+                "neurons of this decoder do not write into the stream by themselves: a norm or a choice of experts "
+                "stands behind them; train transcoders of its MLPs instead"
             )
         made = {i: _given(_mlp(network, i), reads[i][0]) for i in layers}
         sizes = [made[i][0].abs() * _mlp(network, i).down_proj.weight.norm(dim=0) for i in layers]  # (T, M) each
         chosen = torch.cat([size.flatten() for size in sizes]).topk(min(count, sum(map(torch.Tensor.numel, sizes))))
         found, start = {}, 0
         for i, size in zip(layers, sizes, strict=True):
-            own = chosen.indices[(chosen.indices >= start) & (chosen.indices < start + size.numel())].sort().values - start
+            own = (
+                chosen.indices[(chosen.indices >= start) & (chosen.indices < start + size.numel())].sort().values
+                - start
+            )
             start += size.numel()
             post, slope = made[i]
             position, number = own // size.shape[1], own % size.shape[1]
