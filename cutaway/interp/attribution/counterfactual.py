@@ -33,6 +33,8 @@ class Counterfactual(Panel):
 
     Attributes:
         target: the number, in words.
+        chosen: which of the model's answers is asked about: the same before and after.
+        other: which is subtracted.
         before: the number of the text as it was.
         after: of the changed one.
         expected: the change that the saliency predicts: that with each changed token its score goes.
@@ -40,16 +42,20 @@ class Counterfactual(Panel):
             tokens; None where tokens are deleted or stand in place of more or fewer.
         tokens: of the changed text (with a source: of the source, then of the text), to be read.
         ids: of the changed text (of an encoder–decoder the target).
+        text: it, as a text that the model reads as just these tokens; None where there is none.
         position: where in it the answer is read; None: of the whole text.
     """
 
     target: str = field(kw_only=True)
+    chosen: int = field(kw_only=True)
+    other: int | None = field(kw_only=True)
     before: float = field(kw_only=True)
     after: float = field(kw_only=True)
     expected: float = field(kw_only=True)
     first_order: float | None = field(kw_only=True)
     tokens: list[str] = field(kw_only=True)
     ids: list[int] = field(kw_only=True)
+    text: str | None = field(kw_only=True)
     position: int | None = field(kw_only=True)
 
 
@@ -154,9 +160,10 @@ def counterfactual(
     figures |= {} if by_gradient is None else {"predicted by the gradient": by_gradient}
     tokens = _tokens(model, _ids_of_source(whole)[0].tolist(), "source") if whole.source is not None else []
     return Counterfactual(
-        f"If the text were changed: {target.what}", parts, notes, figures, target=target.what, before=before,
-        after=after, expected=expected, first_order=by_gradient, position=place,
-        tokens=[*tokens, *_tokens(model, whole.ids[0].tolist(), "text")], ids=whole.ids[0].tolist(), receipt=receipt,
+        f"If the text were changed: {target.what}", parts, notes, figures, target=target.what, chosen=target.chosen,
+        other=target.other, before=before, after=after, expected=expected, first_order=by_gradient, position=place,
+        tokens=[*tokens, *_tokens(model, whole.ids[0].tolist(), "text")], ids=whole.ids[0].tolist(),
+        text=_read_back(model, whole), receipt=receipt,
     )  # fmt: skip
 
 
@@ -194,7 +201,9 @@ def _read(model: Model, inputs: Inputs, changes: Sequence[Change], side: str) ->
             raise InputError(f"position {at} of the {side} is changed twice; give it once")
         if not isinstance(new, str | list | tuple | type(None)):
             raise InputError(f"what stands at position {at} must be text or ids, but {new!r:.80} was given")
-        ids = tokenizer.encode(new) if isinstance(new, str) else list(new or ())
+        if isinstance(new, str):  # the name of a special token alone is that token
+            new = [tokenizer.special[new]] if new in tokenizer.special else tokenizer.encode(new)
+        ids = list(new or ())
         if wrong := [id for id in ids if not isinstance(id, int) or not 0 <= id < model.config.vocab_size]:
             raise InputError(f"{wrong[0]!r:.80} is no id of this model's {model.config.vocab_size:,} tokens")
         found[at] = [int(id) for id in ids]
@@ -237,6 +246,16 @@ def _changed(
     return made, max(0, moved[int(inputs.places(target.position)[0])])
 
 
+def _read_back(model: Model, inputs: Inputs) -> str | None:
+    """The text of ids, if it gives just these again."""
+    ids = inputs.ids[0].tolist()
+    text = (model.tokenizer.target or model.tokenizer).decode(ids, skip_special=True)
+    try:
+        return text if model.ids(text)[0].tolist() == ids else None
+    except InputError:  # nothing but special tokens
+        return None
+
+
 def _slopes(question: Question) -> Tensor:
     """(N, C) the gradient of the number with respect to each token's vector."""
     with torch.enable_grad():
@@ -261,8 +280,9 @@ def _answers(
     for output, some, target in zip(outputs, inputs, targets, strict=True):
         row = output if target.position is None else at_position(output, some, target.position)
         chances.append(row[0].double().sigmoid() if labelling == "several" else row[0].double().softmax(-1))
-    named = [i for some in chances for i in some.topk(min(TOP, len(some))).indices.tolist()]
-    named = list(dict.fromkeys([targets[0].chosen, *([] if targets[0].other is None else [targets[0].other]), *named]))
+    asked = [number for number in (targets[0].chosen, targets[0].other) if number is not None]
+    likely: list[int] = [i for some in chances for i in some.topk(min(TOP, len(some))).indices.tolist()]
+    named = list(dict.fromkeys([*asked, *likely]))
     rows: list[list[Cell]] = [
         [name_of(model, i), float(chances[0][i]), float(chances[1][i]), float(chances[1][i] - chances[0][i])]
         for i in named

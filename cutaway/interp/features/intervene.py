@@ -18,7 +18,7 @@ from cutaway.errors import InputError, unknown
 from cutaway.interp.features.graph import AttributionGraph
 from cutaway.interp.inputs import forward
 from cutaway.interp.record import Edit
-from cutaway.interp.results import Cell, Panel, Table
+from cutaway.interp.results import Cell, Panel, Result, Table
 from cutaway.models import ActiveTap
 
 MOST = 400  # nodes that are changed together
@@ -89,7 +89,7 @@ def graph_intervention(graph: AttributionGraph, factors: Mapping[str, float]) ->
     receipt = replace(graph.receipt, milliseconds=milliseconds, code=code, gap=None, bytes=0)
     heads = ["next token", "predicted change", "actual change", "probability before", "after"]
     title = "Change of the logits that were followed"
-    parts = {"logits": Table(title, heads, rows, receipt=receipt)}
+    parts: dict[str, Result] = {"logits": Table(title, heads, rows, receipt=receipt)}
     if len(factors) > 1:
         alone: list[list[Cell]] = []
         for name, factor in list(factors.items())[:24]:

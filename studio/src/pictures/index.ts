@@ -2,6 +2,7 @@
 import type { Component } from "svelte";
 import type { Picture, ResultOf, Subject } from "../lib/api";
 import Curve from "./Curve.svelte";
+import Graph from "./Graph.svelte";
 import Matrix from "./Matrix.svelte";
 import Panel from "./Panel.svelte";
 import Scores from "./Scores.svelte";
@@ -11,6 +12,7 @@ export type PictureProps<P extends Picture> = { result: ResultOf<P>; id: string;
 
 export const PICTURES: { [P in Picture]?: Component<PictureProps<P>> } = {
   curve: Curve,
+  graph: Graph,
   matrix: Matrix,
   panel: Panel,
   scores: Scores,
