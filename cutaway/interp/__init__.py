@@ -14,7 +14,9 @@ from cutaway.interp.attention import (
     value_weighted,
 )
 from cutaway.interp.attribution import (
+    agreement,
     attention_x_gradient,
+    counterfactual,
     faithfulness,
     gradient_x_input,
     integrate,
@@ -26,7 +28,14 @@ from cutaway.interp.attribution import (
 from cutaway.interp.check import check
 from cutaway.interp.claims import Claim, Claims
 from cutaway.interp.during import GenerationRecording, record_generation, training_tap
-from cutaway.interp.features import attribution_graph, evaluate_features, feature_dashboard, train_features
+from cutaway.interp.features import (
+    attribution_graph,
+    evaluate_features,
+    feature_dashboard,
+    feature_overview,
+    graph_intervention,
+    train_features,
+)
 from cutaway.interp.inputs import Inputs, inputs_of, pair_of
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
 from cutaway.interp.ledger.numbers import ledger, score_pairs
@@ -135,6 +144,7 @@ __all__ = [
     "TokenScores",
     "Tree",
     "ablate",
+    "agreement",
     "attention",
     "attention_flow",
     "attention_x_gradient",
@@ -148,12 +158,14 @@ __all__ = [
     "compare",
     "composition_scores",
     "copying_scores",
+    "counterfactual",
     "dose_response",
     "entropy",
     "erase",
     "evaluate_features",
     "faithfulness",
     "feature_dashboard",
+    "feature_overview",
     "fit_jacobian_lens",
     "fit_lens",
     "fourier",
@@ -161,6 +173,7 @@ __all__ = [
     "generation_tree",
     "gradient_ledger",
     "gradient_x_input",
+    "graph_intervention",
     "head_detectors",
     "head_scores",
     "inputs_of",

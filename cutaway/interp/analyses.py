@@ -21,7 +21,9 @@ from cutaway.interp.attention import (
     value_weighted,
 )
 from cutaway.interp.attribution import (
+    agreement,
     attention_x_gradient,
+    counterfactual,
     faithfulness,
     gradient_x_input,
     integrated_gradients,
@@ -56,6 +58,7 @@ from cutaway.progress import OnProgress
 ANALYSES: dict[str, Callable[..., Result]] = {
     "look": look,
     "ablate": ablate,
+    "agreement": agreement,
     "attention": attention,
     "attention_flow": attention_flow,
     "attention_x_gradient": attention_x_gradient,
@@ -66,6 +69,7 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "circuit": circuit,
     "composition_scores": composition_scores,
     "copying_scores": copying_scores,
+    "counterfactual": counterfactual,
     "dose_response": dose_response,
     "entropy": entropy,
     "faithfulness": faithfulness,

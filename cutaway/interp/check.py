@@ -57,7 +57,7 @@ def check(view: Result, *, most: int = 24, seed: int = 0, progress: OnProgress |
     predicted = torch.tensor([claim.predicted for claim in tried], dtype=torch.float64)
     effect = torch.tensor(actual, dtype=torch.float64)
     compared = effect if claims.signed else effect.abs()
-    pearson, spearman = correlation(predicted, compared), _ranks(predicted, compared)
+    pearson, spearman = correlation(predicted, compared), rank_correlation(predicted, compared)
     figures = {"Pearson correlation": pearson, "Spearman correlation": spearman}
     large = effect.abs() > 1e-3 * effect.abs().max()
     if claims.signed and bool(large.any()):
@@ -82,8 +82,8 @@ def correlation(a: Float64[Tensor, " N"], b: Float64[Tensor, " N"]) -> float:
     return float(a @ b / size) if size > 0 else 0.0
 
 
-def _ranks(a: Float64[Tensor, " N"], b: Float64[Tensor, " N"]) -> float:
-    """Spearman's correlation: Pearson's of the ranks, equal values sharing the middle one."""
+def rank_correlation(a: Float64[Tensor, " N"], b: Float64[Tensor, " N"]) -> float:
+    """Spearman's: Pearson's of the ranks, equal values sharing the middle one."""
     ranks = [((x[:, None] > x).sum(1) + ((x[:, None] == x).sum(1) + 1) / 2).double() for x in (a, b)]
     return correlation(*ranks)
 

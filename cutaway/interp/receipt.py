@@ -85,6 +85,8 @@ def _spelled(value: Any, name: str) -> str:
     if isinstance(value, str | int | float | bool | list | tuple | dict | set | range | type(None)):
         spelled = repr(value)
         return spelled if len(spelled) <= LONGEST or isinstance(value, str) else name
+    if place := getattr(value, "place", ""):  # of dictionaries of features that lie in a folder
+        return f"cutaway.interp.features.load_features({place!r})"
     ids = getattr(value, "ids", None)  # of Inputs and Recordings
     return _spelled(ids, name) if isinstance(ids, Tensor) else getattr(value, "__name__", name)
 

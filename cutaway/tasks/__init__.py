@@ -5,7 +5,7 @@ from cutaway.tasks.data import Aside, TaskData, read_data, read_examples
 from cutaway.tasks.decision import Decision, decide
 from cutaway.tasks.recipes import RECIPES, Recipe, task_config
 from cutaway.tasks.registry import TASKS, task_from
-from cutaway.tasks.report import TaskReport, evaluate_file, measure_task
+from cutaway.tasks.report import AnsweredRows, TaskReport, answer_rows, evaluate_file, measure_task
 from cutaway.tasks.task import Answer, Example, Measured, Quantity, Role, Task, task_to_dict
 from cutaway.tasks.train import Trained, resume_task, train_task
 from cutaway.tasks.trained import TaskModel, merge_task, open_task
@@ -14,6 +14,7 @@ __all__ = [
     "RECIPES",
     "TASKS",
     "Answer",
+    "AnsweredRows",
     "Aside",
     "Decision",
     "Example",
@@ -27,6 +28,7 @@ __all__ = [
     "TaskModel",
     "TaskReport",
     "Trained",
+    "answer_rows",
     "decide",
     "evaluate_file",
     "measure_task",

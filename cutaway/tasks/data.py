@@ -8,7 +8,7 @@ told.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -21,7 +21,6 @@ from cutaway.tasks.columns import find_columns, pick
 from cutaway.tasks.task import Example, Task
 from cutaway.text.dedup import text_keys
 from cutaway.text.parallel import parallel_files
-from cutaway.text.readers.base import Skipped
 from cutaway.text.readers.columns import SAMPLE
 from cutaway.text.rows import Row, read_rows
 from cutaway.text.split import check_fractions, positions
@@ -181,22 +180,59 @@ def read_examples(
         ConfigError: no such column or role.
     """
     told = dict(columns or {})
-    aside: list[Aside] = []
-
-    def skipped(what: Skipped) -> None:
-        aside.append(Aside(what.source, what.reason))
-
-    examples: list[Example] = []
-    usual = [name for role in task.roles for name in (role.name, *role.usual)]
+    usual = _usual(task)
     files = parallel_files(path)
     if files and not told and not before and files.keys().isdisjoint(usual):  # then their order says it
         told = dict(zip((role.name for role in task.roles if role.needed), files, strict=False))
-    rows = read_rows(path, asked=[*told.values(), *(before or {}).values(), *usual], skipped=skipped)
+    aside: list[Aside] = []
+    asked = [*told.values(), *(before or {}).values(), *usual]
+    rows = read_rows(path, asked=asked, skipped=lambda what: aside.append(Aside(what.source, what.reason)))
+    examples, others, found = examples_of_rows(
+        task, rows, str(path), columns=told, before=before, answered=answered, progress=progress
+    )
+    if not examples:
+        shown = "; ".join(f"{item.source}: {item.reason}" for item in [*aside, *others][:MOST_SHOWN])
+        raise InputError(f"{path} holds no example for the task {task.name}" + (f" ({shown})" if shown else ""))
+    return examples, [*aside, *others], found
+
+
+def _usual(task: Task) -> list[str]:
+    return [name for role in task.roles for name in (role.name, *role.usual)]
+
+
+def examples_of_rows(
+    task: Task,
+    rows: Iterable[Row],
+    where: str = "rows",
+    *,
+    columns: Mapping[str, str] | None = None,
+    before: Mapping[str, str] | None = None,
+    answered: bool = True,
+    progress: OnProgress | None = None,
+) -> tuple[list[Example], list[Aside], dict[str, str]]:
+    """The examples of rows, the rows that are none, and which column plays which role; as `read_examples`.
+
+    Args:
+        task: what they are for.
+        rows: of one table.
+        where: it is, to be named in errors.
+        columns: role -> column, where the names do not say it.
+        before: role -> column of the file that a model was trained on.
+        answered: whether the truth is needed.
+        progress: called now and then.
+
+    Raises:
+        InputError: it cannot be told which column plays a role.
+        ConfigError: no such column or role.
+    """
+    rows, told = iter(rows), dict(columns or {})
+    aside: list[Aside] = []
+    examples: list[Example] = []
     sample = list(islice(rows, SAMPLE))  # a record may lack what others have
     names = list(dict.fromkeys(name for row in sample for name in row.values))
     seen = [row.values for row in sample] if before is None else []
     told = {**{role: column for role, column in (before or {}).items() if column in names}, **told}
-    found = find_columns(names, task.roles, told, str(path), answered=answered, sample=seen) if sample else {}
+    found = find_columns(names, task.roles, told, where, answered=answered, sample=seen) if sample else {}
     for row in chain(sample, rows):
         try:
             examples.append(_example(task, row, found, answered))
@@ -204,9 +240,6 @@ def read_examples(
             aside.append(Aside(row.source, str(error)))
         if progress and len(examples) % 4096 == 0:
             progress(Progress("reading", len(examples), unit="examples"))
-    if not examples:
-        shown = "; ".join(f"{item.source}: {item.reason}" for item in aside[:MOST_SHOWN])
-        raise InputError(f"{path} holds no example for the task {task.name}" + (f" ({shown})" if shown else ""))
     return examples, aside, found
 
 

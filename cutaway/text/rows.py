@@ -107,6 +107,41 @@ def read_rows(
         raise InputError(f"{name} holds no rows")
 
 
+def rows_of_text(
+    text: str,
+    *,
+    name: str = "rows",
+    asked: Sequence[str] = (),
+    skipped: OnSkipped | None = None,
+) -> Iterator[Row]:
+    """Every row of a table that is given as text, such as one that was pasted: CSV, TSV, JSON or JSON Lines.
+
+    Args:
+        text: the table. What begins with "[" is JSON, with "{" JSON Lines; else fields stand between tabs if the first
+            line has any, or between commas, semicolons or bars.
+        name: by which rows are told: "rows:17".
+        asked: columns that are known to be there: they tell a header from a first row.
+        skipped: told of lines that are no rows.
+
+    Raises:
+        InputError: nothing in it, or no table.
+        DamagedFile: JSON that cannot be read.
+
+    >>> [row.values for row in rows_of_text("text,label\\nfine,good\\npoor,bad\\n")]
+    [{'text': 'fine', 'label': 'good'}, {'text': 'poor', 'label': 'bad'}]
+    """
+    first = text.removeprefix("\ufeff").lstrip()
+    if not first:
+        raise InputError(f"there is nothing in {name}; paste a table with a header and rows")
+    line = first.partition("\n")[0]
+    suffix = ".json" if first[0] == "[" else ".jsonl" if first[0] == "{" else ".tsv" if "\t" in line else ".csv"
+    data = encodable(text).encode()
+    part = Part(name, name, len(data), suffix, asked=True)
+    source = Input(name, io.BufferedReader(io.BytesIO(data)), part, None, Limits(), skipped)  # pyright: ignore[reportArgumentType]
+    lines = Lines(source)
+    yield from _table(source, lines, asked) if suffix in DELIMITERS else _json(source, lines)
+
+
 class Lines:
     """The lines of a file as text, with their ends, and which of them cannot be trusted.
 

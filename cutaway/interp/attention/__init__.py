@@ -1,6 +1,6 @@
 """Where heads look, what moves through them, and what their matrices do."""
 
-from cutaway.interp.attention.circuits import Circuit, copying_scores, ov_circuit, qk_circuit
+from cutaway.interp.attention.circuits import HeadCircuit, copying_scores, ov_circuit, qk_circuit
 from cutaway.interp.attention.composition import composition_scores
 from cutaway.interp.attention.detectors import head_detectors, head_scores
 from cutaway.interp.attention.flow import Rollout, attention_flow, rollout
@@ -9,7 +9,7 @@ from cutaway.interp.attention.repeats import repeated_tokens
 from cutaway.interp.attention.weighted import ValueWeighted, value_weighted
 
 __all__ = [
-    "Circuit",
+    "HeadCircuit",
     "Rollout",
     "ValueWeighted",
     "attention",

@@ -35,7 +35,7 @@ Side: TypeAlias = Literal["query", "key"]
 
 
 @dataclass(frozen=True)
-class Circuit(Matrix):
+class HeadCircuit(Matrix):
     """A circuit of one head, by tokens.
 
     Attributes:
@@ -66,7 +66,7 @@ def qk_circuit(
     part: str | None = None,
     distance: int = 0,
     norms: str = "applied",
-) -> Circuit:
+) -> HeadCircuit:
     """How much each token wants to look at each other one: the score before the softmax, from embeddings alone.
 
     Args:
@@ -107,7 +107,7 @@ def qk_circuit(
     eigenvalues, score = _eigenvalues(keys.T @ queries * scale)
     values = q @ k.T * scale
     what = f"QK circuit of layer {layer} head {head}"
-    return Circuit(
+    return HeadCircuit(
         what,
         "score",
         names,
@@ -130,7 +130,7 @@ def ov_circuit(
     head: int = 0,
     part: str | None = None,
     norms: str = "applied",
-) -> Circuit:
+) -> HeadCircuit:
     """What reading each token adds to each token's logit, if the head looks at it fully.
 
     Args:
@@ -160,7 +160,7 @@ def ov_circuit(
     eigenvalues, score = _eigenvalues(
         _small(heads.reading(layer, "v", folded=folded)[head], writes, _said(heads, model, folded))
     )
-    return Circuit(
+    return HeadCircuit(
         f"OV circuit of layer {layer} head {head}",
         "logit",
         names,

@@ -95,12 +95,14 @@ class Features(nn.Module):
         bias: (O,), what is written when no feature is active.
         threshold: (W,), of "jumprelu", which pre-activations must exceed.
         run: how it was learned; None if that is not known.
+        place: the folder that it was saved to or opened from; "": none.
     """
 
     def __init__(self, config: FeaturesConfig) -> None:
         super().__init__()
         self.config = config
         self.run: FeaturesRun | None = None
+        self.place = ""
         self.encoder = nn.Parameter(torch.zeros(config.width, config.reads))
         self.encoder_bias = nn.Parameter(torch.zeros(config.width))
         self.decoder = nn.Parameter(torch.zeros(config.width, config.writes))
@@ -166,6 +168,7 @@ class Features(nn.Module):
             write_json(room / FEATURES_JSON, to_dict(self.config))
             state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
             write_tensors(state, room / WEIGHTS)
+        self.place = str(folder)
         return folder
 
 
@@ -225,4 +228,5 @@ def load_features(folder: str | Path) -> SparseAutoencoder | Transcoder:
     if wanted != found:
         raise DamagedFile(f"{folder / WEIGHTS} holds {found}, but its config asks for {wanted}")
     features.load_state_dict(tensors)
+    features.place = str(folder)
     return features.to(tensors["decoder"].dtype)

@@ -45,6 +45,12 @@ class AttributionGraph(Panel):
         features: (F, 3) layer, position and number of each active feature.
         names: of every node.
         shown: which nodes the pruned graph shows.
+        run: between what the edges are.
+        recording: of the plain run, up to the token that is asked about.
+        readers: (G, C) what reads each of the logits that were followed, of what the final norm makes.
+        answers: what these say.
+        ids: the next tokens whose logits they are.
+        tokens: of the text up to there, to be read.
     """
 
     weights: Float[Tensor, "R N"] = field(kw_only=True, repr=False, compare=False)
@@ -53,6 +59,19 @@ class AttributionGraph(Panel):
     features: Int[Tensor, "F 3"] = field(kw_only=True, repr=False, compare=False)
     names: list[str] = field(kw_only=True, repr=False)
     shown: list[int] = field(kw_only=True, repr=False)
+    run: Traced = field(kw_only=True, repr=False, compare=False)
+    recording: Recording = field(kw_only=True, repr=False, compare=False)
+    readers: Float[Tensor, "G C"] = field(kw_only=True, repr=False, compare=False)
+    answers: list[str] = field(kw_only=True)
+    ids: list[int] = field(kw_only=True)
+    tokens: list[str] = field(kw_only=True)
+
+    def effects(self) -> Float[Tensor, "G N"]:
+        """What every node adds to each logit along all paths, if every active feature answers in proportion."""
+        count = len(self.readers)
+        return torch.stack(
+            [self.run.total_effects(self.weights[i], self.weights[count:], self.rows[count:]) for i in range(count)]
+        )
 
 
 @torch.no_grad()
@@ -64,6 +83,7 @@ def attribution_graph(
     token: str | int | None = None,
     minus: str | int | None = None,
     position: int = -1,
+    neurons: int = 0,
     most: int = 2000,
     keep_nodes: float = 0.8,
     keep_edges: float = 0.98,
@@ -77,11 +97,14 @@ def attribution_graph(
         model: a decoder that predicts the next token.
         text: of several texts the first.
         transcoders: of its MLPs, or the folders that they were saved to; `config.name` says of which MLP each is. One
-            without a transcoder stays as it was, as an error node.
+            without a transcoder stays as it was, as an error node, but for `neurons`.
         token: the next token whose logit (less the mean of all logits, or less that of `minus`) is followed back; None
             follows the likeliest ones, up to 10 or 95 % of the probability.
         minus: another token, which is subtracted.
         position: after which token.
+        neurons: of MLPs without a transcoder so many neurons in all are nodes, those that write most at any token; what
+            is left of such an MLP is its error node. A neuron's activation, and of a gated MLP its gate, is held to be
+            proportional to what it reads.
         most: active features that are followed further back, those of the largest influence first.
         keep_nodes: the pruned graph keeps nodes until they have this share of all influence.
         keep_edges: and then edges, likewise.
@@ -100,16 +123,16 @@ def attribution_graph(
     network = decoder_of(model, "an attribution graph")
     model.speaker("an attribution graph")
     by_layer = _by_layer(model, transcoders)
-    options = {"token": token, "minus": minus, "position": position, "most": most}
-    folders = all(isinstance(one, str | Path) for one in transcoders)
-    named = [str(one) for one in transcoders] if folders else transcoders[0]  # which has no spelling but its name
+    options = {"token": token, "minus": minus, "position": position, "neurons": neurons or None, "most": most}
+    folders = [one.place if isinstance(one, Features) else str(one) for one in transcoders]
+    named = folders if all(folders) else transcoders[0]  # which has no spelling but its name
     clock = Clock(model, "attribution_graph", text, transcoders=named, **options)
     inputs = inputs_of(model, text).rows(0, 1)
     if inputs.mask is not None:
         inputs = inputs_of(model, inputs.ids[:, inputs.mask[0]])
     place = int(inputs.places(position)[0])
     recording = record(model, inputs.ids[:, : place + 1], names_of(network))
-    run = Traced.of(network, recording, by_layer)
+    run = Traced.of(network, recording, by_layer, neurons)
     chosen, readers = _logits(model, recording, token, minus)
     total, used, count = run.nodes(len(chosen)), 0, len(run.features)
     # logits stand last among nodes, and first among the rows of those that are followed
@@ -149,7 +172,7 @@ def attribution_graph(
     after = f"after “{recording.tokens[-1]}” (position {place})"
     graph = Graph(f"What led to {what[0]} {after}", "activation or logit", nodes, lines, receipt=receipt)
     reach = influence(weights, rows, importance)
-    effects = run.total_effects(weights[0], weights[len(chosen) :], rows[len(chosen) :])
+    effects = run.total_effects(weights[0], weights[len(chosen) :], rows[len(chosen) :])  # (N,)
     strongest = reach[:count].topk(min(tested, count)).indices
     table, agreement = _tested(model, recording, run, readers[0], strongest, effects, labels, receipt)
     figures = {
@@ -170,7 +193,9 @@ def attribution_graph(
         notes.append("Logits are those before the soft cap.")
     return AttributionGraph(
         graph.what, {"graph": graph, "tested": table}, notes, figures,
-        weights=weights, rows=rows, values=values, features=run.features, names=names, shown=kept, receipt=receipt,
+        weights=weights, rows=rows, values=values, features=run.features, names=names, shown=kept, run=run,
+        recording=recording, readers=readers, answers=what, ids=chosen.tolist(), tokens=list(recording.tokens),
+        receipt=receipt,
     )  # fmt: skip
 
 

@@ -1,6 +1,10 @@
 """One run of a decoder with transcoders in the place of its MLPs, and what each active part of it adds to each other.
 
-Shapes: T tokens, C channels, L layers, F active features, N nodes, R logits that are followed.
+Of an MLP without a transcoder neurons can stand in the place of features: each held to the line from zero to what it
+gave, so that what it reads and what it gives are proportional, as a feature's are.
+
+Shapes: T tokens, C channels, L layers, F active features or neurons, M neurons of an MLP, N nodes, R logits that are
+followed.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from torch import Tensor
 
 from cutaway.interp.features.dictionary import Features
 from cutaway.interp.features.frozen import Frozen
+from cutaway.interp.features.units import Neurons
 from cutaway.interp.record import Recording
 from cutaway.models import Decoder
 
@@ -28,11 +33,12 @@ class Traced:
 
     network: Decoder
     frozen: Frozen
-    transcoders: dict[int, Features]
+    transcoders: dict[int, Features]  # of other layers the features are neurons
     features: Tensor  # (F, 3) layer, position, number; by layer
     active: Tensor  # (F,)
     pre: Tensor  # (F,) what they read
     encoders: Tensor  # (F, C)
+    biases: Tensor  # (F,) what they read of no stream
     writes: Tensor  # (F, C) decoder direction times activation
     errors: Tensor  # (L, T, C)
     embed: Tensor  # (1, T, C)
@@ -42,20 +48,26 @@ class Traced:
 
     @staticmethod
     @torch.no_grad()
-    def of(network: Decoder, recording: Recording, transcoders: dict[int, Features]) -> Traced:
+    def of(network: Decoder, recording: Recording, transcoders: dict[int, Features], neurons: int = 0) -> Traced:
+        """Trace a run; of MLPs without a transcoder so many neurons in all, those that write most, are features too."""
         transcoders = {i: copy.deepcopy(one).to(recording["embed"]) for i, one in transcoders.items()}
         frozen, embed = Frozen(network, recording), recording["embed"]
         L, (_, _T, C) = network.config.layers, embed.shape
         nothing = torch.zeros_like(embed)  # of a layer without an MLP
         written = [recording[f"layers.{i}.mlp_out"] if network.config.mlp else nothing for i in range(L)]
         reads, final = frozen(embed, written)
-        rows: dict[str, list[Tensor]] = {name: [] for name in ("features", "active", "pre", "encoders", "writes")}
+        names = ("features", "active", "pre", "encoders", "biases", "writes")
+        rows: dict[str, list[Tensor]] = {name: [] for name in names}
         errors, biases = [], []
+        units = Neurons.strongest(network, reads, [i for i in range(L) if i not in transcoders], neurons)
         for i in range(L):
             transcoder = transcoders.get(i)
             if transcoder is None:
-                errors.append(written[i][0])
+                found = units.get(i)
+                errors.append(written[i][0] if found is None else written[i][0] - found.sum_into(nothing[0]))
                 biases.append(nothing)
+                for name in names if found is not None else ():
+                    rows[name].append(getattr(found, name))
                 continue
             pre = transcoder.pre(reads[i][0])
             active = transcoder.activate(pre)  # (T, W)
@@ -65,6 +77,7 @@ class Traced:
             rows["active"].append(values)
             rows["pre"].append(pre[position, number])
             rows["encoders"].append(transcoder.encoder[number])
+            rows["biases"].append(transcoder.encoder_bias[number])
             rows["writes"].append(transcoder.decoder[number] * values[:, None])
             errors.append(written[i][0] - transcoder.decode(active))
             biases.append(transcoder.bias.expand_as(embed))
@@ -74,6 +87,7 @@ class Traced:
             "active": embed.new_zeros(0),
             "pre": embed.new_zeros(0),
             "encoders": embed.new_zeros(0, C),
+            "biases": embed.new_zeros(0),
             "writes": embed.new_zeros(0, C),
         }
         joined = {name: torch.cat([empty[name], *parts]) for name, parts in rows.items()}
@@ -100,15 +114,14 @@ class Traced:
 
     def follow_features(self, chosen: Int[Tensor, " R"]) -> tuple[Float[Tensor, "R N"], float]:
         """What every node adds to some features' pre-activations; and by how much the worst sum misses its own."""
-        layers, positions, numbers = self.features[chosen].unbind(1)
+        layers, positions, _ = self.features[chosen].unbind(1)
         where = list(enumerate(zip(layers.tolist(), positions.tolist(), strict=True)))
         encoders = self.encoders[chosen]
 
         def read(reads: list[Tensor], final: Tensor) -> Tensor:
             return (torch.stack([reads[layer][b, place] for b, (layer, place) in where]) * encoders).sum()
 
-        own = [self.transcoders[i].encoder_bias[j] for i, j in zip(layers.tolist(), numbers.tolist(), strict=True)]
-        rest = (self.rest_reads[layers, positions] * encoders).sum(1) + torch.stack(own)
+        rest = (self.rest_reads[layers, positions] * encoders).sum(1) + self.biases[chosen]
         return self._follow(read, rest, self.pre[chosen])
 
     def follow_logits(self, readers: Float[Tensor, "R C"]) -> tuple[Float[Tensor, "R N"], float]:
@@ -139,10 +152,10 @@ class Traced:
 
     def total_effects(
         self, logit: Float[Tensor, " N"], weights: Float[Tensor, "R N"], rows: Int[Tensor, " R"]
-    ) -> Float[Tensor, " F"]:
-        """What each feature adds to a logit along all paths, if every active feature answers in proportion.
+    ) -> Float[Tensor, " N"]:
+        """What each node adds to a logit along all paths, if every active feature answers in proportion.
 
-        A feature's activation is its pre-activation, so one that reads less writes less: the effect e of all features
+        A feature's activation is its pre-activation, so one that reads less writes less: the effect e of all nodes
         solves e = w + Mᵀe, where w is what they add to the logit and M[t, s] what s adds to t, per activation of t.
 
         Args:
@@ -150,19 +163,19 @@ class Traced:
             weights: what every node adds to the features that were followed.
             rows: which features these are.
         """
-        count = len(self.features)
-        answers = weights[:, :count] / self.active.cpu()[rows][:, None]
-        direct, eye = logit[:count], torch.eye(len(rows), dtype=weights.dtype)
-        followed = torch.linalg.solve(eye - answers[:, rows].T, direct[rows])
-        return direct + answers.T @ followed
+        answers = weights / self.active.cpu()[rows][:, None]
+        eye = torch.eye(len(rows), dtype=weights.dtype)
+        followed = torch.linalg.solve(eye - answers[:, rows].T, logit[rows])
+        return logit + answers.T @ followed
 
     def names(self, tokens: list[str], logits: list[str]) -> tuple[list[str], list[str], list[float]]:
         """Of every node its name, what is shown, and its depth."""
         L, T = self.errors.shape[:2]
         names, labels, depths = [], [], []
         for layer, position, number in self.features.tolist():
-            names.append(f"layers.{layer}.feature.{number}@{position}")
-            labels.append(f"layer {layer} feature {number} at “{tokens[position]}” ({position})")
+            kind = "feature" if layer in self.transcoders else "neuron"
+            names.append(f"layers.{layer}.{kind}.{number}@{position}")
+            labels.append(f"layer {layer} {kind} {number} at “{tokens[position]}” ({position})")
             depths.append(layer + 1.0)
         for layer in range(L):
             for position in range(T):

@@ -3,6 +3,8 @@
     pages    the built pages, from cutaway/serve/static
     models   which models there are, and what each is
     look     analyses of a text, ledgers, pictures, what can be tried out, pages to keep
+    examples tables of examples: answers, reasons, probes
+    features dictionaries of features, graphs made of them
     speak    tokens, chances of the next token, writing
     train    runs: begin, watch, stop, go on
 

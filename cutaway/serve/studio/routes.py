@@ -1,5 +1,21 @@
 """The studio's routers, in the order of the API's pages."""
 
-from cutaway.serve.studio import edit, lens, look, models, pages
+from cutaway.serve.studio import (
+    edit,
+    examples,
+    features,
+    lens,
+    look,
+    models,
+    pages,
+)
 
-STUDIO = [models.router, look.router, lens.router, edit.router, pages.router]
+STUDIO = [
+    models.router,
+    look.router,
+    lens.router,
+    edit.router,
+    examples.router,
+    features.router,
+    pages.router,
+]

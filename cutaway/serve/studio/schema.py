@@ -62,7 +62,7 @@ StudioText = Annotated[
     str, Field(max_length=200_000, description="What the model reads; of an encoder–decoder the target.")
 ]
 StudioSource = Annotated[str, Field(max_length=200_000)] | None
-Option = str | int | float | bool | None | list[str | int | float | bool | list[int]]
+Option = str | int | float | bool | None | list[str | int | float | bool | list[int | str | None]]
 Options = Annotated[
     dict[str, Option], Field(default_factory=dict, max_length=32, description="Keyword arguments of the function.")
 ]
@@ -115,6 +115,8 @@ class TileRequest(Asked):
 
 def result_schemas() -> dict[str, Any]:
     """JSON schemas of all results and what they are made of, by name, for the components of OpenAPI."""
+    import cutaway.tasks.report.rows  # noqa: F401  # the one kind of result that interp does not define
+
     made: dict[str, Any] = {"Tensor": TENSOR}
     for kind in _kinds(Result):
         _add(kind, made)

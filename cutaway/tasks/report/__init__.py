@@ -3,17 +3,23 @@
 from cutaway.tasks.report.card import write_report
 from cutaway.tasks.report.measure import compare_tasks, evaluate_file, measure_task
 from cutaway.tasks.report.report import Calibration, Compared, Miss, Point, Slice, Suspect, TaskReport
+from cutaway.tasks.report.rows import AnsweredRow, AnsweredRows, RowSlice, answer_rows, labelling_model
 
 __all__ = [
+    "AnsweredRow",
+    "AnsweredRows",
     "Calibration",
     "Compared",
     "Miss",
     "Point",
+    "RowSlice",
     "Slice",
     "Suspect",
     "TaskReport",
+    "answer_rows",
     "compare_tasks",
     "evaluate_file",
+    "labelling_model",
     "measure_task",
     "write_report",
 ]

@@ -68,19 +68,26 @@ def slices_of(
 ) -> tuple[Slice, ...]:
     """The task's metric by label, by length, by file, and by each further column that has few values."""
     found: list[Slice] = []
+    for by, value, numbers in divided(task, examples):
+        part = part_of(measured.quantities[0], numbers)
+        other = part_of(base.quantities[0], numbers) if base else None
+        simple = None if other is None else float(other.statistic(other.columns.sum(0)[None])[0])
+        found.append(Slice(by, value, len(numbers), part.figure(), simple))
+    return tuple(found)
+
+
+def divided(task: Task, examples: Sequence[Example]) -> Iterator[tuple[str, str, list[int]]]:
+    """What examples have in common, which, and the numbers of those that do."""
     for by, homes in _divisions(task, examples):
         if len(homes) < 2:
             continue
         for value, numbers in homes.items():
             if len(numbers) >= LEAST or by == "label":
-                part = _part(measured.quantities[0], numbers)
-                other = _part(base.quantities[0], numbers) if base else None
-                simple = None if other is None else float(other.statistic(other.columns.sum(0)[None])[0])
-                found.append(Slice(by, value, len(numbers), part.figure(), simple))
-    return tuple(found)
+                yield by, value, numbers
 
 
-def _part(quantity: Quantity, numbers: Sequence[int]) -> Quantity:
+def part_of(quantity: Quantity, numbers: Sequence[int]) -> Quantity:
+    """A figure in the making of some of the examples."""
     return Quantity(quantity.name, quantity.columns[np.array(numbers)], quantity.statistic)
 
 

@@ -11,8 +11,14 @@ export type ResultOf<P extends Picture> = Extract<Result, { picture: P }>;
 export type LedgerResult = ResultOf<"ledger">;
 export type Receipt = Result["receipt"];
 export type Listed = Schemas["ListedModels"];
-export type Progress = { stage: string; done: number; total: number | null; unit: string };
-export type Plain = string | number | boolean | null | (string | number | boolean | number[])[];
+export type Progress = {
+  stage: string;
+  done: number;
+  total: number | null;
+  unit: string;
+  figures: Record<string, string | number>;
+};
+export type Plain = string | number | boolean | null | (string | number | boolean | (number | string | null)[])[];
 export type Options = Record<string, Plain>;
 
 /** What a page is about: a text before a model. */

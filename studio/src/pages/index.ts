@@ -4,6 +4,8 @@ import type { About, Subject } from "../lib/api";
 import { say, type Words } from "../lib/words";
 import { words as lens } from "./lens/words";
 import { words as patch } from "./patch/words";
+import { words as attribution } from "./attribution/words";
+import { words as features } from "./features/words";
 import { words as tokens } from "./tokens/words";
 import { frame } from "../parts/words";
 
@@ -20,6 +22,8 @@ export const PAGES: PageEntry[] = [
   { id: "tokens", words: tokens, load: () => import("./tokens/Page.svelte") },
   { id: "lens", words: lens, needs: ["stream", "words"], load: () => import("./lens/Page.svelte") },
   { id: "patch", words: patch, needs: ["words"], load: () => import("./patch/Page.svelte") },
+  { id: "attribution", words: attribution, load: () => import("./attribution/Page.svelte") },
+  { id: "features", words: features, load: () => import("./features/Page.svelte") },
 ];
 
 /** Why a page shows nothing of a model, and which pages do; null: it shows it. */

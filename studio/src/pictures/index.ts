@@ -3,6 +3,7 @@ import type { Component } from "svelte";
 import type { Picture, ResultOf, Subject } from "../lib/api";
 import Curve from "./Curve.svelte";
 import Lens from "./Lens.svelte";
+import Graph from "./Graph.svelte";
 import Matrix from "./Matrix.svelte";
 import Panel from "./Panel.svelte";
 import Scores from "./Scores.svelte";
@@ -13,6 +14,7 @@ export type PictureProps<P extends Picture> = { result: ResultOf<P>; id: string;
 export const PICTURES: { [P in Picture]?: Component<PictureProps<P>> } = {
   curve: Curve,
   lens: Lens,
+  graph: Graph,
   matrix: Matrix,
   panel: Panel,
   scores: Scores,
