@@ -3,6 +3,7 @@
 from cutaway.interp.attention import (
     attention,
     attention_flow,
+    attention_overview,
     composition_scores,
     copying_scores,
     head_detectors,
@@ -54,6 +55,7 @@ from cutaway.interp.patching import (
     path_patching,
 )
 from cutaway.interp.probes import erase, interchange, probe
+from cutaway.interp.recall import recall
 from cutaway.interp.receipt import Clock, Receipt
 from cutaway.interp.record import Recording, record, replace
 from cutaway.interp.results import (
@@ -128,6 +130,7 @@ __all__ = [
     "ablate",
     "attention",
     "attention_flow",
+    "attention_overview",
     "attention_x_gradient",
     "attribution_graph",
     "attribution_patching",
@@ -182,6 +185,7 @@ __all__ = [
     "probe",
     "qk_circuit",
     "rank_one_edit",
+    "recall",
     "record",
     "record_generation",
     "repeated_tokens",

@@ -3,6 +3,7 @@
     pages    the built pages, from cutaway/serve/static
     models   which models there are, and what each is
     look     analyses of a text, ledgers, pictures, what can be tried out, pages to keep
+    heads    one head of an overview of attention, and one of its rows
     speak    tokens, chances of the next token, writing
     train    runs: begin, watch, stop, go on
 

@@ -1,5 +1,5 @@
 """The studio's routers, in the order of the API's pages."""
 
-from cutaway.serve.studio import look, models, pages
+from cutaway.serve.studio import heads, look, models, pages
 
-STUDIO = [models.router, look.router, pages.router]
+STUDIO = [models.router, look.router, heads.router, pages.router]

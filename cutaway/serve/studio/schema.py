@@ -103,14 +103,43 @@ class ResultRequest(Asked):
     id: Id
 
 
+Cells = Annotated[int, Field(ge=1, le=4096)]
+Window = Annotated[
+    tuple[int, int, int, int] | None,
+    Field(description="First row, behind the last row, first column, behind the last column; null: all."),
+]
+
+
 class TileRequest(Asked):
     """One matrix of a tensor of a result, shrunk to what a picture has room for."""
 
     id: Id
     field: Annotated[str, Field(max_length=64)]
     index: Annotated[list[int], Field(max_length=4)]
-    rows: Annotated[int, Field(ge=1, le=4096)]
-    columns: Annotated[int, Field(ge=1, le=4096)]
+    rows: Cells
+    columns: Cells
+    window: Window = None
+
+
+class HeadRequest(Asked):
+    """One head of an overview of attention (`AttentionOverview.head`), shrunk to what a picture has room for."""
+
+    id: Id
+    layer: Annotated[int, Field(ge=0)]
+    head: Annotated[int, Field(ge=0)]
+    by: Literal["weight", "output", "value", "score"] = "weight"
+    rows: Cells
+    columns: Cells
+    window: Window = None
+
+
+class HeadRowRequest(Asked):
+    """The numbers of one query in a head (`AttentionOverview.row`)."""
+
+    id: Id
+    layer: Annotated[int, Field(ge=0)]
+    head: Annotated[int, Field(ge=0)]
+    query: Annotated[int, Field(ge=0)]
 
 
 def result_schemas() -> dict[str, Any]:
@@ -127,6 +156,9 @@ def result_schemas() -> dict[str, Any]:
         "required": ["id", "result"],
         "properties": {"id": {"type": "string"}, "result": {"$ref": "#/components/schemas/AnyResult"}},
     }
+    tensor = {"$ref": "#/components/schemas/Tensor"}
+    for name, parts in (("Tile", ["tile"]), ("HeadRow", ["weight", "output", "score"])):
+        made[name] = {"type": "object", "required": parts, "properties": dict.fromkeys(parts, tensor)}
     return made
 
 
