@@ -27,7 +27,7 @@ from cutaway.interp.record import LIMIT, Recording, record
 from cutaway.models import ActiveTap, Model, Recurrent, Seq2Seq
 from cutaway.models.model import Source
 
-ROOM = 2**29  # bytes of activations that stay formed
+ROOM = 2**28  # bytes of activations that stay formed
 LAYER = re.compile(r"((?:encoder\.)?layers\.(\d+))\.(.+)")
 STREAMS = ("resid_pre", "resid_post")  # one tensor each time: a layer begins with what the one before it left
 SQUARE = ("scores", "pattern")  # tokens² numbers for each head, each formed only where it is asked for

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cutaway.interp.analyses import analyse, takes_recording, takes_text
+from cutaway.interp.analyses import ANALYSES, analyse, options_of, takes_recording
 from cutaway.interp.inputs import Text, inputs_of
 from cutaway.interp.ledger.ledger import Ledger
 from cutaway.interp.ledger.numbers import ledger
@@ -45,7 +45,7 @@ class Study:
         """Everything that the network computed; where that takes more than there is room for, formed when it is read."""
         if self._recording is None:
             whole = self.bytes <= self.room
-            self._recording = record(self.model, self.inputs) if whole else recall(self.model, self.inputs, room=self.room)
+            self._recording = record(self.model, self.inputs) if whole else recall(self.model, self.inputs)
         return self._recording
 
     @property
@@ -61,7 +61,8 @@ class Study:
         """Run an analysis by its name on this text; see `analyse`."""
         if takes_recording(name):
             return analyse(name, self.recording, "", options, progress=progress)
-        heard = {} if self.source is None or not takes_text(name) else {"source": self.source}
+        reads = name in ANALYSES and "source" in options_of(name)
+        heard = {"source": self.source} if reads and self.source is not None else {}
         return analyse(name, self.model, self.text, heard | dict(options or {}), progress=progress)
 
     @torch.no_grad()

@@ -44,6 +44,7 @@ class AttentionOverview(Result):
 
     Attributes:
         part: "decoder", "encoder" or "cross".
+        name: of its patterns among the activations, with * for the layer.
         causal: whether each token sees only itself and what is before it.
         tokens: queries, to be read.
         keys: what is looked at, of attention to a source; None: the tokens themselves.
@@ -56,6 +57,7 @@ class AttentionOverview(Result):
 
     picture = "heads"
     part: str
+    name: str
     causal: bool
     tokens: list[str]
     keys: list[str] | None
@@ -191,6 +193,7 @@ def attention_overview(
 
     return AttentionOverview(
         heads.part,
+        heads.name("*", "pattern"),
         heads.causal,
         named,
         looked,

@@ -37,24 +37,19 @@ TENSOR: dict[str, Any] = {
         }
     },
 }
+PAIR: dict[str, Any] = {
+    "type": "array",
+    "prefixItems": [{"type": "string"}, {"type": "number"}],
+    "minItems": 2,
+    "maxItems": 2,
+}
+OF_HEADS: dict[str, Any] = {"type": "array", "items": {"type": "array", "items": PAIR}}
+HEAD: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
 # what results tell beside their fields
 MORE: dict[str, dict[str, Any]] = {
     "TokenScores": {"mean": {"type": ["number", "null"]}},
-    "Attention": {
-        "shown": {"type": "array", "items": {"type": "integer"}},
-        "habits": {
-            "type": "array",
-            "items": {
-                "type": "array",
-                "items": {
-                    "type": "array",
-                    "prefixItems": [{"type": "string"}, {"type": "number"}],
-                    "minItems": 2,
-                    "maxItems": 2,
-                },
-            },
-        },
-    },
+    "Attention": {"shown": HEAD, "habits": OF_HEADS},
+    "AttentionOverview": {"shown": HEAD, "kinds": OF_HEADS},
     "Ledger": {"error": {"type": "number"}},
 }
 
@@ -183,7 +178,8 @@ def _add(kind: type, made: dict[str, Any]) -> None:
     properties = {f.name: _of(hints[f.name], made) for f in shown}
     if issubclass(kind, Result):
         properties = {"picture": {"const": kind.picture}, **properties, "checkable": {"type": "boolean"}}
-        properties |= MORE.get(kind.__name__, {})
+        for base in kind.__mro__:
+            properties |= MORE.get(base.__name__, {})
     about = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
     made[name] = {"type": "object", "description": about, "required": list(properties), "properties": properties}
 

@@ -1,7 +1,9 @@
 // One picture per kind of result. A picture takes the result, the id under which the server keeps it, and what it is about.
 import type { Component } from "svelte";
 import type { Picture, ResultOf, Subject } from "../lib/api";
+import Attention from "./Attention.svelte";
 import Curve from "./Curve.svelte";
+import Heads from "./Heads.svelte";
 import Matrix from "./Matrix.svelte";
 import Panel from "./Panel.svelte";
 import Scores from "./Scores.svelte";
@@ -10,7 +12,9 @@ import Table from "./Table.svelte";
 export type PictureProps<P extends Picture> = { result: ResultOf<P>; id: string; subject?: Subject };
 
 export const PICTURES: { [P in Picture]?: Component<PictureProps<P>> } = {
+  attention: Attention,
   curve: Curve,
+  heads: Heads,
   matrix: Matrix,
   panel: Panel,
   scores: Scores,
