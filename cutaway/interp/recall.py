@@ -26,6 +26,7 @@ from cutaway.interp.receipt import Clock
 from cutaway.interp.record import LIMIT, Recording, record
 from cutaway.models import ActiveTap, Model, Recurrent, Seq2Seq
 from cutaway.models.model import Source
+from cutaway.training.memory import give_back
 
 ROOM = 2**28  # bytes of activations that stay formed
 LAYER = re.compile(r"((?:encoder\.)?layers\.(\d+))\.(.+)")
@@ -100,6 +101,7 @@ class Formed(Mapping[str, Tensor]):
         while self._formed and held + sum(map(size_of, self._formed.values())) > self.room:
             self._formed.popitem(last=False)
         self._formed |= found
+        give_back()
 
     def _beside(self, name: str) -> list[str]:
         """Names of the same layer that are computed up to this one anyway; all that is not square, and it."""

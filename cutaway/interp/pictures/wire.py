@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -60,11 +60,8 @@ def packed(value: Any, *, whole: int = WHOLE) -> bytes:
     return b"".join(parts)
 
 
-Window: TypeAlias = tuple[int, int, int, int]  # first row, behind the last one, first column, behind the last one
-
-
 def tile(
-    tensor: Tensor, index: tuple[int, ...], rows: int, columns: int, window: Window | None = None
+    tensor: Tensor, index: tuple[int, ...], rows: int, columns: int, window: Sequence[int] | None = None
 ) -> Float[Tensor, "R C"]:
     """One matrix of a tensor, shrunk to at most so many rows and columns: each cell is the strongest of what it covers.
 
@@ -73,7 +70,8 @@ def tile(
         index: which of the dimensions before them.
         rows: at the most.
         columns: at the most.
-        window: the part of the matrix to show; None: all.
+        window: the part of the matrix to show: first row, behind the last one, first column, behind the last one;
+            None: all.
 
     Raises:
         InputError: the index does not fit the tensor, or the window the matrix.
@@ -86,7 +84,7 @@ def tile(
     if window is not None:
         top, bottom, left, right = window
         if not (0 <= top < bottom <= found.shape[0] and 0 <= left < right <= found.shape[1]):
-            raise InputError(f"the window {window} is no part of a picture of {tuple(found.shape)}")
+            raise InputError(f"the window {tuple(window)} is no part of a picture of {tuple(found.shape)}")
         found = found[top:bottom, left:right]
     for dim, most in ((0, rows), (1, columns)):
         found = _shrunk(found, dim, most)

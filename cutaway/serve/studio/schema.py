@@ -99,10 +99,13 @@ class ResultRequest(Asked):
 
 
 Cells = Annotated[int, Field(ge=1, le=4096)]
-Window = Annotated[
-    tuple[int, int, int, int] | None,
-    Field(description="First row, behind the last row, first column, behind the last column; null: all."),
-]
+Window = (
+    Annotated[
+        list[Annotated[int, Field(ge=0)]],
+        Field(min_length=4, max_length=4, description="First row, behind the last, first column, behind the last."),
+    ]
+    | None
+)
 
 
 class TileRequest(Asked):
