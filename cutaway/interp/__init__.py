@@ -3,6 +3,7 @@
 from cutaway.interp.attention import (
     attention,
     attention_flow,
+    attention_overview,
     composition_scores,
     copying_scores,
     head_detectors,
@@ -70,6 +71,7 @@ from cutaway.interp.patching import (
     path_patching,
 )
 from cutaway.interp.probes import erase, interchange, probe
+from cutaway.interp.recall import recall
 from cutaway.interp.receipt import Clock, Receipt
 from cutaway.interp.record import Recording, record, replace
 from cutaway.interp.results import (
@@ -147,6 +149,7 @@ __all__ = [
     "agreement",
     "attention",
     "attention_flow",
+    "attention_overview",
     "attention_x_gradient",
     "attribution_graph",
     "attribution_patching",
@@ -211,6 +214,7 @@ __all__ = [
     "qk_circuit",
     "rank_one_edit",
     "read_lens",
+    "recall",
     "record",
     "record_generation",
     "repeated_tokens",

@@ -12,6 +12,7 @@ from cutaway.errors import ConfigError, unknown
 from cutaway.interp.attention import (
     attention,
     attention_flow,
+    attention_overview,
     composition_scores,
     copying_scores,
     head_detectors,
@@ -61,6 +62,7 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "agreement": agreement,
     "attention": attention,
     "attention_flow": attention_flow,
+    "attention_overview": attention_overview,
     "attention_x_gradient": attention_x_gradient,
     "attribution_graph": attribution_graph,
     "attribution_patching": attribution_patching,

@@ -88,6 +88,9 @@ class Recording(Mapping[str, Tensor]):
             raise KeyError(unknown("recorded activation", name, self._values))
         return self._values[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._values  # without computing it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 

@@ -126,14 +126,7 @@ class Attention(Result):
 
     def sharpest(self) -> tuple[int, int]:
         """The (layer, head) that looks most pointedly; within one text at other tokens than the first and itself."""
-        T = len(self.tokens)
-        weights = self.patterns
-        if self.keys is None:
-            if T < 3:
-                return 0, 0
-            weights = weights[:, :, 2:, 1:].clone()
-            weights.masked_fill_(torch.eye(T, device=weights.device)[2:, 1:].bool(), 0)
-        best = int(weights.amax(-1).mean(-1).argmax())
+        best = int(sharpness(self.patterns, own=self.keys is None).argmax())
         return best // self.patterns.shape[1], best % self.patterns.shape[1]
 
     def habits(self) -> list[list[tuple[str, float]]]:
@@ -173,6 +166,23 @@ class Attention(Result):
         made: dict[str, Any] = {"tokens": self.tokens, "keys": self.keys, "receipt": self.receipt.to_json()}
         made |= {"shown": self.shown, "habits": self.habits()}
         return made | packed(self.patterns, causal=self.causal)
+
+
+def sharpness(patterns: Float[Tensor, "... T S"], *, own: bool) -> Float[Tensor, "..."]:
+    """The mean of the largest weights of a pattern's rows: how pointedly a head looks.
+
+    Args:
+        patterns: of any heads.
+        own: whether keys are the tokens themselves: then the first token, the token itself and the first two rows do
+            not count, as they would be the largest of nearly every head.
+    """
+    T = patterns.shape[-2]
+    if own and T < 3:
+        return patterns.new_zeros(patterns.shape[:-2])
+    if own:
+        patterns = patterns[..., 2:, 1:].clone()
+        patterns.masked_fill_(torch.eye(T, device=patterns.device)[2:, 1:].bool(), 0)
+    return patterns.amax(-1).mean(-1)
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,19 @@ from typing import Any
 
 import torch
 
-from cutaway.interp.analyses import analyse, takes_recording, takes_text
+from cutaway.interp.analyses import ANALYSES, analyse, options_of, takes_recording
 from cutaway.interp.inputs import Text, inputs_of
 from cutaway.interp.ledger.ledger import Ledger
 from cutaway.interp.ledger.numbers import ledger
 from cutaway.interp.memory import predicted_bytes
+from cutaway.interp.recall import recall
 from cutaway.interp.record import Recording, record
 from cutaway.interp.results import Result
 from cutaway.models import Model
 from cutaway.models.model import Source
 from cutaway.progress import OnProgress
 
-ROOM = 2**29  # bytes of a recording that is kept for all analyses; of a longer text each records what it reads
+ROOM = 2**29  # bytes of a recording that is kept for all analyses; of a longer text layers are formed when they are read
 
 
 class Study:
@@ -40,10 +41,11 @@ class Study:
         self._recording: Recording | None = None
 
     @property
-    def recording(self) -> Recording | None:
-        """Everything that the network computed; None where that takes more than there is room for."""
-        if self._recording is None and self.bytes <= self.room:
-            self._recording = record(self.model, self.inputs, "*")
+    def recording(self) -> Recording:
+        """Everything that the network computed; where that takes more than there is room for, formed when it is read."""
+        if self._recording is None:
+            whole = self.bytes <= self.room
+            self._recording = record(self.model, self.inputs) if whole else recall(self.model, self.inputs)
         return self._recording
 
     @property
@@ -64,14 +66,13 @@ class Study:
         self, name: str, options: Mapping[str, Any] | None = None, *, progress: OnProgress | None = None
     ) -> Result:
         """Run an analysis by its name on this text; see `analyse`."""
-        if takes_recording(name) and (recording := self.recording) is not None:
-            return analyse(name, recording, "", options, progress=progress)
-        heard = {} if self.source is None or not takes_text(name) else {"source": self.source}
+        if takes_recording(name):
+            return analyse(name, self.recording, "", options, progress=progress)
+        reads = name in ANALYSES and "source" in options_of(name)
+        heard = {"source": self.source} if reads and self.source is not None else {}
         return analyse(name, self.model, self.text, heard | dict(options or {}), progress=progress)
 
     @torch.no_grad()
     def ledger(self, what: str = "logits", **asked: Any) -> Ledger:
         """Open a number of this run; the arguments are those of `ledger`."""
-        if (recording := self.recording) is not None:
-            return ledger(recording, what=what, **asked)
-        return ledger(self.model, self.text, what, source=self.source, **asked)
+        return ledger(self.recording, what=what, **asked)

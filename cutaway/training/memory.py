@@ -26,3 +26,29 @@ def keep_freed_memory() -> bool:
     return all(
         mallopt(name, value) for name, value in ((MMAP_THRESHOLD, large), (TRIM_THRESHOLD, large), (TOP_PAD, 64 << 20))
     )
+
+
+class _Usage(ctypes.Structure):
+    """What mallinfo2 tells, of all arenas."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def give_back(above: int = 1 << 28) -> bool:
+    """Give freed memory back to the system where more than so many bytes of it are kept; True where that was done.
+
+    Blocks of many sizes that come and go beside others that stay leave holes that fit nothing later, and more so in
+    threads, each of which has heaps of its own. Only glibc is told; see `keep_freed_memory`.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        libc = ctypes.CDLL(None)
+        usage, trim = libc.mallinfo2, libc.malloc_trim
+    except (OSError, AttributeError):
+        return False
+    usage.restype = _Usage
+    return usage().fordblks > above and bool(trim(0))

@@ -94,3 +94,11 @@ def test_a_tile_of_a_small_matrix_is_the_matrix():
 def test_an_index_that_is_not_there_is_refused(index):
     with pytest.raises(InputError, match="chosen by 1 indices"):
         tile(torch.zeros(2, 5, 6), index, 3, 3)
+
+
+def test_a_tile_may_show_a_part_of_a_matrix():
+    tensor = torch.arange(48.0).view(1, 6, 8)
+    assert torch.equal(tile(tensor, (0,), 10, 10, (1, 3, 2, 7)), tensor[0, 1:3, 2:7])
+    assert tile(tensor, (0,), 1, 2, (1, 3, 2, 6)).tolist() == [[19.0, 21.0]]
+    with pytest.raises(InputError, match=r"the window \(0, 7, 0, 1\) is no part of a picture of \(6, 8\)"):
+        tile(tensor, (0,), 10, 10, (0, 7, 0, 1))

@@ -31,7 +31,7 @@ ABLATIONS = ("mean", "zero")
 def places_of(queries: Int[Tensor, "B T"], keys: Int[Tensor, "B S"], part: str) -> dict[str, Bool[Tensor, "B T S"]]:
     """For each kind of head, which keys it looks at from each query; a query without such keys does not count.
 
-    previous, next: the token beside. first, last: of the text. duplicate: the same token elsewhere. induction: the
+    previous, next: the token beside. first, last: of the text. itself: the query. duplicate: the same token elsewhere. induction: the
     token after the same token elsewhere (the prefix matching of Olsson et al. 2022). Between target and source also
     same place; what is there called induction copies: it looks at the source's token after the one just written.
 
@@ -50,7 +50,9 @@ def places_of(queries: Int[Tensor, "B T"], keys: Int[Tensor, "B S"], part: str) 
         return {name: every & place for name, place in places.items()} | {"duplicate": same, "induction": after}
     elsewhere = columns < rows if part == "decoder" else columns != rows
     # where the token itself stands behind another like it, that is no reason to look at it
-    places = {"previous": columns == rows - 1, "first": (columns == 0) & (rows > 0)}
+    after_first = rows > 0  # the first token of a decoder has nothing else to look at
+    places = {"previous": columns == rows - 1, "first": (columns == 0) & after_first}
+    places["itself"] = (columns == rows) & (after_first if part == "decoder" else True)
     if part == "encoder":
         places |= {"next": columns == rows + 1, "last": (columns == S - 1) & (rows < T - 1)}
     found = {name: every & place for name, place in places.items()}
@@ -150,7 +152,7 @@ def head_detectors(
     real = read.source_mask if queries is read.source else read.mask
     keys = looked if heads.part == "cross" else None
     scores = head_scores(patterns, queries, keys, part=heads.part, counted=real)
-    uniform = head_scores([_uniform(p) for p in patterns[:1]], queries, keys, part=heads.part, counted=real)
+    uniform = head_scores([uniform_pattern(p) for p in patterns[:1]], queries, keys, part=heads.part, counted=real)
     figures: dict[str, float] = {}
     effects = None
     if said:
@@ -271,7 +273,7 @@ def _exam_of_text(model: Model, inputs: Inputs, seed: int) -> tuple[Exam, Exam |
     return exam_of(model, inputs, told, seed), exam_of(model, inputs, new, seed) if new.any() else None
 
 
-def _uniform(pattern: Float[Tensor, "B H T S"]) -> Float[Tensor, "B 1 T S"]:
+def uniform_pattern(pattern: Float[Tensor, "B H T S"]) -> Float[Tensor, "B 1 T S"]:
     """The same weight on everything that the pattern may see."""
     seen = (pattern > 0).any(1, keepdim=True).float()
     return seen / seen.sum(-1, keepdim=True)

@@ -260,7 +260,8 @@ def _steps(which: Heads, recording: Recording, residual: float, heads: str) -> t
 
     def shares(one: Heads) -> Tensor:
         """(L, T, S)"""
-        together = torch.stack([HEADS[heads](p) for p in one.patterns(recording).double()])
+        layers = range(one.shape[0])  # one at a time: all patterns of a long text are large
+        together = torch.stack([HEADS[heads](recording[one.name(i, "pattern")][0].double()) for i in layers])
         return together / together.sum(-1, keepdim=True)
 
     if which.part != "cross":

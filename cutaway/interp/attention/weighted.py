@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from cutaway.errors import ConfigError, unknown
-from cutaway.interp.attention.parts import heads_of
+from cutaway.interp.attention.parts import Heads, heads_of
 from cutaway.interp.attention.patterns import choose
 from cutaway.interp.inputs import Text
 from cutaway.interp.receipt import Clock
@@ -33,6 +33,20 @@ class ValueWeighted(Attention):
     """
 
     weights: Float[Tensor, "L H T S"] = field(default_factory=lambda: torch.zeros(0, 0, 0, 0), repr=False)
+
+
+def fetched(heads: Heads, recording: Recording, layer: int, by: str) -> Float64[Tensor, "H S"]:
+    """The length of what each head of a layer fetches from each token of the first text, at a weight of 1."""
+    _, H, K, _ = heads.shape
+    values = recording[heads.name(layer, "v")][0].double().repeat_interleave(H // K, dim=0)  # (H, S, D)
+    if by == "output":
+        values = values @ heads.writing(layer, folded=False).transpose(-1, -2)  # (H, S, C)
+    return values.norm(dim=-1)
+
+
+def shared(weights: Float[Tensor, "... S"]) -> Float[Tensor, "... S"]:
+    """Rows made to sum to 1."""
+    return weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 @torch.no_grad()
@@ -74,15 +88,9 @@ def value_weighted(
     clock = Clock(run, "value_weighted", model if isinstance(model, Recording) else text, **options)
     names = [heads.name("*", "pattern"), heads.name("*", "v")]
     recording = recording_of(model, text, names, source=source, first=True)
-    L, H, K, _ = heads.shape
-    lengths = []
-    for i in range(L):
-        values = recording[heads.name(i, "v")][0].double().repeat_interleave(H // K, dim=0)  # (H, S, D)
-        if by == "output":
-            values = values @ heads.writing(i, folded=False).transpose(-1, -2)  # (H, S, C)
-        lengths.append(values.norm(dim=-1))
-    weights = heads.patterns(recording).float() * torch.stack(lengths).float()[:, :, None]
-    shares = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    lengths = torch.stack([fetched(heads, recording, layer, by) for layer in range(heads.shape[0])])
+    weights = heads.patterns(recording).float() * lengths.float()[:, :, None]
+    shares = shared(weights)
     receipt = clock.receipt(difference=recording.receipt.difference, bytes=recording.receipt.bytes)
     made = ValueWeighted(
         heads.queries(recording),

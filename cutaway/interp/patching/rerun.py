@@ -22,6 +22,7 @@ from torch import Tensor
 from cutaway.errors import ConfigError, NonFinite
 from cutaway.interp.inputs import Inputs, evaluating, forward
 from cutaway.interp.patching.site import Place, Site, layers_of, place_of, token_axis
+from cutaway.interp.recall import heard
 from cutaway.interp.record import Edit, Recording, recording_of
 from cutaway.interp.target import Target
 from cutaway.models import ActiveTap, Decoder, Encoder, Model, Recurrent, Seq2Seq
@@ -61,14 +62,8 @@ def beginnings(model: Model) -> list[str]:
     else:
         names = [name for name in network.tap_names() if name.endswith("resid_pre")]
     if isinstance(network, Seq2Seq):
-        names.append(_heard(network))
+        names.append(heard(network))
     return [*names, network.tap_names()[-1]]
-
-
-def _heard(network: Seq2Seq) -> str:
-    """What the decoder reads of the encoder."""
-    before = network.config.norm_place == "before"
-    return f"encoder.{'final_norm' if before else f'layers.{network.config.encoder_layers - 1}.resid_post'}"
 
 
 class Rerun:
@@ -168,7 +163,7 @@ class Rerun:
                 names += [f"layers.{start.layer}.attn.z"] if start.rest else []
                 names += [f"layers.{i}.attn.{part}" for i in range(network.config.layers) for part in "kv"]
             if isinstance(network, Seq2Seq):
-                names += ["layers.0.resid_pre", _heard(network)]
+                names += ["layers.0.resid_pre", heard(network)]
         return list(dict.fromkeys(names))
 
     def _stream(self, start: Place) -> str:
@@ -242,7 +237,7 @@ class Rerun:
             states = network.encode_on(start.layer, x, mask=heard, tap=tap)
             start, x = Place(False, 0, ""), self.base["layers.0.resid_pre"].expand(rows, -1, -1)
         else:
-            states = self.base[_heard(network)].expand(rows, -1, -1)
+            states = self.base[heard(network)].expand(rows, -1, -1)
         x = network.resume(start.layer, x, states=states, mask=mask, source_mask=heard, tap=tap)
         return self._read(x, None, tap)
 

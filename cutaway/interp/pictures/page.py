@@ -53,14 +53,11 @@ def packed(patterns: Tensor, *, causal: bool = True) -> dict[str, Any]:
     base64. Of a long text only the last rows, and of self-attention the last columns, are kept.
     """
     layers, heads, length, width = patterns.shape
-    room = ATTENTION_BYTES // (2 * layers * heads)  # numbers of one head
-    if causal:  # about n²/2
-        kept = min(length, max(1, math.isqrt(2 * room) - 1))
+    kept, across = last_kept(layers, heads, length, width, causal=causal)
+    numbers = patterns[:, :, length - kept :, width - across :].cpu()
+    if causal:
         rows, columns = torch.tril_indices(kept, kept)
-        numbers = patterns[:, :, length - kept :, width - kept :].cpu()[:, :, rows, columns]
-    else:
-        kept = min(length, max(1, room // width))
-        numbers = patterns[:, :, length - kept :].cpu()
+        numbers = numbers[:, :, rows, columns]
     steps = (numbers.double() * 65535).round().contiguous().numpy().astype("<u2")
     return {
         "layers": layers,
@@ -69,6 +66,15 @@ def packed(patterns: Tensor, *, causal: bool = True) -> dict[str, Any]:
         "causal": causal,
         "steps": base64.b64encode(steps.tobytes()).decode(),
     }
+
+
+def last_kept(layers: int, heads: int, length: int, width: int, *, causal: bool) -> tuple[int, int]:
+    """How many last rows and columns of patterns a page has room for."""
+    room = ATTENTION_BYTES // (2 * layers * heads)  # numbers of one head
+    if causal:  # about n²/2
+        kept = min(length, max(1, math.isqrt(2 * room) - 1))
+        return kept, kept
+    return min(length, max(1, room // width)), width
 
 
 def _asset(name: str) -> str:

@@ -37,6 +37,7 @@ from cutaway.interp.pictures.terminal_numbers import curve, matrix, plate, table
 from cutaway.interp.results import Attention, Lens, Panel, TokenScores
 
 if TYPE_CHECKING:
+    from cutaway.interp.attention.overview import AttentionOverview
     from cutaway.interp.look import Look
 
 MOST_TOKENS, MOST_ROWS = 240, 32
@@ -160,6 +161,29 @@ def _shorten(token: str) -> str:
     return token[: RAIL - 1] + "…" if len(token) > RAIL else token
 
 
+KINDS = {"previous": "P", "next": "N", "first": "F", "last": "L", "itself": "S", "same place": "=", "duplicate": "D", "induction": "I"}
+
+
+def heads(made: AttentionOverview, width: int, colour: bool) -> Iterator[Text]:
+    """For every head the kind that its pattern is most like, and how much."""
+    layer, head = made.shown
+    what = f"{made.part}: every head, and in % what lies where its kind looks; the sharpest is layer {layer}, head {head}"
+    yield heading("Attention", what)
+    for place, row in enumerate(made.kinds()):
+        line = Text(fit(f"layer {place}", 9))
+        for index, (kind, share) in enumerate(row):
+            if line.cell_len % width + 5 > width:
+                line.append("\n" + " " * 9)
+            style = BLUES[step_of(share, SHARES)] if colour else ""
+            style = f"{style} bold underline".strip() if (place, index) == made.shown else style
+            line.append(f"{KINDS[kind]}{min(99, round(100 * share)):02d}", style)
+            line.append(" ")
+        line.rstrip()
+        yield line
+    yield Text("; ".join(f"{KINDS[kind]} {kind}" for kind in made.scores), "dim")
+    yield legend("share", SHARE_NAMES, BLUES, colour)
+
+
 def _tiles(patterns: Tensor) -> Iterator[Text]:
     """Thumbnails of one layer's heads, (H, T, T): each cell is the strongest it stands for, the future is bare."""
     side = min(TILE, patterns.shape[-1])
@@ -258,6 +282,7 @@ PICTURES: dict[str, Callable[[Any, int, bool], Iterator[Text]]] = {
     "attention": attention,
     "curve": curve,
     "graph": graph,
+    "heads": heads,
     "ledger": ledger,
     "lens": lens,
     "look": look,

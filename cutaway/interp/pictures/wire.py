@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -60,7 +60,9 @@ def packed(value: Any, *, whole: int = WHOLE) -> bytes:
     return b"".join(parts)
 
 
-def tile(tensor: Tensor, index: tuple[int, ...], rows: int, columns: int) -> Float[Tensor, "R C"]:
+def tile(
+    tensor: Tensor, index: tuple[int, ...], rows: int, columns: int, window: Sequence[int] | None = None
+) -> Float[Tensor, "R C"]:
     """One matrix of a tensor, shrunk to at most so many rows and columns: each cell is the strongest of what it covers.
 
     Args:
@@ -68,15 +70,22 @@ def tile(tensor: Tensor, index: tuple[int, ...], rows: int, columns: int) -> Flo
         index: which of the dimensions before them.
         rows: at the most.
         columns: at the most.
+        window: the part of the matrix to show: first row, behind the last one, first column, behind the last one;
+            None: all.
 
     Raises:
-        InputError: the index does not fit the tensor.
+        InputError: the index does not fit the tensor, or the window the matrix.
     """
     before = tensor.shape[:-2]
     if tensor.ndim < 2 or len(index) != len(before) or not all(0 <= i < n for i, n in zip(index, before, strict=True)):
         raise InputError(f"a picture of a tensor of shape {tuple(tensor.shape)} is chosen by {len(before)} indices "
                          f"within {tuple(before)}, but {index} was given")  # fmt: skip
     found = tensor[index].float()
+    if window is not None:
+        top, bottom, left, right = window
+        if not (0 <= top < bottom <= found.shape[0] and 0 <= left < right <= found.shape[1]):
+            raise InputError(f"the window {tuple(window)} is no part of a picture of {tuple(found.shape)}")
+        found = found[top:bottom, left:right]
     for dim, most in ((0, rows), (1, columns)):
         found = _shrunk(found, dim, most)
     return found

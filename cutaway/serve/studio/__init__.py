@@ -5,6 +5,7 @@
     look     analyses of a text, ledgers, pictures, what can be tried out, pages to keep
     examples tables of examples: answers, reasons, probes
     features dictionaries of features, graphs made of them
+    heads    one head of an overview of attention, and one of its rows
     speak    tokens, chances of the next token, writing
     train    runs: begin, watch, stop, go on
 

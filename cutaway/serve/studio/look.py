@@ -29,6 +29,7 @@ from cutaway.serve.studio.schema import (
 )
 from cutaway.serve.studio.studio import studio_of
 
+LARGEST = 2**30  # bytes of a part: what a page asks for it has room for
 router = APIRouter(prefix="/studio", route_class=JsonRoute)
 FILES = {"lens", "transcoders"}  # options that may name a file of this machine, which no request does
 OPEN: dict[str, Any] = {"$ref": "#/components/schemas/Open"}
@@ -36,6 +37,9 @@ IN_FRAMES: dict[int | str, dict[str, Any]] = {
     200: {"content": {FRAMES: {"schema": OPEN}}, "description": "frames, the last of them the result"}
 }
 IN_BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {PACKED: {"schema": OPEN}}, "description": "the result"}}
+TILE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {PACKED: {"schema": {"$ref": "#/components/schemas/Tile"}}}, "description": "the part"}
+}
 
 
 @router.post("/analyse", response_class=Response, responses={**errors(404, 413, 504), **IN_FRAMES})
@@ -78,7 +82,7 @@ async def expand(asked: ExpandRequest, http: HttpRequest) -> Response:
     )
 
 
-@router.post("/tile", response_class=Response, responses={**errors(404, 413), **IN_BYTES})
+@router.post("/tile", response_class=Response, responses={**errors(404, 413), **TILE})
 async def part(asked: TileRequest, http: HttpRequest) -> Response:
     """One matrix of a tensor, shrunk to what a picture has room for."""
     studio = studio_of(http)
@@ -86,10 +90,11 @@ async def part(asked: TileRequest, http: HttpRequest) -> Response:
     if not isinstance(tensor, Tensor):
         raise InputError(f"this result has no tensor {asked.field!r:.80}")
     index = tuple(asked.index)
-    return Response(
-        await studio.quick(lambda: packed({"tile": tile(tensor, index, asked.rows, asked.columns)}, whole=2**30)),
-        media_type=PACKED,
-    )
+
+    def shrunk() -> bytes:
+        return packed({"tile": tile(tensor, index, asked.rows, asked.columns, asked.window)}, whole=LARGEST)
+
+    return Response(await studio.quick(shrunk), media_type=PACKED)
 
 
 @router.post("/check", response_class=Response, responses={**errors(404, 413, 504), **IN_FRAMES})

@@ -4,6 +4,7 @@ from cutaway.serve.studio import (
     edit,
     examples,
     features,
+    heads,
     lens,
     look,
     models,
@@ -13,6 +14,7 @@ from cutaway.serve.studio import (
 STUDIO = [
     models.router,
     look.router,
+    heads.router,
     lens.router,
     edit.router,
     examples.router,

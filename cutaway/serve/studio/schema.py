@@ -37,24 +37,19 @@ TENSOR: dict[str, Any] = {
         }
     },
 }
+PAIR: dict[str, Any] = {
+    "type": "array",
+    "prefixItems": [{"type": "string"}, {"type": "number"}],
+    "minItems": 2,
+    "maxItems": 2,
+}
+OF_HEADS: dict[str, Any] = {"type": "array", "items": {"type": "array", "items": PAIR}}
+HEAD: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
 # what results tell beside their fields
 MORE: dict[str, dict[str, Any]] = {
     "TokenScores": {"mean": {"type": ["number", "null"]}},
-    "Attention": {
-        "shown": {"type": "array", "items": {"type": "integer"}},
-        "habits": {
-            "type": "array",
-            "items": {
-                "type": "array",
-                "items": {
-                    "type": "array",
-                    "prefixItems": [{"type": "string"}, {"type": "number"}],
-                    "minItems": 2,
-                    "maxItems": 2,
-                },
-            },
-        },
-    },
+    "Attention": {"shown": HEAD, "habits": OF_HEADS},
+    "AttentionOverview": {"shown": HEAD, "kinds": OF_HEADS},
     "Ledger": {"error": {"type": "number"}},
 }
 
@@ -103,14 +98,46 @@ class ResultRequest(Asked):
     id: Id
 
 
+Cells = Annotated[int, Field(ge=1, le=4096)]
+Window = (
+    Annotated[
+        list[Annotated[int, Field(ge=0)]],
+        Field(min_length=4, max_length=4, description="First row, behind the last, first column, behind the last."),
+    ]
+    | None
+)
+
+
 class TileRequest(Asked):
     """One matrix of a tensor of a result, shrunk to what a picture has room for."""
 
     id: Id
     field: Annotated[str, Field(max_length=64)]
     index: Annotated[list[int], Field(max_length=4)]
-    rows: Annotated[int, Field(ge=1, le=4096)]
-    columns: Annotated[int, Field(ge=1, le=4096)]
+    rows: Cells
+    columns: Cells
+    window: Window = None
+
+
+class HeadRequest(Asked):
+    """One head of an overview of attention (`AttentionOverview.head`), shrunk to what a picture has room for."""
+
+    id: Id
+    layer: Annotated[int, Field(ge=0)]
+    head: Annotated[int, Field(ge=0)]
+    by: Literal["weight", "output", "value", "score"] = "weight"
+    rows: Cells
+    columns: Cells
+    window: Window = None
+
+
+class HeadRowRequest(Asked):
+    """The numbers of one query in a head (`AttentionOverview.row`)."""
+
+    id: Id
+    layer: Annotated[int, Field(ge=0)]
+    head: Annotated[int, Field(ge=0)]
+    query: Annotated[int, Field(ge=0)]
 
 
 def result_schemas() -> dict[str, Any]:
@@ -129,6 +156,9 @@ def result_schemas() -> dict[str, Any]:
         "required": ["id", "result"],
         "properties": {"id": {"type": "string"}, "result": {"$ref": "#/components/schemas/AnyResult"}},
     }
+    tensor = {"$ref": "#/components/schemas/Tensor"}
+    for name, parts in (("Tile", ["tile"]), ("HeadRow", ["weight", "output", "score"])):
+        made[name] = {"type": "object", "required": parts, "properties": dict.fromkeys(parts, tensor)}
     return made
 
 
@@ -153,7 +183,8 @@ def _add(kind: type, made: dict[str, Any]) -> None:
     properties = {f.name: _of(hints[f.name], made) for f in shown}
     if issubclass(kind, Result):
         properties = {"picture": {"const": kind.picture}, **properties, "checkable": {"type": "boolean"}}
-        properties |= MORE.get(kind.__name__, {})
+        for base in kind.__mro__:
+            properties |= MORE.get(base.__name__, {})
     about = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
     made[name] = {"type": "object", "description": about, "required": list(properties), "properties": properties}
 

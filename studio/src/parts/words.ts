@@ -44,4 +44,9 @@ export const frame = {
   more: { en: "show {n} more", zh: "再显示 {n} 项" },
   largest: { en: "largest first", zh: "按大小" },
   order: { en: "in the order of computation", zh: "按计算顺序" },
+  zoomIn: { en: "Zoom in", zh: "放大" },
+  zoomOut: { en: "Zoom out", zh: "缩小" },
+  zoomAll: { en: "All", zh: "全部" },
+  zoomHow: { en: "Zoom with + − or Ctrl and the wheel; then drag.", zh: "用 + − 或 Ctrl 加滚轮缩放,然后拖动。" },
+  seen: { en: "rows {a} … {b}, columns {c} … {d}; drag to move", zh: "第 {a} … {b} 行,第 {c} … {d} 列;拖动以移动" },
 } satisfies Words;
