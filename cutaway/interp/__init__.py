@@ -1,5 +1,6 @@
 """Look inside: record and replace, the ledger, surprisal, attention, the logit lens, and a page of all of them."""
 
+from cutaway.interp.activations import Numbers, activation, activations
 from cutaway.interp.attention import (
     attention,
     attention_flow,
@@ -28,6 +29,7 @@ from cutaway.interp.claims import Claim, Claims
 from cutaway.interp.during import GenerationRecording, record_generation, training_tap
 from cutaway.interp.features import attribution_graph, evaluate_features, feature_dashboard, train_features
 from cutaway.interp.inputs import Inputs, inputs_of, pair_of
+from cutaway.interp.ledger.flow import Flow, FlowPart, Stage, logit_flow
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
 from cutaway.interp.ledger.numbers import ledger, score_pairs
 from cutaway.interp.ledger.training import Lesson, gradient_ledger, lesson_from, lesson_of, loss_ledger
@@ -81,6 +83,7 @@ from cutaway.interp.steering import (
     rome,
     steering_vector,
 )
+from cutaway.interp.strips import TensorEntry, Tensors
 from cutaway.interp.target import Target, target_of
 from cutaway.interp.text import calibration, compare, entropy, generation_tree, surprisal
 from cutaway.interp.weights import (
@@ -91,6 +94,7 @@ from cutaway.interp.weights import (
     memorised,
     neighbours,
     over_training,
+    parameters,
     spectra,
     weight_difference,
 )
@@ -103,6 +107,8 @@ __all__ = [
     "Clock",
     "Curve",
     "Edge",
+    "Flow",
+    "FlowPart",
     "GenerationRecording",
     "Graph",
     "Inputs",
@@ -114,18 +120,24 @@ __all__ = [
     "Look",
     "Matrix",
     "Node",
+    "Numbers",
     "Panel",
     "Receipt",
     "Recording",
     "Result",
     "Site",
+    "Stage",
     "SteeringVector",
     "Table",
     "Target",
+    "TensorEntry",
+    "Tensors",
     "Term",
     "TokenScores",
     "Tree",
     "ablate",
+    "activation",
+    "activations",
     "attention",
     "attention_flow",
     "attention_x_gradient",
@@ -164,6 +176,7 @@ __all__ = [
     "lesson_of",
     "load_lens",
     "load_steering_vector",
+    "logit_flow",
     "logit_lens",
     "look",
     "loss_landscape",
@@ -175,6 +188,7 @@ __all__ = [
     "ov_circuit",
     "over_training",
     "pair_of",
+    "parameters",
     "patch",
     "patch_sweep",
     "path_patching",

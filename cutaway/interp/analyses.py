@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cutaway.errors import ConfigError, unknown
+from cutaway.interp.activations import activation, activations
 from cutaway.interp.attention import (
     attention,
     attention_flow,
@@ -29,6 +30,7 @@ from cutaway.interp.attribution import (
     shapley,
 )
 from cutaway.interp.features import attribution_graph
+from cutaway.interp.ledger.flow import logit_flow
 from cutaway.interp.ledger.numbers import ledger, score_pairs
 from cutaway.interp.ledger.training import loss_ledger
 from cutaway.interp.lenses import jacobian_lens, logit_lens, tuned_lens
@@ -45,7 +47,7 @@ from cutaway.interp.record import Recording
 from cutaway.interp.results import Result
 from cutaway.interp.steering import dose_response
 from cutaway.interp.text import calibration, entropy, generation_tree, surprisal
-from cutaway.interp.weights import fourier, loss_landscape, neighbours, spectra
+from cutaway.interp.weights import fourier, loss_landscape, neighbours, parameters, spectra
 from cutaway.models import Model
 from cutaway.progress import OnProgress
 
@@ -53,6 +55,8 @@ from cutaway.progress import OnProgress
 ANALYSES: dict[str, Callable[..., Result]] = {
     "look": look,
     "ablate": ablate,
+    "activation": activation,
+    "activations": activations,
     "attention": attention,
     "attention_flow": attention_flow,
     "attention_x_gradient": attention_x_gradient,
@@ -73,12 +77,14 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "integrated_gradients": integrated_gradients,
     "jacobian_lens": jacobian_lens,
     "ledger": ledger,
+    "logit_flow": logit_flow,
     "logit_lens": logit_lens,
     "loss_landscape": loss_landscape,
     "loss_ledger": loss_ledger,
     "neighbours": neighbours,
     "occlusion": occlusion,
     "ov_circuit": ov_circuit,
+    "parameters": parameters,
     "patch_sweep": patch_sweep,
     "path_patching": path_patching,
     "qk_circuit": qk_circuit,

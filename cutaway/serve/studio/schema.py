@@ -127,6 +127,17 @@ def result_schemas() -> dict[str, Any]:
         "required": ["id", "result"],
         "properties": {"id": {"type": "string"}, "result": {"$ref": "#/components/schemas/AnyResult"}},
     }
+    ledgers = {"type": "array", "items": {"$ref": "#/components/schemas/LedgerResult"}}
+    made["Traced"] = {
+        "type": "object",
+        "description": "A path down a ledger, and the levels that it opened, from the first on.",
+        "required": ["id", "path", "levels"],
+        "properties": {
+            "id": {"type": "string"},
+            "path": {"type": "array", "items": {"type": "string"}},
+            "levels": ledgers,
+        },
+    }
     return made
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
 
+from cutaway.interp.ledger.ledger import Ledger
 from cutaway.interp.results import Result
 from cutaway.interp.study import Study
 from cutaway.serve.errors import ApiError
@@ -21,6 +22,7 @@ from cutaway.serve.server import Server, server_of
 Answer = TypeVar("Answer")
 RESULTS = 96  # that stay open at a time; of more the one that was asked for longest ago is let go
 STUDIES = 6  # texts that are kept with their recordings
+LEVELS = 64  # of ledgers, below their numbers, that are kept open
 
 
 class Studio:
@@ -40,6 +42,7 @@ class Studio:
         self._thread = ThreadPoolExecutor(1, "studio")  # two analyses at a time would only take each other's cores
         self._quick = ThreadPoolExecutor(1, "studio-quick")
         self._results: OrderedDict[str, Result] = OrderedDict()
+        self._levels: OrderedDict[tuple[str, ...], Ledger] = OrderedDict()
         self._studies: OrderedDict[tuple[Any, ...], Study] = OrderedDict()
 
     def submit(self, job: Callable[[], None]) -> None:
@@ -87,6 +90,32 @@ class Studio:
             raise ApiError(404, message, code="result_gone")
         self._results.move_to_end(name)
         return self._results[name]
+
+    def level(self, name: str, path: Sequence[str]) -> Ledger:
+        """A level of a ledger that is open, from the deepest above it that is known.
+
+        Raises:
+            ApiError: 400; the result is no ledger. 404; it was let go.
+        """
+        found = self.kept(name)
+        if not isinstance(found, Ledger):
+            raise ApiError(400, "this result is no ledger, so it has no terms to open", code="invalid_value", param="id")
+        for depth in range(len(path), 0, -1):
+            if (known := self._levels.get((name, *path[:depth]))) is not None:
+                found = known
+                break
+        else:
+            depth = 0
+        for place in range(depth, len(path)):
+            found = found.expand(path[place])
+            self.keep_level(name, path[: place + 1], found)
+        return found
+
+    def keep_level(self, name: str, path: Sequence[str], level: Ledger) -> None:
+        """Keep a level open."""
+        while len(self._levels) >= LEVELS:
+            self._levels.popitem(last=False)
+        self._levels[(name, *path)] = level
 
     def stop(self) -> None:
         """Begin nothing new."""
