@@ -2,6 +2,7 @@
 import type { Component } from "svelte";
 import type { About, Subject } from "../lib/api";
 import { say, type Words } from "../lib/words";
+import { words as map } from "./map/words";
 import { words as tokens } from "./tokens/words";
 import { frame } from "../parts/words";
 
@@ -14,7 +15,10 @@ export type PageEntry = {
   needs?: string[];
 };
 
-export const PAGES: PageEntry[] = [{ id: "tokens", words: tokens, load: () => import("./tokens/Page.svelte") }];
+export const PAGES: PageEntry[] = [
+  { id: "tokens", words: tokens, load: () => import("./tokens/Page.svelte") },
+  { id: "map", words: map, load: () => import("./map/Page.svelte") },
+];
 
 /** Why a page shows nothing of a model, and which pages do; null: it shows it. */
 export function whyNot(page: PageEntry, about: About): { why: string; instead: PageEntry[] } | null {

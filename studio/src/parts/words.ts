@@ -33,15 +33,4 @@ export const frame = {
   add: { en: "Add", zh: "添加" },
   step: { en: "step {n}", zh: "第 {n} 步" },
   parameters: { en: "{n} parameters", zh: "{n} 个参数" },
-  ledger: { en: "Ledger", zh: "账本" },
-  ledgerAbout: {
-    en: "One number as the sum of what each part wrote. A term with a ▸ opens, down to the tokens that were read.",
-    zh: "一个数字等于各部分写入之和。带 ▸ 的项可以继续展开,直到读入的词元。",
-  },
-  sum: { en: "sum of the terms", zh: "各项之和" },
-  own: { en: "the model's own number", zh: "模型自身的数值" },
-  error: { en: "rounding error", zh: "舍入误差" },
-  more: { en: "show {n} more", zh: "再显示 {n} 项" },
-  largest: { en: "largest first", zh: "按大小" },
-  order: { en: "in the order of computation", zh: "按计算顺序" },
 } satisfies Words;
