@@ -51,12 +51,14 @@ async def analyse(asked: AnalyseRequest, http: HttpRequest) -> Response:
 async def ledger(asked: LedgerRequest, http: HttpRequest) -> Response:
     """Open a number of the run into the terms that sum to it."""
     studio, work = studio_of(http), await server_of(http).begin(http, asked.model)
+    ready = studio.recorded(work.loaded, asked.text, asked.source)
 
     def compute(reports: Any) -> Any:
         options: dict[str, Any] = {"what": "logits"} | asked.options
-        return studio.keep(studio.study(work.loaded, asked.text, asked.source).ledger(**options))
+        study = ready or studio.study(work.loaded, asked.text, asked.source)
+        return studio.keep(study.ledger(**options))
 
-    return answered(studio, work, compute)
+    return answered(studio, work, compute, beside=ready is not None)
 
 
 @router.post("/expand", response_class=Response, responses={**errors(404, 413), **IN_BYTES})

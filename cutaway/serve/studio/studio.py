@@ -45,9 +45,9 @@ class Studio:
         self._levels: OrderedDict[tuple[str, ...], Ledger] = OrderedDict()
         self._studies: OrderedDict[tuple[Any, ...], Study] = OrderedDict()
 
-    def submit(self, job: Callable[[], None]) -> None:
-        """Compute something, after what was asked for before."""
-        self._thread.submit(job)
+    def submit(self, job: Callable[[], None], *, beside: bool = False) -> None:
+        """Compute something, after what was asked for before; or what is short beside it."""
+        (self._quick if beside else self._thread).submit(job)
 
     async def quick(self, function: Callable[[], Answer]) -> Answer:
         """Do something short beside what computes."""
@@ -55,7 +55,7 @@ class Studio:
 
     def study(self, loaded: Loaded, text: str, source: str | None) -> Study:
         """A text before a model; the same one again while it is kept. To be called in the studio's thread."""
-        key = (loaded.name, loaded.created, text, source)
+        key = _key(loaded, text, source)
         found = self._studies.pop(key, None)
         if found is None:
             for other in [one for one in self._studies if one[0] == loaded.name and one[1] != loaded.created]:
@@ -65,6 +65,11 @@ class Studio:
             found = Study(loaded.model, text, source)
         self._studies[key] = found
         return found
+
+    def recorded(self, loaded: Loaded, text: str, source: str | None) -> Study | None:
+        """A text that is kept with its recording, so that its numbers open at once; None: there is none."""
+        found = self._studies.get(_key(loaded, text, source))
+        return found if found is not None and found.recorded else None
 
     def forget(self, name: str) -> None:
         """Let go of what is kept of a model."""
@@ -121,6 +126,10 @@ class Studio:
         """Begin nothing new."""
         for pool in (self._thread, self._quick):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _key(loaded: Loaded, text: str, source: str | None) -> tuple[Any, ...]:
+    return loaded.name, loaded.created, text, source
 
 
 def studio_of(http: HttpRequest) -> Studio:

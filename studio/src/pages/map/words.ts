@@ -66,7 +66,7 @@ export const words = {
   units_: { en: "{n} units, in rows of {w}", zh: "{n} 个单元,每行 {w} 个" },
   parameters: { en: "Parameters and shapes", zh: "参数与形状" },
   parametersAbout: {
-    en: "What was learned. The strips show how large the numbers are: the root mean square of each row (upper) and column (lower) of a matrix, or each number of a vector, from pale (0) to the strongest of the strip.",
+    en: "What was learned. The strips show how large the numbers are: the root mean square (RMS) of each row (upper) and column (lower) of a matrix, or each number of a vector, from pale (0) to the strongest of the strip.",
     zh: "学到的内容。色带显示数值大小:矩阵每行(上)与每列(下)的均方根,或向量的每个数,从浅(0)到该色带的最大值。",
   },
   activations: { en: "Activations of this text", zh: "此文本的激活" },
@@ -78,7 +78,7 @@ export const words = {
   shape: { en: "shape", zh: "形状" },
   dtype: { en: "dtype", zh: "数据类型" },
   count: { en: "numbers", zh: "数量" },
-  rms: { en: "root mean square", zh: "均方根" },
+  rms: { en: "RMS", zh: "均方根" },
   spread: { en: "rows / columns", zh: "行 / 列" },
   strip: { en: "{name}: {which} of {n}, largest {x}", zh: "{name}:{n} 的{which},最大 {x}" },
   rows: { en: "rows", zh: "行" },
