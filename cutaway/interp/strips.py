@@ -70,11 +70,10 @@ def children(names: Iterable[str], branch: str) -> dict[str, list[str]]:
     known = list(names)
     prefix = f"{branch}." if branch else ""
     found: dict[str, list[str]] = {}
-    for name in known:
-        if not name.startswith(prefix):
-            continue
-        parts = name.removeprefix(prefix).split(".")
-        alone = len(parts) == 1 or (len(parts) == 2 and not parts[0].isdigit())
+    within = {name: name.removeprefix(prefix).split(".") for name in known if name.startswith(prefix)}
+    deep = {parts[0] for parts in within.values() if len(parts) > 2 or parts[0].isdigit()}
+    for name, parts in within.items():
+        alone = len(parts) == 1 or parts[0] not in deep
         found.setdefault(name if alone else prefix + parts[0], []).append(name)
     if not found:
         branches = {".".join(name.split(".")[:depth]) for name in known for depth in range(1, name.count(".") + 1)}

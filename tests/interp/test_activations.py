@@ -98,14 +98,18 @@ def test_a_heads_scores_leave_out_what_is_not_seen(tokenizer: Tokenizer):
     assert (shown.head, shown.heads, shown.size) == (1, 4, len(TEXT))
     strip = activations(model, TEXT, branch="layers.0.attn").by_row["layers.0.attn.scores"]
     scores = record(model, TEXT)["layers.0.attn.scores"][0]
-    assert float(strip[0]) == pytest.approx(float(scores[0, 0, 0].abs()), rel=1e-5)  # the first query sees itself
+    first = float(scores[0, 0, 0].abs())  # of a head's first query, which sees itself alone
+    assert len(strip) == 64
+    assert len(TEXT) > 4 * len(TEXT) // 64 == 1  # the first cell holds two rows
+    second = float((scores[0, 1, :2].square().mean()))
+    assert float(strip[0]) == pytest.approx(((first**2 + second) / 2) ** 0.5, rel=1e-5)
 
 
 def test_numbers_are_shown_in_pieces(tokenizer: Tokenizer):
     model = made("llama", tokenizer)
     value = record(model, TEXT)["layers.0.mlp.post"][0]
     shown = activation(model, TEXT, name="layers.0.mlp.post", first=10, most=7)
-    assert torch.equal(shown.values, value[:, 10:17])
+    assert torch.equal(shown.values, value[:, 10:17].float())
     assert shown.columns == [str(i) for i in range(10, 17)]
     for wrong, message in (
         ({"name": "layers.0.mlp.pots"}, "did you mean layers.0.mlp.post"),

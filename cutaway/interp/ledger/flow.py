@@ -149,7 +149,7 @@ def logit_flow(
         what = f"{what}, the part of “{run.tokens[place]}” ({place})"
     rows: list[list[Cell]] = [[_said(stage), stage.value, stage.after] for stage in stages]
     receipt = clock.receipt(gap=abs(after - opened.total), bytes=run.receipt.bytes, difference=run.receipt.difference)
-    columns = ["stage", f"adds ({whole.unit})", "sum so far"]
+    columns = ["stage", f"adds ({whole.unit})" if whole.unit else "adds", "sum so far"]
     return Flow(what, columns, rows, whole.unit, opened.total, place, run.tokens, stages, likeliest,
                 claims=whole.claims, receipt=receipt)  # fmt: skip
 

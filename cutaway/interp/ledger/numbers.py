@@ -154,7 +154,9 @@ def _run(
         recording = recording_of(model, "", needed(model.model, what))
     else:  # only what is opened has to run
         recording, row = recording_of(model, inputs.rows(row, row + 1), needed(model, what)), 0
-    run = Run(recording, row, "logits" if what == "logits" else "nats" if what.endswith("pattern") else "")
+    vectors = getattr(recording.model.config, "head", "") in ("none", "embedding")  # whose channels have no unit
+    unit = "logits" if what == "logits" and not vectors else "nats" if what.endswith("pattern") else ""
+    run = Run(recording, row, unit)
     known = recording.receipt
     run.receipt = clock.receipt(difference=known.difference, bytes=known.bytes, seed=seed)
     return run

@@ -34,6 +34,7 @@ export const words = {
   edit: { en: "edit", zh: "修改" },
   output: { en: "bias of the output", zh: "输出偏置" },
   heads: { en: "{n} heads", zh: "{n} 个头" },
+  crossHeads: { en: "{n} cross-heads", zh: "{n} 个交叉头" },
   units: { en: "the largest {n} of its units", zh: "最大的 {n} 个单元" },
   showHeads: { en: "Show what {name} is made of", zh: "展开{name}的组成" },
   allHeads: { en: "Show all heads", zh: "展开所有头" },
