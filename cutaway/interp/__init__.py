@@ -1,5 +1,6 @@
 """Look inside: record and replace, the ledger, surprisal, attention, the logit lens, and a page of all of them."""
 
+from cutaway.interp.activations import Numbers, activation, activations
 from cutaway.interp.attention import (
     attention,
     attention_flow,
@@ -38,6 +39,7 @@ from cutaway.interp.features import (
     train_features,
 )
 from cutaway.interp.inputs import Inputs, inputs_of, pair_of
+from cutaway.interp.ledger.flow import Flow, FlowPart, Stage, logit_flow
 from cutaway.interp.ledger.ledger import Ledger, LedgerError, Term
 from cutaway.interp.ledger.numbers import ledger, score_pairs
 from cutaway.interp.ledger.training import Lesson, gradient_ledger, lesson_from, lesson_of, loss_ledger
@@ -101,6 +103,7 @@ from cutaway.interp.steering import (
     steered_texts,
     steering_vector,
 )
+from cutaway.interp.strips import TensorEntry, Tensors
 from cutaway.interp.target import Target, target_of
 from cutaway.interp.text import calibration, compare, entropy, generation_tree, surprisal
 from cutaway.interp.weights import (
@@ -111,6 +114,7 @@ from cutaway.interp.weights import (
     memorised,
     neighbours,
     over_training,
+    parameters,
     spectra,
     weight_difference,
 )
@@ -123,6 +127,8 @@ __all__ = [
     "Clock",
     "Curve",
     "Edge",
+    "Flow",
+    "FlowPart",
     "GenerationRecording",
     "Graph",
     "Inputs",
@@ -134,19 +140,25 @@ __all__ = [
     "Look",
     "Matrix",
     "Node",
+    "Numbers",
     "Panel",
     "Receipt",
     "Recording",
     "Result",
     "Site",
+    "Stage",
     "SteeringVector",
     "Table",
     "Target",
+    "TensorEntry",
+    "Tensors",
     "Term",
     "TokenScores",
     "Tree",
     "ablate",
     "agreement",
+    "activation",
+    "activations",
     "attention",
     "attention_flow",
     "attention_overview",
@@ -192,6 +204,7 @@ __all__ = [
     "lesson_of",
     "load_lens",
     "load_steering_vector",
+    "logit_flow",
     "logit_lens",
     "look",
     "loss_landscape",
@@ -204,6 +217,7 @@ __all__ = [
     "over_training",
     "pair_of",
     "pairing",
+    "parameters",
     "patch",
     "patch_map",
     "patch_site",

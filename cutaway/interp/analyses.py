@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cutaway.errors import ConfigError, unknown
+from cutaway.interp.activations import activation, activations
 from cutaway.interp.attention import (
     attention,
     attention_flow,
@@ -32,6 +33,7 @@ from cutaway.interp.attribution import (
     shapley,
 )
 from cutaway.interp.features import attribution_graph
+from cutaway.interp.ledger.flow import logit_flow
 from cutaway.interp.ledger.numbers import ledger, score_pairs
 from cutaway.interp.ledger.training import loss_ledger
 from cutaway.interp.lenses import jacobian_lens, logit_lens, tuned_lens
@@ -51,7 +53,7 @@ from cutaway.interp.record import Recording
 from cutaway.interp.results import Result
 from cutaway.interp.steering import dose_response, steer
 from cutaway.interp.text import calibration, entropy, generation_tree, surprisal
-from cutaway.interp.weights import fourier, loss_landscape, neighbours, spectra
+from cutaway.interp.weights import fourier, loss_landscape, neighbours, parameters, spectra
 from cutaway.models import Model
 from cutaway.progress import OnProgress
 
@@ -60,6 +62,8 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "look": look,
     "ablate": ablate,
     "agreement": agreement,
+    "activation": activation,
+    "activations": activations,
     "attention": attention,
     "attention_flow": attention_flow,
     "attention_overview": attention_overview,
@@ -82,6 +86,7 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "integrated_gradients": integrated_gradients,
     "jacobian_lens": jacobian_lens,
     "ledger": ledger,
+    "logit_flow": logit_flow,
     "logit_lens": logit_lens,
     "loss_landscape": loss_landscape,
     "loss_ledger": loss_ledger,
@@ -91,6 +96,7 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "pairing": pairing,
     "patch_map": patch_map,
     "patch_site": patch_site,
+    "parameters": parameters,
     "patch_sweep": patch_sweep,
     "path_patching": path_patching,
     "qk_circuit": qk_circuit,

@@ -49,6 +49,11 @@ class Study:
         return self._recording
 
     @property
+    def recorded(self) -> bool:
+        """Whether that is there already."""
+        return self._recording is not None
+
+    @property
     def bytes(self) -> int:
         """What a recording of everything takes."""
         rows, tokens = self.inputs.ids.shape

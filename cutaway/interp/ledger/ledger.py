@@ -125,6 +125,23 @@ class Ledger(Result):
             opened = opened.expand(name)
         return opened
 
+    def follow(self, depth: int = 32) -> list[tuple[Term, Ledger | None]]:
+        """The steps of `trace`, each with the level that it opened; None of one that does not open.
+
+        Args:
+            depth: most levels.
+        """
+        steps: list[tuple[Term, Ledger | None]] = []
+        opened: Ledger | None = self
+        while opened is not None and len(steps) < depth:
+            ways = [t for t in opened.terms if t.opens or t.name in INPUTS]
+            if not ways:
+                break
+            term = max(ways, key=lambda term: abs(term.value))
+            opened = opened.expand(term) if term.opens else None
+            steps.append((term, opened))
+        return steps
+
     def trace(self, depth: int = 32) -> list[Term]:
         """From the number to a token of the input, at each level by the largest term that leads further.
 
@@ -136,15 +153,7 @@ class Ledger(Result):
         Returns:
             The terms passed, the last of them the input, where there is a way to it.
         """
-        steps: list[Term] = []
-        opened: Ledger | None = self
-        while opened is not None and len(steps) < depth:
-            ways = [t for t in opened.terms if t.opens or t.name in INPUTS]
-            if not ways:
-                break
-            steps.append(max(ways, key=lambda term: abs(term.value)))
-            opened = opened.expand(steps[-1]) if steps[-1].opens else None
-        return steps
+        return [term for term, _ in self.follow(depth)]
 
     def top(self, count: int = SHOWN) -> list[Term]:
         """The largest terms by absolute value, largest first."""

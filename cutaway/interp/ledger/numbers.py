@@ -100,13 +100,17 @@ def ledger(
     options = {"what": what, "source": source, **asked, "row": row, "nonlinear": nonlinear}
     options |= {"samples": samples, "seed": seed} if nonlinear != "frozen" else {}
     drawn = seed if nonlinear == "shapley" else None
-    run = _run(model, text, what, source, row, _clock(model, text, "ledger", options), drawn)
+    clock = _clock(model, text, "ledger", options)
+    run = _run(model, text, what, source, row, clock, drawn)
     number = number_of(run, what, **asked)
     if nonlinear == "frozen":
         made = opened(run, number)
-        return replace(made, claims=partial(_claims, run, made, token, minus, position)) if what == "logits" else made
-    game = game_of(run, number)
-    return shapley(run, game, samples, seed) if nonlinear == "shapley" else integrated(run, game, samples)
+        claims = partial(_claims, run, made, token, minus, position) if what == "logits" else None
+    else:
+        game, claims = game_of(run, number), None
+        made = shapley(run, game, samples, seed) if nonlinear == "shapley" else integrated(run, game, samples)
+    took = replace(run.receipt, milliseconds=clock.receipt().milliseconds)
+    return replace(made, claims=claims, receipt=took)
 
 
 def _claims(run: Run, made: Ledger, token: str | int | None, minus: str | int | None, position: int) -> Claims:
@@ -150,7 +154,9 @@ def _run(
         recording = recording_of(model, "", needed(model.model, what))
     else:  # only what is opened has to run
         recording, row = recording_of(model, inputs.rows(row, row + 1), needed(model, what)), 0
-    run = Run(recording, row, "logits" if what == "logits" else "nats" if what.endswith("pattern") else "")
+    vectors = getattr(recording.model.config, "head", "") in ("none", "embedding")  # whose channels have no unit
+    unit = "logits" if what == "logits" and not vectors else "nats" if what.endswith("pattern") else ""
+    run = Run(recording, row, unit)
     known = recording.receipt
     run.receipt = clock.receipt(difference=known.difference, bytes=known.bytes, seed=seed)
     return run

@@ -15,6 +15,7 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -114,13 +115,21 @@ def _sent(tensor: Tensor) -> Tensor:
     return made.to(torch.int32 if made.numel() == 0 or int(made.abs().max()) < 2**31 else torch.float64)
 
 
+@cache
+def _shown(kind: type) -> list[str]:
+    """Names of the fields that are sent; a ledger has thousands of terms of one kind."""
+    return [f.name for f in fields(kind) if f.repr or f.compare]
+
+
 def _plain(value: Any, laid: Any) -> Any:
+    if value is None or type(value) in (str, bool, int):
+        return value
     if isinstance(value, Tensor):
         return laid(value)
     if isinstance(value, Result):
         return {"picture": value.picture} | _plain(value.data(), laid)
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name), laid) for f in fields(value) if f.repr or f.compare}
+        return {name: _plain(getattr(value, name), laid) for name in _shown(type(value))}
     if isinstance(value, Mapping):
         return {str(key): _plain(item, laid) for key, item in value.items()}
     if isinstance(value, list | tuple):

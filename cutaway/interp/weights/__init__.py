@@ -3,6 +3,7 @@
 from cutaway.interp.weights.differences import checkpoint_differences, weight_difference
 from cutaway.interp.weights.frequencies import Frequencies, fourier, frequencies_of
 from cutaway.interp.weights.landscape import loss_landscape
+from cutaway.interp.weights.listing import parameters
 from cutaway.interp.weights.memorised import memorised
 from cutaway.interp.weights.neighbours import neighbours
 from cutaway.interp.weights.over_training import over_training
@@ -18,6 +19,7 @@ __all__ = [
     "memorised",
     "neighbours",
     "over_training",
+    "parameters",
     "spectra",
     "weight_difference",
 ]

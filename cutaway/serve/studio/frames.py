@@ -80,13 +80,16 @@ def frame(kind: bytes, body: bytes) -> bytes:
     return kind + struct.pack("<I", len(body)) + body
 
 
-def answered(studio: Studio, work: Work | None, compute: Callable[[Reports], Any]) -> StreamingResponse:
+def answered(
+    studio: Studio, work: Work | None, compute: Callable[[Reports], Any], *, beside: bool = False
+) -> StreamingResponse:
     """The answer of a route that computes. It closes the work, if the route has begun one.
 
     Args:
         studio: whose thread computes.
         work: of the request.
         compute: called in that thread; what it returns is the result.
+        beside: whether it is short, and does not wait for what is being computed.
     """
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()
     reports = Reports(queue)
@@ -104,7 +107,7 @@ def answered(studio: Studio, work: Work | None, compute: Callable[[Reports], Any
 
     async def sent() -> AsyncIterator[bytes]:
         try:
-            studio.submit(run)
+            studio.submit(run, beside=beside)
             while (made := await (queue.get() if work is None else work.attended(queue.get()))) is not None:
                 yield made
             if work is not None:

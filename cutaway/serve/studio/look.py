@@ -11,10 +11,8 @@ from torch import Tensor
 
 from cutaway.errors import InputError
 from cutaway.interp.check import check
-from cutaway.interp.ledger.ledger import Ledger
 from cutaway.interp.pictures.wire import packed, tile
 from cutaway.serve.body import JsonRoute
-from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import errors
 from cutaway.serve.server import server_of
 from cutaway.serve.studio.frames import KIND as FRAMES
@@ -62,24 +60,41 @@ async def analyse(asked: AnalyseRequest, http: HttpRequest) -> Response:
 async def ledger(asked: LedgerRequest, http: HttpRequest) -> Response:
     """Open a number of the run into the terms that sum to it."""
     studio, work = studio_of(http), await server_of(http).begin(http, asked.model)
+    ready = studio.recorded(work.loaded, asked.text, asked.source)
 
     def compute(reports: Any) -> Any:
         options: dict[str, Any] = {"what": "logits"} | asked.options
-        return studio.keep(studio.study(work.loaded, asked.text, asked.source).ledger(**options))
+        study = ready or studio.study(work.loaded, asked.text, asked.source)
+        return studio.keep(study.ledger(**options))
 
-    return answered(studio, work, compute)
+    return answered(studio, work, compute, beside=ready is not None)
 
 
 @router.post("/expand", response_class=Response, responses={**errors(404, 413), **IN_BYTES})
 async def expand(asked: ExpandRequest, http: HttpRequest) -> Response:
     """Open a term of a ledger, without running the model again."""
     studio = studio_of(http)
-    found = studio.kept(asked.id)
-    if not isinstance(found, Ledger):
-        raise ApiError(400, "this result is no ledger, so it has no terms to open", code="invalid_value", param="id")
-    return Response(
-        await studio.quick(lambda: packed({"id": asked.id, "result": found.path(*asked.path)})), media_type=PACKED
-    )
+    level = await studio.quick(lambda: packed({"id": asked.id, "result": studio.level(asked.id, asked.path)}))
+    return Response(level, media_type=PACKED)
+
+
+@router.post("/trace", response_class=Response, responses={
+    **errors(404, 413),
+    200: {"content": {PACKED: {"schema": {"$ref": "#/components/schemas/Traced"}}}, "description": "what was passed"},
+})  # fmt: skip
+async def trace(asked: ExpandRequest, http: HttpRequest) -> Response:
+    """From a level of a ledger down to a token of the input, by the largest term that leads further."""
+    studio = studio_of(http)
+
+    def follow() -> bytes:
+        steps = studio.level(asked.id, asked.path).follow()
+        path = [*asked.path, *(term.name for term, _ in steps)]
+        for place, (_, level) in enumerate(steps, len(asked.path) + 1):
+            if level is not None:
+                studio.keep_level(asked.id, path[:place], level)
+        return packed({"id": asked.id, "path": path, "levels": [level for _, level in steps if level is not None]})
+
+    return Response(await studio.quick(follow), media_type=PACKED)
 
 
 @router.post("/tile", response_class=Response, responses={**errors(404, 413), **TILE})

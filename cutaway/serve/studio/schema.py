@@ -159,6 +159,17 @@ def result_schemas() -> dict[str, Any]:
     tensor = {"$ref": "#/components/schemas/Tensor"}
     for name, parts in (("Tile", ["tile"]), ("HeadRow", ["weight", "output", "score"])):
         made[name] = {"type": "object", "required": parts, "properties": dict.fromkeys(parts, tensor)}
+    ledgers = {"type": "array", "items": {"$ref": "#/components/schemas/LedgerResult"}}
+    made["Traced"] = {
+        "type": "object",
+        "description": "A path down a ledger, and the levels that it opened, from the first on.",
+        "required": ["id", "path", "levels"],
+        "properties": {
+            "id": {"type": "string"},
+            "path": {"type": "array", "items": {"type": "string"}},
+            "levels": ledgers,
+        },
+    }
     return made
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
 
+from cutaway.interp.ledger.ledger import Ledger
 from cutaway.interp.results import Result
 from cutaway.interp.study import Study
 from cutaway.serve.errors import ApiError
@@ -21,6 +22,7 @@ from cutaway.serve.server import Server, server_of
 Answer = TypeVar("Answer")
 RESULTS = 96  # that stay open at a time; of more the one that was asked for longest ago is let go
 STUDIES = 6  # texts that are kept with their recordings
+LEVELS = 64  # of ledgers, below their numbers, that are kept open
 
 
 class Studio:
@@ -40,11 +42,12 @@ class Studio:
         self._thread = ThreadPoolExecutor(1, "studio")  # two analyses at a time would only take each other's cores
         self._quick = ThreadPoolExecutor(1, "studio-quick")
         self._results: OrderedDict[str, Result] = OrderedDict()
+        self._levels: OrderedDict[tuple[str, ...], Ledger] = OrderedDict()
         self._studies: OrderedDict[tuple[Any, ...], Study] = OrderedDict()
 
-    def submit(self, job: Callable[[], None]) -> None:
-        """Compute something, after what was asked for before."""
-        self._thread.submit(job)
+    def submit(self, job: Callable[[], None], *, beside: bool = False) -> None:
+        """Compute something, after what was asked for before; or what is short beside it."""
+        (self._quick if beside else self._thread).submit(job)
 
     async def quick(self, function: Callable[[], Answer]) -> Answer:
         """Do something short beside what computes."""
@@ -52,7 +55,7 @@ class Studio:
 
     def study(self, loaded: Loaded, text: str, source: str | None) -> Study:
         """A text before a model; the same one again while it is kept. To be called in the studio's thread."""
-        key = (loaded.name, loaded.created, text, source)
+        key = _key(loaded, text, source)
         found = self._studies.pop(key, None)
         if found is None:
             for other in [one for one in self._studies if one[0] == loaded.name and one[1] != loaded.created]:
@@ -62,6 +65,11 @@ class Studio:
             found = Study(loaded.model, text, source)
         self._studies[key] = found
         return found
+
+    def recorded(self, loaded: Loaded, text: str, source: str | None) -> Study | None:
+        """A text that is kept with its recording, so that its numbers open at once; None: there is none."""
+        found = self._studies.get(_key(loaded, text, source))
+        return found if found is not None and found.recorded else None
 
     def forget(self, name: str) -> None:
         """Let go of what is kept of a model."""
@@ -88,10 +96,40 @@ class Studio:
         self._results.move_to_end(name)
         return self._results[name]
 
+    def level(self, name: str, path: Sequence[str]) -> Ledger:
+        """A level of a ledger that is open, from the deepest above it that is known.
+
+        Raises:
+            ApiError: 400; the result is no ledger. 404; it was let go.
+        """
+        found = self.kept(name)
+        if not isinstance(found, Ledger):
+            raise ApiError(400, "this result is no ledger, so it has no terms to open", code="invalid_value", param="id")
+        for depth in range(len(path), 0, -1):
+            if (known := self._levels.get((name, *path[:depth]))) is not None:
+                found = known
+                break
+        else:
+            depth = 0
+        for place in range(depth, len(path)):
+            found = found.expand(path[place])
+            self.keep_level(name, path[: place + 1], found)
+        return found
+
+    def keep_level(self, name: str, path: Sequence[str], level: Ledger) -> None:
+        """Keep a level open."""
+        while len(self._levels) >= LEVELS:
+            self._levels.popitem(last=False)
+        self._levels[(name, *path)] = level
+
     def stop(self) -> None:
         """Begin nothing new."""
         for pool in (self._thread, self._quick):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _key(loaded: Loaded, text: str, source: str | None) -> tuple[Any, ...]:
+    return loaded.name, loaded.created, text, source
 
 
 def studio_of(http: HttpRequest) -> Studio:

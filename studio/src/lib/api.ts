@@ -111,6 +111,10 @@ export const ledger = (subject: Subject, options: Options, watching?: Watching) 
 export const expand = async (id: string, path: string[], signal?: AbortSignal) =>
   (await bytes<Open<LedgerResult>>("/studio/expand", { id, path }, signal)).result;
 
+/** From a level of a ledger down to the input, by the largest term that leads further. */
+export const trace = (id: string, path: string[], signal?: AbortSignal) =>
+  bytes<Unpacked<Schemas["Traced"]>>("/studio/trace", { id, path }, signal);
+
 export const tryOut = (id: string, watching?: Watching) =>
   compute<Open<ResultOf<"panel">>>("/studio/check", { id }, watching);
 

@@ -10,6 +10,13 @@ export function signed(x: number, digits = 3): string {
   return (+size === 0 ? "" : x < 0 ? "−" : "+") + size;
 }
 
+/** A signed number with as many decimals as tell numbers of this size apart; very small ones as powers of ten. */
+export function fitted(x: number, most = Math.abs(x), figures = 3): string {
+  if (most === 0 || x === 0) return "0";
+  if (most < 1e-4) return (x < 0 ? "" : "+") + minus(x.toExponential(figures - 2));
+  return signed(x, most >= 0.1 ? figures : Math.min(7, figures + Math.ceil(-Math.log10(most)) - 1));
+}
+
 /** A probability. */
 export const share = (p: number): string => `${(100 * p).toFixed(p >= 0.1 ? 0 : p >= 0.01 ? 1 : 2)} %`;
 

@@ -7,6 +7,7 @@ import { words as patch } from "./patch/words";
 import { words as attribution } from "./attribution/words";
 import { words as features } from "./features/words";
 import { words as attention } from "./attention/words";
+import { words as map } from "./map/words";
 import { words as tokens } from "./tokens/words";
 import { frame } from "../parts/words";
 
@@ -26,6 +27,7 @@ export const PAGES: PageEntry[] = [
   { id: "attribution", words: attribution, load: () => import("./attribution/Page.svelte") },
   { id: "features", words: features, load: () => import("./features/Page.svelte") },
   { id: "attention", words: attention, needs: ["attention"], load: () => import("./attention/Page.svelte") },
+  { id: "map", words: map, load: () => import("./map/Page.svelte") },
 ];
 
 /** Why a page shows nothing of a model, and which pages do; null: it shows it. */
