@@ -100,7 +100,18 @@ from cutaway.interp.steering import (
     steering_vector,
 )
 from cutaway.interp.target import Target, target_of
-from cutaway.interp.text import calibration, compare, entropy, generation_tree, surprisal
+from cutaway.interp.text import (
+    calibration,
+    chances,
+    compare,
+    entropy,
+    generation_tree,
+    surprisal,
+    tokens_of,
+    written,
+)
+from cutaway.interp.text.chances import Candidate, Chances, Step
+from cutaway.interp.text.tokens import Tokens
 from cutaway.interp.weights import (
     checkpoint_differences,
     fourier,
@@ -116,6 +127,8 @@ from cutaway.interp.weights import (
 __all__ = [
     "Attention",
     "Branch",
+    "Candidate",
+    "Chances",
     "Claim",
     "Claims",
     "Clock",
@@ -138,10 +151,12 @@ __all__ = [
     "Result",
     "Site",
     "SteeringVector",
+    "Step",
     "Table",
     "Target",
     "Term",
     "TokenScores",
+    "Tokens",
     "Tree",
     "ablate",
     "agreement",
@@ -152,6 +167,7 @@ __all__ = [
     "attribution_patching",
     "calibration",
     "causal_trace",
+    "chances",
     "check",
     "checkpoint_differences",
     "circuit",
@@ -226,6 +242,7 @@ __all__ = [
     "steering_vector",
     "surprisal",
     "target_of",
+    "tokens_of",
     "train_features",
     "train_tuned_lens",
     "training_tap",
@@ -233,4 +250,5 @@ __all__ = [
     "update_ledger",
     "value_weighted",
     "weight_difference",
+    "written",
 ]

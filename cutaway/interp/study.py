@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cutaway.interp.analyses import analyse, takes_recording, takes_text
+from cutaway.interp.analyses import OF_OUTPUT, analyse, takes_recording, takes_text
 from cutaway.interp.inputs import Text, inputs_of
 from cutaway.interp.ledger.ledger import Ledger
 from cutaway.interp.ledger.numbers import ledger
@@ -38,12 +38,23 @@ class Study:
         self.model, self.text, self.source, self.room = model, text, source, room
         self.inputs = inputs_of(model, text, source)
         self._recording: Recording | None = None
+        self._output: Recording | None = None
+
+    @property
+    def output(self) -> Recording | None:
+        """The run with its output at least: of a long text there is room for that alone. None: not even for that."""
+        if self._recording is not None:
+            return self._recording
+        rows, tokens = self.inputs.ids.shape
+        if self._output is None and 4 * rows * tokens * self.model.config.vocab_size <= self.room:
+            self._output = record(self.model, self.inputs, "logits")
+        return self._output
 
     @property
     def recording(self) -> Recording | None:
         """Everything that the network computed; None where that takes more than there is room for."""
         if self._recording is None and self.bytes <= self.room:
-            self._recording = record(self.model, self.inputs, "*")
+            self._recording, self._output = record(self.model, self.inputs, "*"), None
         return self._recording
 
     @property
@@ -64,7 +75,8 @@ class Study:
         self, name: str, options: Mapping[str, Any] | None = None, *, progress: OnProgress | None = None
     ) -> Result:
         """Run an analysis by its name on this text; see `analyse`."""
-        if takes_recording(name) and (recording := self.recording) is not None:
+        recording = self.output if name in OF_OUTPUT else self.recording if takes_recording(name) else None
+        if recording is not None:
             return analyse(name, recording, "", options, progress=progress)
         heard = {} if self.source is None or not takes_text(name) else {"source": self.source}
         return analyse(name, self.model, self.text, heard | dict(options or {}), progress=progress)

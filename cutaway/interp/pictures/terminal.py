@@ -32,7 +32,7 @@ from cutaway.interp.pictures.marks import (
     show,
     step_of,
 )
-from cutaway.interp.pictures.terminal_graphs import graph, panel, tree
+from cutaway.interp.pictures.terminal_graphs import chances, graph, panel, tree
 from cutaway.interp.pictures.terminal_numbers import curve, matrix, plate, table
 from cutaway.interp.results import Attention, Lens, Panel, TokenScores
 
@@ -256,6 +256,7 @@ def panels(made: Panel, width: int, colour: bool) -> Iterator[Text]:
 
 PICTURES: dict[str, Callable[[Any, int, bool], Iterator[Text]]] = {
     "attention": attention,
+    "chances": chances,
     "curve": curve,
     "graph": graph,
     "ledger": ledger,

@@ -48,7 +48,7 @@ async def analyse(asked: AnalyseRequest, http: HttpRequest) -> Response:
     studio, work = studio_of(http), await server_of(http).begin(http, asked.model)
 
     def compute(reports: Any) -> Any:
-        study = studio.study(work.loaded, asked.text, asked.source)
+        study = studio.study(work.loaded, asked.read, asked.source)
         return studio.keep(study.analyse(asked.analysis, asked.options, progress=reports))
 
     return answered(studio, work, compute)
@@ -61,7 +61,7 @@ async def ledger(asked: LedgerRequest, http: HttpRequest) -> Response:
 
     def compute(reports: Any) -> Any:
         options: dict[str, Any] = {"what": "logits"} | asked.options
-        return studio.keep(studio.study(work.loaded, asked.text, asked.source).ledger(**options))
+        return studio.keep(studio.study(work.loaded, asked.read, asked.source).ledger(**options))
 
     return answered(studio, work, compute)
 

@@ -19,3 +19,6 @@ STUDIO = [
     features.router,
     pages.router,
 ]
+from cutaway.serve.studio import look, models, pages, speak
+
+STUDIO = [models.router, look.router, speak.router, pages.router]

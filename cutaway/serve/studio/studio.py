@@ -50,8 +50,8 @@ class Studio:
         """Do something short beside what computes."""
         return await asyncio.get_running_loop().run_in_executor(self._quick, function)
 
-    def study(self, loaded: Loaded, text: str, source: str | None) -> Study:
-        """A text before a model; the same one again while it is kept. To be called in the studio's thread."""
+    def study(self, loaded: Loaded, text: str | tuple[int, ...], source: str | None) -> Study:
+        """A text, or ids, before a model; the same one again while it is kept. To be called in the studio's thread."""
         key = (loaded.name, loaded.created, text, source)
         found = self._studies.pop(key, None)
         if found is None:
@@ -73,6 +73,11 @@ class Studio:
         name = secrets.token_urlsafe(9)
         while len(self._results) >= RESULTS:
             self._results.popitem(last=False)
+        self._results[name] = result
+        return {"id": name, "result": result}
+
+    def put(self, name: str, result: Result) -> dict[str, Any]:
+        """Another result in the place of one that is open."""
         self._results[name] = result
         return {"id": name, "result": result}
 
