@@ -11,6 +11,8 @@ export type ResultOf<P extends Picture> = Extract<Result, { picture: P }>;
 export type LedgerResult = ResultOf<"ledger">;
 export type TokensResult = Unpacked<Schemas["TokensResult"]>;
 export type Chances = ResultOf<"chances">;
+export type Candidate = Unpacked<Schemas["Candidate"]>;
+export type Branch = Schemas["Branch"];
 export type Wrote = Schemas["Wrote"];
 export type Drawing = Required<Pick<Schemas["RedrawRequest"], "temperature" | "top_k" | "top_p" | "min_p">>;
 export type Receipt = Result["receipt"];
@@ -131,10 +133,14 @@ export const write = (
   token: (one: Wrote) => void,
   signal: AbortSignal,
 ) =>
-  compute<Open<TokensResult>>("/studio/write", { ...subject, ...options }, {
-    signal,
-    piece: (part) => token(part as Wrote),
-  });
+  compute<Open<TokensResult>>(
+    "/studio/write",
+    { ...subject, ...options },
+    {
+      signal,
+      piece: (part) => token(part as Wrote),
+    },
+  );
 
 /** The text of tokens. */
 export const textOf = async (model: string, tokens: number[]) =>

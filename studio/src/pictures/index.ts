@@ -1,6 +1,7 @@
 // One picture per kind of result. A picture takes the result, the id under which the server keeps it, and what it is about.
 import type { Component } from "svelte";
 import type { Picture, ResultOf, Subject } from "../lib/api";
+import Chances from "./Chances.svelte";
 import Curve from "./Curve.svelte";
 import Lens from "./Lens.svelte";
 import Graph from "./Graph.svelte";
@@ -8,10 +9,12 @@ import Matrix from "./Matrix.svelte";
 import Panel from "./Panel.svelte";
 import Scores from "./Scores.svelte";
 import Table from "./Table.svelte";
+import Tree from "./Tree.svelte";
 
 export type PictureProps<P extends Picture> = { result: ResultOf<P>; id: string; subject?: Subject };
 
 export const PICTURES: { [P in Picture]?: Component<PictureProps<P>> } = {
+  chances: Chances,
   curve: Curve,
   lens: Lens,
   graph: Graph,
@@ -19,4 +22,5 @@ export const PICTURES: { [P in Picture]?: Component<PictureProps<P>> } = {
   panel: Panel,
   scores: Scores,
   table: Table,
+  tree: Tree,
 };
