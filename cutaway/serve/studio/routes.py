@@ -8,6 +8,7 @@ from cutaway.serve.studio import (
     look,
     models,
     pages,
+    speak,
 )
 
 STUDIO = [
@@ -17,8 +18,6 @@ STUDIO = [
     edit.router,
     examples.router,
     features.router,
+    speak.router,
     pages.router,
 ]
-from cutaway.serve.studio import look, models, pages, speak
-
-STUDIO = [models.router, look.router, speak.router, pages.router]

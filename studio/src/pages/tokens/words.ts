@@ -20,6 +20,7 @@ export const words = {
   chosen: { en: "The chosen token", zh: "选中的词元" },
   token: { en: "token at {i}", zh: "位置 {i} 的词元" },
   surprisal: { en: "surprisal", zh: "惊讶度" },
+  surprisalBits: { en: "surprisal (bits)", zh: "惊讶度(比特)" },
   probability: { en: "probability", zh: "概率" },
   rank: { en: "rank", zh: "排名" },
   expected: { en: "entropy there", zh: "该处的熵" },
