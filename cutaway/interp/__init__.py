@@ -105,7 +105,18 @@ from cutaway.interp.steering import (
 )
 from cutaway.interp.strips import TensorEntry, Tensors
 from cutaway.interp.target import Target, target_of
-from cutaway.interp.text import calibration, compare, entropy, generation_tree, surprisal
+from cutaway.interp.text import (
+    calibration,
+    chances,
+    compare,
+    entropy,
+    generation_tree,
+    surprisal,
+    tokens_of,
+    written,
+)
+from cutaway.interp.text.chances import Candidate, Chances, Step
+from cutaway.interp.text.tokens import Tokens
 from cutaway.interp.weights import (
     checkpoint_differences,
     fourier,
@@ -122,6 +133,8 @@ from cutaway.interp.weights import (
 __all__ = [
     "Attention",
     "Branch",
+    "Candidate",
+    "Chances",
     "Claim",
     "Claims",
     "Clock",
@@ -148,12 +161,14 @@ __all__ = [
     "Site",
     "Stage",
     "SteeringVector",
+    "Step",
     "Table",
     "Target",
     "TensorEntry",
     "Tensors",
     "Term",
     "TokenScores",
+    "Tokens",
     "Tree",
     "ablate",
     "agreement",
@@ -167,6 +182,7 @@ __all__ = [
     "attribution_patching",
     "calibration",
     "causal_trace",
+    "chances",
     "check",
     "checkpoint_differences",
     "circuit",
@@ -244,6 +260,7 @@ __all__ = [
     "steering_vector",
     "surprisal",
     "target_of",
+    "tokens_of",
     "train_features",
     "train_tuned_lens",
     "training_tap",
@@ -251,4 +268,5 @@ __all__ = [
     "update_ledger",
     "value_weighted",
     "weight_difference",
+    "written",
 ]

@@ -54,6 +54,9 @@ from cutaway.interp.results import Result
 from cutaway.interp.steering import dose_response, steer
 from cutaway.interp.text import calibration, entropy, generation_tree, surprisal
 from cutaway.interp.weights import fourier, loss_landscape, neighbours, parameters, spectra
+from cutaway.interp.steering import dose_response
+from cutaway.interp.text import calibration, chances, entropy, generation_tree, surprisal, tokens_of
+from cutaway.interp.weights import fourier, loss_landscape, neighbours, spectra
 from cutaway.models import Model
 from cutaway.progress import OnProgress
 
@@ -72,6 +75,7 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "attribution_patching": attribution_patching,
     "calibration": calibration,
     "causal_trace": causal_trace,
+    "chances": chances,
     "circuit": circuit,
     "composition_scores": composition_scores,
     "copying_scores": copying_scores,
@@ -106,10 +110,12 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "spectra": spectra,
     "steer": steer,
     "surprisal": surprisal,
+    "tokens_of": tokens_of,
     "tuned_lens": tuned_lens,
     "value_weighted": value_weighted,
 }
 
+OF_OUTPUT = {"calibration", "chances", "entropy", "surprisal", "tokens_of"}  # read of a run nothing but its output
 TEXTS = {"text", "clean"}  # what the argument with the text is called; "clean" where there is a corrupt one beside it
 
 

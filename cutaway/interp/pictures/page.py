@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SCRIPTS = ("base", "look", "scores", "attention", "lens", "ledger", "matrix", "curve", "table", "graph", "task", "main")
+SCRIPTS = ("base", "look", "scores", "attention", "lens", "ledger", "matrix", "curve", "table")
+SCRIPTS += ("graph", "chances", "task", "main")
 ATTENTION_BYTES = 8 * 2**20  # of patterns that a page holds; of a longer text it shows the last tokens
 
 

@@ -32,7 +32,7 @@ from cutaway.interp.pictures.marks import (
     show,
     step_of,
 )
-from cutaway.interp.pictures.terminal_graphs import graph, panel, tree
+from cutaway.interp.pictures.terminal_graphs import chances, graph, panel, tree
 from cutaway.interp.pictures.terminal_numbers import curve, matrix, plate, table
 from cutaway.interp.results import Attention, Lens, Panel, TokenScores
 
@@ -161,13 +161,24 @@ def _shorten(token: str) -> str:
     return token[: RAIL - 1] + "…" if len(token) > RAIL else token
 
 
-KINDS = {"previous": "P", "next": "N", "first": "F", "last": "L", "itself": "S", "same place": "=", "duplicate": "D", "induction": "I"}
+KINDS = {
+    "previous": "P",
+    "next": "N",
+    "first": "F",
+    "last": "L",
+    "itself": "S",
+    "same place": "=",
+    "duplicate": "D",
+    "induction": "I",
+}
 
 
 def heads(made: AttentionOverview, width: int, colour: bool) -> Iterator[Text]:
     """For every head the kind that its pattern is most like, and how much."""
     layer, head = made.shown
-    what = f"{made.part}: every head, and in % what lies where its kind looks; the sharpest is layer {layer}, head {head}"
+    what = (
+        f"{made.part}: every head, and in % what lies where its kind looks; the sharpest is layer {layer}, head {head}"
+    )
     yield heading("Attention", what)
     for place, row in enumerate(made.kinds()):
         line = Text(fit(f"layer {place}", 9))
@@ -280,6 +291,7 @@ def panels(made: Panel, width: int, colour: bool) -> Iterator[Text]:
 
 PICTURES: dict[str, Callable[[Any, int, bool], Iterator[Text]]] = {
     "attention": attention,
+    "chances": chances,
     "curve": curve,
     "graph": graph,
     "heads": heads,

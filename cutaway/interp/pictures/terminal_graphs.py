@@ -1,14 +1,18 @@
-"""Graphs, trees and panels in a terminal."""
+"""Graphs, trees, chances and panels in a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.text import Text
 
 from cutaway.interp.pictures.marks import NEGATIVE, POSITIVE, fit, heading, number, percent, show
 from cutaway.interp.results import Branch, Graph, Panel, Tree
+
+if TYPE_CHECKING:
+    from cutaway.interp.text.chances import Chances
 
 MOST_EDGES, MOST_BRANCHES = 24, 60
 
@@ -48,6 +52,30 @@ def _branches(branch: Branch, indent: str, last: bool, root: bool) -> Iterator[t
     below = indent if root else indent + ("  " if last else "│ ")
     for i, next_ in enumerate(branch.branches):
         yield from _branches(next_, below, i == len(branch.branches) - 1, False)
+
+
+def chances(made: Chances, width: int, colour: bool) -> Iterator[Text]:
+    """Candidates with their probability, and what temperature and the like leave of it."""
+    yield heading(made.what, f"{made.entropy:.2f} bits to be expected")
+    drops = [step for step in made.steps if step.share < 1 or step.kept < len(made.logits)]
+    narrowed = made.steps[-1].kept < len(made.logits) or made.steps[0].value != 1
+    if narrowed:
+        said = ", ".join(f"{step.name} {step.value:g} leaves {step.kept:,}" for step in drops if step.value is not None)
+        yield Text(f"{said or 'temperature'}; after it {made.entropy_left:.2f} bits".strip(), "dim")
+    most = max(max(one.share, one.left) for one in made.candidates) or 1.0
+    side = min(20, max(4, width // 4))
+    bar = max(4, width - side - 18)
+    for one in made.candidates:
+        mark = "→" if made.came is not None and made.came.id == one.id else " "
+        value = one.left if narrowed else one.share
+        line = Text(mark + fit(show(one.token), side - 1) + " ", "bold" if mark == "→" else "")
+        line.append(fit("█" * round(bar * value / most), bar), POSITIVE if colour else "")
+        line.append(f"{percent(one.share):>7}", "dim")
+        if narrowed:
+            line.append(f" {percent(one.left) if one.dropped is None else '–':>7}")
+        yield line
+    rest = f" {percent(made.others_left):>7}" if narrowed else ""
+    yield Text(" " + fit("all others", side - 1) + " " + " " * bar + f"{percent(made.others):>7}" + rest, "dim")
 
 
 def panel(made: Panel, width: int, colour: bool) -> Iterator[Text]:

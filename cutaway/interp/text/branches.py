@@ -133,4 +133,7 @@ def _closed(branch: _Open, model: Model, label: str | None = None) -> Branch:
     below = [_closed(child, model) for child in branch.branches]
     if branch.others:
         below.append(Branch(OTHERS, branch.others, branch.total * branch.others))
-    return Branch(label or model.tokenizer.token(branch.token), branch.share, branch.total, tuple(below))
+    if label is not None:
+        return Branch(label, branch.share, branch.total, tuple(below))
+    tokenizer = model.tokenizer.target or model.tokenizer
+    return Branch(tokenizer.token(branch.token), branch.share, branch.total, tuple(below), branch.token)

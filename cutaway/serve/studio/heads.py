@@ -49,5 +49,7 @@ async def row(asked: HeadRowRequest, http: HttpRequest) -> Response:
 def _overview(studio: Studio, id: str) -> AttentionOverview:
     found = studio.kept(id)
     if not isinstance(found, AttentionOverview):
-        raise ApiError(400, "this result is no overview of attention, so it has no heads", code="invalid_value", param="id")
+        raise ApiError(
+            400, "this result is no overview of attention, so it has no heads", code="invalid_value", param="id"
+        )
     return found

@@ -66,8 +66,8 @@ async def lens(asked: LensRequest, http: HttpRequest) -> Response:
     work = await server_of(http).begin(http, asked.model)
 
     def compute(reports: Any) -> Any:
-        run, given = studio.study(work.loaded, asked.text, asked.source).given
-        return studio.keep(read_lens(run, **given, lens=fitted, top=asked.top, token=asked.token, progress=reports))
+        run = studio.study(work.loaded, asked.read, asked.source).recording
+        return studio.keep(read_lens(run, lens=fitted, top=asked.top, token=asked.token, progress=reports))
 
     return answered(studio, work, compute)
 
@@ -79,8 +79,8 @@ async def ranks(asked: RanksRequest, http: HttpRequest) -> Response:
     work = await server_of(http).begin(http, asked.model)
 
     def compute(reports: Any) -> Any:
-        run, given = studio.study(work.loaded, asked.text, asked.source).given
-        return studio.keep(lens_ranks(run, **given, lens=fitted, tokens=asked.tokens, position=asked.position))
+        run = studio.study(work.loaded, asked.read, asked.source).recording
+        return studio.keep(lens_ranks(run, lens=fitted, tokens=asked.tokens, position=asked.position))
 
     return answered(studio, work, compute)
 
@@ -101,10 +101,10 @@ async def difference(asked: DifferenceRequest, http: HttpRequest) -> Response:
         work.closing = peer.close
 
     def compute(reports: Any) -> Any:
-        run, given = studio.study(work.loaded, asked.text, asked.source).given
+        run = studio.study(work.loaded, asked.read, asked.source).recording
         second, also = studio.study(peer.loaded, other.text, other.source).given
         found = lens_difference(
-            run, **given, other=second, other_text=also.get("text"), other_source=also.get("source"), lens=fitted,
+            run, other=second, other_text=also.get("text"), other_source=also.get("source"), lens=fitted,
             other_lens=beside, progress=reports,
         )  # fmt: skip
         return studio.keep(found)

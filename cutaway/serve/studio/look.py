@@ -50,7 +50,7 @@ async def analyse(asked: AnalyseRequest, http: HttpRequest) -> Response:
     studio, work = studio_of(http), await server_of(http).begin(http, asked.model)
 
     def compute(reports: Any) -> Any:
-        study = studio.study(work.loaded, asked.text, asked.source)
+        study = studio.study(work.loaded, asked.read, asked.source)
         return studio.keep(study.analyse(asked.analysis, asked.options, progress=reports))
 
     return answered(studio, work, compute)
@@ -60,11 +60,11 @@ async def analyse(asked: AnalyseRequest, http: HttpRequest) -> Response:
 async def ledger(asked: LedgerRequest, http: HttpRequest) -> Response:
     """Open a number of the run into the terms that sum to it."""
     studio, work = studio_of(http), await server_of(http).begin(http, asked.model)
-    ready = studio.recorded(work.loaded, asked.text, asked.source)
+    ready = studio.recorded(work.loaded, asked.read, asked.source)
 
     def compute(reports: Any) -> Any:
         options: dict[str, Any] = {"what": "logits"} | asked.options
-        study = ready or studio.study(work.loaded, asked.text, asked.source)
+        study = ready or studio.study(work.loaded, asked.read, asked.source)
         return studio.keep(study.ledger(**options))
 
     return answered(studio, work, compute, beside=ready is not None)

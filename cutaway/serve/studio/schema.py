@@ -17,6 +17,7 @@ from torch import Tensor
 from cutaway.interp.about import About
 from cutaway.interp.receipt import Receipt
 from cutaway.interp.results import Result
+from cutaway.interp.text.tokens import Wrote
 from cutaway.serve.schema.base import Asked, ModelName
 
 PACKED = "application/vnd.cutaway.packed"
@@ -50,6 +51,7 @@ MORE: dict[str, dict[str, Any]] = {
     "TokenScores": {"mean": {"type": ["number", "null"]}},
     "Attention": {"shown": HEAD, "habits": OF_HEADS},
     "AttentionOverview": {"shown": HEAD, "kinds": OF_HEADS},
+    "Tokens": {"mean": {"type": ["number", "null"]}},
     "Ledger": {"error": {"type": "number"}},
 }
 
@@ -57,6 +59,7 @@ StudioText = Annotated[
     str, Field(max_length=200_000, description="What the model reads; of an encoder–decoder the target.")
 ]
 StudioSource = Annotated[str, Field(max_length=200_000)] | None
+StudioIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=100_000)] | None
 Option = str | int | float | bool | None | list[str | int | float | bool | list[int | str | None]]
 Options = Annotated[
     dict[str, Option], Field(default_factory=dict, max_length=32, description="Keyword arguments of the function.")
@@ -65,11 +68,17 @@ Id = Annotated[str, Field(max_length=40, description="Of a result that is open."
 
 
 class OfText(Asked):
-    """A text before a model."""
+    """A text before a model; `ids` are read in its place, where a text would not be cut into just these tokens."""
 
     model: ModelName
     text: StudioText
     source: StudioSource = None
+    ids: StudioIds = None
+
+    @property
+    def read(self) -> str | tuple[int, ...]:
+        """What the model reads."""
+        return self.text if self.ids is None else tuple(self.ids)
 
 
 class AnalyseRequest(OfText):
@@ -96,6 +105,29 @@ class ResultRequest(Asked):
     """Something about a result that is open."""
 
     id: Id
+
+
+class RedrawRequest(Asked):
+    """Chances that are open, under other options of drawing the next token; null is off."""
+
+    id: Id
+    shown: Annotated[int, Field(ge=1, le=500)] = 20
+    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
+    top_k: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class WriteRequest(OfText):
+    """Go on with a text; of an encoder–decoder with its target. Null is off, whatever the checkpoint recommends."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=4096)] = 40
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    likely: Annotated[int, Field(ge=0, le=20, description="Of the likeliest to be told beside each.")] = 5
+    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
+    top_k: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 Cells = Annotated[int, Field(ge=1, le=4096)]
@@ -147,7 +179,7 @@ def result_schemas() -> dict[str, Any]:
     made: dict[str, Any] = {"Tensor": TENSOR}
     for kind in _kinds(Result):
         _add(kind, made)
-    for kind in (Receipt, About):
+    for kind in (Receipt, About, Wrote):
         _add(kind, made)
     names = sorted(kind.__name__ for kind in _kinds(Result))
     made["AnyResult"] = {"oneOf": [{"$ref": f"#/components/schemas/{name}Result"} for name in names]}

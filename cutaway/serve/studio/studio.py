@@ -53,8 +53,8 @@ class Studio:
         """Do something short beside what computes."""
         return await asyncio.get_running_loop().run_in_executor(self._quick, function)
 
-    def study(self, loaded: Loaded, text: str, source: str | None) -> Study:
-        """A text before a model; the same one again while it is kept. To be called in the studio's thread."""
+    def study(self, loaded: Loaded, text: str | tuple[int, ...], source: str | None) -> Study:
+        """A text, or ids, before a model; the same one again while it is kept. To be called in the studio's thread."""
         key = _key(loaded, text, source)
         found = self._studies.pop(key, None)
         if found is None:
@@ -66,7 +66,7 @@ class Studio:
         self._studies[key] = found
         return found
 
-    def recorded(self, loaded: Loaded, text: str, source: str | None) -> Study | None:
+    def recorded(self, loaded: Loaded, text: str | tuple[int, ...], source: str | None) -> Study | None:
         """A text that is kept with its recording, so that its numbers open at once; None: there is none."""
         found = self._studies.get(_key(loaded, text, source))
         return found if found is not None and found.recorded else None
@@ -81,6 +81,11 @@ class Studio:
         name = secrets.token_urlsafe(9)
         while len(self._results) >= RESULTS:
             self._results.popitem(last=False)
+        self._results[name] = result
+        return {"id": name, "result": result}
+
+    def put(self, name: str, result: Result) -> dict[str, Any]:
+        """Another result in the place of one that is open."""
         self._results[name] = result
         return {"id": name, "result": result}
 
@@ -104,7 +109,9 @@ class Studio:
         """
         found = self.kept(name)
         if not isinstance(found, Ledger):
-            raise ApiError(400, "this result is no ledger, so it has no terms to open", code="invalid_value", param="id")
+            raise ApiError(
+                400, "this result is no ledger, so it has no terms to open", code="invalid_value", param="id"
+            )
         for depth in range(len(path), 0, -1):
             if (known := self._levels.get((name, *path[:depth]))) is not None:
                 found = known
@@ -128,7 +135,7 @@ class Studio:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _key(loaded: Loaded, text: str, source: str | None) -> tuple[Any, ...]:
+def _key(loaded: Loaded, text: str | tuple[int, ...], source: str | None) -> tuple[Any, ...]:
     return loaded.name, loaded.created, text, source
 
 

@@ -9,6 +9,12 @@ export type Open<R = Result> = { id: string; result: R };
 export type Picture = Result["picture"];
 export type ResultOf<P extends Picture> = Extract<Result, { picture: P }>;
 export type LedgerResult = ResultOf<"ledger">;
+export type TokensResult = Unpacked<Schemas["TokensResult"]>;
+export type Chances = ResultOf<"chances">;
+export type Candidate = Unpacked<Schemas["Candidate"]>;
+export type Branch = Schemas["Branch"];
+export type Wrote = Schemas["Wrote"];
+export type Drawing = Required<Pick<Schemas["RedrawRequest"], "temperature" | "top_k" | "top_p" | "min_p">>;
 export type Receipt = Result["receipt"];
 export type Listed = Schemas["ListedModels"];
 export type Progress = {
@@ -21,8 +27,8 @@ export type Progress = {
 export type Plain = string | number | boolean | null | (string | number | boolean | (number | string | null)[])[];
 export type Options = Record<string, Plain>;
 
-/** What a page is about: a text before a model. */
-export type Subject = { model: string; text: string; source: string | null };
+/** What a page is about: a text before a model. `ids` are read in its place: no text is cut into just these tokens. */
+export type Subject = { model: string; text: string; source: string | null; ids?: number[] };
 
 /** What went wrong, in words; `code` says it to programs. */
 export class Failure extends Error {
@@ -119,6 +125,30 @@ export const tryOut = (id: string, watching?: Watching) =>
   compute<Open<ResultOf<"panel">>>("/studio/check", { id }, watching);
 
 export const page = async (id: string) => (await send("/studio/page", { id })).blob();
+
+/** Chances that are open, under other options of drawing the next token. */
+export const redraw = (id: string, drawing: Drawing, shown: number, signal?: AbortSignal) =>
+  bytes<Open<Chances>>("/studio/redraw", { id, shown, ...drawing }, signal);
+
+/** Go on with a text, a token at a time; aborting the signal stops the writing. */
+export const write = (
+  subject: Subject,
+  options: Drawing & { seed: number; max_tokens: number },
+  token: (one: Wrote) => void,
+  signal: AbortSignal,
+) =>
+  compute<Open<TokensResult>>(
+    "/studio/write",
+    { ...subject, ...options },
+    {
+      signal,
+      piece: (part) => token(part as Wrote),
+    },
+  );
+
+/** The text of tokens. */
+export const textOf = async (model: string, tokens: number[]) =>
+  (await json<Schemas["Detokenized"]>("/detokenize", { model, tokens })).prompt;
 
 export const openModel = (model: string, step?: number, signal?: AbortSignal) =>
   bytes<About>("/studio/open", step === undefined ? { model } : { model, step }, signal);

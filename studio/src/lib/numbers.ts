@@ -18,7 +18,8 @@ export function fitted(x: number, most = Math.abs(x), figures = 3): string {
 }
 
 /** A probability. */
-export const share = (p: number): string => `${(100 * p).toFixed(p >= 0.1 ? 0 : p >= 0.01 ? 1 : 2)} %`;
+export const share = (p: number): string =>
+  p > 0 && p < 5e-5 ? "< 0.01 %" : `${(100 * p).toFixed(p >= 0.1 ? 0 : p >= 0.01 ? 1 : 2)} %`;
 
 /** A very small number, such as a rounding error. */
 export const tiny = (x: number): string => (x === 0 ? "0" : minus(x.toExponential(1)));

@@ -13,7 +13,8 @@ export function tipped(content: () => (string | TipLine)[]): Attachment<HTMLElem
       const box = element.getBoundingClientRect();
       if (element.matches(":focus-visible")) show(box.left, box.bottom - 12);
     };
-    const listeners = { pointerenter: enter, pointermove: enter, pointerleave: hide, focus, blur: hide } as const;
+    const blur = () => queueMicrotask(hide); // it also comes while a page takes a focused element away
+    const listeners = { pointerenter: enter, pointermove: enter, pointerleave: hide, focus, blur } as const;
     for (const [name, listener] of Object.entries(listeners)) element.addEventListener(name, listener as EventListener);
     return () => {
       hide();

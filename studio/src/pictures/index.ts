@@ -2,6 +2,7 @@
 import type { Component } from "svelte";
 import type { Picture, ResultOf, Subject } from "../lib/api";
 import Attention from "./Attention.svelte";
+import Chances from "./Chances.svelte";
 import Curve from "./Curve.svelte";
 import Lens from "./Lens.svelte";
 import Graph from "./Graph.svelte";
@@ -10,11 +11,13 @@ import Matrix from "./Matrix.svelte";
 import Panel from "./Panel.svelte";
 import Scores from "./Scores.svelte";
 import Table from "./Table.svelte";
+import Tree from "./Tree.svelte";
 
 export type PictureProps<P extends Picture> = { result: ResultOf<P>; id: string; subject?: Subject };
 
 export const PICTURES: { [P in Picture]?: Component<PictureProps<P>> } = {
   attention: Attention,
+  chances: Chances,
   curve: Curve,
   lens: Lens,
   graph: Graph,
@@ -23,4 +26,5 @@ export const PICTURES: { [P in Picture]?: Component<PictureProps<P>> } = {
   panel: Panel,
   scores: Scores,
   table: Table,
+  tree: Tree,
 };
