@@ -48,8 +48,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("tag")
     data = str(write_sentences(folder / "people.jsonl"))
     network = {"width": 32, "heads": 2, "layers": 2}
-    shape = {"vocab_size": 400, "epochs": 15, "dropout": 0.0, "context": 32, "batch": 16, "network": network}
-    return train_task(TaskConfig("tag", data, str(folder / "model"), threads=1, evaluations=3, **shape))
+    shape = {"vocab_size": 400, "epochs": 8, "dropout": 0.0, "context": 32, "batch": 16, "network": network}
+    return train_task(TaskConfig("tag", data, str(folder / "model"), threads=1, evaluations=1, **shape))
 
 
 def test_it_learns_spans(trained):
