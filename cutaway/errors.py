@@ -67,6 +67,15 @@ class Interrupted(CutawayError):
         self.exit_code = exit_code
 
 
+def many(count: int, what: str) -> str:
+    """A count with its noun.
+
+    >>> many(1, "row"), many(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> str:
     """The sentence for a name that does not exist: near matches if there are any, else what exists.
 

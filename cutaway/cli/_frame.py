@@ -167,6 +167,8 @@ class _Speeds:
             return {}
         now = time.monotonic()
         start, done = self._began.setdefault(progress.stage, (now, progress.done))
+        if progress.done < done:  # the same stage of another piece of work
+            start, done = self._began[progress.stage] = now, progress.done
         return {"MB/s": f"{(progress.done - done) / 1e6 / (now - start):.1f}"} if now - start > 0.5 else {}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.errors import ConfigError, InputError
+from cutaway.errors import ConfigError, InputError, many
 from cutaway.models import Model
 from cutaway.progress import OnProgress, Progress
 from cutaway.tasks import baseline
@@ -100,18 +100,19 @@ class Classify(Task):
     def example(self, source: str, values: Mapping[str, Any], *, answered: bool) -> Example:
         text = text_of(values, "text", "the text")
         known = values.get("label")
-        if known in (None, "") and answered and self.several != "yes":
+        known = (known.strip() or None) if isinstance(known, str) else known
+        if known is None and answered and self.several != "yes":
             raise InputError("the label is missing")
         if "label" not in values:
             return Example(source, {"text": text})
         return Example(source, {"text": text}, tuple(one for one in self._labels_of(known) if one != self.nothing))
 
     def _labels_of(self, value: Any) -> tuple[str, ...]:
-        if value is None or value == "":
+        if value is None:
             return ()
         value = cell_of(value)
         if isinstance(value, list):
-            return tuple(dict.fromkeys(str(one).strip() for one in value))
+            return tuple(dict.fromkeys(name for one in value if (name := str(one).strip())))
         text = str(value).strip()
         if self.several != "no" and isinstance(value, str) and self.separator and self.separator in text:
             return tuple(dict.fromkeys(part.strip() for part in text.split(self.separator) if part.strip()))
@@ -143,8 +144,8 @@ class Classify(Task):
                 label, count = strange.most_common(1)[0]
                 lines = [example.source for example in some if label in example.truth]
                 notes.append(
-                    f"{name} has {sum(strange.values()):,} examples of labels that are not learned, such as {label!r} "
-                    f"({count:,} times, first at {lines[0]}); an answer to them is wrong"
+                    f"{name} has {many(sum(strange.values()), 'example')} of labels that are not learned, such as "
+                    f"{label!r} ({many(count, 'time')}, first at {lines[0]}); an answer to them is wrong"
                 )
         counts = Counter(label for example in examples["train"] for label in example.truth)
         shown = ", ".join(f"{label} {count:,}" for label, count in counts.most_common(6))
@@ -381,7 +382,7 @@ class Classify(Task):
         """The label whose logit is explained, and the one that is subtracted."""
         parts = [answer.answer] if isinstance(answer.answer, str) else list(answer.answer or ())
         if part and not 0 <= part < len(parts):
-            raise InputError(f"the answer has {len(parts)} labels, so none of them is number {part}")
+            raise InputError(f"the answer has {many(len(parts), 'label')}, so none of them is number {part}")
         chances = {name: p for name, p in answer.more.get("probabilities", {}).items() if name in labels}
         ranked = sorted(chances, key=lambda name: -chances[name])
         if self.several == "yes":

@@ -40,7 +40,7 @@ def find_columns(
     found: dict[str, str] = {}
     for role, column in told.items():
         if column not in names:
-            raise ConfigError(f"{where} has no column {column!r} for {role}; {unknown('column', column, names)}")
+            raise ConfigError(f"{where} lacks what was named for {role}: {unknown('column', column, names)}")
         found[role] = column
     free = {name.strip().lower(): name for name in reversed(names) if name not in found.values()}
     for role in roles:

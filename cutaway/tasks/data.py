@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cutaway.errors import CutawayError, InputError
+from cutaway.errors import CutawayError, InputError, many
 from cutaway.progress import OnProgress, Progress
 from cutaway.tasks.columns import find_columns, pick
 from cutaway.tasks.task import Example, Task
@@ -103,21 +103,41 @@ def read_data(
     shares = {name: value for name, value in given.items() if isinstance(value, float | int)}
     check_fractions(shares.get("valid", 0.0), shares.get("test", 0.0))
     found = TaskData(task, {})
+    try:
+        return _read(found, files, shares, columns, drop_leaks, seed, progress)
+    except InputError as error:
+        if not found.aside:
+            raise
+        raise InputError(f"{error} ({aside_note(found.aside)})") from error
+
+
+def _read(
+    found: TaskData,
+    files: Mapping[str, str | Path],
+    shares: Mapping[str, float],
+    columns: Mapping[str, str] | None,
+    drop_leaks: bool,
+    seed: int,
+    progress: OnProgress | None,
+) -> TaskData:
+    """The examples of files, checked and divided."""
+    task = found.task
     for name, path in files.items():
         examples, aside, used = read_examples(task, path, columns=columns, progress=progress)
         found.aside += aside
         found.splits[name] = examples
         found.columns = found.columns or used  # of the training data
-        found.notes.append(f"{name}: {len(examples):,} examples from {path} ({columns_note(used)})")
+        found.notes.append(f"{name}: {many(len(examples), 'example')} from {path} ({columns_note(used)})")
     found.task = task = task.settle(found.splits["train"])
     found.splits["train"], twice = _unique(task, found.splits["train"])
     if twice:
-        found.notes.append(f"{twice:,} rows of the training data were there already, and are read once")
+        found.notes.append(f"{many(twice, 'row')} of the training data read once, for another says the same")
     found.splits["train"], against = _conflicting(task, found.splits["train"])
     found.aside += against
     if not found.splits["train"]:
         raise InputError(
-            f"no example is left of {data}: {against[0].source} and all others say different things of equal texts"
+            f"no example is left of {files['train']}: {against[0].source} and all others say different things of equal "
+            "texts"
         )
     found.labels = task.labels(found.splits["train"])
     _check_labels(task, found)
@@ -152,8 +172,8 @@ def aside_note(aside: Sequence[Aside]) -> str:
         first.setdefault(one.kind, one.source)
     counts = Counter(one.kind for one in aside).most_common(MOST_SHOWN)
     shown = "; ".join(f"{count:,} × {kind}, first at {first[kind]}" for kind, count in counts)
-    more = f"; {len(first) - len(counts)} other reasons" if len(first) > len(counts) else ""
-    return f"{len(aside):,} rows were set aside: {shown}{more}"
+    more = f"; {many(len(first) - len(counts), 'other reason')}" if len(first) > len(counts) else ""
+    return f"{many(len(aside), 'row')} set aside: {shown}{more}"
 
 
 def read_examples(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.errors import InputError
+from cutaway.errors import InputError, many
 from cutaway.models import Model
 from cutaway.progress import OnProgress
 from cutaway.tasks import pair_baseline
@@ -85,7 +85,7 @@ class Pair(Task):
             strange = [example for example in some if example.truth[0] not in labels]
             if strange:
                 notes.append(
-                    f"{name} has {len(strange):,} pairs of labels that are not learned, such as "
+                    f"{name} has {many(len(strange), 'pair')} of labels that are not learned, such as "
                     f"{strange[0].truth[0]!r} at {strange[0].source}; an answer to them is wrong"
                 )
         return notes

@@ -64,7 +64,8 @@ def from_scratch(
     cell = kind if kind in KINDS else "gru"
     kind = KINDS.get(kind, kind) or task.kinds[0]
     if kind not in task.kinds:
-        raise ConfigError(f"the task {task.name} can be done by {', '.join(task.kinds)} networks, but not by {kind!r}")
+        known = {*task.kinds, *(name for name, one in KINDS.items() if one in task.kinds)} - {*KINDS.values()}
+        raise ConfigError(unknown(f"kind of network for the task {task.name}:", kind, known))
     given = isinstance(tokenizer, Tokenizer)
     made = tokenizer if given else train_tokenizer(texts, tokenizer, vocab_size, progress=progress)
     known = {field.name for field in dataclasses.fields(CONFIGS[kind])}
@@ -109,10 +110,7 @@ def from_checkpoint(
         (and those of `load_model`)
     """
     model = load_model(source, dtype=torch.float32, quantised=False)
-    if model.config.kind not in task.kinds:
-        raise ConfigError(
-            f"{source} is a {model.config.kind} network; the task {task.name} needs {' or '.join(task.kinds)}"
-        )
+    check_kind(task, source, model.config.kind)
     fields = task.features(labels)
     if head == "published":
         fields = published_head(model.config, model.origin, fields)
@@ -123,6 +121,17 @@ def from_checkpoint(
     return with_head(model, {**fields, "dropout": dropout, **(network or {})}, seed=seed)
 
 
+def check_kind(task: Task, source: str, kind: str) -> None:
+    """Refuse a checkpoint of a kind that cannot do a task.
+
+    Raises:
+        ConfigError: so it is; says which kinds can.
+    """
+    if kind not in task.kinds:
+        what = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} network"
+        raise ConfigError(f"{source} is {what}; the task {task.name} needs {' or '.join(task.kinds)}")
+
+
 def as_it_is(task: Task, source: str, labels: tuple[str, ...]) -> Model:
     """A checkpoint for a task that learns nothing.
 
@@ -131,10 +140,7 @@ def as_it_is(task: Task, source: str, labels: tuple[str, ...]) -> Model:
         (and those of `load_model`)
     """
     model = load_model(source)
-    if model.config.kind not in task.kinds:
-        raise ConfigError(
-            f"{source} is a {model.config.kind} network; the task {task.name} needs {' or '.join(task.kinds)}"
-        )
+    check_kind(task, source, model.config.kind)
     return with_head(model, task.features(labels))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.errors import ConfigError, InputError
+from cutaway.errors import ConfigError, InputError, many
 from cutaway.models import Model
 from cutaway.progress import OnProgress
 from cutaway.tasks import tag_baseline
@@ -85,7 +85,8 @@ class Tag(Task):
             tokens = _bounds(text.split())
             given = {"text": " ".join(text.split()), "tokens": tokens}
         if len(truth) != len(tokens):
-            raise InputError(f"{len(truth)} tags were given for {len(tokens)} tokens; give one tag for each token")
+            both = f"{many(len(truth), 'tag')} for {many(len(tokens), 'token')}"
+            raise InputError(f"there must be one tag for each token ({both})")
         spans, scheme = read_tags(truth)
         whole = tuple(Span(tokens[first][0], tokens[last - 1][1], label) for first, last, label in spans)
         return Example(source, given, whole, {} if scheme == "BIO" else {"scheme of tags": scheme})
@@ -110,13 +111,13 @@ class Tag(Task):
             strange = Counter(label for example in some for _, _, label in example.truth if label not in labels)
             if strange:
                 notes.append(
-                    f"{name} has {sum(strange.values()):,} spans of types that are not learned, such as "
+                    f"{name} has {many(sum(strange.values()), 'span')} of types that are not learned, such as "
                     f"{strange.most_common(1)[0][0]!r}; they will be missed"
                 )
             schemes = Counter(example.more.get("scheme of tags") for example in some if example.truth)
             for scheme in sorted(scheme for scheme in schemes if scheme):
                 first = next(one.source for one in some if one.more.get("scheme of tags") == scheme)
-                notes.append(f"{schemes[scheme]:,} rows of {name} are tagged by {SCHEMES[scheme]}, as {first}")
+                notes.append(f"{name} has {many(schemes[scheme], 'row')} tagged by {SCHEMES[scheme]}, as {first}")
             inside = [one.source for one in some if _inside_words(one)]
             if inside:
                 notes.append(
@@ -238,7 +239,7 @@ class Tag(Task):
             raise InputError("the text has no word that this model knows, so there is nothing to explain")
         if answer.answer:
             if not 0 <= part < len(answer.answer):
-                raise InputError(f"the answer has {len(answer.answer)} spans, so none of them is number {part}")
+                raise InputError(f"the answer has {many(len(answer.answer), 'span')}, so none of them is number {part}")
             span = answer.answer[part]
             word = next(number for number, (_, end) in enumerate(words.bounds) if end > span["start"])
             asked = {"token": f"B-{span['label']}"}

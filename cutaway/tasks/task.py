@@ -294,7 +294,7 @@ def text_of(values: Mapping[str, Any], role: str, what: str) -> str:
     if is_blank(value):
         raise InputError(f"{what} is empty")
     if len(value) > LONGEST_TEXT:
-        raise InputError(f"{what} has {len(value):,} characters, more than {LONGEST_TEXT:,}; cut it into parts")
+        raise InputError(f"{what} is longer than {LONGEST_TEXT:,} characters ({len(value):,}); cut it into parts")
     return value
 
 

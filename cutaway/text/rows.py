@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from cutaway.errors import DamagedFile, InputError, need, unknown
+from cutaway.errors import DamagedFile, InputError, many, need, unknown
 from cutaway.text.parallel import parallel_files, read_parallel
 from cutaway.text.readers.base import Input, Limits, OnSkipped, Part, Skipped
 from cutaway.text.readers.columns import SAMPLE
@@ -31,6 +31,7 @@ DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".jsonl", ".ndjson", ".json", ".parquet")
 SINGLE = ("cp125", "iso", "latin", "mac", "koi8")  # encodings of one byte a character
 SWALLOWED = 20  # lines of one field, from which on it is asked whether a quote was left open
+END = "\x1e"  # a last line that no table has: a row of its own, unless a quote is still open
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +211,16 @@ def _table(source: Input, lines: Lines, asked: Sequence[str]) -> Iterator[Row]:
     given = iter(lines)
     head = list(islice(given, 1000))
     layout = find_layout("".join(head), DELIMITERS[source.part.suffix])
-    reader: Any = layout.rows(chain(head, given))
+    reader: Any = layout.rows(chain(head, given, [END]))
 
     def numbered() -> Iterator[tuple[int, int, list[str]]]:
         before = 0
         try:
             for row in reader:
+                if row and row[-1].endswith(END):
+                    if row != [END]:
+                        _left_open(source.name, before + 1, reader.line_num - before - 1)
+                    return
                 yield before, reader.line_num, row
                 before = reader.line_num
         except csv.Error as error:
@@ -238,7 +243,7 @@ def _table(source: Input, lines: Lines, asked: Sequence[str]) -> Iterator[Row]:
             continue
         said = lines.problem(before, line)
         if not said and len(row) > len(names):
-            said = f"{len(row)} fields where the table has {len(names)} columns"
+            said = f"more fields than the table has columns ({len(row)}, not {len(names)})"
         if said:
             source.report(said, at=f":{line}")
             continue
@@ -259,10 +264,14 @@ def _check_closed(name: str, layout: Layout, row: list[str], before: int, width:
         if width > 1 and len(inner) >= SWALLOWED:
             widths = [len(fields) for fields in layout.rows(inner)]
             if sum(found == width for found in widths) > 0.9 * len(inner):
-                raise InputError(
-                    f"{name}:{before + 1} opens a quote that it does not close, so that {len(inner):,} rows would be "
-                    "one field; close it, or double it where it is part of the text"
-                )
+                _left_open(name, before + 1, len(inner))
+
+
+def _left_open(name: str, line: int, rows: int) -> NoReturn:
+    raise InputError(
+        f"{name}:{line} opens a quote that it does not close, so that {many(rows, 'row')} would be one field; close "
+        "it, or double it where it is part of the text"
+    )
 
 
 def _json(source: Input, lines: Lines) -> Iterator[Row]:

@@ -28,7 +28,7 @@ ALONE = (
 WORD = re.compile(rf"[{ALONE}]|(?:(?![{ALONE}])\w)+|\S")
 JOINER, TONES = "\u200d", range(0x1F3FB, 0x1F400)  # what joins emoji, and the tones of skin
 PREFIXED = re.compile(r"([BIESLUM])-(.+)", re.DOTALL)
-UNDERSCORED = re.compile(r"[BIESLUM]_.")
+UNKNOWN = re.compile(r"[BIESLUM]_.|[BIESLUM]-$|$")  # B_PER, B- without a type, nothing
 
 
 class Span(NamedTuple):
@@ -89,7 +89,7 @@ def read_tags(tags: Sequence[str]) -> tuple[list[Span], str]:
         elif match:
             prefixed = tag
             cut.append((match[1], match[2]))
-        elif not tag or tag.isdecimal() or UNDERSCORED.match(tag):
+        elif tag.isdecimal() or UNKNOWN.match(tag):
             raise InputError(f"the tag {tag!r} is of no known scheme; write O, B-TYPE and I-TYPE")
         else:
             bare = tag

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cutaway.errors import ConfigError, InputError, Interrupted, NonFinite, unknown
+from cutaway.errors import ConfigError, InputError, Interrupted, NonFinite, many, unknown
 from cutaway.files import MANIFEST, holds, sha256, write_json
 from cutaway.models import OFF, Model, Tap, build_network
 from cutaway.models.model import CHECKPOINTS, checkpoints
@@ -491,7 +491,8 @@ class Trainer:
             return False
         state.evaluated = state.step
         value = -score.loss if config.best == "loss" else figure_of(score, config)
-        improved = state.best_value is None or value > state.best_value
+        best = None if state.best_value is None or state.best_loss is None else (state.best_value, -state.best_loss)
+        improved = best is None or (value, -score.loss) > best  # the figures of few examples are often equal
         if improved:
             state.best_loss, state.best_value = score.loss, value
             state.best_step, state.stale = state.step, 0
@@ -556,7 +557,7 @@ class Trainer:
             ended = f"stopped early at step {state.step:,}" if reason == "stopped early" else "finished"
             measure = "loss" if self.config.best == "loss" else self.config.best.replace("_", " ")
             self.note(
-                f"{ended}: the validation {measure} did not get better in {state.stale} evaluations; "
+                f"{ended}: the validation {measure} did not get better in {many(state.stale, 'evaluation')}; "
                 f"the model is that of step {state.best_step:,}"
             )
             if self.ranks.first:

@@ -112,7 +112,7 @@ def settle(
         else:  # every eval_every steps, and at the end
             planned = max(1, int((left - each) / (step_seconds + each / config.eval_every)))
         notes.append(
-            f"{planned:,} steps fit {config.minutes:g} minutes: {1000 * step_seconds:,.1f} ms a step, "
+            f"{planned:,} steps fit {config.minutes:.3g} minutes: {1000 * step_seconds:,.1f} ms a step, "
             f"{each:.1f} s an evaluation"
         )
         steps = done + planned

@@ -32,6 +32,14 @@ def test_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert [line.split("kept ")[1] for line in capsys.readouterr().err.splitlines()] == ["[0]", "[2]"]
 
 
+def test_a_stage_that_begins_anew_has_no_speed_below_zero(monkeypatch: pytest.MonkeyPatch):
+    seconds = iter([0.0, 10.0, 20.0])
+    monkeypatch.setattr(frame.time, "monotonic", lambda: next(seconds))
+    speeds = frame._Speeds()
+    told = [speeds(Progress("learning", done, 8e6, "bytes")) for done in (4e6, 0.0, 5e6)]
+    assert told == [{}, {}, {"MB/s": "0.5"}]
+
+
 def test_stages_that_count_bytes_show_their_speed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     seconds = iter([0.0, 0.0, 10.0, 10.0, 20.0, 20.0])  # each report asks twice
     monkeypatch.setattr(frame.time, "monotonic", lambda: next(seconds))

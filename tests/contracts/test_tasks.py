@@ -323,7 +323,7 @@ def test_a_row_that_is_none_is_set_aside_by_its_line(made: Made):
     (line,) = made.trained.folder.joinpath("set-aside.jsonl").read_text("utf-8").splitlines()
     assert json.loads(line)["source"].endswith(f"data.jsonl:{made.toy.count + 1}")
     assert len(json.loads(line)["reason"]) > 10
-    assert "1 rows were set aside: 1 × " in " ".join(made.trained.notes)
+    assert "1 row set aside: 1 × " in " ".join(made.trained.notes)
     assert len(made.examples) == 40
 
 

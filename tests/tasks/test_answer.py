@@ -255,7 +255,7 @@ def test_answers_are_read_in_every_form():
         known_answers([], None, text) == known_answers({"text": []}, None, text) == known_answers("", None, text) == ()
     )
     assert [one.places for one in known_answers(["cat", "dog"], None, text)] == [((4, 7), (17, 20)), ()]
-    with pytest.raises(InputError, match="'dog' is not in its context"):
+    with pytest.raises(InputError, match=r"the answer is not in its context \('dog'\)"):
         known_answers("dog", None, text)
     with pytest.raises(InputError, match="must be text"):
         known_answers([7], None, text)
@@ -281,7 +281,7 @@ def test_rows_that_are_none_are_set_aside_by_line(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = read_data(AnswerQuestions(), path)
     assert [(item.source.rpartition(":")[2], item.reason) for item in data.aside] == [
-        ("4", "the answer 'no' is not in its context"),
+        ("4", "the answer is not in its context ('no')"),
         ("6", "the question is empty"),
         ("8", "the answer is missing; leave it empty where the text holds none"),
     ]

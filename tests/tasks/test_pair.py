@@ -36,7 +36,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("pair")
     data = str(write_pairs(folder / "pairs.tsv", 500))
     network = {"width": 32, "heads": 2, "layers": 2}
-    shape = {"vocab_size": 400, "epochs": 25, "dropout": 0.0, "context": 32, "network": network, "evaluations": 4}
+    shape = {"vocab_size": 400, "epochs": 15, "dropout": 0.0, "context": 32, "network": network, "evaluations": 1}
     task = {"name": "pair", "reads": request.param}
     return train_task(TaskConfig(task, data, str(folder / "model"), threads=1, **shape))
 

@@ -9,12 +9,13 @@ import pytest
 from test_classify import write_reviews
 
 from cutaway.cli import main
-from cutaway.errors import InputError
+from cutaway.errors import ConfigError, InputError
 from cutaway.tasks import Example, open_task, read_data, read_examples, task_from
 from cutaway.tasks.answer import AnswerQuestions
 from cutaway.tasks.classify import Classify
 from cutaway.tasks.embed import Embed
 from cutaway.tasks.pair import Pair
+from cutaway.tasks.start import check_kind
 from cutaway.tasks.summarise import Summarise
 from cutaway.tasks.tag import Tag
 from cutaway.tasks.task import Task
@@ -47,6 +48,8 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("name,mood,when\na film,good,now\nthe film,bad,then\n", "--column text=NAME"),
         ("text,label\n" + "".join(f"film {n},id {n}\n" for n in range(60)), "60 different labels in 60 examples"),
         ("text,label\na film,good\na play,bad\n", "none is left for"),
+        ("text,label\na film,good\na,b,c\nthe film,good\n", "(1 row set aside: 1 × more fields than"),
+        ('text,label\na film,good\n"the film,bad\n', "FILE:3 opens a quote that it does not close"),
         ("text,text,label\na,b,c\n", "has two columns 'text'"),
     ],
 )  # fmt: skip
@@ -63,7 +66,7 @@ def test_files_of_which_nothing_can_be_learned_are_refused(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--column", "text=reviw"], "unknown column 'reviw'; did you mean review?"),
+        (["--column", "text=reviw"], "lacks what was named for text: unknown column 'reviw'; did you mean review?"),
         (["--column", "txt=review"], "unknown role of a column 'txt'; did you mean text?"),
         (["--column", "text"], "a column is given as role=name"),
         (["--test", "1.5"], "test must be a share"),
@@ -71,6 +74,7 @@ def test_files_of_which_nothing_can_be_learned_are_refused(
         (["--set", "epoch=1"], "did you mean epochs"),
         (["--set", "task.several=perhaps"], "several"),
         (["--from", "nothere"], "nothere"),
+        (["--kind", "bert"], "task classify: 'bert'. Known: decoder, encoder, gru, lstm"),
     ],
 )
 def test_options_that_fit_no_file_are_told(
@@ -112,6 +116,7 @@ def messy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         b"98,the same text,good",  # 50 and 51 contradict each other
         b"99,The  same text,bad",
         *(b"%d,%s,good" % (n, b"a long film with words %d " % n * 4000) for n in range(100, 103)),
+        b"103,a label of white space,  ",  # 55
     ]  # fmt: skip
     (folder / "t.csv").write_bytes(b"\n".join(lines) + b"\n")
     words = ["train", "classify", "--data", str(folder / "t.csv"), "--out", str(folder / "model"), *QUICK, "--json"]
@@ -122,21 +127,22 @@ def messy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_bad_rows_are_set_aside_by_their_lines_and_counted(messy: Path):
     aside = [json.loads(line) for line in (messy / "model" / "set-aside.jsonl").read_text("utf-8").splitlines()]
     found = {int(one["source"].rpartition(":")[2]): one["reason"] for one in aside}
-    assert set(found) == {43, 44, 45, 46, 47, 48, 50, 51}
+    assert set(found) == {43, 44, 45, 46, 47, 48, 50, 51, 55}
     assert "encoding of the rest of the file (UTF-8)" in found[43]
     assert "NUL" in found[44]
     assert found[45] == "the label is missing"
+    assert found[55] == found[45]  # and no text that has no label, with which several may hold
     assert found[46] == "the text is empty"
-    assert found[47] == "4 fields where the table has 3 columns"
+    assert found[47] == "more fields than the table has columns (4, not 3)"
     assert found[48] == "the text is missing"
     assert found[50].endswith("t.csv:51)")
     assert found[51].endswith("t.csv:50)")
     report = json.loads((messy / "model" / "report.json").read_text("utf-8"))
     assert report["task"] == "classify"
     card = (messy / "model" / "README.md").read_text("utf-8").replace("\\", "")
-    assert "8 rows were set aside" in card
+    assert "9 rows set aside" in card
     assert "text: column 'review', label: column 'stars'" in card
-    assert "1 rows of the training data were there already" in card
+    assert "1 row of the training data read once, for another says the same" in card
     assert re.search(r"[123] of \d+ examples of train are longer than 128 tokens", card)
 
 
@@ -152,6 +158,24 @@ def test_any_input_is_answered_or_told_by_its_line(messy: Path, capsys: pytest.C
     assert all(0 <= one["probability"] <= 1 for one in answers)
     assert f"{file}:3: the text is empty" in captured.err
     assert main(["task", "why", str(messy / "model"), "word " * 20_000, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out).keys() >= {"answer", "probability", "receipt"}
+
+
+def test_which_column_is_asked_is_told_where_it_is_another_one(messy: Path, capsys: pytest.CaptureFixture[str]):
+    told = []
+    for head in ("review", "comment"):
+        (messy / "some.csv").write_text(f"{head},note\na fine film,x\n", "utf-8")
+        assert main(["task", "predict", str(messy / "model"), str(messy / "some.csv")]) == 0
+        told.append("note: text: column 'comment'" in capsys.readouterr().err)
+    assert told == [False, True]
+
+
+def test_why_says_what_is_answered_and_what_is_explained(messy: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["task", "why", str(messy / "model"), "a fine film"]) == 0
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    (answer,) = open_task(messy / "model").predict(["a fine film"])
+    assert first == f"answer: {answer.answer} ({100 * (answer.probability or 0):.0f} %)"
+    assert second == f"explained: logit of “{answer.answer}”"
 
 
 def test_a_file_without_the_truth_cannot_be_measured_on(messy: Path, capsys: pytest.CaptureFixture[str]):
@@ -167,7 +191,7 @@ def test_labels_that_were_not_taught_are_counted_in_every_split(tmp_path: Path):
     (tmp_path / "test.csv").write_text("text,label\nan odd film,strange\na fine film 0,good\n", "utf-8")
     data = read_data(task_from("classify"), tmp_path / "train.csv", test=tmp_path / "test.csv")
     notes = " ".join(data.notes)
-    assert f"'strange' (1 times, first at {tmp_path / 'test.csv'}:2)" in notes
+    assert f"'strange' (1 time, first at {tmp_path / 'test.csv'}:2)" in notes
     assert data.shared in ({("train", "test"): 1}, {("valid", "test"): 1})
     assert "drop_leaks=true" in notes
     left = read_data(task_from("classify"), tmp_path / "train.csv", test=tmp_path / "test.csv", drop_leaks=True)
@@ -221,7 +245,7 @@ def test_a_damaged_task_json_is_told(messy: Path, tmp_path: Path, damage: str):
 
 
 def test_a_million_characters_are_too_many(messy: Path):
-    with pytest.raises(InputError, match="1,000,001 characters"):
+    with pytest.raises(InputError, match=r"longer than 1,000,000 characters \(1,000,001\)"):
         open_task(messy / "model").predict(["x" * 1_000_001])
 
 
@@ -237,6 +261,9 @@ def test_wrong_kinds_of_checkpoints_are_refused(tmp_path: Path, capsys: pytest.C
     network = build_network(network_of_size("seq2seq", 1, tokenizer.vocab_size, context=16))
     save_model(Model(network, tokenizer), tmp_path / "seq2seq")
     assert "is a seq2seq network; the task classify needs encoder" in refused(capsys, *words, str(tmp_path / "seq2seq"))
+    kind = task_from("score").kinds[0]
+    with pytest.raises(ConfigError, match=f"r.tsv is an encoder network; the task score needs {kind}"):
+        check_kind(task_from("score"), "r.tsv", "encoder")
     (tmp_path / "none").mkdir()
     assert str(tmp_path / "none") in refused(capsys, *words, str(tmp_path / "none"))
     (tmp_path / "bad.gguf").write_bytes(b"GGUF\x03")

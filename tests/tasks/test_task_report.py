@@ -3,6 +3,7 @@
 import io
 import json
 import random
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -193,6 +194,9 @@ def test_slices_are_the_metric_on_their_examples():
     assert found.figure.low < found.figure.value < found.figure.high
     lengths = sorted(len(example.given["text"]) for example in examples)
     assert by["length"][0].value == f"1 to {lengths[74]} characters"
+    alike = [replace(example, given={"text": "x" * (5, 9)[n % 2]}) for n, example in enumerate(examples)]
+    found = [one.value for one in slices_of(task, alike, measured) if one.by == "length"]
+    assert found == ["5 characters", "9 characters"]
 
 
 def test_the_most_frequent_confusion_is_told_with_a_row():
@@ -318,10 +322,11 @@ def test_a_file_is_measured_beside_the_baseline_and_another_model(
     assert found["baseline"]["accuracy"]["value"] > 0.9
     assert found["compared"]["p"]["accuracy"] == 1.0
     notes = " ".join(found["notes"])
-    assert "the model was not taught ('fine'; first at" in notes
-    assert "of the rows were trained on" in notes
+    assert "labels of 1 row were not taught to the model ('fine'; first at" in notes
+    assert "trained on 3 of 64 rows" in notes
     assert "text: column 'text', label: column 'label'" in notes
     assert "misses" in page.read_text("utf-8")
+    assert f"The model {trained.folder} on 64 examples" in page.read_text("utf-8")  # a path keeps its letters
     assert main(words) == 0
     assert "accuracy" in capsys.readouterr().out
 

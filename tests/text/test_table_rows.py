@@ -26,7 +26,7 @@ def test_rows_know_their_lines_whatever_stands_in_them(tmp_path: Path):
     data = '\ufefftext,label\n"one\ntwo",a\n\nthree,b\nfour,c,d\nfive\n'.encode()
     found, left = rows_of(tmp_path / "t.csv", data)
     assert found == [(3, ("one\ntwo", "a")), (5, ("three", "b")), (7, ("five", None))]
-    assert left == {6: "3 fields where the table has 2 columns"}
+    assert left == {6: "more fields than the table has columns (3, not 2)"}
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "gbk"])
@@ -69,6 +69,8 @@ def test_a_quote_left_open_is_named_by_its_line_and_a_long_text_is_none(tmp_path
     rows = b"".join(b'"text %d",good\n' % n for n in range(2000))
     with pytest.raises(InputError, match=r"t\.csv:2002 opens a quote that it does not close, so that .* rows"):
         rows_of(tmp_path / "t.csv", b"text,label\n" + rows + b'"open,good\n' + rows.replace(b'"', b""))
+    with pytest.raises(InputError, match=r"t\.csv:43 opens a quote that it does not close, so that 2 rows would be"):
+        rows_of(tmp_path / "t.csv", b"text,label\n" + b"a,good\n" * 40 + b'"b",bad\n"open,good\nnext,bad\n')
     verse = b"a line, with commas, of a poem\n" * 60 + b"and one without\n" * 60
     found, left = rows_of(tmp_path / "t.csv", b"text,label\n" + rows + b'"' + verse + b'",good\n' + rows)
     assert (len(found), left) == (4001, {})

@@ -137,6 +137,14 @@ def test_clipping_bounds_the_gradient(tiny: Tiny, corpus: Path):
     assert moved[1][1] == moved[0][1]  # the norm told is that before clipping
 
 
+def test_of_equal_figures_the_one_with_the_lower_loss_is_kept(tiny: Tiny, monkeypatch: pytest.MonkeyPatch):
+    losses = iter([3.0, 2.0, 2.5])
+    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: Score(next(losses), 10, {"accuracy": 0.5}))
+    run = train(tiny(steps=6, eval_every=2, save_every=2, best="accuracy", keep_best=True))
+    assert run.metrics["steps"] == 4
+    assert "did not get better in 1 evaluation; the model is that of step 4" in " ".join(run.notes)
+
+
 def test_early_stopping_keeps_the_best(tmp_path: Path):
     draw = random.Random(1)
     noise = ["".join(draw.choice("abcdefgh") for _ in range(600)) for _ in range(2)]  # can only be learned by heart

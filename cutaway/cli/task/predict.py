@@ -34,9 +34,15 @@ def predict(
 
     from cutaway.files import write_atomic
     from cutaway.tasks import open_task, read_examples
+    from cutaway.tasks.data import columns_note
 
     made = open_task(model, base=base)
-    examples, aside, _ = read_examples(made.task, file, columns=roles_of(column), before=made.columns, answered=False)
+    told_of = roles_of(column)
+    examples, aside, used = read_examples(made.task, file, columns=told_of, before=made.columns, answered=False)
+    console = Console(highlight=False, stderr=True)
+    asked = {role.name: used[role.name] for role in made.task.roles if not role.answer and role.name in used}
+    if not json and any(name not in (made.columns.get(role), told_of.get(role)) for role, name in asked.items()):
+        console.print(f"note: {harmless(columns_note(asked))}", markup=False, soft_wrap=True)
     with live_progress(quiet=json) as progress:
         answers = made.predict(examples, progress=progress)
     told = [{"source": e.source, **a.to_json()} for e, a in zip(examples, answers, strict=True)]
@@ -48,7 +54,6 @@ def predict(
         else:
             sure = "" if one["probability"] is None else f"{100 * one['probability']:5.1f} %  "
             print(harmless(f"{one['source']}  {sure}{one['answer']}"))
-    console = Console(highlight=False, stderr=True)
     for item in aside:
         console.print(f"not answered: {item.source}: {harmless(item.reason)}", markup=False, soft_wrap=True)
     if out is not None and not json:

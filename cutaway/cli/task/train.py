@@ -17,7 +17,9 @@ POINTS = (0.1, 0.25, 0.5, 1.0)  # of a learning curve
 
 def train(
     task: Annotated[str, typer.Argument(help="A task or a recipe: classify, moderation … (cutaway task list)")] = "",
-    data: Annotated[str, typer.Option(help="A table: CSV, TSV, JSON lines or Parquet.")] = "",
+    data: Annotated[
+        str, typer.Option(help="A table (CSV, TSV, JSON lines, Parquet), or lines beside each other: en=FILE,de=FILE.")
+    ] = "",
     out: Annotated[str, typer.Option("--out", "-o", help="The folder to make.")] = "",
     resume: Annotated[str, typer.Option(help="Go on with a training that was stopped, in this folder.")] = "",
     start: Annotated[str, typer.Option("--from", help="A checkpoint to begin with. [fresh weights]")] = "",
@@ -25,7 +27,7 @@ def train(
     domain: Annotated[
         list[str] | None, typer.Option(help="Raw text to go on pre-training with first: files, folders (repeat).")
     ] = None,
-    kind: Annotated[str, typer.Option(help="Of fresh weights: encoder, decoder or gru.")] = "",
+    kind: Annotated[str, typer.Option(help="Of fresh weights: gru, lstm, encoder or decoder.")] = "",
     valid: Annotated[str, typer.Option(help="A table of its own, or a share of the data.")] = "0.1",
     test: Annotated[
         str, typer.Option(help="A table of its own, or a share of the data; 0: nothing is measured.")

@@ -15,7 +15,9 @@ MANY = 1000  # trials, where time is what ends them
 
 def tune(
     task: Annotated[str, typer.Argument(help="A task or a recipe: classify, moderation … (cutaway task list)")],
-    data: Annotated[str, typer.Option(help="A table: CSV, TSV, JSON lines or Parquet.")],
+    data: Annotated[
+        str, typer.Option(help="A table (CSV, TSV, JSON lines, Parquet), or lines beside each other: en=FILE,de=FILE.")
+    ],
     out: Annotated[str, typer.Option("--out", "-o", help="The folder to make.")],
     trials: Annotated[
         int | None, typer.Option(help="How many settings are tried. [20, or what --minutes allow]")
@@ -23,7 +25,7 @@ def tune(
     minutes: Annotated[float | None, typer.Option(help="For all of it, the last training included.")] = None,
     start: Annotated[str, typer.Option("--from", help="A checkpoint to begin with. [fresh weights]")] = "",
     how: Annotated[str, typer.Option(help="What of a checkpoint learns: full, head, lora or dora.")] = "full",
-    kind: Annotated[str, typer.Option(help="Of fresh weights: encoder, decoder or gru.")] = "",
+    kind: Annotated[str, typer.Option(help="Of fresh weights: gru, lstm, encoder or decoder.")] = "",
     valid: Annotated[str, typer.Option(help="A table of its own, or a share of the data: what chooses.")] = "0.1",
     test: Annotated[str, typer.Option(help="The same, which no trial looks at; 0: nothing is measured.")] = "0.1",
     column: Annotated[

@@ -54,7 +54,7 @@ def known_answers(value: Any, start: Any, context: str) -> tuple[Known, ...]:
     if found and not any(known.places for known in found.values()):
         text = next(iter(found))
         shown = text if len(text) <= SHOWN else text[:SHOWN] + "…"
-        raise InputError(f"the answer {shown!r} is not in its context")
+        raise InputError(f"the answer is not in its context ({shown!r})")
     return tuple(found.values())
 
 

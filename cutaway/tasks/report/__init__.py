@@ -2,7 +2,7 @@
 
 from cutaway.tasks.report.card import write_report
 from cutaway.tasks.report.measure import compare_tasks, evaluate_file, measure_task
-from cutaway.tasks.report.report import Calibration, Compared, Miss, Point, Slice, Suspect, TaskReport
+from cutaway.tasks.report.report import Calibration, Compared, Miss, Point, Slice, Suspect, TaskReport, told
 from cutaway.tasks.report.rows import AnsweredRow, AnsweredRows, RowSlice, answer_rows, labelling_model
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "evaluate_file",
     "labelling_model",
     "measure_task",
+    "told",
     "write_report",
 ]

@@ -96,10 +96,7 @@ def _divisions(task: Task, examples: Sequence[Example]) -> Iterator[tuple[str, d
     lengths = np.array([sum(map(len, task.texts(example))) for example in examples])
     bounds = np.unique(np.quantile(lengths, (0.25, 0.5, 0.75), method="lower")) if len(lengths) else np.array([])
     place = np.searchsorted(bounds, lengths)
-    edges = [
-        f"{lengths[place == n].min():,} to {lengths[place == n].max():,} characters" if (place == n).any() else ""
-        for n in range(len(bounds) + 1)
-    ]
+    edges = [_range(lengths[place == n]) for n in range(len(bounds) + 1)]
     homes = _homes([edges[n] for n in place.tolist()])
     yield "length", {edge: homes[edge] for edge in edges if edge in homes}
     yield "file", _homes([example.source.rpartition(":")[0] for example in examples])
@@ -109,6 +106,14 @@ def _divisions(task: Task, examples: Sequence[Example]) -> Iterator[tuple[str, d
             homes = _homes(["(empty)" if value in (None, "") else str(value) for value in values])
             if len(homes) <= MOST_VALUES:
                 yield column, dict(sorted(homes.items()))
+
+
+def _range(lengths: np.ndarray) -> str:
+    """From which length to which some texts have."""
+    if not len(lengths):
+        return ""
+    least, most = lengths.min(), lengths.max()
+    return f"{least:,} characters" if least == most else f"{least:,} to {most:,} characters"
 
 
 def _homes(values: Sequence[str]) -> dict[str, list[int]]:

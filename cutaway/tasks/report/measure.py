@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cutaway.errors import ConfigError, CutawayError, InputError
+from cutaway.errors import ConfigError, CutawayError, InputError, many
 from cutaway.evaluation.significance import figure, mcnemar, paired_p
 from cutaway.progress import OnProgress, Progress
 from cutaway.tasks.data import TaskData, aside_note, columns_note, keys_of, read_data, read_examples
@@ -87,7 +87,7 @@ def evaluate_file(
     if data is not None:
         taught = set(keys_of(made.task, data.splits["train"]).tolist())
         if seen := sum(key in taught for key in keys_of(made.task, examples).tolist()):
-            notes.append(f"{seen:,} of the rows were trained on: what is measured on them is too good")
+            notes.append(f"trained on {seen:,} of {many(len(examples), 'row')}: what is measured on them is too good")
     train = data.splits["train"] if data is not None else None
     made_of = report_on(made, str(path), examples, train, compare=compare, whys=whys, progress=progress)
     return replace(made_of, notes=(*notes, *made_of.notes), aside=tuple(aside))
@@ -227,8 +227,8 @@ def strange_labels(made: TaskModel, examples: Sequence[Example]) -> list[str]:
         )
     shown = ", ".join(repr(label) for label in strange[:3]) + (", …" if len(strange) > 3 else "")
     return [
-        f"{len(rows):,} rows have labels that the model was not taught ({shown}; first at {rows[0].source}); an answer "
-        "to them is wrong"
+        f"labels of {many(len(rows), 'row')} were not taught to the model ({shown}; first at {rows[0].source}); an "
+        "answer to them is wrong"
     ]
 
 

@@ -30,9 +30,8 @@ def page_of(report: TaskReport) -> str:
 
 def _head(report: TaskReport) -> Iterator[Part]:
     first, metric = report.figures[report.metric], report.metric.replace("_", " ")
-    notes = [
-        f"{report.model or 'The model'} on {report.examples:,} examples of {report.split}: {metric} {spelled(first)}."
-    ]
+    named = f"the model {report.model}" if report.model else "the model"  # a path is no word to begin a sentence with
+    notes = [f"{named} on {report.examples:,} examples of {report.split}: {metric} {spelled(first)}."]
     if report.baseline is not None and report.p is not None:
         base, much = report.baseline[report.metric], _differ(report.p)
         notes.append(f"{report.baseline_name} reaches {spelled(base)} on the same examples; {much}.")

@@ -294,11 +294,13 @@ def told(value: Any, texts: Mapping[str, str] | None = None) -> str:
         value: in the task's own form.
         texts: what was asked, the first of which spans are places in.
 
-    >>> told(("a", "b")), told(None), told([(0, 3, "PER")], {"text": "Ada met Bo"})
-    ('a, b', '(none)', 'Ada (PER)')
+    >>> told(("a", "b")), told(None), told([(0, 3, "PER")], {"text": "Ada met Bo"}), told([0.25, -1.0])
+    ('a, b', '(none)', 'Ada (PER)', 'a vector of 2 numbers')
     """
     if value is None or value in ((), []):
         return "(none)"
+    if isinstance(value, list) and isinstance(value[0], float):
+        return f"a vector of {len(value):,} numbers"
     parts = value if isinstance(value, list | tuple) else [value]
     if isinstance(value, tuple) and hasattr(value, "_fields"):  # one named tuple
         parts = [value]

@@ -1,6 +1,6 @@
 // --- what was measured of a task: figures with intervals, confusions, calibration, errors -------------------
 
-const fixed = (x) => number(Math.abs(x) < 10 ? +x.toFixed(3) : +x.toFixed(1));
+const fixed = (x) => x.toFixed(Math.abs(x) < 10 ? 3 : 1).replace("-", "−");
 
 // Rows of numbers with their intervals on one axis for each group; `whole` is a line through all of them.
 pictures.intervals = ({ what, about, groups, whole }) => {
@@ -8,7 +8,8 @@ pictures.intervals = ({ what, about, groups, whole }) => {
     const values = rows.flatMap(({ low, high, value, other }) => [low, high, value, other]).filter((x) => x !== null && x !== undefined);
     if (whole !== undefined) values.push(whole);
     let [least, most] = [Math.min(...values), Math.max(...values)];
-    const room = (most - least || 0.1) * 0.04;
+    if (most === least) [least, most] = most > 0.5 ? [most - 0.1, most] : [least, least + 0.1]; // all right, or all wrong
+    const room = (most - least) * 0.04;
     [least, most] = [least - room, most + room];
     const at = (x) => `${(100 * (x - least)) / (most - least)}%`;
     const list = el("div", { className: "intervals" });
