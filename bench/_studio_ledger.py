@@ -12,7 +12,23 @@ import _bench
 from playwright.sync_api import Page
 
 TOKENS = 64
-WORDS = "river mountain city garden window letter music winter summer harbour bridge forest engine market island".split()
+WORDS = [
+    "river",
+    "mountain",
+    "city",
+    "garden",
+    "window",
+    "letter",
+    "music",
+    "winter",
+    "summer",
+    "harbour",
+    "bridge",
+    "forest",
+    "engine",
+    "market",
+    "island",
+]
 PATIENCE = 60_000  # milliseconds
 
 # Clicks what `find` finds, and waits for the frame that shows what `shows` finds: milliseconds.

@@ -52,11 +52,8 @@ from cutaway.interp.patching import (
 from cutaway.interp.record import Recording
 from cutaway.interp.results import Result
 from cutaway.interp.steering import dose_response, steer
-from cutaway.interp.text import calibration, entropy, generation_tree, surprisal
-from cutaway.interp.weights import fourier, loss_landscape, neighbours, parameters, spectra
-from cutaway.interp.steering import dose_response
 from cutaway.interp.text import calibration, chances, entropy, generation_tree, surprisal, tokens_of
-from cutaway.interp.weights import fourier, loss_landscape, neighbours, spectra
+from cutaway.interp.weights import fourier, loss_landscape, neighbours, parameters, spectra
 from cutaway.models import Model
 from cutaway.progress import OnProgress
 

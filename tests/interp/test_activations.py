@@ -101,7 +101,7 @@ def test_a_heads_scores_leave_out_what_is_not_seen(tokenizer: Tokenizer):
     first = float(scores[0, 0, 0].abs())  # of a head's first query, which sees itself alone
     assert len(strip) == 64
     assert len(TEXT) > 4 * len(TEXT) // 64 == 1  # the first cell holds two rows
-    second = float((scores[0, 1, :2].square().mean()))
+    second = float(scores[0, 1, :2].square().mean())
     assert float(strip[0]) == pytest.approx(((first**2 + second) / 2) ** 0.5, rel=1e-5)
 
 

@@ -102,9 +102,9 @@ async def difference(asked: DifferenceRequest, http: HttpRequest) -> Response:
 
     def compute(reports: Any) -> Any:
         run = studio.study(work.loaded, asked.read, asked.source).recording
-        second, also = studio.study(peer.loaded, other.text, other.source).given
+        second = studio.study(peer.loaded, other.read, other.source).recording
         found = lens_difference(
-            run, other=second, other_text=also.get("text"), other_source=also.get("source"), lens=fitted,
+            run, other=second, lens=fitted,
             other_lens=beside, progress=reports,
         )  # fmt: skip
         return studio.keep(found)

@@ -13,6 +13,7 @@ from cutaway.errors import InputError
 from cutaway.interp.check import check
 from cutaway.interp.pictures.wire import packed, tile
 from cutaway.serve.body import JsonRoute
+from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import errors
 from cutaway.serve.server import server_of
 from cutaway.serve.studio.frames import KIND as FRAMES

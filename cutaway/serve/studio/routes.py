@@ -15,11 +15,11 @@ from cutaway.serve.studio import (
 STUDIO = [
     models.router,
     look.router,
+    speak.router,
     heads.router,
     lens.router,
     edit.router,
     examples.router,
     features.router,
-    speak.router,
     pages.router,
 ]

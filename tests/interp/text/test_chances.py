@@ -44,7 +44,9 @@ def test_the_probabilities_are_the_models_and_the_samplers(shape: str):
         assert [one.left for one in found.candidates] == pytest.approx(left[ids].tolist(), abs=1e-7)
         assert {one.id for one in found.candidates if one.dropped is None} == set(left.nonzero()[:, 0].tolist())
         assert found.others == pytest.approx(0, abs=1e-12)
-        assert found.entropy == pytest.approx(float(torch.special.entr(logits.double().softmax(-1)).sum()) / math.log(2))
+        assert found.entropy == pytest.approx(
+            float(torch.special.entr(logits.double().softmax(-1)).sum()) / math.log(2)
+        )
         assert found.came is not None
         assert found.came.id == int(model.ids(TEXT)[0, 5])
 
@@ -122,7 +124,9 @@ def test_tokens_have_their_bytes_and_their_surprise(shape: str, masked: bool):
     if not masked:
         row = model.logits(TEXT, **given(model))[0, 4]
         assert found.ranks[5] == int((row > row[found.ids[5]]).sum()) + 1
-        assert found.entropies[5] == pytest.approx(float(torch.special.entr(row.double().softmax(-1)).sum()) / math.log(2))
+        assert found.entropies[5] == pytest.approx(
+            float(torch.special.entr(row.double().softmax(-1)).sum()) / math.log(2)
+        )
     assert bool(found.source) == ("source" in given(model))
 
 
@@ -142,9 +146,7 @@ def test_what_was_written_has_the_surprise_that_it_was(model: Model):
     whole = surprisal(model, [*model.ids(TEXT)[0].tolist(), *made_.ids])
     assert found.scores == pytest.approx(whole.scores[-6:], abs=1e-4)
     scope: dict = {"cutaway": None}
-    code = found.receipt.code.replace("import cutaway\n", "").replace(
-        f"cutaway.load_model({model.source!r})", "given"
-    )
+    code = found.receipt.code.replace("import cutaway\n", "").replace(f"cutaway.load_model({model.source!r})", "given")
     exec(code, scope | {"given": model}, scope)
     assert scope["result"].ids == found.ids
     assert found.receipt.seed == 4
