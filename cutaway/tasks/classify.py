@@ -100,21 +100,27 @@ class Classify(Task):
     def example(self, source: str, values: Mapping[str, Any], *, answered: bool) -> Example:
         text = text_of(values, "text", "the text")
         known = values.get("label")
+        if isinstance(known, str):
+            known = known.strip()
         if known in (None, "") and answered and self.several != "yes":
             raise InputError("the label is missing")
         if "label" not in values:
             return Example(source, {"text": text})
-        return Example(source, {"text": text}, tuple(one for one in self._labels_of(known) if one != self.nothing))
+        labels = self._labels_of(known)
+        if answered and self.several == "no" and len(labels) != 1:
+            raise InputError(f"{len(labels) or 'no'} labels were given ({', '.join(labels)}), where a text has one")
+        return Example(source, {"text": text}, tuple(one for one in labels if one != self.nothing))
 
     def _labels_of(self, value: Any) -> tuple[str, ...]:
+        """The labels that a cell holds, in order of their names, so that it does not matter how they were written."""
         if value is None or value == "":
             return ()
         value = cell_of(value)
         if isinstance(value, list):
-            return tuple(dict.fromkeys(str(one).strip() for one in value))
+            return tuple(sorted({str(one).strip() for one in value if one is not None} - {""}))
         text = str(value).strip()
         if self.several != "no" and isinstance(value, str) and self.separator and self.separator in text:
-            return tuple(dict.fromkeys(part.strip() for part in text.split(self.separator) if part.strip()))
+            return tuple(sorted({part.strip() for part in text.split(self.separator)} - {""}))
         return (text,)
 
     def settle(self, examples: Sequence[Example]) -> Task:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,7 @@ class Score(Classify):
         ConfigError: a prompt without "{text}".
     """
 
+    several: Literal["auto", "yes", "no"] = "no"
     prompt: str = "{text}\n\nQuestion: what is this?\nAnswer:"  # what stands before a label's words
     choices: tuple[str, ...] = ()  # the labels; (): those of the examples
     spoken: dict[str, str] = field(default_factory=dict)  # label -> its words after the prompt, where not itself
@@ -127,6 +128,7 @@ class Nearest(Classify):
         ConfigError: as `Classify`; or a temperature that is not above 0.
     """
 
+    several: Literal["auto", "yes", "no"] = "no"
     neighbours: int = 8  # examples that vote; 0: the labels' means do
     sharpness: float = 20.0  # what cosines are multiplied with before they become votes
 

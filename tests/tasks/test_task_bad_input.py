@@ -284,3 +284,38 @@ def test_one_column_cannot_be_the_text_and_its_label(tmp_path: Path):
     (tmp_path / "t.csv").write_text("review,stars\n" + GOOD, "utf-8")
     with pytest.raises(ConfigError, match=r"the column 'stars' of .* was given for text and for label"):
         read_data(task_from("classify"), tmp_path / "t.csv", columns={"text": "stars", "label": "stars"})
+
+
+@pytest.mark.parametrize("sign", ["\u200b", "\ufeff \u2060", "\u0301", "\x07", "\u3000"])
+def test_a_text_that_cannot_be_seen_is_empty(tmp_path: Path, sign: str):
+    (tmp_path / "t.csv").write_text(f"text,label\n{GOOD}{sign},good\n", "utf-8")
+    _, aside, _ = read_examples(task_from("classify"), tmp_path / "t.csv")
+    assert [(one.source, one.reason) for one in aside] == [(f"{tmp_path / 't.csv'}:42", "the text is empty")]
+
+
+def test_a_label_of_spaces_is_missing_and_makes_no_text_one_of_several_labels(tmp_path: Path):
+    (tmp_path / "t.csv").write_text(f"text,label\n{GOOD}an odd film, \n", "utf-8")
+    data = read_data(task_from("classify"), tmp_path / "t.csv")
+    assert getattr(data.task, "several", "") == "no"
+    assert [one.reason for one in data.aside] == ["the label is missing"]
+
+
+@pytest.mark.parametrize("name", ["classify", "nearest", "score"])
+def test_where_a_text_has_one_label_rows_of_none_or_two_are_set_aside(tmp_path: Path, name: str):
+    labels = [["x"], ["y"], [], ["x", "y"], [None], ["x", "x"]]
+    lines = [json.dumps({"text": f"a film {n}", "label": label}) for n, label in enumerate(labels)]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    examples, aside, _ = read_examples(task_from({"name": name, "several": "no"}), tmp_path / "t.jsonl")
+    assert [example.truth for example in examples] == [("x",), ("y",), ("x",)]
+    assert [one.reason.partition(" (")[0] for one in aside] == [
+        *("no labels were given", "2 labels were given", "no labels were given")
+    ]
+    assert getattr(task_from("nearest"), "several", "") == "no"
+
+
+def test_the_same_labels_in_another_order_are_the_same(tmp_path: Path):
+    rows = "a film,x|y\na film,y|x\na play,y|x\n" + "".join(f"text {n},{'xy'[n % 2]}\n" for n in range(40))
+    (tmp_path / "t.csv").write_text("text,label\n" + rows, "utf-8")
+    data = read_data(task_from("classify"), tmp_path / "t.csv", valid=0, test=0)
+    assert not data.aside
+    assert [example.truth for example in data.splits["train"][:2]] == [("x", "y"), ("x", "y")]
