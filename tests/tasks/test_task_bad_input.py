@@ -319,3 +319,11 @@ def test_the_same_labels_in_another_order_are_the_same(tmp_path: Path):
     data = read_data(task_from("classify"), tmp_path / "t.csv", valid=0, test=0)
     assert not data.aside
     assert [example.truth for example in data.splits["train"][:2]] == [("x", "y"), ("x", "y")]
+
+
+def test_other_splits_are_read_by_the_columns_of_the_training_data(tmp_path: Path):
+    rows = [f"a long review of number {n},{'ab'[n % 2]}" for n in range(60)]
+    (tmp_path / "train.csv").write_text("id,review,kind of thing\n" + "\n".join(f"{n},{r}" for n, r in enumerate(rows)))
+    (tmp_path / "test.csv").write_text("review,kind of thing,shop\nan odd film,a,x\na new film,b,y\n", "utf-8")
+    data = read_data(task_from("classify"), tmp_path / "train.csv", test=tmp_path / "test.csv")
+    assert [example.truth for example in data.splits["test"]] == [("a",), ("b",)]
