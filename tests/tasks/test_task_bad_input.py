@@ -327,3 +327,22 @@ def test_other_splits_are_read_by_the_columns_of_the_training_data(tmp_path: Pat
     (tmp_path / "test.csv").write_text("review,kind of thing,shop\nan odd film,a,x\na new film,b,y\n", "utf-8")
     data = read_data(task_from("classify"), tmp_path / "train.csv", test=tmp_path / "test.csv")
     assert [example.truth for example in data.splits["test"]] == [("a",), ("b",)]
+
+
+SIGNS = ["\U0001f600", "\U0001f603", "\U0001f622", "\U0001f62d"]
+
+
+def test_texts_without_words_are_learned_beside_a_baseline(tmp_path: Path):
+    texts = ["".join(SIGNS[(n >> place) % 4] for place in range(0, 8, 2)) for n in range(80)]
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{t},{'ab'[n % 2]}\n" for n, t in enumerate(texts)))
+    words = ["train", "classify", "--data", str(tmp_path / "t.csv"), "--out", str(tmp_path / "model"), *QUICK]
+    assert main(["task", *words, "--json"]) == 0
+    pairs = [(text, text[::-1]) for text in texts[:8]]
+    assert pair_baseline.linear_probabilities(pairs, np.arange(8) % 2, pairs).shape == (8, 2)
+
+
+def test_a_baseline_of_one_label_says_that():
+    pairs = [("a b", "c d"), ("a", "d")]
+    assert pair_baseline.linear_probabilities(pairs, np.array([1, 1]), pairs[:1]).tolist() == [[0, 1]]
+    plain = [np.zeros(2, np.int64)] * 2
+    assert [tags.tolist() for tags in tag_baseline.linear_tags([["a", "b"]] * 2, plain, [["a"], []])] == [[0], []]
