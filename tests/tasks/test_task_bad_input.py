@@ -346,3 +346,9 @@ def test_a_baseline_of_one_label_says_that():
     assert pair_baseline.linear_probabilities(pairs, np.array([1, 1]), pairs[:1]).tolist() == [[0, 1]]
     plain = [np.zeros(2, np.int64)] * 2
     assert [tags.tolist() for tags in tag_baseline.linear_tags([["a", "b"]] * 2, plain, [["a"], []])] == [[0], []]
+
+
+def test_what_is_resumed_takes_no_other_option(messy: Path, capsys: pytest.CaptureFixture[str]):
+    sentence = refused(capsys, "train", "--resume", str(messy / "model"), "--minutes", "5")
+    assert "what is resumed goes on as it was begun; leave --minutes out" in sentence
+    assert "leave --from out" in refused(capsys, "train", "--resume", str(messy / "model"), "--from", "base")
