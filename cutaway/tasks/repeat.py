@@ -25,7 +25,7 @@ from cutaway.errors import InputError
 from cutaway.evaluation.significance import Figure
 from cutaway.files import holds, read_json, write_json
 from cutaway.tasks.config import TaskConfig
-from cutaway.tasks.data import TaskData, keys_of
+from cutaway.tasks.data import TaskData, groups_of, keys_of
 from cutaway.tasks.report import TaskReport
 from cutaway.tasks.report.measure import difference_p, figures_of
 from cutaway.tasks.task import Answer, Example, Task
@@ -223,10 +223,10 @@ def pool_of(config: TaskConfig, data: TaskData) -> list[Example]:
 
 
 def folds_of(task: Task, examples: Sequence[Example], count: int, seed: int = 0) -> list[np.ndarray]:
-    """The numbers of the examples of each fold: equal texts are in one, and each label is in all to the same share.
+    """The numbers of the examples of each fold: what belongs together is in one, each label in all to the same share.
 
     Args:
-        task: says which texts are equal and what the shares should be alike in.
+        task: says which examples belong together and what the shares should be alike in.
         examples: to be divided.
         count: K; 0: no folds.
         seed: of the division.
@@ -236,7 +236,7 @@ def folds_of(task: Task, examples: Sequence[Example], count: int, seed: int = 0)
     """
     if not count:
         return []
-    keys = keys_of(task, examples)
+    keys = groups_of(task, examples)
     place, first = positions(keys, seed), np.unique(keys, return_index=True)[1]
     if len(first) < count:
         raise InputError(f"{len(first):,} different texts cannot be divided into {count} folds; give more, or fewer")

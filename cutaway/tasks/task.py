@@ -137,6 +137,7 @@ class Task(ABC):
         kinds: of networks that can do it; the first is made where none is asked for.
         trained: whether there is something to learn from examples.
         one_truth: whether one text has but one truth, so that rows that differ contradict each other.
+        alone: whether an answer is right or wrong by itself, so that those of several models can be measured together.
         baseline_name: what the baseline is called; "": there is none.
     """
 
@@ -148,6 +149,7 @@ class Task(ABC):
     kinds: ClassVar[tuple[str, ...]] = ("encoder",)
     trained: ClassVar[bool] = True
     one_truth: ClassVar[bool] = True
+    alone: ClassVar[bool] = True
     baseline_name: ClassVar[str] = ""
 
     # the user's data

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from task_toys import write_base, write_reviews
+from task_toys import reviews, write_base, write_reviews
 
 from cutaway.errors import ConfigError, InputError
-from cutaway.tasks import Example, TaskConfig, read_data, train_task
+from cutaway.tasks import Example, TaskConfig, read_data, task_from, train_task
 from cutaway.tasks.classify import Classify
 from cutaway.tasks.repeat import T95, folds_of, mean_interval, smaller
 
@@ -104,3 +104,18 @@ def test_time_is_kept_for_what_follows_the_training(tmp_path: Path):
     planned = next(text for text in told if " steps fit " in text)
     minutes = float(planned.split(" fit ")[1].split(" minutes")[0])
     assert minutes < 0.02  # of the time for all of it
+
+
+def test_what_belongs_together_is_in_one_fold():
+    task = task_from("pair")
+    given = [{"first": f"question {n // 3}", "second": f"answer {n}"} for n in range(60)]
+    examples = [Example(f"t:{n}", values, (("yes", "no")[n % 2],)) for n, values in enumerate(given)]
+    folds = folds_of(task, examples, 4)
+    asked = [{given[number]["first"] for number in fold.tolist()} for fold in folds]
+    assert all(not a & b for n, a in enumerate(asked) for b in asked[:n])
+    assert [len(fold) for fold in folds] == [15] * 4
+
+
+def test_answers_that_are_compared_with_each_other_have_no_folds():
+    with pytest.raises(ConfigError, match="leave folds out"):
+        TaskConfig("embed", "t.csv", "out", folds=2)
