@@ -171,10 +171,11 @@ class Classify(Task):
     def _weights(self, examples: Sequence[Example], labels: tuple[str, ...]) -> tuple[float, ...]:
         if not self.balance:
             return ()
-        counts = Counter(label for example in examples for label in example.truth)
+        found = Counter(label for example in examples for label in example.truth)
+        counts = [max(1, found[label]) for label in labels]  # of a part of the examples some label may have none
         if self.several == "yes":  # how many do not have it for one that does, to the square root
-            return tuple(max(1.0, ((len(examples) - counts[label]) / counts[label]) ** 0.5) for label in labels)
-        return tuple(len(examples) / (len(labels) * counts[label]) for label in labels)
+            return tuple(max(1.0, ((len(examples) - count) / count) ** 0.5) for count in counts)
+        return tuple(len(examples) / (len(labels) * count) for count in counts)
 
     def encode(self, model: Model, examples: Sequence[Example], context: int) -> tuple[Parts, list[int]]:
         ids, owners = self._read(model, [example.given["text"] for example in examples], context)

@@ -119,3 +119,12 @@ def test_what_belongs_together_is_in_one_fold():
 def test_answers_that_are_compared_with_each_other_have_no_folds():
     with pytest.raises(ConfigError, match="leave folds out"):
         TaskConfig("embed", "t.csv", "out", folds=2)
+
+
+def test_a_fold_without_a_label_is_learned_too(tmp_path: Path):
+    rows = "".join(f"{text}\t{label}\n" for text, label in reviews(30)) + "an odd film\tstrange\n"
+    (tmp_path / "t.tsv").write_text("text\tlabel\n" + rows, "utf-8")
+    fresh: dict[str, Any] = {"size": 1, "vocab_size": 300, "epochs": 1, "threads": 1}
+    task = {"name": "classify", "balance": True}
+    made = train_task(TaskConfig(task, str(tmp_path / "t.tsv"), str(tmp_path / "model"), folds=2, **fresh))
+    assert sum(fold["examples"] for fold in made.repeated.folds) == 31
