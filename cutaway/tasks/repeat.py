@@ -167,7 +167,11 @@ def learn_all(
             costs.pop(0)
         chosen = max(found.seeds, key=lambda row: row["valid"] or -1.0)["seed"]  # the first of equals
         if on_note is not None:
-            on_note(f"seed {chosen} is the best of {config.seeds} on validation data: its model is kept")
+            best_of = f"seed {chosen} is the best of {config.seeds} on validation data"
+            on_note(
+                f"{best_of if 'valid' in data.splits else 'without validation data the first seed counts'}: its model "
+                "is kept"
+            )
         best = run / f"seed-{chosen}"
         made = learn(replace(config, seed=chosen), data, best)
     if found.curve:

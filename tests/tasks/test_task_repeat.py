@@ -128,3 +128,10 @@ def test_a_fold_without_a_label_is_learned_too(tmp_path: Path):
     task = {"name": "classify", "balance": True}
     made = train_task(TaskConfig(task, str(tmp_path / "t.tsv"), str(tmp_path / "model"), folds=2, **fresh))
     assert sum(fold["examples"] for fold in made.repeated.folds) == 31
+
+
+def test_without_validation_data_no_seed_is_called_the_best(tmp_path: Path):
+    notes: list[str] = []
+    train_task(config(tmp_path, seeds=2, valid=0.0, epochs=1), on_note=notes.append)
+    (said,) = [note for note in notes if "seed" in note]
+    assert said == "without validation data the first seed counts: its model is kept"
