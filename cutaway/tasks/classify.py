@@ -135,6 +135,9 @@ class Classify(Task):
     def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
         return tuple(sort_labels({label for example in examples for label in example.truth}))
 
+    def known(self, labels: Sequence[str]) -> set[str]:
+        return {*labels, self.out_of_scope} - {""}
+
     def stratum(self, example: Example) -> str:
         return "\0".join(sorted(example.truth))
 
@@ -144,7 +147,8 @@ class Classify(Task):
             raise InputError(f"{only}, so there is nothing to learn")
         notes = []
         for name, some in examples.items():
-            strange = Counter(label for example in some for label in example.truth if label not in labels)
+            known = self.known(labels)
+            strange = Counter(label for example in some for label in example.truth if label not in known)
             if strange:
                 label, count = strange.most_common(1)[0]
                 lines = [example.source for example in some if label in example.truth]
@@ -178,8 +182,10 @@ class Classify(Task):
         return tuple(len(examples) / (len(labels) * count) for count in counts)
 
     def encode(self, model: Model, examples: Sequence[Example], context: int) -> tuple[Parts, list[int]]:
-        ids, owners = self._read(model, [example.given["text"] for example in examples], context)
-        targets = self._targets(examples, model.config.labels)  # pyright: ignore[reportAttributeAccessIssue]
+        labels: tuple[str, ...] = model.config.labels  # pyright: ignore[reportAttributeAccessIssue]
+        known = [number for number, example in enumerate(examples) if set(example.truth) <= set(labels)]
+        ids, owners = self._read(model, [examples[number].given["text"] for number in known], context)
+        targets, owners = self._targets(examples, labels), [known[owner] for owner in owners]
         return {"ids": arrays(ids), "target": [targets[owner] for owner in owners]}, owners
 
     def _read(self, model: Model, texts: Sequence[str], context: int = 0) -> tuple[list[list[int]], list[int]]:
@@ -228,7 +234,7 @@ class Classify(Task):
         return [torch.stack([one.float(), torch.from_numpy(row)]) for one, row in zip(raw, said, strict=True)]
 
     def calibrate(self, raw: Sequence[Tensor], examples: Sequence[Example], labels: tuple[str, ...]) -> dict[str, Any]:
-        known = [set(example.truth) <= {*labels, self.out_of_scope} for example in examples]
+        known = [self.known(labels).issuperset(example.truth) for example in examples]
         examples = [one for one, good in zip(examples, known, strict=True) if good]
         if not examples:
             return {}

@@ -187,6 +187,10 @@ class Task(ABC):
         """The names of the labels; (): the task has none."""
         return ()
 
+    def known(self, labels: Sequence[str]) -> set[str]:
+        """The labels that can be answered: those that are learned, and what is said where none of them holds."""
+        return set(labels)
+
     def stratum(self, example: Example) -> str:
         """What the shares of the splits should be alike in."""
         return ""
@@ -220,7 +224,9 @@ class Task(ABC):
 
     @abstractmethod
     def encode(self, model: Model, examples: Sequence[Example], context: int) -> tuple[Parts, list[int]]:
-        """Rows for the objective, and of each row the number of its example (a long text may make several)."""
+        """Rows for the objective, and of each row the number of its example: a long text may make several, and one
+        whose label the model does not know makes none.
+        """
 
     def keep(
         self, model: Model, examples: Sequence[Example], labels: tuple[str, ...], progress: OnProgress | None = None

@@ -206,6 +206,8 @@ def learn(
             if progress:
                 progress(Progress(f"encoding {name}", 0, len(examples), "examples"))
             parts, owners = task.encode(model, examples, context)
+            if name == "valid" and not owners:  # not one has a label that is known
+                continue
             sources = [examples[owner].source for owner in owners]
             if on_note and (said := cut_note(name, parts[objective.parts[0]], owners, context)):
                 on_note(said)

@@ -3,6 +3,7 @@ decisions with their reasons."""
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from cutaway.cli import main
 from cutaway.errors import ConfigError
 from cutaway.tasks import Answer, Example, decide, open_task, task_config, task_from, train_task
+from cutaway.tasks.decide import unlikely
 from cutaway.tasks.decision import fingerprint
 from cutaway.tasks.reading import in_parts
+from cutaway.tasks.start import with_head
+from cutaway.tasks.trained import write_task
 
 REST = ("the", "film", "was", "a", "story", "with", "music", "and", "actors", "tonight")
 MARKS = {"rude": ("idiot", "moron"), "spam": ("prize", "lottery")}
@@ -231,3 +236,17 @@ def test_why_of_a_long_text_is_of_the_window_that_speaks_most(scope):
 def test_settings_that_cannot_be_are_told(settings, said):
     with pytest.raises(ConfigError, match=said):
         task_from({"name": "classify", **settings})
+
+
+def test_texts_out_of_scope_are_no_unknown_labels_and_do_not_choose_the_weights(scope, tmp_path: Path):
+    task = task_from({"name": "classify", "several": "no", "out_of_scope": "else"})
+    truths = ("rude", "else", "odd", "spam")
+    examples = [Example(f"t:{n}", {"text": f"a film {n}"}, (truth,)) for n, truth in enumerate(truths)]
+    notes = task.check({"train": [examples[0], examples[3]], "valid": examples}, ("rude", "spam"))
+    (strange,) = [note for note in notes if "not learned" in note]
+    assert strange.startswith("valid has 1 examples")
+    assert "'odd'" in strange
+    model = with_head(scope.model.model, {"labels": ("rude", "spam")})
+    parts, owners = task.encode(model, examples, 16)
+    assert owners == [0, 3]
+    assert [target.tolist() for target in parts["target"]] == [[0], [1]]

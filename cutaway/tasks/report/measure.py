@@ -216,7 +216,7 @@ def strange_labels(made: TaskModel, examples: Sequence[Example]) -> list[str]:
     Raises:
         InputError: it was taught none of them.
     """
-    task, known = made.task, set(made.labels)
+    task, known = made.task, made.task.known(made.labels)
     strange = [label for label in task.labels(examples) if label not in known] if known else []
     if not strange:
         return []
