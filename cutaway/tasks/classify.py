@@ -368,6 +368,7 @@ class Classify(Task):
         part: int = 0,
         kept: Mapping[str, Tensor] | None = None,
         calibration: Mapping[str, Any] | None = None,
+        **_: Any,
     ) -> Any:
         """What speaks for the answer.
 
@@ -376,7 +377,7 @@ class Classify(Task):
         """
         attribution = attribution_by(method)
         token, minus = self._asked(answer, model.config.labels, part)  # pyright: ignore[reportAttributeAccessIssue]
-        parts, _ = self._read(model, [example.given["text"]])
+        parts = self._read(model, [example.given["text"]])[0]
         ids = parts[0] if len(parts) == 1 else max(parts, key=lambda ids: self._speaks(model, ids, token, minus))
         found = attribution(model, ids, token=token, minus=minus, grain="word")
         if not self.words or not kept:

@@ -189,6 +189,7 @@ class Nearest(Classify):
         method: str = "",
         part: int = 0,
         kept: Mapping[str, Tensor] | None = None,
+        labels: Sequence[str] = (),
         **_: Any,
     ) -> Any:
         """Which words bring the text near the label's nearest example rather than that of the next likely label."""
@@ -196,17 +197,17 @@ class Nearest(Classify):
         if kept is None:
             raise ConfigError("without the examples that were kept nobody can say what the text is near to")
         told: Mapping[str, float] = answer.more["probabilities"]
-        ranked = sorted(told, key=lambda label: -told[label])[:2]
-        if isinstance(answer.answer, str) and answer.answer in told:
-            ranked = [answer.answer, next(label for label in ranked if label != answer.answer)]
+        ranked = sorted(labels, key=lambda label: -told[label])  # those of examples, which "none of them" may lack
+        if answer.answer in labels:
+            ranked = [answer.answer, *(label for label in ranked if label != answer.answer)]
         vector = self.infer(Engine(model), [example])[0].float()
         texts = bytes(kept["texts"].numpy()).decode().split("\n")
-        order, near = list(told), list[int]()  # labels as they are numbered
-        for label in ranked:
-            own = (kept["targets"] == order.index(label)).nonzero()[:, 0]
+        near = list[int]()
+        for label in ranked[:2]:
+            own = (kept["targets"] == labels.index(label)).nonzero()[:, 0]
             near.append(int(own[(kept["vectors"][own] @ vector).argmax()]))
-        labels = tuple(f"{label}: {texts[place]}" for label, place in zip(ranked, near, strict=True))
-        reader = with_head(model, {"head": "sequence_classification", "labels": labels, "normalize": False})
+        names = tuple(f"{label}: {texts[place]}" for label, place in zip(ranked[:2], near, strict=True))
+        reader = with_head(model, {"head": "sequence_classification", "labels": names, "normalize": False})
         head = reader.network.head
         assert isinstance(head, Head)
         with torch.no_grad():  # how far the text points to each of the two examples
@@ -214,4 +215,4 @@ class Nearest(Classify):
             if head.out.bias is not None:
                 head.out.bias.zero_()
         ids = framed(model, [example.given["text"]])[0]
-        return attribution(reader, ids, token=labels[0], minus=labels[1], grain="word")
+        return attribution(reader, ids, token=names[0], minus=names[1], grain="word")

@@ -1,5 +1,6 @@
 """Labels without training: sums of log-probabilities, and neighbours as scikit-learn finds them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,24 @@ def test_means_are_nearest_by_cosine(nearest):
     vectors = task.infer(made.engine or Engine(made.model), examples)
     said = torch.stack(task.recall(vectors, examples, made.kept)).argmax(1).numpy()
     assert (said == (torch.stack(vectors).numpy() @ means.T).argmax(1)).all()
+
+
+@pytest.mark.parametrize("taught", [True, False])
+def test_why_names_examples_of_the_labels_it_speaks_of(models: dict[str, str], tmp_path: Path, taught: bool):
+    own = {"zoo": ANIMALS, "bar": MUSIC, "none": WORDS[10:14]}  # "none" is not the last of the labels
+    rows = [(f"{word} {other}", label) for label, some in own.items() for word in some for other in WORDS[8:10]]
+    for name, kept in (("data", rows if taught else [row for row in rows if row[1] != "none"]), ("valid", rows)):
+        (tmp_path / f"{name}.tsv").write_text("text\tlabel\n" + "".join(f"{a}\t{b}\n" for a, b in kept), "utf-8")
+    files = {name: str(tmp_path / f"{name}.tsv") for name in ("data", "valid")}
+    task = {"name": "nearest", "out_of_scope": "none", "neighbours": 2}
+    out = str(tmp_path / "model")
+    made = train_task(task_config({"task": task, **files, "test": 0.0, "start": models["encoder"], "out": out})).model
+    assert made.labels == (("bar", "none", "zoo") if taught else ("bar", "zoo"))
+    label_of = dict(rows)
+    for text in ("horse a", "flute the", "sleeps the"):
+        named = re.findall(r"“(\w+): ([^”]+)”", made.why(text).target)
+        assert len(named) == 2
+        assert all(label_of[example] == label for label, example in named)
 
 
 def test_a_folder_keeps_the_examples_and_answers_the_same(nearest):
