@@ -27,7 +27,7 @@ from cutaway.files import holds, read_json, write_json
 from cutaway.tasks.config import TaskConfig
 from cutaway.tasks.data import TaskData, groups_of, keys_of
 from cutaway.tasks.report import TaskReport
-from cutaway.tasks.report.measure import difference_p, figures_of
+from cutaway.tasks.report.measure import differences_p, figures_of
 from cutaway.tasks.task import Answer, Example, Task
 from cutaway.tasks.trained import TaskModel
 from cutaway.text.split import positions
@@ -315,7 +315,7 @@ def report_outside(made: TaskModel, found: Repeated, folds: int) -> TaskReport:
         figures=figures_of(measured),
         baseline_name=made.task.baseline_name if base else "",
         baseline=figures_of(base) if base else None,
-        p=difference_p(measured.quantities[0], base.quantities[0]) if base else None,
+        p_values=differences_p(measured, base) if base else {},
         tables=measured.tables,
         model=made.model.source,
         trained_on=round(len(examples) * (1 - 1 / folds)),

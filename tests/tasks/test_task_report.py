@@ -13,11 +13,13 @@ from rich.console import Console
 from test_classify import write_reviews
 
 from cutaway.cli import main
+from cutaway.evaluation.significance import Figure
 from cutaway.interp.attribution import Attribution
 from cutaway.tasks import (
     Answer,
     Example,
     TaskConfig,
+    TaskModel,
     TaskReport,
     evaluate_file,
     open_task,
@@ -27,9 +29,12 @@ from cutaway.tasks import (
 )
 from cutaway.tasks.baseline import linear_probabilities
 from cutaway.tasks.calibrate import calibration_curve, calibration_error, temperature_of
-from cutaway.tasks.report import compare_tasks
+from cutaway.tasks.figures import mean_of
+from cutaway.tasks.report import Slice, compare_tasks
 from cutaway.tasks.report.findings import chances_of, confused, slices_of
+from cutaway.tasks.report.measure import differences_p, training_data
 from cutaway.tasks.report.noise import confident_errors, suspects_of
+from cutaway.tasks.report.report import weakest
 
 LABELS = ("a", "b", "c", "d")
 
@@ -340,3 +345,15 @@ def test_without_the_training_data_there_is_no_baseline_and_a_note_says_why(trai
     assert report.baseline is None
     assert "is not there any more" in " ".join(report.notes)
     assert all(miss.why is None for miss in report.misses)
+
+
+def test_each_figure_has_its_own_p(trained):
+    report = trained.report
+    assert report.p_values.keys() == report.figures.keys()
+    assert report.p == report.p_values[report.metric] == report.to_json()["p"]
+    task = task_from({"name": "classify", "several": "no"})
+    answers, examples = answered()
+    never = [Answer(None if a.answer == "c" else a.answer, 0.5) for a in answers]
+    first, second = (task.measure(some, examples, LABELS) for some in (answers, never))
+    found = differences_p(first, second)
+    assert found == compare_tasks(first, second, "other").p

@@ -126,7 +126,7 @@ def report_on(
         figures=figures_of(measured),
         baseline_name=task.baseline_name if base else "",
         baseline=figures_of(base) if base else None,
-        p=difference_p(measured.quantities[0], base.quantities[0]) if base else None,
+        p_values=differences_p(measured, base) if base else {},
         tables=tables,
         model=made.model.source,
         trained_on=len(train) if train is not None else None,
@@ -152,8 +152,7 @@ def compare_tasks(first: Measured, second: Measured, name: str) -> Compared:
         second: of the other.
         name: of the other.
     """
-    others = {quantity.name: quantity for quantity in second.quantities}
-    both = [(one, others[one.name]) for one in first.quantities if one.name in others]
+    both = _both(first, second)
     a, b = first.right, second.right
     whole = bool(np.isin(a, (0.0, 1.0)).all() and np.isin(b, (0.0, 1.0)).all())
     only_this, only_other = int((a > b).sum()), int((b > a).sum())
@@ -161,16 +160,22 @@ def compare_tasks(first: Measured, second: Measured, name: str) -> Compared:
         model=name,
         figures=figures_of(second),
         differences={one.name: figure(*_paired(one, other)) for one, other in both},
-        p={one.name: paired_p(*_paired(one, other)) for one, other in both},
+        p=differences_p(first, second),
         only_this=only_this,
         only_other=only_other,
         mcnemar=mcnemar(only_this, only_other) if whole else None,
     )
 
 
-def difference_p(first: Quantity, second: Quantity) -> float:
-    """The p value of no difference between two figures of the same examples (paired bootstrap, two-sided)."""
-    return paired_p(*_paired(first, second))
+def differences_p(first: Measured, second: Measured) -> dict[str, float]:
+    """Of each figure of the same examples the p value of no difference (paired bootstrap, two-sided)."""
+    return {one.name: paired_p(*_paired(one, other)) for one, other in _both(first, second)}
+
+
+def _both(first: Measured, second: Measured) -> list[tuple[Quantity, Quantity]]:
+    """The figures that both have."""
+    others = {quantity.name: quantity for quantity in second.quantities}
+    return [(one, others[one.name]) for one in first.quantities if one.name in others]
 
 
 def _paired(first: Quantity, second: Quantity) -> tuple[np.ndarray, Any]:

@@ -160,7 +160,7 @@ class TaskReport:
         figures: name -> with its 95 % interval; the task's metric first.
         baseline_name: what the baseline is; "": there is none.
         baseline: its figures on the same examples.
-        p: of no difference in the first figure, by the paired bootstrap, two-sided; None without a baseline.
+        p_values: of no difference to the baseline in each figure, by the paired bootstrap, two-sided.
         tables: (title, columns, rows).
         model: where it lies.
         trained_on: how many training examples the baseline, and where it is known the model, has learned from.
@@ -183,7 +183,7 @@ class TaskReport:
     figures: dict[str, Figure]
     baseline_name: str = ""
     baseline: dict[str, Figure] | None = None
-    p: float | None = None
+    p_values: dict[str, float] = field(default_factory=dict)
     tables: tuple[tuple[str, list[str], list[list[Any]]], ...] = ()
     model: str = ""
     trained_on: int | None = None
@@ -204,11 +204,17 @@ class TaskReport:
         """The name of the figure that says most."""
         return next(iter(self.figures))
 
+    @property
+    def p(self) -> float | None:
+        """Of no difference to the baseline in the figure that says most; None without a baseline."""
+        return self.p_values.get(self.metric)
+
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         from cutaway.interp.receipt import plain
 
-        made = {one.name: plain(getattr(self, one.name)) for one in fields(self) if one.name != "misses"}
+        made: dict[str, Any] = {"p": self.p}
+        made |= {one.name: plain(getattr(self, one.name)) for one in fields(self) if one.name != "misses"}
         made["misses"] = [
             {name: plain(value) for name, value in vars(miss).items() if name != "why"}
             | {"why": miss.why and {"picture": miss.why.picture, **miss.why.to_json()}}
@@ -232,11 +238,11 @@ class TaskReport:
         table.add_column("")
         for name, *_ in columns:
             table.add_column(printable(name), min_width=19)
-        if self.p is not None:
+        if self.p_values:
             table.add_column("p")
         for name in self.figures:
             cells = [spelled(found[name]) if name in found else "" for _, found in columns]
-            p = [p_of(self.p) if name == self.metric else ""] if self.p is not None else []
+            p = [p_of(self.p_values[name]) if name in self.p_values else ""] if self.p_values else []
             table.add_row(name.replace("_", " "), *cells, *p)
         yield table
         if other := self.compared:
