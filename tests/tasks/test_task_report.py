@@ -357,3 +357,23 @@ def test_each_figure_has_its_own_p(trained):
     first, second = (task.measure(some, examples, LABELS) for some in (answers, never))
     found = differences_p(first, second)
     assert found == compare_tasks(first, second, "other").p
+
+
+def test_of_many_slices_the_lowest_is_not_called_weak_by_chance():
+    draw, weak = random.Random(0), 0
+    whole, slices = Figure(0, 0, 0), list[Slice]()
+    for _ in range(40):  # 20 slices that are all like the whole
+        right = [[draw.random() < 0.8 for _ in range(20)] for _ in range(20)]
+        slices = [
+            Slice("shop", str(n), 20, mean_of("accuracy", np.array(some)).figure()) for n, some in enumerate(right)
+        ]
+        whole = mean_of("accuracy", np.concatenate(right)).figure()
+        report = TaskReport("classify", "test", 400, {"accuracy": whole}, slices=tuple(slices))
+        weak += weakest(report) is not None
+    assert weak <= 4  # of 40, at 2.5 %
+    bad = Slice("shop", "bad", 20, mean_of("accuracy", np.arange(20) < 8).figure())
+    few = Slice("shop", "few", 5, mean_of("accuracy", np.zeros(5)).figure())
+    found = weakest(TaskReport("classify", "test", 400, {"accuracy": whole}, slices=(*slices, bad)))
+    assert found is bad
+    half = TaskReport("classify", "test", 400, {"accuracy": Figure(0.5, 0.45, 0.55)}, slices=(*slices, few))
+    assert weakest(half) is None

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from math import sqrt
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from cutaway.evaluation.significance import Figure
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 SHOWN = 5  # slices, errors and suspects of a terminal
+TAIL = 0.025  # of chance, on either side of a 95 % interval
 CUT = 90  # characters of a text in a terminal
 
 
@@ -349,7 +352,16 @@ def differences(other: Compared) -> Iterator[str]:
 
 
 def weakest(report: TaskReport) -> Slice | None:
-    """The slice that is worse than the whole by more than chance, if there is one: the lowest of those."""
-    whole = report.figures[report.metric].value
-    weak = [one for one in report.slices if one.by != "label" and one.figure.high < whole]
+    """The slice that is worse than the whole by more than chance, if there is one: the lowest of those.
+
+    Of many slices one is low by chance, and a few examples agree by chance: so the bound is one for all slices together
+    (Bonferroni), and a slice's spread at least that of as many examples that are like the whole.
+    """
+    whole, some = report.figures[report.metric].value, [one for one in report.slices if one.by != "label"]
+    far = NormalDist().inv_cdf(1 - TAIL / max(1, len(some)))
+    weak = []
+    for one in some:
+        spread = (one.figure.high - one.figure.low) / (2 * NormalDist().inv_cdf(1 - TAIL))
+        if one.figure.value + far * max(spread, sqrt(max(0.0, whole * (1 - whole)) / one.examples)) < whole:
+            weak.append(one)
     return min(weak, key=lambda one: one.figure.value, default=None)
