@@ -20,11 +20,7 @@ from cutaway.progress import OnProgress, Progress
 from cutaway.tasks import baseline
 from cutaway.tasks.attribution import attribution_by
 from cutaway.tasks.calibrate import temperature_of
-from cutaway.tasks.decide import (
-    best_threshold,
-    least_sure,
-    offsets_for_f1,
-)
+from cutaway.tasks.decide import best_threshold, least_sure, offsets_for_f1, threshold_of
 from cutaway.tasks.figures import by_label, confusion, macro_f1, mean_of, one_hot
 from cutaway.tasks.reading import arrays, framed, in_parts, read_all
 from cutaway.tasks.scope import fit_scope, scope_of
@@ -279,6 +275,8 @@ class Classify(Task):
             moved = chances if offsets is None else (scaled + torch.tensor(offsets)).tolist()
             best = max(range(len(labels)), key=moved.__getitem__)
             made = Answer(labels[best], chances[best], {"probabilities": dict(zip(labels, chances, strict=True))})
+            if offsets is not None:
+                made = replace(made, more={**made.more, "threshold": threshold_of(chances, offsets, best)})
         if made.probability is not None and made.probability < (self.abstain or calibration.get("abstain", 0.0)):
             return Answer(None, made.probability, {**made.more, "instead_of": made.answer})
         return made
@@ -309,7 +307,8 @@ class Classify(Task):
             return Answer(self.out_of_scope, None, more) if out else Answer(best, told[best], more)
         told[self.out_of_scope] = chance
         said = self.out_of_scope if out else best
-        return Answer(said, told[said], {"probabilities": told, "out_of_scope_limit": scope["limit"]})
+        more = {"probabilities": told, "out_of_scope_limit": scope["limit"]}
+        return Answer(said, told[said], {**more, "threshold": scope["limit"]} if out else more)
 
     # figures
 

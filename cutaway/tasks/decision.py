@@ -19,6 +19,7 @@ from rich.text import Text
 from cutaway import __version__
 from cutaway.errors import ConfigError, unknown
 from cutaway.tasks.classify import Classify
+from cutaway.tasks.decide import limit_of
 from cutaway.tasks.task import Answer, task_to_dict
 from cutaway.tasks.trained import TaskModel
 
@@ -156,7 +157,8 @@ def decide(made: TaskModel, text: str, *, model: str = "") -> Decision:
     for label in asked:
         form = [label] if isinstance(answer.answer, list) else (label if said else None)
         found = made.why(example, answer=Answer(form, answer.probability, answer.more))
-        limit = limits.get(label, _limit(made, label, answer))
+        floor = None if task.several == "yes" else task.abstain or made.calibration.get("abstain")
+        limit = max(filter(None, (limit_of(answer, label), floor)), default=None)
         special = set(made.model.tokenizer.special.values())
         scores = [
             (word.strip(), score)
@@ -170,14 +172,6 @@ def decide(made: TaskModel, text: str, *, model: str = "") -> Decision:
     return Decision(
         example.given["text"], answer.answer, tuple(grounds), task_to_dict(task), model or fingerprint(made)
     )
-
-
-def _limit(made: TaskModel, label: str, answer: Answer) -> float | None:
-    """From which probability on a label of several exclusive ones is said; None: where it is the likeliest."""
-    assert isinstance(made.task, Classify)
-    if label == made.task.out_of_scope:
-        return answer.more.get("out_of_scope_limit")
-    return made.task.abstain or made.calibration.get("abstain")
 
 
 def fingerprint(made: TaskModel) -> str:

@@ -250,3 +250,21 @@ def test_texts_out_of_scope_are_no_unknown_labels_and_do_not_choose_the_weights(
     parts, owners = task.encode(model, examples, 16)
     assert owners == [0, 3]
     assert [target.tolist() for target in parts["target"]] == [[0], [1]]
+
+
+def test_a_label_that_is_less_likely_than_not_is_told_with_its_threshold():
+    task = task_from({"name": "classify", "several": "no", "favour": "macro_f1"})
+    calibration, labels = {"offsets": [-1.0, 1.5, 0.0]}, ("a", "b", "c")
+    logits = torch.tensor([1.0, -0.5, -1.0])
+    answer = task.answer(logits, Example("", {}), labels, calibration)
+    assert answer.answer == "b"
+    ((label, chance, limit),) = unlikely(answer)
+    assert (label, chance) == ("b", answer.more["probabilities"]["b"])
+    assert 0 < limit < chance < 0.5
+    rest = torch.tensor([1.0, -1.0]).softmax(0)
+    for probability, said in ((limit + 1e-6, "b"), (limit - 1e-6, "a")):  # of b, all others as likely to each other
+        moved = torch.tensor([rest[0] * (1 - probability), probability, rest[1] * (1 - probability)]).log()
+        assert task.answer(moved, Example("", {}), labels, calibration).answer == said
+    many = Answer(["a", "b"], 0.1, {"probabilities": {"a": 0.9, "b": 0.2}, "thresholds": {"a": 0.5, "b": 0.1}})
+    assert unlikely(many) == [("b", 0.2, 0.1)]
+    assert unlikely(Answer("a", 0.4, {"probabilities": {"a": 0.4, "b": 0.3, "c": 0.3}})) == []
