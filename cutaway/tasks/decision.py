@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
+import torch
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -181,7 +182,7 @@ def fingerprint(made: TaskModel) -> str:
     whole.update(json.dumps(decides, sort_keys=True).encode())
     for name, tensor in sorted({**made.model.network.state_dict(), **made.kept}.items()):
         whole.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        whole.update(tensor.detach().cpu().contiguous().flatten().view(-1).numpy().tobytes())
+        whole.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return whole.hexdigest()
 
 

@@ -268,3 +268,19 @@ def test_a_label_that_is_less_likely_than_not_is_told_with_its_threshold():
     many = Answer(["a", "b"], 0.1, {"probabilities": {"a": 0.9, "b": 0.2}, "thresholds": {"a": 0.5, "b": 0.1}})
     assert unlikely(many) == [("b", 0.2, 0.1)]
     assert unlikely(Answer("a", 0.4, {"probabilities": {"a": 0.4, "b": 0.3, "c": 0.3}})) == []
+
+
+def test_the_likeliest_in_spite_of_offsets_is_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    made = trained(tmp_path, scoped, task={"name": "classify", "several": "no", "favour": "macro_f1"}, epochs=1).model
+    made.calibration["offsets"] = [0.0, 0.0, 50.0]
+    (tmp_path / "moved").mkdir()
+    write_task(made, tmp_path / "moved")
+    (tmp_path / "new.csv").write_text("text\na moron and an idiot\n", "utf-8")
+    assert main(["task", "predict", str(tmp_path / "moved"), str(tmp_path / "new.csv")]) == 0
+    assert re.search(r"spam  \(spam: \d+\.\d%, said from 0\.0% on\)", capsys.readouterr().out)
+    decision = decide(made, "a moron and an idiot")
+    assert decision.grounds[0].threshold is not None
+    assert decision.grounds[0].threshold < 1e-6
+    before = fingerprint(made)
+    made.model.network.to(torch.bfloat16)
+    assert fingerprint(made) != before
