@@ -19,7 +19,7 @@ from cutaway.tasks import domain
 from cutaway.tasks.config import TaskConfig
 from cutaway.tasks.data import TaskData, cut_note, read_data
 from cutaway.tasks.fresh import suited
-from cutaway.tasks.plan import RUN, appearing, begin_plan, config_to_dict, continuable, read_plan, tidy
+from cutaway.tasks.plan import RUN, appearing, begin_plan, config_to_dict, continuable, placed, read_plan, tidy
 from cutaway.tasks.probe import fit_head
 from cutaway.tasks.repeat import Repeated, learn_all, report_outside, write_predictions
 from cutaway.tasks.report import Point, TaskReport, measure_task, write_report
@@ -232,7 +232,8 @@ def learn(
         settings = settings_of(replace(config, minutes=minutes), store, objective, context, run)
         trained = train(settings, **how)
     trained.model.network.eval()
-    made = TaskModel(task, trained.model, data.labels, columns=data.columns, base=config.start if model.adapter else "")
+    made = TaskModel(task, trained.model, data.labels, columns=data.columns)
+    made.base = placed(config.start) if model.adapter else ""
     made.about = {"training": trained.metrics, "notes": trained.notes}
     return _finished(made, data, progress)
 

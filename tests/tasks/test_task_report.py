@@ -377,3 +377,14 @@ def test_of_many_slices_the_lowest_is_not_called_weak_by_chance():
     assert found is bad
     half = TaskReport("classify", "test", 400, {"accuracy": Figure(0.5, 0.45, 0.55)}, slices=(*slices, few))
     assert weakest(half) is None
+
+
+def test_parallel_files_are_still_there(trained, tmp_path: Path):
+    for name in ("en", "de"):
+        (tmp_path / name).write_text(f"a {name}\nb {name}\n", "utf-8")
+    made = TaskModel(task_from("translate"), trained.model.model)
+    made.about = {"config": {"data": f"en={tmp_path / 'en'},de={tmp_path / 'de'}", "valid": 0.0, "test": 0.0}}
+    data, notes = training_data(made)
+    assert notes == []
+    assert data is not None
+    assert len(data.splits["train"]) == 2

@@ -21,6 +21,7 @@ from cutaway.tasks.report.noise import suspects_of
 from cutaway.tasks.report.report import Compared, TaskReport
 from cutaway.tasks.task import Answer, Example, Measured, Quantity
 from cutaway.tasks.trained import TaskModel
+from cutaway.text.parallel import parallel_files
 from cutaway.training.metrics import read_metrics
 
 MOST_POINTS = 400  # of a line of the training's course
@@ -195,8 +196,9 @@ def training_data(made: TaskModel, progress: OnProgress | None = None) -> tuple[
     config = made.about.get("config")
     if not made.task.baseline_name or not isinstance(config, dict) or not config.get("data"):
         return None, []
-    files = [one for one in (config["data"], config.get("valid"), config.get("test")) if isinstance(one, str)]
-    if gone := next((one for one in files if not Path(one).is_file()), None):
+    given = [one for one in (config["data"], config.get("valid"), config.get("test")) if isinstance(one, str)]
+    files = [file for one in given for file in parallel_files(one).values() or [Path(one)]]
+    if gone := next((file for file in files if not file.is_file()), None):
         return None, [f"no baseline: the training data {gone} is not there any more"]
     try:
         shares = {name: config.get(name, 0.1) for name in ("valid", "test")}
