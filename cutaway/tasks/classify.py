@@ -141,6 +141,12 @@ class Classify(Task):
         if len(labels) < (1 if self.several == "yes" else 2):
             only = f"all examples have the label {labels[0]!r}" if labels else "no example has a label"
             raise InputError(f"{only}, so there is nothing to learn")
+        valid = examples.get("valid", [])
+        if self.out_of_scope and valid and all(self.out_of_scope in example.truth for example in valid):
+            raise InputError(
+                f"all validation texts are out of scope ({self.out_of_scope!r}), so nothing tells which of others are; "
+                "give some that are in it"
+            )
         notes = []
         for name, some in examples.items():
             known = self.known(labels)

@@ -352,3 +352,11 @@ def test_what_is_resumed_takes_no_other_option(messy: Path, capsys: pytest.Captu
     sentence = refused(capsys, "train", "--resume", str(messy / "model"), "--minutes", "5")
     assert "what is resumed goes on as it was begun; leave --minutes out" in sentence
     assert "leave --from out" in refused(capsys, "train", "--resume", str(messy / "model"), "--from", "base")
+
+
+def test_validation_texts_that_are_all_out_of_scope_are_refused(tmp_path: Path):
+    (tmp_path / "train.csv").write_text("text,label\n" + GOOD, "utf-8")
+    (tmp_path / "valid.csv").write_text("text,label\nan odd film,odd\na new film,odd\n", "utf-8")
+    task = task_from({"name": "classify", "out_of_scope": "odd"})
+    with pytest.raises(InputError, match=r"all validation texts are out of scope \('odd'\)"):
+        read_data(task, tmp_path / "train.csv", valid=tmp_path / "valid.csv", test=0)
