@@ -32,7 +32,7 @@ from cutaway.tasks.calibrate import calibration_curve, calibration_error, temper
 from cutaway.tasks.figures import mean_of
 from cutaway.tasks.report import Slice, compare_tasks
 from cutaway.tasks.report.findings import chances_of, confused, slices_of
-from cutaway.tasks.report.measure import differences_p, training_data
+from cutaway.tasks.report.measure import differences_p, fingerprint, training_data
 from cutaway.tasks.report.noise import confident_errors, suspects_of
 from cutaway.tasks.report.report import weakest
 
@@ -388,3 +388,13 @@ def test_parallel_files_are_still_there(trained, tmp_path: Path):
     assert notes == []
     assert data is not None
     assert len(data.splits["train"]) == 2
+
+
+def test_other_labels_are_other_training_data(tmp_path: Path):
+    task, file = task_from("classify"), write_reviews(tmp_path / "t.tsv", 60)
+    found = [fingerprint(read_data(task, file, valid=0, test=0))]
+    lines = file.read_text("utf-8").splitlines()
+    for changed in ([lines[0], *reversed(lines[1:])], [lines[0], lines[1].rpartition("\t")[0] + "\tfine", *lines[2:]]):
+        file.write_text("\n".join(changed) + "\n", "utf-8")
+        found.append(fingerprint(read_data(task, file, valid=0, test=0)))
+    assert found[0] == found[1] != found[2]

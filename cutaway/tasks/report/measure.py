@@ -21,6 +21,7 @@ from cutaway.tasks.report.noise import suspects_of
 from cutaway.tasks.report.report import Compared, TaskReport
 from cutaway.tasks.task import Answer, Example, Measured, Quantity
 from cutaway.tasks.trained import TaskModel
+from cutaway.text.dedup import text_keys
 from cutaway.text.parallel import parallel_files
 from cutaway.training.metrics import read_metrics
 
@@ -213,8 +214,10 @@ def training_data(made: TaskModel, progress: OnProgress | None = None) -> tuple[
 
 
 def fingerprint(data: TaskData) -> str:
-    """A number of the training examples' texts, whatever their order: that of other data differs."""
-    return f"{int(keys_of(data.task, data.splits['train']).sum(dtype=np.uint64)):016x}"
+    """A number of the training examples, whatever their order: that of other texts, or of other truths, differs."""
+    task, examples = data.task, data.splits["train"]
+    keys = text_keys(["\0".join([*task.texts(example), repr(example.truth)]) for example in examples])
+    return f"{int(keys.sum(dtype=np.uint64)):016x}"
 
 
 def strange_labels(made: TaskModel, examples: Sequence[Example]) -> list[str]:
