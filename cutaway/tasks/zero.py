@@ -109,8 +109,10 @@ class Score(Classify):
         """What speaks for the first word of the label rather than for that of the next likely one."""
         attribution = attribution_by(method)
         told: Mapping[str, float] = answer.more["probabilities"]
-        ranked = sorted(told, key=lambda label: -told[label])
-        said = answer.answer if isinstance(answer.answer, str) else ranked[0]
+        ranked = sorted(
+            self.choices, key=lambda label: -told[label]
+        )  # those that are spoken, "none of them" perhaps not
+        said = answer.answer if answer.answer in ranked else ranked[0]
         firsts = {label: ids[0] for label, ids in zip(self.choices, self._words(model), strict=True)}
         other = next((firsts[label] for label in ranked if label != said and firsts[label] != firsts[said]), None)
         ids = self._prompt(model, example.given["text"])

@@ -13,7 +13,7 @@ from cutaway.errors import ConfigError
 from cutaway.generation.engine import Engine
 from cutaway.models import Model, build_network, network_of_size
 from cutaway.models.model import write_model
-from cutaway.tasks import TaskModel, open_task, task_config, task_from, train_task
+from cutaway.tasks import Answer, Example, TaskModel, open_task, task_config, task_from, train_task
 from cutaway.tasks.zero import EMPTY, LEAST, Nearest
 from cutaway.tokenizers import train_tokenizer
 
@@ -176,3 +176,18 @@ def test_without_a_checkpoint_nothing_can_be_said(tmp_path):
         train_task(task_config(config))
     with pytest.raises(ConfigError, match="where the text stands"):
         task_from({"name": "score", "prompt": "What is this?"})
+
+
+def test_why_of_a_language_model_is_of_labels_that_it_speaks(models: dict[str, str]):
+    from cutaway.models import load_model
+
+    task, model = (
+        task_from({"name": "score", "choices": ["cat", "drum"], "out_of_scope": "none"}),
+        load_model(models["decoder"]),
+    )
+    example = Example("", {"text": "a loud flute"})
+    chances = {"cat": 0.1, "drum": 0.2, "none": 0.7}
+    words = [model.tokenizer.encode(" drum")[0], model.tokenizer.encode(" cat")[0]]
+    for said in ("none", "drum"):
+        found = task.why(model, example, Answer(said, chances[said], {"probabilities": chances}))
+        assert all(repr(model.tokenizer.token(word)).strip("'") in found.target for word in words)
