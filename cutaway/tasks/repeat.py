@@ -325,7 +325,9 @@ def report_outside(made: TaskModel, found: Repeated, folds: int) -> TaskReport:
 
 def write_predictions(found: Repeated, path: Path) -> None:
     """The answers out of the folds, a JSON record a line."""
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in found.predictions]
+    from cutaway.interp.receipt import plain
+
+    lines = [json.dumps(plain(record), ensure_ascii=False) + "\n" for record in found.predictions]
     path.write_text("".join(lines), "utf-8")
 
 

@@ -135,3 +135,13 @@ def test_without_validation_data_no_seed_is_called_the_best(tmp_path: Path):
     train_task(config(tmp_path, seeds=2, valid=0.0, epochs=1), on_note=notes.append)
     (said,) = [note for note in notes if "seed" in note]
     assert said == "without validation data the first seed counts: its model is kept"
+
+
+def test_folds_of_questions_are_written_too(tmp_path: Path):
+    lines = [{"question": f"who is {n}?", "context": f"{n} is Ada, or Bo", "answer": "Ada"} for n in range(20)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    fresh: dict[str, Any] = {"size": 1, "vocab_size": 300, "epochs": 1, "threads": 1}
+    train_task(TaskConfig("answer", str(tmp_path / "t.jsonl"), str(tmp_path / "model"), folds=2, **fresh))
+    told = [json.loads(line) for line in (tmp_path / "model" / "folds.jsonl").read_text("utf-8").splitlines()]
+    assert len(told) == 20
+    assert all(one["truth"][0]["text"] == "Ada" for one in told)
