@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -318,7 +319,7 @@ def _clean(value: Any) -> Any:
         return [_clean(one) for one in value]
     if isinstance(value, dict):
         return {_clean(key): _clean(one) for key, one in value.items()}
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parquet(stream: Any, part: Part, limits: Limits) -> Iterator[Row]:
