@@ -10,13 +10,11 @@ import pytest
 from test_classify import write_reviews
 
 from cutaway.cli import main
-from cutaway.errors import InputError
-from cutaway.tasks import Example, open_task, read_data, read_examples, task_from
+from cutaway.errors import ConfigError, InputError
+from cutaway.tasks import Example, open_task, pair_baseline, read_data, read_examples, tag_baseline, task_from
 from cutaway.tasks.answer import AnswerQuestions
 from cutaway.tasks.classify import Classify
 from cutaway.tasks.embed import Embed
-from cutaway.errors import ConfigError, InputError
-from cutaway.tasks import Example, open_task, pair_baseline, read_data, read_examples, tag_baseline, task_from
 from cutaway.tasks.pair import Pair
 from cutaway.tasks.summarise import Summarise
 from cutaway.tasks.tag import Tag
@@ -280,6 +278,8 @@ def test_a_cell_that_only_begins_like_json_is_a_text_or_told(task: Task, cell: s
         values = dict.fromkeys((one.name for one in task.roles if one.needed), "the text") | {role.name: cell}
         with suppress(InputError):
             task.example("a row", values, answered=True)
+
+
 def test_one_column_cannot_be_the_text_and_its_label(tmp_path: Path):
     (tmp_path / "t.csv").write_text("review,stars\n" + GOOD, "utf-8")
     with pytest.raises(ConfigError, match=r"the column 'stars' of .* was given for text and for label"):
