@@ -56,7 +56,11 @@ def figure_of(made: Trained, name: str, goal: str) -> dict[str, Any]:
     found = report.figures[name]
     words: dict[str, Any] = {"cutaway": f"{found.value:.4f} ({found.low:.4f} to {found.high:.4f})"}
     if report.baseline is not None:
-        words |= {"peer": f"{report.baseline[name].value:.4f}", "peer_name": report.baseline_name, "p": report.p}
+        words |= {
+            "peer": f"{report.baseline[name].value:.4f}",
+            "peer_name": report.baseline_name,
+            "p": report.p_values[name],
+        }
     return _bench.figure([found.value], goal, **words, seconds=round(made.seconds, 1))
 
 

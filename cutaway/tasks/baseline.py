@@ -58,6 +58,11 @@ def linear_probabilities(
     return made
 
 
+def word_pattern(texts: Sequence[str]) -> str:
+    """What a word is, as scikit-learn wants it: letters and digits; where no text has any, every sign (emoji)."""
+    return r"(?u)\b\w+\b" if any(re.search(r"\w", text) for text in texts) else r"(?u)\S"
+
+
 def _vectors(train: Sequence[str], test: Sequence[str]) -> tuple[Any, Any]:
     sklearn = need("sklearn.feature_extraction.text", "classic", "the baseline")
     sparse = need("scipy.sparse", "classic", "the baseline")
@@ -65,7 +70,7 @@ def _vectors(train: Sequence[str], test: Sequence[str]) -> tuple[Any, Any]:
     shared = {"sublinear_tf": True, "min_df": 1 if len(train) < 1000 else 2, "max_features": MOST_FEATURES}
     makers = [sklearn.TfidfVectorizer(analyzer="char", ngram_range=(1, 4), **shared)]
     if not chinese:
-        pattern = r"(?u)\b\w+\b"
+        pattern = word_pattern(train)
         makers = [
             sklearn.TfidfVectorizer(ngram_range=(1, 2), token_pattern=pattern, **shared),
             sklearn.TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **shared),

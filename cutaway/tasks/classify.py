@@ -20,11 +20,7 @@ from cutaway.progress import OnProgress, Progress
 from cutaway.tasks import baseline
 from cutaway.tasks.attribution import attribution_by
 from cutaway.tasks.calibrate import temperature_of
-from cutaway.tasks.decide import (
-    best_threshold,
-    least_sure,
-    offsets_for_f1,
-)
+from cutaway.tasks.decide import best_threshold, least_sure, offsets_for_f1, threshold_of
 from cutaway.tasks.figures import by_label, confusion, macro_f1, mean_of, one_hot
 from cutaway.tasks.reading import arrays, framed, in_parts, read_all
 from cutaway.tasks.scope import fit_scope, scope_of
@@ -105,17 +101,21 @@ class Classify(Task):
             raise InputError("the label is missing")
         if "label" not in values:
             return Example(source, {"text": text})
-        return Example(source, {"text": text}, tuple(one for one in self._labels_of(known) if one != self.nothing))
+        labels = self._labels_of(known)
+        if answered and self.several == "no" and len(labels) != 1:
+            raise InputError(f"{len(labels) or 'no'} labels were given ({', '.join(labels)}), where a text has one")
+        return Example(source, {"text": text}, tuple(one for one in labels if one != self.nothing))
 
     def _labels_of(self, value: Any) -> tuple[str, ...]:
+        """The labels that a cell holds, in order of their names, so that it does not matter how they were written."""
         if value is None:
             return ()
         value = cell_of(value)
         if isinstance(value, list):
-            return tuple(dict.fromkeys(name for one in value if (name := str(one).strip())))
+            return tuple(sorted({str(one).strip() for one in value if one is not None} - {""}))
         text = str(value).strip()
         if self.several != "no" and isinstance(value, str) and self.separator and self.separator in text:
-            return tuple(dict.fromkeys(part.strip() for part in text.split(self.separator) if part.strip()))
+            return tuple(sorted({part.strip() for part in text.split(self.separator)} - {""}))
         return (text,)
 
     def settle(self, examples: Sequence[Example]) -> Task:
@@ -130,6 +130,9 @@ class Classify(Task):
     def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
         return tuple(sort_labels({label for example in examples for label in example.truth}))
 
+    def known(self, labels: Sequence[str]) -> set[str]:
+        return {*labels, self.out_of_scope} - {""}
+
     def stratum(self, example: Example) -> str:
         return "\0".join(sorted(example.truth))
 
@@ -137,9 +140,16 @@ class Classify(Task):
         if len(labels) < (1 if self.several == "yes" else 2):
             only = f"all examples have the label {labels[0]!r}" if labels else "no example has a label"
             raise InputError(f"{only}, so there is nothing to learn")
+        valid = examples.get("valid", [])
+        if self.out_of_scope and valid and all(self.out_of_scope in example.truth for example in valid):
+            raise InputError(
+                f"all validation texts are out of scope ({self.out_of_scope!r}), so nothing tells which of others are; "
+                "give some that are in it"
+            )
         notes = []
         for name, some in examples.items():
-            strange = Counter(label for example in some for label in example.truth if label not in labels)
+            known = self.known(labels)
+            strange = Counter(label for example in some for label in example.truth if label not in known)
             if strange:
                 label, count = strange.most_common(1)[0]
                 lines = [example.source for example in some if label in example.truth]
@@ -166,14 +176,17 @@ class Classify(Task):
     def _weights(self, examples: Sequence[Example], labels: tuple[str, ...]) -> tuple[float, ...]:
         if not self.balance:
             return ()
-        counts = Counter(label for example in examples for label in example.truth)
+        found = Counter(label for example in examples for label in example.truth)
+        counts = [max(1, found[label]) for label in labels]  # of a part of the examples some label may have none
         if self.several == "yes":  # how many do not have it for one that does, to the square root
-            return tuple(max(1.0, ((len(examples) - counts[label]) / counts[label]) ** 0.5) for label in labels)
-        return tuple(len(examples) / (len(labels) * counts[label]) for label in labels)
+            return tuple(max(1.0, ((len(examples) - count) / count) ** 0.5) for count in counts)
+        return tuple(len(examples) / (len(labels) * count) for count in counts)
 
     def encode(self, model: Model, examples: Sequence[Example], context: int) -> tuple[Parts, list[int]]:
-        ids, owners = self._read(model, [example.given["text"] for example in examples], context)
-        targets = self._targets(examples, model.config.labels)  # pyright: ignore[reportAttributeAccessIssue]
+        labels: tuple[str, ...] = model.config.labels  # pyright: ignore[reportAttributeAccessIssue]
+        known = [number for number, example in enumerate(examples) if set(example.truth) <= set(labels)]
+        ids, owners = self._read(model, [examples[number].given["text"] for number in known], context)
+        targets, owners = self._targets(examples, labels), [known[owner] for owner in owners]
         return {"ids": arrays(ids), "target": [targets[owner] for owner in owners]}, owners
 
     def _read(self, model: Model, texts: Sequence[str], context: int = 0) -> tuple[list[list[int]], list[int]]:
@@ -222,7 +235,7 @@ class Classify(Task):
         return [torch.stack([one.float(), torch.from_numpy(row)]) for one, row in zip(raw, said, strict=True)]
 
     def calibrate(self, raw: Sequence[Tensor], examples: Sequence[Example], labels: tuple[str, ...]) -> dict[str, Any]:
-        known = [set(example.truth) <= {*labels, self.out_of_scope} for example in examples]
+        known = [self.known(labels).issuperset(example.truth) for example in examples]
         examples = [one for one, good in zip(examples, known, strict=True) if good]
         if not examples:
             return {}
@@ -267,6 +280,8 @@ class Classify(Task):
             moved = chances if offsets is None else (scaled + torch.tensor(offsets)).tolist()
             best = max(range(len(labels)), key=moved.__getitem__)
             made = Answer(labels[best], chances[best], {"probabilities": dict(zip(labels, chances, strict=True))})
+            if offsets is not None:
+                made = replace(made, more={**made.more, "threshold": threshold_of(chances, offsets, best)})
         if made.probability is not None and made.probability < (self.abstain or calibration.get("abstain", 0.0)):
             return Answer(None, made.probability, {**made.more, "instead_of": made.answer})
         return made
@@ -297,7 +312,8 @@ class Classify(Task):
             return Answer(self.out_of_scope, None, more) if out else Answer(best, told[best], more)
         told[self.out_of_scope] = chance
         said = self.out_of_scope if out else best
-        return Answer(said, told[said], {"probabilities": told, "out_of_scope_limit": scope["limit"]})
+        more = {"probabilities": told, "out_of_scope_limit": scope["limit"]}
+        return Answer(said, told[said], {**more, "threshold": scope["limit"]} if out else more)
 
     # figures
 
@@ -356,6 +372,7 @@ class Classify(Task):
         part: int = 0,
         kept: Mapping[str, Tensor] | None = None,
         calibration: Mapping[str, Any] | None = None,
+        **_: Any,
     ) -> Any:
         """What speaks for the answer.
 
@@ -364,7 +381,7 @@ class Classify(Task):
         """
         attribution = attribution_by(method)
         token, minus = self._asked(answer, model.config.labels, part)  # pyright: ignore[reportAttributeAccessIssue]
-        parts, _ = self._read(model, [example.given["text"]])
+        parts = self._read(model, [example.given["text"]])[0]
         ids = parts[0] if len(parts) == 1 else max(parts, key=lambda ids: self._speaks(model, ids, token, minus))
         found = attribution(model, ids, token=token, minus=minus, grain="word")
         if not self.words or not kept:

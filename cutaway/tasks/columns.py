@@ -41,6 +41,10 @@ def find_columns(
     for role, column in told.items():
         if column not in names:
             raise ConfigError(f"{where} lacks what was named for {role}: {unknown('column', column, names)}")
+        if other := next((known for known, one in found.items() if one == column), ""):
+            raise ConfigError(
+                f"the column {column!r} of {where} was given for {other} and for {role}; each has its own"
+            )
         found[role] = column
     free = {name.strip().lower(): name for name in reversed(names) if name not in found.values()}
     for role in roles:

@@ -101,6 +101,11 @@ class TaskConfig:
             raise ConfigError(unknown("setting to search:", strange[0], SEARCHED))
         if self.folds < 0 or self.folds == 1:
             raise ConfigError(f"folds must be 2 or more, or 0 for none, but {self.folds} was given")
+        if self.folds and not self.task.alone:
+            raise ConfigError(
+                f"answers of the task {self.task.name} are compared with each other, which those of the models of "
+                "several folds cannot be; leave folds out, and give seeds to see how much is chance"
+            )
         if not all(0 < share <= 1 for share in self.curve):
             raise ConfigError(f"curve holds shares of the training examples, 0 … 1, but {self.curve} was given")
         if self.folds and (self.domain_minutes is not None or self.domain) and not (self.start and self.domain):

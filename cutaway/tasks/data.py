@@ -123,7 +123,8 @@ def _read(
     """The examples of files, checked and divided."""
     task = found.task
     for name, path in files.items():
-        examples, aside, used = read_examples(task, path, columns=columns, progress=progress)
+        before = found.columns or None  # of the training data
+        examples, aside, used = read_examples(task, path, columns=columns, before=before, progress=progress)
         found.aside += aside
         found.splits[name] = examples
         found.columns = found.columns or used  # of the training data
@@ -202,7 +203,7 @@ def read_examples(
     told = dict(columns or {})
     usual = _usual(task)
     files = parallel_files(path)
-    if files and not told and not before and files.keys().isdisjoint(usual):  # then their order says it
+    if files and not told and files.keys().isdisjoint([*usual, *(before or {}).values()]):  # then their order says it
         told = dict(zip((role.name for role in task.roles if role.needed), files, strict=False))
     aside: list[Aside] = []
     asked = [*told.values(), *(before or {}).values(), *usual]
@@ -250,8 +251,9 @@ def examples_of_rows(
     examples: list[Example] = []
     sample = list(islice(rows, SAMPLE))  # a record may lack what others have
     names = list(dict.fromkeys(name for row in sample for name in row.values))
-    seen = [row.values for row in sample] if before is None else []
-    told = {**{role: column for role, column in (before or {}).items() if column in names}, **told}
+    seen = [row.values for row in sample]
+    same = {role: name for role, name in (before or {}).items() if name in names and name not in told.values()}
+    told = {**same, **told}
     found = find_columns(names, task.roles, told, where, answered=answered, sample=seen) if sample else {}
     for row in chain(sample, rows):
         try:

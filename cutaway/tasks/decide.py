@@ -5,7 +5,12 @@ Shapes: N examples, L labels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import exp
+
 import numpy as np
+
+from cutaway.tasks.task import Answer
 
 ROUNDS = 5  # over all labels, in which offsets are improved one at a time
 
@@ -90,3 +95,35 @@ def least_sure(chances: np.ndarray, right: np.ndarray, wanted: float) -> float:
     limits, hits, said = _steps(chances, right)
     good = np.flatnonzero(hits >= wanted * said - 1e-9)
     return float(limits[good[-1]]) if len(good) else 1.0
+
+
+def threshold_of(chances: Sequence[float], offsets: Sequence[float], said: int) -> float:
+    """From which probability on a label is said, where offsets choose, and all others stay as likely to each other.
+
+    Args:
+        chances: (L,) of the labels.
+        offsets: (L,) of their logits.
+        said: the number of the label.
+    """
+    rest = max(1e-300, 1 - chances[said])
+    others = (chance / rest * exp(offset) for chance, offset in zip(chances, offsets, strict=True))
+    strongest = max(value for number, value in enumerate(others) if number != said)
+    return strongest / (strongest + exp(offsets[said]))
+
+
+def limit_of(answer: Answer, label: str) -> float | None:
+    """From which probability on a label was said; None: because it was the likeliest."""
+    if "thresholds" in answer.more:
+        return answer.more["thresholds"].get(label)
+    said = answer.answer if answer.answer is not None else answer.more.get("instead_of")
+    return answer.more.get("threshold") if label == said else None
+
+
+def unlikely(answer: Answer) -> list[tuple[str, float, float]]:
+    """The labels that were said though they are less likely than not: each with its probability, and from which on it
+    is said.
+    """
+    said = [answer.answer] if isinstance(answer.answer, str) else answer.answer or ()
+    chances = answer.more.get("probabilities", {})
+    found = [(label, chances[label], limit_of(answer, label)) for label in said if label in chances] if chances else []
+    return [(label, chance, limit) for label, chance, limit in found if limit is not None and chance < 0.5]

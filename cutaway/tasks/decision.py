@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
+import torch
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,7 @@ from rich.text import Text
 from cutaway import __version__
 from cutaway.errors import ConfigError, unknown
 from cutaway.tasks.classify import Classify
+from cutaway.tasks.decide import limit_of
 from cutaway.tasks.task import Answer, task_to_dict
 from cutaway.tasks.trained import TaskModel
 
@@ -156,7 +158,8 @@ def decide(made: TaskModel, text: str, *, model: str = "") -> Decision:
     for label in asked:
         form = [label] if isinstance(answer.answer, list) else (label if said else None)
         found = made.why(example, answer=Answer(form, answer.probability, answer.more))
-        limit = limits.get(label, _limit(made, label, answer))
+        floor = None if task.several == "yes" else task.abstain or made.calibration.get("abstain")
+        limit = max(filter(None, (limit_of(answer, label), floor)), default=None)
         special = set(made.model.tokenizer.special.values())
         scores = [
             (word.strip(), score)
@@ -172,14 +175,6 @@ def decide(made: TaskModel, text: str, *, model: str = "") -> Decision:
     )
 
 
-def _limit(made: TaskModel, label: str, answer: Answer) -> float | None:
-    """From which probability on a label of several exclusive ones is said; None: where it is the likeliest."""
-    assert isinstance(made.task, Classify)
-    if label == made.task.out_of_scope:
-        return answer.more.get("out_of_scope_limit")
-    return made.task.abstain or made.calibration.get("abstain")
-
-
 def fingerprint(made: TaskModel) -> str:
     """SHA-256 of all that decides: weights, tokenizer, the task's settings, labels and calibration."""
     whole = sha256(made.model.tokenizer.fingerprint.encode())
@@ -187,7 +182,7 @@ def fingerprint(made: TaskModel) -> str:
     whole.update(json.dumps(decides, sort_keys=True).encode())
     for name, tensor in sorted({**made.model.network.state_dict(), **made.kept}.items()):
         whole.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        whole.update(tensor.detach().cpu().contiguous().flatten().view(-1).numpy().tobytes())
+        whole.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return whole.hexdigest()
 
 

@@ -79,6 +79,7 @@ class Embed(Task):
     metric: ClassVar[str] = "mrr"
     kinds: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
     one_truth: ClassVar[bool] = False
+    alone: ClassVar[bool] = False
     baseline_name: ClassVar[str] = "cosine of TF-IDF vectors"
 
     def __post_init__(self) -> None:

@@ -100,12 +100,13 @@ class Pair(Task):
         return Classification()
 
     def encode(self, model: Model, examples: Sequence[Example], context: int) -> tuple[Parts, list[int]]:
-        pairs, owners = [self.texts(example) for example in examples], list(range(len(examples)))
+        place = {label: number for number, label in enumerate(model.config.labels)}  # pyright: ignore[reportAttributeAccessIssue]
+        owners = [number for number, example in enumerate(examples) if example.truth[0] in place]
+        pairs = [self.texts(examples[owner]) for owner in owners]
         if self.swap:
             pairs, owners = pairs + [pair[::-1] for pair in pairs], owners * 2
         ids, types = paired(model, pairs, context)
-        place = {label: number for number, label in enumerate(model.config.labels)}  # pyright: ignore[reportAttributeAccessIssue]
-        targets = [np.array([place.get(examples[owner].truth[0], 0)], np.int64) for owner in owners]
+        targets = [np.array([place[examples[owner].truth[0]]], np.int64) for owner in owners]
         parts = {"ids": arrays(ids), "target": targets}
         return (parts if types is None else {**parts, "types": arrays(types)}), owners
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cutaway.errors import need
+from cutaway.tasks.baseline import word_pattern
 
 NAME = "TF-IDF of both texts and logistic regression"
 Pairs = Sequence[tuple[str, str]]
@@ -23,18 +24,23 @@ def linear_probabilities(train: Pairs, targets: np.ndarray, test: Pairs, *, seed
 
     Args:
         train: pairs of texts.
-        targets: (N,) int64 numbers of labels, all of which occur.
+        targets: (N,) int64 numbers of labels up to L - 1.
         test: pairs of texts.
         seed: of the solver.
 
     Raises:
         MissingExtra: scikit-learn is not installed.
     """
+    known = np.unique(targets)
+    made = np.zeros((len(test), int(known[-1]) + 1))
+    if len(known) == 1:  # nothing to decide
+        made[:, known] = 1.0
+        return made
     text = need("sklearn.feature_extraction.text", "classic", "the baseline")
     linear = need("sklearn.linear_model", "classic", "the baseline")
     sparse = need("scipy.sparse", "classic", "the baseline")
     every = [one for pair in train for one in pair]
-    words = text.TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", sublinear_tf=True).fit(every)
+    words = text.TfidfVectorizer(token_pattern=word_pattern(every), sublinear_tf=True).fit(every)
     letters = text.TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True).fit(every)
 
     def seen(pairs: Pairs) -> Any:
@@ -48,5 +54,6 @@ def linear_probabilities(train: Pairs, targets: np.ndarray, test: Pairs, *, seed
         columns.append(np.abs(np.log(np.maximum(lengths[:, :1], 1) / np.maximum(lengths[:, 1:], 1))))
         return sparse.hstack([np.concatenate([2 * columns[0], 2 * columns[1], columns[2]], axis=1), *shared]).tocsr()
 
-    model = linear.LogisticRegression(C=1.0, max_iter=1000, random_state=seed)
-    return model.fit(seen(train), targets).predict_proba(seen(test))
+    model = linear.LogisticRegression(C=1.0, max_iter=1000, random_state=seed).fit(seen(train), targets)
+    made[:, known] = model.predict_proba(seen(test))
+    return made

@@ -60,12 +60,20 @@ def begin_plan(config: TaskConfig) -> None:
     files = checksums(config)
     plain = config_to_dict(config)
     for name in ("data", "valid", "test", "start", "out"):
-        value = plain[name]
-        plain[name] = str(Path(value).resolve()) if isinstance(value, str) and value and Path(value).exists() else value
+        plain[name] = placed(plain[name])
     plain["domain"] = [str(Path(path).resolve()) for path in config.domain]
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     write_json(out / PLAN, {"format": FORMAT, "cutaway": __version__, "config": plain, "files": files})
+
+
+def placed(given: Any) -> Any:
+    """A path, or several with names, so that it leads to the same from anywhere; what is none stays as it is."""
+    if not isinstance(given, str) or not given:
+        return given
+    if files := parallel_files(given):
+        return ",".join(f"{name}={path.resolve()}" for name, path in files.items())
+    return str(Path(given).resolve()) if Path(given).exists() else given
 
 
 def read_plan(out: Path) -> TaskConfig:

@@ -25,9 +25,9 @@ from cutaway.errors import InputError
 from cutaway.evaluation.significance import Figure
 from cutaway.files import holds, read_json, write_json
 from cutaway.tasks.config import TaskConfig
-from cutaway.tasks.data import TaskData, keys_of
+from cutaway.tasks.data import TaskData, groups_of, keys_of
 from cutaway.tasks.report import TaskReport
-from cutaway.tasks.report.measure import difference_p, figures_of
+from cutaway.tasks.report.measure import differences_p, figures_of
 from cutaway.tasks.task import Answer, Example, Task
 from cutaway.tasks.trained import TaskModel
 from cutaway.text.split import positions
@@ -167,7 +167,11 @@ def learn_all(
             costs.pop(0)
         chosen = max(found.seeds, key=lambda row: row["valid"] or -1.0)["seed"]  # the first of equals
         if on_note is not None:
-            on_note(f"seed {chosen} is the best of {config.seeds} on validation data: its model is kept")
+            best_of = f"seed {chosen} is the best of {config.seeds} on validation data"
+            on_note(
+                f"{best_of if 'valid' in data.splits else 'without validation data the first seed counts'}: its model "
+                "is kept"
+            )
         best = run / f"seed-{chosen}"
         made = learn(replace(config, seed=chosen), data, best)
     if found.curve:
@@ -223,10 +227,10 @@ def pool_of(config: TaskConfig, data: TaskData) -> list[Example]:
 
 
 def folds_of(task: Task, examples: Sequence[Example], count: int, seed: int = 0) -> list[np.ndarray]:
-    """The numbers of the examples of each fold: equal texts are in one, and each label is in all to the same share.
+    """The numbers of the examples of each fold: what belongs together is in one, each label in all to the same share.
 
     Args:
-        task: says which texts are equal and what the shares should be alike in.
+        task: says which examples belong together and what the shares should be alike in.
         examples: to be divided.
         count: K; 0: no folds.
         seed: of the division.
@@ -236,7 +240,7 @@ def folds_of(task: Task, examples: Sequence[Example], count: int, seed: int = 0)
     """
     if not count:
         return []
-    keys = keys_of(task, examples)
+    keys = groups_of(task, examples)
     place, first = positions(keys, seed), np.unique(keys, return_index=True)[1]
     if len(first) < count:
         raise InputError(f"{len(first):,} different texts cannot be divided into {count} folds; give more, or fewer")
@@ -311,7 +315,7 @@ def report_outside(made: TaskModel, found: Repeated, folds: int) -> TaskReport:
         figures=figures_of(measured),
         baseline_name=made.task.baseline_name if base else "",
         baseline=figures_of(base) if base else None,
-        p=difference_p(measured.quantities[0], base.quantities[0]) if base else None,
+        p_values=differences_p(measured, base) if base else {},
         tables=measured.tables,
         model=made.model.source,
         trained_on=round(len(examples) * (1 - 1 / folds)),
@@ -321,7 +325,9 @@ def report_outside(made: TaskModel, found: Repeated, folds: int) -> TaskReport:
 
 def write_predictions(found: Repeated, path: Path) -> None:
     """The answers out of the folds, a JSON record a line."""
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in found.predictions]
+    from cutaway.interp.receipt import plain
+
+    lines = [json.dumps(plain(record), ensure_ascii=False) + "\n" for record in found.predictions]
     path.write_text("".join(lines), "utf-8")
 
 

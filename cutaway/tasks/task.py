@@ -137,6 +137,7 @@ class Task(ABC):
         kinds: of networks that can do it; the first is made where none is asked for.
         trained: whether there is something to learn from examples.
         one_truth: whether one text has but one truth, so that rows that differ contradict each other.
+        alone: whether an answer is right or wrong by itself, so that those of several models can be measured together.
         baseline_name: what the baseline is called; "": there is none.
     """
 
@@ -148,6 +149,7 @@ class Task(ABC):
     kinds: ClassVar[tuple[str, ...]] = ("encoder",)
     trained: ClassVar[bool] = True
     one_truth: ClassVar[bool] = True
+    alone: ClassVar[bool] = True
     baseline_name: ClassVar[str] = ""
 
     # the user's data
@@ -185,6 +187,10 @@ class Task(ABC):
         """The names of the labels; (): the task has none."""
         return ()
 
+    def known(self, labels: Sequence[str]) -> set[str]:
+        """The labels that can be answered: those that are learned, and what is said where none of them holds."""
+        return set(labels)
+
     def stratum(self, example: Example) -> str:
         """What the shares of the splits should be alike in."""
         return ""
@@ -218,7 +224,9 @@ class Task(ABC):
 
     @abstractmethod
     def encode(self, model: Model, examples: Sequence[Example], context: int) -> tuple[Parts, list[int]]:
-        """Rows for the objective, and of each row the number of its example (a long text may make several)."""
+        """Rows for the objective, and of each row the number of its example: a long text may make several, and one
+        whose label the model does not know makes none.
+        """
 
     def keep(
         self, model: Model, examples: Sequence[Example], labels: tuple[str, ...], progress: OnProgress | None = None

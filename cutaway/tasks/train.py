@@ -19,7 +19,7 @@ from cutaway.tasks import domain
 from cutaway.tasks.config import TaskConfig
 from cutaway.tasks.data import TaskData, cut_note, read_data
 from cutaway.tasks.fresh import suited
-from cutaway.tasks.plan import RUN, appearing, begin_plan, config_to_dict, continuable, read_plan, tidy
+from cutaway.tasks.plan import RUN, appearing, begin_plan, config_to_dict, continuable, placed, read_plan, tidy
 from cutaway.tasks.probe import fit_head
 from cutaway.tasks.repeat import Repeated, learn_all, report_outside, write_predictions
 from cutaway.tasks.report import Point, TaskReport, measure_task, write_report
@@ -206,6 +206,8 @@ def learn(
             if progress:
                 progress(Progress(f"encoding {name}", 0, len(examples), "examples"))
             parts, owners = task.encode(model, examples, context)
+            if name == "valid" and not owners:  # not one has a label that is known
+                continue
             sources = [examples[owner].source for owner in owners]
             if on_note and (said := cut_note(name, parts[objective.parts[0]], owners, context)):
                 on_note(said)
@@ -230,7 +232,8 @@ def learn(
         settings = settings_of(replace(config, minutes=minutes), store, objective, context, run)
         trained = train(settings, **how)
     trained.model.network.eval()
-    made = TaskModel(task, trained.model, data.labels, columns=data.columns, base=config.start if model.adapter else "")
+    made = TaskModel(task, trained.model, data.labels, columns=data.columns)
+    made.base = placed(config.start) if model.adapter else ""
     made.about = {"training": trained.metrics, "notes": trained.notes}
     return _finished(made, data, progress)
 

@@ -135,8 +135,9 @@ class TaskModel:
         example = self.example(given)
         if answer is None:
             (answer,) = self.predict([example])
-        more: dict[str, Any] = {"kept": self.kept, "calibration": self.calibration} if self.kept else {}
-        # what keeps something asks for it
+        more: dict[str, Any] = {}
+        if self.kept:  # who keeps something asks for it
+            more = {"kept": self.kept, "calibration": self.calibration, "labels": self.labels}
         return self.task.why(self.model, example, answer, method=method, part=part, **more)
 
     def merged(self) -> TaskModel:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,7 @@ class Score(Classify):
         ConfigError: a prompt without "{text}".
     """
 
+    several: Literal["auto", "yes", "no"] = "no"
     prompt: str = "{text}\n\nQuestion: what is this?\nAnswer:"  # what stands before a label's words
     choices: tuple[str, ...] = ()  # the labels; (): those of the examples
     spoken: dict[str, str] = field(default_factory=dict)  # label -> its words after the prompt, where not itself
@@ -108,8 +109,10 @@ class Score(Classify):
         """What speaks for the first word of the label rather than for that of the next likely one."""
         attribution = attribution_by(method)
         told: Mapping[str, float] = answer.more["probabilities"]
-        ranked = sorted(told, key=lambda label: -told[label])
-        said = answer.answer if isinstance(answer.answer, str) else ranked[0]
+        ranked = sorted(
+            self.choices, key=lambda label: -told[label]
+        )  # those that are spoken, "none of them" perhaps not
+        said = answer.answer if answer.answer in ranked else ranked[0]
         firsts = {label: ids[0] for label, ids in zip(self.choices, self._words(model), strict=True)}
         other = next((firsts[label] for label in ranked if label != said and firsts[label] != firsts[said]), None)
         ids = self._prompt(model, example.given["text"])
@@ -127,6 +130,7 @@ class Nearest(Classify):
         ConfigError: as `Classify`; or a temperature that is not above 0.
     """
 
+    several: Literal["auto", "yes", "no"] = "no"
     neighbours: int = 8  # examples that vote; 0: the labels' means do
     sharpness: float = 20.0  # what cosines are multiplied with before they become votes
 
@@ -187,6 +191,7 @@ class Nearest(Classify):
         method: str = "",
         part: int = 0,
         kept: Mapping[str, Tensor] | None = None,
+        labels: Sequence[str] = (),
         **_: Any,
     ) -> Any:
         """Which words bring the text near the label's nearest example rather than that of the next likely label."""
@@ -194,17 +199,17 @@ class Nearest(Classify):
         if kept is None:
             raise ConfigError("without the examples that were kept nobody can say what the text is near to")
         told: Mapping[str, float] = answer.more["probabilities"]
-        ranked = sorted(told, key=lambda label: -told[label])[:2]
-        if isinstance(answer.answer, str) and answer.answer in told:
-            ranked = [answer.answer, next(label for label in ranked if label != answer.answer)]
+        ranked = sorted(labels, key=lambda label: -told[label])  # those of examples, which "none of them" may lack
+        if answer.answer in labels:
+            ranked = [answer.answer, *(label for label in ranked if label != answer.answer)]
         vector = self.infer(Engine(model), [example])[0].float()
         texts = bytes(kept["texts"].numpy()).decode().split("\n")
-        order, near = list(told), list[int]()  # labels as they are numbered
-        for label in ranked:
-            own = (kept["targets"] == order.index(label)).nonzero()[:, 0]
+        near = list[int]()
+        for label in ranked[:2]:
+            own = (kept["targets"] == labels.index(label)).nonzero()[:, 0]
             near.append(int(own[(kept["vectors"][own] @ vector).argmax()]))
-        labels = tuple(f"{label}: {texts[place]}" for label, place in zip(ranked, near, strict=True))
-        reader = with_head(model, {"head": "sequence_classification", "labels": labels, "normalize": False})
+        names = tuple(f"{label}: {texts[place]}" for label, place in zip(ranked[:2], near, strict=True))
+        reader = with_head(model, {"head": "sequence_classification", "labels": names, "normalize": False})
         head = reader.network.head
         assert isinstance(head, Head)
         with torch.no_grad():  # how far the text points to each of the two examples
@@ -212,4 +217,4 @@ class Nearest(Classify):
             if head.out.bias is not None:
                 head.out.bias.zero_()
         ids = framed(model, [example.given["text"]])[0]
-        return attribution(reader, ids, token=labels[0], minus=labels[1], grain="word")
+        return attribution(reader, ids, token=names[0], minus=names[1], grain="word")

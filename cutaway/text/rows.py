@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -294,7 +295,7 @@ def _json(source: Input, lines: Lines) -> Iterator[Row]:
         records = _records(source, lines)
     for number, value in records:
         if isinstance(value, dict):
-            yield Row(f"{source.name}:{number}", {key: _clean(one) for key, one in value.items()})
+            yield Row(f"{source.name}:{number}", _clean(value))
         else:
             source.report(f"a {type(value).__name__}, no record of named values", at=f":{number}")
 
@@ -323,7 +324,11 @@ def _clean(value: Any) -> Any:
     """A value without half characters; a number that is none is nothing."""
     if isinstance(value, str):
         return encodable(value)
-    return None if isinstance(value, float) and value != value else value
+    if isinstance(value, list):
+        return [_clean(one) for one in value]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(one) for key, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parquet(stream: Any, part: Part, limits: Limits) -> Iterator[Row]:
@@ -338,6 +343,6 @@ def _parquet(stream: Any, part: Part, limits: Limits) -> Iterator[Row]:
         for batch in file.iter_batches(256):
             for values in batch.to_pylist():
                 number += 1
-                yield Row(f"{part.name}:{number}", {name: _clean(value) for name, value in values.items()})
+                yield Row(f"{part.name}:{number}", _clean(values))
     except (OSError, UnicodeDecodeError, arrow.ArrowException) as error:
         raise DamagedFile(f"{part.name} is not a Parquet file, or a damaged one ({error})") from error

@@ -43,7 +43,7 @@ from cutaway.training.checkpoint import (
 from cutaway.training.config import TrainConfig, network_for
 from cutaway.training.evaluate import evaluate
 from cutaway.training.memory import keep_freed_memory
-from cutaway.training.metrics import Log, read_metrics
+from cutaway.training.metrics import Log, evaluation_at, read_metrics
 from cutaway.training.objectives import Data, Objective, Score
 from cutaway.training.plan import DTYPES, batch_of, choose_dtype, matmul_rate, settle
 from cutaway.training.profile import tracing
@@ -564,6 +564,7 @@ class Trainer:
                 remove(self.out, [later for later in checkpoints(self.out) if later.name > best.name])
             self.ranks.wait()
             load_checkpoint(best, self.model, self.helpers, self.stepper.optimizer)
+            self.figures |= evaluation_at(self.out, state.best_step)
         else:
             self.stepper.optimizer.swap()
         self.learner.eval()

@@ -80,3 +80,9 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
                 reason = str(error).removeprefix(f"{path}, line {number}").lstrip(": ")
                 raise DamagedFile(f"{path}, line {number}: {reason}; delete the line") from error
     return records
+
+
+def evaluation_at(folder: Path, step: int) -> dict[str, Any]:
+    """What the evaluation after a step has found: the validation loss and other figures."""
+    found = (record for record in read_metrics(folder) if record["step"] == step and "valid_loss" in record)
+    return {name: value for record in found for name, value in record.items() if name not in ("step", "seconds")}

@@ -3,6 +3,7 @@ decisions with their reasons."""
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from cutaway.cli import main
 from cutaway.errors import ConfigError
 from cutaway.tasks import Answer, Example, decide, open_task, task_config, task_from, train_task
+from cutaway.tasks.decide import unlikely
 from cutaway.tasks.decision import fingerprint
 from cutaway.tasks.reading import in_parts
+from cutaway.tasks.start import with_head
+from cutaway.tasks.trained import write_task
 
 REST = ("the", "film", "was", "a", "story", "with", "music", "and", "actors", "tonight")
 MARKS = {"rude": ("idiot", "moron"), "spam": ("prize", "lottery")}
@@ -231,3 +236,51 @@ def test_why_of_a_long_text_is_of_the_window_that_speaks_most(scope):
 def test_settings_that_cannot_be_are_told(settings, said):
     with pytest.raises(ConfigError, match=said):
         task_from({"name": "classify", **settings})
+
+
+def test_texts_out_of_scope_are_no_unknown_labels_and_do_not_choose_the_weights(scope, tmp_path: Path):
+    task = task_from({"name": "classify", "several": "no", "out_of_scope": "else"})
+    truths = ("rude", "else", "odd", "spam")
+    examples = [Example(f"t:{n}", {"text": f"a film {n}"}, (truth,)) for n, truth in enumerate(truths)]
+    notes = task.check({"train": [examples[0], examples[3]], "valid": examples}, ("rude", "spam"))
+    (strange,) = [note for note in notes if "not learned" in note]
+    assert strange.startswith("valid has 1 examples")
+    assert "'odd'" in strange
+    model = with_head(scope.model.model, {"labels": ("rude", "spam")})
+    parts, owners = task.encode(model, examples, 16)
+    assert owners == [0, 3]
+    assert [target.tolist() for target in parts["target"]] == [[0], [1]]
+
+
+def test_a_label_that_is_less_likely_than_not_is_told_with_its_threshold():
+    task = task_from({"name": "classify", "several": "no", "favour": "macro_f1"})
+    calibration, labels = {"offsets": [-1.0, 1.5, 0.0]}, ("a", "b", "c")
+    logits = torch.tensor([1.0, -0.5, -1.0])
+    answer = task.answer(logits, Example("", {}), labels, calibration)
+    assert answer.answer == "b"
+    ((label, chance, limit),) = unlikely(answer)
+    assert (label, chance) == ("b", answer.more["probabilities"]["b"])
+    assert 0 < limit < chance < 0.5
+    rest = torch.tensor([1.0, -1.0]).softmax(0)
+    for probability, said in ((limit + 1e-6, "b"), (limit - 1e-6, "a")):  # of b, all others as likely to each other
+        moved = torch.tensor([rest[0] * (1 - probability), probability, rest[1] * (1 - probability)]).log()
+        assert task.answer(moved, Example("", {}), labels, calibration).answer == said
+    many = Answer(["a", "b"], 0.1, {"probabilities": {"a": 0.9, "b": 0.2}, "thresholds": {"a": 0.5, "b": 0.1}})
+    assert unlikely(many) == [("b", 0.2, 0.1)]
+    assert unlikely(Answer("a", 0.4, {"probabilities": {"a": 0.4, "b": 0.3, "c": 0.3}})) == []
+
+
+def test_the_likeliest_in_spite_of_offsets_is_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    made = trained(tmp_path, scoped, task={"name": "classify", "several": "no", "favour": "macro_f1"}, epochs=1).model
+    made.calibration["offsets"] = [0.0, 0.0, 50.0]
+    (tmp_path / "moved").mkdir()
+    write_task(made, tmp_path / "moved")
+    (tmp_path / "new.csv").write_text("text\na moron and an idiot\n", "utf-8")
+    assert main(["task", "predict", str(tmp_path / "moved"), str(tmp_path / "new.csv")]) == 0
+    assert re.search(r"spam  \(spam: \d+\.\d%, said from 0\.0% on\)", capsys.readouterr().out)
+    decision = decide(made, "a moron and an idiot")
+    assert decision.grounds[0].threshold is not None
+    assert decision.grounds[0].threshold < 1e-6
+    before = fingerprint(made)
+    made.model.network.to(torch.bfloat16)
+    assert fingerprint(made) != before

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cutaway.errors import InputError
-from cutaway.tasks import TaskConfig, open_task, task_from, train_task
+from cutaway.tasks import Example, TaskConfig, open_task, task_from, train_task
 
 COLOURS = ("red", "green", "blue")
 SHADES: dict[str, str] = dict(zip(COLOURS, ("crimson", "olive", "navy"), strict=True))
@@ -88,3 +88,12 @@ def test_swapped_pairs_are_learned_too(trained):
 def test_what_is_no_pair_is_told(values, said):
     with pytest.raises(InputError, match=said):
         task_from("pair").example("here", values, answered=True)
+
+
+def test_pairs_of_unknown_labels_do_not_choose_the_weights(trained):
+    model, task = trained.model.model, trained.model.task
+    known = model.config.labels[-1]
+    examples = [Example(f"t:{n}", {"first": "a", "second": "b"}, (label,)) for n, label in enumerate(("odd", known))]
+    parts, owners = task.encode(model, examples, 16)
+    assert set(owners) == {1}
+    assert {int(target[0]) for target in parts["target"]} == {len(model.config.labels) - 1}

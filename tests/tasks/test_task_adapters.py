@@ -120,3 +120,13 @@ def test_only_what_should_learn_does(tmp_path: Path) -> None:
 def test_a_head_of_a_family_that_has_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="field of a checkpoint's head"):
         trained(tmp_path, "bert", "full", network={"layers": 3})
+
+
+def test_its_base_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = trained(Path(), "bert", "head")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    again = open_task(tmp_path / "model")
+    assert again.base == str(tmp_path / "base")
+    assert [one.to_json() for one in again.predict(TEXTS)] == [one.to_json() for one in made.model.predict(TEXTS)]

@@ -5,12 +5,13 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_classify import write_reviews
 
 from cutaway.cli import main
 from cutaway.errors import ConfigError, InputError
-from cutaway.tasks import Example, open_task, read_data, read_examples, task_from
+from cutaway.tasks import Example, open_task, pair_baseline, read_data, read_examples, tag_baseline, task_from
 from cutaway.tasks.answer import AnswerQuestions
 from cutaway.tasks.classify import Classify
 from cutaway.tasks.embed import Embed
@@ -304,3 +305,85 @@ def test_a_cell_that_only_begins_like_json_is_a_text_or_told(task: Task, cell: s
         values = dict.fromkeys((one.name for one in task.roles if one.needed), "the text") | {role.name: cell}
         with suppress(InputError):
             task.example("a row", values, answered=True)
+
+
+def test_one_column_cannot_be_the_text_and_its_label(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("review,stars\n" + GOOD, "utf-8")
+    with pytest.raises(ConfigError, match=r"the column 'stars' of .* was given for text and for label"):
+        read_data(task_from("classify"), tmp_path / "t.csv", columns={"text": "stars", "label": "stars"})
+
+
+@pytest.mark.parametrize("sign", ["\u200b", "\ufeff \u2060", "\u0301", "\x07", "\u3000"])
+def test_a_text_that_cannot_be_seen_is_empty(tmp_path: Path, sign: str):
+    (tmp_path / "t.csv").write_text(f"text,label\n{GOOD}{sign},good\n", "utf-8")
+    _, aside, _ = read_examples(task_from("classify"), tmp_path / "t.csv")
+    assert [(one.source, one.reason) for one in aside] == [(f"{tmp_path / 't.csv'}:42", "the text is empty")]
+
+
+def test_a_label_of_spaces_is_missing_and_makes_no_text_one_of_several_labels(tmp_path: Path):
+    (tmp_path / "t.csv").write_text(f"text,label\n{GOOD}an odd film, \n", "utf-8")
+    data = read_data(task_from("classify"), tmp_path / "t.csv")
+    assert getattr(data.task, "several", "") == "no"
+    assert [one.reason for one in data.aside] == ["the label is missing"]
+
+
+@pytest.mark.parametrize("name", ["classify", "nearest", "score"])
+def test_where_a_text_has_one_label_rows_of_none_or_two_are_set_aside(tmp_path: Path, name: str):
+    labels = [["x"], ["y"], [], ["x", "y"], [None], ["x", "x"]]
+    lines = [json.dumps({"text": f"a film {n}", "label": label}) for n, label in enumerate(labels)]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    examples, aside, _ = read_examples(task_from({"name": name, "several": "no"}), tmp_path / "t.jsonl")
+    assert [example.truth for example in examples] == [("x",), ("y",), ("x",)]
+    assert [one.reason.partition(" (")[0] for one in aside] == [
+        *("no labels were given", "2 labels were given", "no labels were given")
+    ]
+    assert getattr(task_from("nearest"), "several", "") == "no"
+
+
+def test_the_same_labels_in_another_order_are_the_same(tmp_path: Path):
+    rows = "a film,x|y\na film,y|x\na play,y|x\n" + "".join(f"text {n},{'xy'[n % 2]}\n" for n in range(40))
+    (tmp_path / "t.csv").write_text("text,label\n" + rows, "utf-8")
+    data = read_data(task_from("classify"), tmp_path / "t.csv", valid=0, test=0)
+    assert not data.aside
+    assert [example.truth for example in data.splits["train"][:2]] == [("x", "y"), ("x", "y")]
+
+
+def test_other_splits_are_read_by_the_columns_of_the_training_data(tmp_path: Path):
+    rows = [f"a long review of number {n},{'ab'[n % 2]}" for n in range(60)]
+    (tmp_path / "train.csv").write_text("id,review,kind of thing\n" + "\n".join(f"{n},{r}" for n, r in enumerate(rows)))
+    (tmp_path / "test.csv").write_text("review,kind of thing,shop\nan odd film,a,x\na new film,b,y\n", "utf-8")
+    data = read_data(task_from("classify"), tmp_path / "train.csv", test=tmp_path / "test.csv")
+    assert [example.truth for example in data.splits["test"]] == [("a",), ("b",)]
+
+
+SIGNS = ["\U0001f600", "\U0001f603", "\U0001f622", "\U0001f62d"]
+
+
+def test_texts_without_words_are_learned_beside_a_baseline(tmp_path: Path):
+    texts = ["".join(SIGNS[(n >> place) % 4] for place in range(0, 8, 2)) for n in range(80)]
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{t},{'ab'[n % 2]}\n" for n, t in enumerate(texts)))
+    words = ["train", "classify", "--data", str(tmp_path / "t.csv"), "--out", str(tmp_path / "model"), *QUICK]
+    assert main(["task", *words, "--json"]) == 0
+    pairs = [(text, text[::-1]) for text in texts[:8]]
+    assert pair_baseline.linear_probabilities(pairs, np.arange(8) % 2, pairs).shape == (8, 2)
+
+
+def test_a_baseline_of_one_label_says_that():
+    pairs = [("a b", "c d"), ("a", "d")]
+    assert pair_baseline.linear_probabilities(pairs, np.array([1, 1]), pairs[:1]).tolist() == [[0, 1]]
+    plain = [np.zeros(2, np.int64)] * 2
+    assert [tags.tolist() for tags in tag_baseline.linear_tags([["a", "b"]] * 2, plain, [["a"], []])] == [[0], []]
+
+
+def test_what_is_resumed_takes_no_other_option(messy: Path, capsys: pytest.CaptureFixture[str]):
+    sentence = refused(capsys, "train", "--resume", str(messy / "model"), "--minutes", "5")
+    assert "what is resumed goes on as it was begun; leave --minutes out" in sentence
+    assert "leave --from out" in refused(capsys, "train", "--resume", str(messy / "model"), "--from", "base")
+
+
+def test_validation_texts_that_are_all_out_of_scope_are_refused(tmp_path: Path):
+    (tmp_path / "train.csv").write_text("text,label\n" + GOOD, "utf-8")
+    (tmp_path / "valid.csv").write_text("text,label\nan odd film,odd\na new film,odd\n", "utf-8")
+    task = task_from({"name": "classify", "out_of_scope": "odd"})
+    with pytest.raises(InputError, match=r"all validation texts are out of scope \('odd'\)"):
+        read_data(task, tmp_path / "train.csv", valid=tmp_path / "valid.csv", test=0)

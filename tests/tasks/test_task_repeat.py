@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from task_toys import write_base, write_reviews
+from task_toys import reviews, write_base, write_reviews
 
 from cutaway.errors import ConfigError, InputError
-from cutaway.tasks import Example, TaskConfig, read_data, train_task
+from cutaway.tasks import Example, TaskConfig, read_data, task_from, train_task
 from cutaway.tasks.classify import Classify
 from cutaway.tasks.repeat import T95, folds_of, mean_interval, smaller
 
@@ -104,3 +104,44 @@ def test_time_is_kept_for_what_follows_the_training(tmp_path: Path):
     planned = next(text for text in told if " steps fit " in text)
     minutes = float(planned.split(" fit ")[1].split(" minutes")[0])
     assert minutes < 0.02  # of the time for all of it
+
+
+def test_what_belongs_together_is_in_one_fold():
+    task = task_from("pair")
+    given = [{"first": f"question {n // 3}", "second": f"answer {n}"} for n in range(60)]
+    examples = [Example(f"t:{n}", values, (("yes", "no")[n % 2],)) for n, values in enumerate(given)]
+    folds = folds_of(task, examples, 4)
+    asked = [{given[number]["first"] for number in fold.tolist()} for fold in folds]
+    assert all(not a & b for n, a in enumerate(asked) for b in asked[:n])
+    assert [len(fold) for fold in folds] == [15] * 4
+
+
+def test_answers_that_are_compared_with_each_other_have_no_folds():
+    with pytest.raises(ConfigError, match="leave folds out"):
+        TaskConfig("embed", "t.csv", "out", folds=2)
+
+
+def test_a_fold_without_a_label_is_learned_too(tmp_path: Path):
+    rows = "".join(f"{text}\t{label}\n" for text, label in reviews(30)) + "an odd film\tstrange\n"
+    (tmp_path / "t.tsv").write_text("text\tlabel\n" + rows, "utf-8")
+    fresh: dict[str, Any] = {"size": 1, "vocab_size": 300, "epochs": 1, "threads": 1}
+    task = {"name": "classify", "balance": True}
+    made = train_task(TaskConfig(task, str(tmp_path / "t.tsv"), str(tmp_path / "model"), folds=2, **fresh))
+    assert sum(fold["examples"] for fold in made.repeated.folds) == 31
+
+
+def test_without_validation_data_no_seed_is_called_the_best(tmp_path: Path):
+    notes: list[str] = []
+    train_task(config(tmp_path, seeds=2, valid=0.0, epochs=1), on_note=notes.append)
+    (said,) = [note for note in notes if "seed" in note]
+    assert said == "without validation data the first seed counts: its model is kept"
+
+
+def test_folds_of_questions_are_written_too(tmp_path: Path):
+    lines = [{"question": f"who is {n}?", "context": f"{n} is Ada, or Bo", "answer": "Ada"} for n in range(20)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    fresh: dict[str, Any] = {"size": 1, "vocab_size": 300, "epochs": 1, "threads": 1}
+    train_task(TaskConfig("answer", str(tmp_path / "t.jsonl"), str(tmp_path / "model"), folds=2, **fresh))
+    told = [json.loads(line) for line in (tmp_path / "model" / "folds.jsonl").read_text("utf-8").splitlines()]
+    assert len(told) == 20
+    assert all(one["truth"][0]["text"] == "Ada" for one in told)

@@ -14,11 +14,13 @@ from rich.console import Console
 from test_classify import write_reviews
 
 from cutaway.cli import main
+from cutaway.evaluation.significance import Figure
 from cutaway.interp.attribution import Attribution
 from cutaway.tasks import (
     Answer,
     Example,
     TaskConfig,
+    TaskModel,
     TaskReport,
     evaluate_file,
     open_task,
@@ -28,9 +30,12 @@ from cutaway.tasks import (
 )
 from cutaway.tasks.baseline import linear_probabilities
 from cutaway.tasks.calibrate import calibration_curve, calibration_error, temperature_of
-from cutaway.tasks.report import compare_tasks
+from cutaway.tasks.figures import mean_of
+from cutaway.tasks.report import Slice, compare_tasks
 from cutaway.tasks.report.findings import chances_of, confused, slices_of
+from cutaway.tasks.report.measure import differences_p, fingerprint, training_data
 from cutaway.tasks.report.noise import confident_errors, suspects_of
+from cutaway.tasks.report.report import weakest
 
 LABELS = ("a", "b", "c", "d")
 
@@ -345,3 +350,56 @@ def test_without_the_training_data_there_is_no_baseline_and_a_note_says_why(trai
     assert report.baseline is None
     assert "is not there any more" in " ".join(report.notes)
     assert all(miss.why is None for miss in report.misses)
+
+
+def test_each_figure_has_its_own_p(trained):
+    report = trained.report
+    assert report.p_values.keys() == report.figures.keys()
+    assert report.p == report.p_values[report.metric] == report.to_json()["p"]
+    task = task_from({"name": "classify", "several": "no"})
+    answers, examples = answered()
+    never = [Answer(None if a.answer == "c" else a.answer, 0.5) for a in answers]
+    first, second = (task.measure(some, examples, LABELS) for some in (answers, never))
+    found = differences_p(first, second)
+    assert found == compare_tasks(first, second, "other").p
+
+
+def test_of_many_slices_the_lowest_is_not_called_weak_by_chance():
+    draw, weak = random.Random(0), 0
+    whole, slices = Figure(0, 0, 0), list[Slice]()
+    for _ in range(40):  # 20 slices that are all like the whole
+        right = [[draw.random() < 0.8 for _ in range(20)] for _ in range(20)]
+        slices = [
+            Slice("shop", str(n), 20, mean_of("accuracy", np.array(some)).figure()) for n, some in enumerate(right)
+        ]
+        whole = mean_of("accuracy", np.concatenate(right)).figure()
+        report = TaskReport("classify", "test", 400, {"accuracy": whole}, slices=tuple(slices))
+        weak += weakest(report) is not None
+    assert weak <= 4  # of 40, at 2.5 %
+    bad = Slice("shop", "bad", 20, mean_of("accuracy", np.arange(20) < 8).figure())
+    few = Slice("shop", "few", 5, mean_of("accuracy", np.zeros(5)).figure())
+    found = weakest(TaskReport("classify", "test", 400, {"accuracy": whole}, slices=(*slices, bad)))
+    assert found is bad
+    half = TaskReport("classify", "test", 400, {"accuracy": Figure(0.5, 0.45, 0.55)}, slices=(*slices, few))
+    assert weakest(half) is None
+
+
+def test_parallel_files_are_still_there(trained, tmp_path: Path):
+    for name in ("en", "de"):
+        (tmp_path / name).write_text(f"a {name}\nb {name}\n", "utf-8")
+    made = TaskModel(task_from("translate"), trained.model.model)
+    made.about = {"config": {"data": f"en={tmp_path / 'en'},de={tmp_path / 'de'}", "valid": 0.0, "test": 0.0}}
+    data, notes = training_data(made)
+    assert notes == []
+    assert data is not None
+    assert len(data.splits["train"]) == 2
+
+
+def test_other_labels_are_other_training_data(tmp_path: Path):
+    task, file = task_from("classify"), write_reviews(tmp_path / "t.tsv", 60)
+    found = [fingerprint(read_data(task, file, valid=0, test=0))]
+    lines = file.read_text("utf-8").splitlines()
+    for changed in ([lines[0], *reversed(lines[1:])], [lines[0], lines[1].rpartition("\t")[0] + "\tfine", *lines[2:]]):
+        file.write_text("\n".join(changed) + "\n", "utf-8")
+        found.append(fingerprint(read_data(task, file, valid=0, test=0)))
+    assert found[0] == found[1] != found[2]

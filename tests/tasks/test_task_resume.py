@@ -15,6 +15,7 @@ from task_toys import write_base, write_reviews
 from cutaway.errors import ConfigError, InputError
 from cutaway.files import sha256
 from cutaway.tasks import TaskConfig, open_task, resume_task, train_task
+from cutaway.tasks.plan import placed
 
 SETTINGS = ["epochs=6", "batch=8", "evaluations=12", "dropout=0.1", "threads=1", "size=1", "vocab_size=320"]
 
@@ -98,3 +99,12 @@ def test_a_mistake_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="no training of a task was begun"):
         resume_task(tmp_path)
+
+
+def test_what_a_plan_names_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.en", "b.de", "t.csv"):
+        Path(name).write_text("x\n", "utf-8")
+    assert placed("en=a.en,de=b.de") == f"en={tmp_path / 'a.en'},de={tmp_path / 'b.de'}"
+    assert placed("t.csv") == str(tmp_path / "t.csv")
+    assert [placed(one) for one in ("someone/model", "", 0.1)] == ["someone/model", "", 0.1]

@@ -1,5 +1,6 @@
 """Labels without training: sums of log-probabilities, and neighbours as scikit-learn finds them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from cutaway.errors import ConfigError
 from cutaway.generation.engine import Engine
 from cutaway.models import Model, build_network, network_of_size
 from cutaway.models.model import write_model
-from cutaway.tasks import TaskModel, open_task, task_config, task_from, train_task
+from cutaway.tasks import Answer, Example, TaskModel, open_task, task_config, task_from, train_task
 from cutaway.tasks.zero import EMPTY, LEAST, Nearest
 from cutaway.tokenizers import train_tokenizer
 
@@ -105,6 +106,24 @@ def test_means_are_nearest_by_cosine(nearest):
     assert (said == (torch.stack(vectors).numpy() @ means.T).argmax(1)).all()
 
 
+@pytest.mark.parametrize("taught", [True, False])
+def test_why_names_examples_of_the_labels_it_speaks_of(models: dict[str, str], tmp_path: Path, taught: bool):
+    own = {"zoo": ANIMALS, "bar": MUSIC, "none": WORDS[10:14]}  # "none" is not the last of the labels
+    rows = [(f"{word} {other}", label) for label, some in own.items() for word in some for other in WORDS[8:10]]
+    for name, kept in (("data", rows if taught else [row for row in rows if row[1] != "none"]), ("valid", rows)):
+        (tmp_path / f"{name}.tsv").write_text("text\tlabel\n" + "".join(f"{a}\t{b}\n" for a, b in kept), "utf-8")
+    files = {name: str(tmp_path / f"{name}.tsv") for name in ("data", "valid")}
+    task = {"name": "nearest", "out_of_scope": "none", "neighbours": 2}
+    out = str(tmp_path / "model")
+    made = train_task(task_config({"task": task, **files, "test": 0.0, "start": models["encoder"], "out": out})).model
+    assert made.labels == (("bar", "none", "zoo") if taught else ("bar", "zoo"))
+    label_of = dict(rows)
+    for text in ("horse a", "flute the", "sleeps the"):
+        named = re.findall(r"“(\w+): ([^”]+)”", made.why(text).target)
+        assert len(named) == 2
+        assert all(label_of[example] == label for label, example in named)
+
+
 def test_a_folder_keeps_the_examples_and_answers_the_same(nearest):
     again = open_task(nearest.folder)
     asked = texts(10, 5)[0]
@@ -157,3 +176,18 @@ def test_without_a_checkpoint_nothing_can_be_said(tmp_path):
         train_task(task_config(config))
     with pytest.raises(ConfigError, match="where the text stands"):
         task_from({"name": "score", "prompt": "What is this?"})
+
+
+def test_why_of_a_language_model_is_of_labels_that_it_speaks(models: dict[str, str]):
+    from cutaway.models import load_model
+
+    task, model = (
+        task_from({"name": "score", "choices": ["cat", "drum"], "out_of_scope": "none"}),
+        load_model(models["decoder"]),
+    )
+    example = Example("", {"text": "a loud flute"})
+    chances = {"cat": 0.1, "drum": 0.2, "none": 0.7}
+    words = [model.tokenizer.encode(" drum")[0], model.tokenizer.encode(" cat")[0]]
+    for said in ("none", "drum"):
+        found = task.why(model, example, Answer(said, chances[said], {"probabilities": chances}))
+        assert all(repr(model.tokenizer.token(word)).strip("'") in found.target for word in words)

@@ -1,5 +1,6 @@
 """Rows of tables: what a damaged file costs, named by its lines."""
 
+import json
 from importlib import import_module
 from pathlib import Path
 
@@ -119,3 +120,15 @@ def test_numbers_that_are_none_are_nothing_in_parquet(tmp_path: Path):
         {"text": "a", "stars": None},
         {"text": None, "stars": 2.0},
     ]
+
+
+def test_halves_of_characters_are_mended_wherever_they_stand(tmp_path: Path):
+    record = {"tokens": ["Ada", "\ud800x"], "spans": [{"label": "\udc00"}], "text": "\ud83d\ude00", "far": float("inf")}
+    (tmp_path / "t.jsonl").write_text(json.dumps(record) + "\n", "utf-8")
+    (row,) = read_rows(tmp_path / "t.jsonl")
+    assert row.values == {
+        "tokens": ["Ada", "\ufffdx"],
+        "spans": [{"label": "\ufffd"}],
+        "text": "\U0001f600",
+        "far": None,
+    }

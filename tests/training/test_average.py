@@ -127,3 +127,9 @@ def test_a_decoder_with_a_head_learns_the_toy(tmp_path, pooling: str):
     network = DecoderConfig(WORDS.vocab_size, 16, layers=1, width=16, heads=2, **head)
     made = train(config(tmp_path, network=network, steps=120, lr=0.01, eval_every=20), store=store())
     assert made.metrics["accuracy"] > 0.95
+
+
+def test_examples_in_memory_may_have_more_labels_than_a_column_of_numbers_would(tmp_path):
+    many = store()
+    many.labels = tuple(map(str, range(1500)))
+    Classification().check(many, config(tmp_path))

@@ -160,6 +160,7 @@ def test_early_stopping_keeps_the_best(tmp_path: Path):
     best = min(losses, key=lambda step: losses[step])
     assert run.metrics["ended"] == "stopped early"
     assert run.metrics["steps"] == best
+    assert run.metrics["valid_loss"] == losses[best] == run.metrics["best_valid_loss"]
     assert max(losses) == best + 20 < 600
     assert checkpoints(run.folder)[0].name == f"step-{best:08d}"
     score = evaluate(run.model.network, TokenStore.open(folder)["valid"], context=16)

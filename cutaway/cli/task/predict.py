@@ -35,6 +35,7 @@ def predict(
     from cutaway.files import write_atomic
     from cutaway.tasks import open_task, read_examples
     from cutaway.tasks.data import columns_note
+    from cutaway.tasks.decide import unlikely
 
     made = open_task(model, base=base)
     told_of = roles_of(column)
@@ -48,12 +49,13 @@ def predict(
     told = [{"source": e.source, **a.to_json()} for e, a in zip(examples, answers, strict=True)]
     if out is not None:
         write_atomic(out, "".join(json_format.dumps(one, ensure_ascii=False) + "\n" for one in told))
-    for one in told if out is None else []:
+    for one, answer in zip(told, answers, strict=True) if out is None else []:
         if json:
             print(json_format.dumps(one, ensure_ascii=False))
         else:
-            sure = "" if one["probability"] is None else f"{100 * one['probability']:5.1f} %  "
-            print(harmless(f"{one['source']}  {sure}{one['answer']}"))
+            sure = "" if answer.probability is None else f"{100 * answer.probability:5.1f} %  "
+            low = "".join(f"  ({label}: {p:.1%}, said from {least:.1%} on)" for label, p, least in unlikely(answer))
+            print(harmless(f"{one['source']}  {sure}{answer.answer}{low}"))
     for item in aside:
         console.print(f"not answered: {item.source}: {harmless(item.reason)}", markup=False, soft_wrap=True)
     if out is not None and not json:

@@ -12,10 +12,12 @@ from cutaway.cli._frame import harmless, live_progress
 from cutaway.cli.task._shared import roles_of, settings_of, table_or_share
 from cutaway.errors import ConfigError
 
+OPTIONS = {"task": "the task", "start": "--from"}  # parameters that are called otherwise on the command line
 POINTS = (0.1, 0.25, 0.5, 1.0)  # of a learning curve
 
 
 def train(
+    context: typer.Context,
     task: Annotated[str, typer.Argument(help="A task or a recipe: classify, moderation … (cutaway task list)")] = "",
     data: Annotated[
         str, typer.Option(help="A table (CSV, TSV, JSON lines, Parquet), or lines beside each other: en=FILE,de=FILE.")
@@ -68,8 +70,10 @@ def train(
             console.print(f"note: {harmless(text)}", markup=False)
 
     if resume:
-        if task or data or out or set:
-            raise ConfigError("what is resumed goes on as it was begun; give --resume and its folder alone")
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        said = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+        if other := next((name for name in said if name not in ("resume", "json")), ""):
+            raise ConfigError(f"what is resumed goes on as it was begun; leave {OPTIONS.get(other, f'--{other}')} out")
         with live_progress(quiet=json) as progress:
             made = resume_task(resume, progress=progress, on_note=note)
     else:

@@ -79,16 +79,17 @@ def _figures(made: TaskModel, report: TaskReport | None) -> Iterator[str]:
     yield f"On {report.examples:,} examples ({report.split}) that it has not learned from:"
     yield ""
     base = report.baseline
-    yield "| figure | model |" + (f" {report.baseline_name} |" if base else "")
-    yield "|---|---|" + ("---|" if base else "")
+    yield "| figure | model |" + (f" {report.baseline_name} | p |" if base else "")
+    yield "|---|---|" + ("---|---|" if base else "")
     for name, figure in report.figures.items():
-        beside = f" {spelled(base[name])} |" if base and name in base else " |" if base else ""
+        beside = " | |" if base else ""
+        if base and name in base:
+            beside = f" {spelled(base[name])} | {p_of(report.p_values[name])} |"
         yield f"| {name.replace('_', ' ')} | {spelled(figure)} |{beside}"
     yield ""
     yield "In brackets: 95 % intervals (bootstrap over examples)."
-    if report.p is not None:
-        metric = report.metric.replace("_", " ")
-        yield f"That the two do not differ in {metric} has p = {p_of(report.p)} (paired bootstrap)."
+    if base:
+        yield "p is of no difference to the baseline (paired bootstrap, two-sided)."
     for split, figure in made.about.get("over_seeds", {}).items():
         count = len(made.about.get("seeds", ()))
         yield f"Over {count} seeds, {split}: {spelled(Figure(**figure))} on average (Student's t)."

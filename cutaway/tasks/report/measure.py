@@ -21,6 +21,8 @@ from cutaway.tasks.report.noise import suspects_of
 from cutaway.tasks.report.report import Compared, TaskReport
 from cutaway.tasks.task import Answer, Example, Measured, Quantity
 from cutaway.tasks.trained import TaskModel
+from cutaway.text.dedup import text_keys
+from cutaway.text.parallel import parallel_files
 from cutaway.training.metrics import read_metrics
 
 MOST_POINTS = 400  # of a line of the training's course
@@ -126,7 +128,7 @@ def report_on(
         figures=figures_of(measured),
         baseline_name=task.baseline_name if base else "",
         baseline=figures_of(base) if base else None,
-        p=difference_p(measured.quantities[0], base.quantities[0]) if base else None,
+        p_values=differences_p(measured, base) if base else {},
         tables=tables,
         model=made.model.source,
         trained_on=len(train) if train is not None else None,
@@ -152,8 +154,7 @@ def compare_tasks(first: Measured, second: Measured, name: str) -> Compared:
         second: of the other.
         name: of the other.
     """
-    others = {quantity.name: quantity for quantity in second.quantities}
-    both = [(one, others[one.name]) for one in first.quantities if one.name in others]
+    both = _both(first, second)
     a, b = first.right, second.right
     whole = bool(np.isin(a, (0.0, 1.0)).all() and np.isin(b, (0.0, 1.0)).all())
     only_this, only_other = int((a > b).sum()), int((b > a).sum())
@@ -161,16 +162,22 @@ def compare_tasks(first: Measured, second: Measured, name: str) -> Compared:
         model=name,
         figures=figures_of(second),
         differences={one.name: figure(*_paired(one, other)) for one, other in both},
-        p={one.name: paired_p(*_paired(one, other)) for one, other in both},
+        p=differences_p(first, second),
         only_this=only_this,
         only_other=only_other,
         mcnemar=mcnemar(only_this, only_other) if whole else None,
     )
 
 
-def difference_p(first: Quantity, second: Quantity) -> float:
-    """The p value of no difference between two figures of the same examples (paired bootstrap, two-sided)."""
-    return paired_p(*_paired(first, second))
+def differences_p(first: Measured, second: Measured) -> dict[str, float]:
+    """Of each figure of the same examples the p value of no difference (paired bootstrap, two-sided)."""
+    return {one.name: paired_p(*_paired(one, other)) for one, other in _both(first, second)}
+
+
+def _both(first: Measured, second: Measured) -> list[tuple[Quantity, Quantity]]:
+    """The figures that both have."""
+    others = {quantity.name: quantity for quantity in second.quantities}
+    return [(one, others[one.name]) for one in first.quantities if one.name in others]
 
 
 def _paired(first: Quantity, second: Quantity) -> tuple[np.ndarray, Any]:
@@ -190,8 +197,9 @@ def training_data(made: TaskModel, progress: OnProgress | None = None) -> tuple[
     config = made.about.get("config")
     if not made.task.baseline_name or not isinstance(config, dict) or not config.get("data"):
         return None, []
-    files = [one for one in (config["data"], config.get("valid"), config.get("test")) if isinstance(one, str)]
-    if gone := next((one for one in files if not Path(one).is_file()), None):
+    given = [one for one in (config["data"], config.get("valid"), config.get("test")) if isinstance(one, str)]
+    files = [file for one in given for file in parallel_files(one).values() or [Path(one)]]
+    if gone := next((file for file in files if not file.is_file()), None):
         return None, [f"no baseline: the training data {gone} is not there any more"]
     try:
         shares = {name: config.get(name, 0.1) for name in ("valid", "test")}
@@ -206,8 +214,10 @@ def training_data(made: TaskModel, progress: OnProgress | None = None) -> tuple[
 
 
 def fingerprint(data: TaskData) -> str:
-    """A number of the training examples' texts, whatever their order: that of other data differs."""
-    return f"{int(keys_of(data.task, data.splits['train']).sum(dtype=np.uint64)):016x}"
+    """A number of the training examples, whatever their order: that of other texts, or of other truths, differs."""
+    task, examples = data.task, data.splits["train"]
+    keys = text_keys(["\0".join([*task.texts(example), repr(example.truth)]) for example in examples])
+    return f"{int(keys.sum(dtype=np.uint64)):016x}"
 
 
 def strange_labels(made: TaskModel, examples: Sequence[Example]) -> list[str]:
@@ -216,7 +226,7 @@ def strange_labels(made: TaskModel, examples: Sequence[Example]) -> list[str]:
     Raises:
         InputError: it was taught none of them.
     """
-    task, known = made.task, set(made.labels)
+    task, known = made.task, made.task.known(made.labels)
     strange = [label for label in task.labels(examples) if label not in known] if known else []
     if not strange:
         return []

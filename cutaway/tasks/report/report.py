@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from math import sqrt
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from cutaway.evaluation.significance import Figure
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 SHOWN = 5  # slices, errors and suspects of a terminal
+TAIL = 0.025  # of chance, on either side of a 95 % interval
 CUT = 90  # characters of a text in a terminal
 
 
@@ -160,7 +163,7 @@ class TaskReport:
         figures: name -> with its 95 % interval; the task's metric first.
         baseline_name: what the baseline is; "": there is none.
         baseline: its figures on the same examples.
-        p: of no difference in the first figure, by the paired bootstrap, two-sided; None without a baseline.
+        p_values: of no difference to the baseline in each figure, by the paired bootstrap, two-sided.
         tables: (title, columns, rows).
         model: where it lies.
         trained_on: how many training examples the baseline, and where it is known the model, has learned from.
@@ -183,7 +186,7 @@ class TaskReport:
     figures: dict[str, Figure]
     baseline_name: str = ""
     baseline: dict[str, Figure] | None = None
-    p: float | None = None
+    p_values: dict[str, float] = field(default_factory=dict)
     tables: tuple[tuple[str, list[str], list[list[Any]]], ...] = ()
     model: str = ""
     trained_on: int | None = None
@@ -204,11 +207,17 @@ class TaskReport:
         """The name of the figure that says most."""
         return next(iter(self.figures))
 
+    @property
+    def p(self) -> float | None:
+        """Of no difference to the baseline in the figure that says most; None without a baseline."""
+        return self.p_values.get(self.metric)
+
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         from cutaway.interp.receipt import plain
 
-        made = {one.name: plain(getattr(self, one.name)) for one in fields(self) if one.name != "misses"}
+        made: dict[str, Any] = {"p": self.p}
+        made |= {one.name: plain(getattr(self, one.name)) for one in fields(self) if one.name != "misses"}
         made["misses"] = [
             {name: plain(value) for name, value in vars(miss).items() if name != "why"}
             | {"why": miss.why and {"picture": miss.why.picture, **miss.why.to_json()}}
@@ -232,11 +241,11 @@ class TaskReport:
         table.add_column("")
         for name, *_ in columns:
             table.add_column(printable(name), min_width=19)
-        if self.p is not None:
+        if self.p_values:
             table.add_column("p")
         for name in self.figures:
             cells = [spelled(found[name]) if name in found else "" for _, found in columns]
-            p = [p_of(self.p) if name == self.metric else ""] if self.p is not None else []
+            p = [p_of(self.p_values[name]) if name in self.p_values else ""] if self.p_values else []
             table.add_row(name.replace("_", " "), *cells, *p)
         yield table
         if other := self.compared:
@@ -345,7 +354,16 @@ def differences(other: Compared) -> Iterator[str]:
 
 
 def weakest(report: TaskReport) -> Slice | None:
-    """The slice that is worse than the whole by more than chance, if there is one: the lowest of those."""
-    whole = report.figures[report.metric].value
-    weak = [one for one in report.slices if one.by != "label" and one.figure.high < whole]
+    """The slice that is worse than the whole by more than chance, if there is one: the lowest of those.
+
+    Of many slices one is low by chance, and a few examples agree by chance: so the bound is one for all slices together
+    (Bonferroni), and a slice's spread at least that of as many examples that are like the whole.
+    """
+    whole, some = report.figures[report.metric].value, [one for one in report.slices if one.by != "label"]
+    far = NormalDist().inv_cdf(1 - TAIL / max(1, len(some)))
+    weak = []
+    for one in some:
+        spread = (one.figure.high - one.figure.low) / (2 * NormalDist().inv_cdf(1 - TAIL))
+        if one.figure.value + far * max(spread, sqrt(max(0.0, whole * (1 - whole)) / one.examples)) < whole:
+            weak.append(one)
     return min(weak, key=lambda one: one.figure.value, default=None)

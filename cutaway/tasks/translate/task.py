@@ -197,6 +197,7 @@ class Translate(Task):
         part: int = 0,
         kept: Mapping[str, Tensor] | None = None,
         calibration: Mapping[str, Any] | None = None,
+        **_: Any,
     ) -> Any:
         """Which source words the translation is owed to: all of it (alignment, erasure), or one word of it, `part`."""
         from cutaway.interp.attribution.spans import groups

@@ -63,10 +63,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
         Tagging,
         SpanExtraction,
         Contrast,
-        *(Causal, MaskedLM, ReplacedTokens, SpanCorruption, SequenceToSequence, Classification, Regression),
-        *(SpanExtraction, Contrast),
-        *(Causal, MaskedLM, ReplacedTokens, SpanCorruption, SequenceToSequence, Classification, Regression),
-        *(Choice, Completion),
+        Choice,
+        Completion,
     )
 }
 

@@ -118,7 +118,7 @@ class Classification(Labelled):
 
     def check(self, store: Data, config: TrainConfig) -> None:
         super().check(store, config)
-        if len(store.labels) > MOST_CLASSES:
+        if len(store.labels) > MOST_CLASSES and not isinstance(store, RowStore):
             raise InputError(
                 f"{store.folder} has {len(store.labels):,} different labels; if they are numbers, train with the "
                 "objective 'regress'"
