@@ -112,6 +112,7 @@ from cutaway.interp.text import (
     entropy,
     generation_tree,
     surprisal,
+    text_of,
     tokens_of,
     written,
 )
@@ -260,6 +261,7 @@ __all__ = [
     "steering_vector",
     "surprisal",
     "target_of",
+    "text_of",
     "tokens_of",
     "train_features",
     "train_tuned_lens",

@@ -64,3 +64,6 @@ def stop_studio(studio: Studio) -> None:
     except subprocess.TimeoutExpired:
         studio.process.kill()
         raise
+    finally:
+        if studio.process.stdout is not None:
+            studio.process.stdout.close()

@@ -145,6 +145,15 @@ def test_a_target_goes_on(tmp_path: Path) -> None:
         assert analysed(served, "tokens_of", source="hello")["result"]["source"]
 
 
+def test_the_text_of_tokens_is_without_what_stands_for_none(served: Served, folder: str) -> None:
+    tokenizer = load_model(folder).tokenizer
+    ids = [*tokenizer.encode(TEXT), tokenizer.end_of_text]
+    assert post(served, "text", model="tiny", ids=ids).json() == {"text": TEXT}
+    answer = post(served, "text", model="tiny", ids=[10**6])
+    assert answer.status_code == 400
+    assert "0 …" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("page", "asked", "status", "word"),
     [

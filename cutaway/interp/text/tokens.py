@@ -165,6 +165,20 @@ def written(model: Model, made: Generation, *, seconds: float = 0.0, **options: 
     return _tokens(model, made.ids, bits, none, none, receipt=receipt)
 
 
+def text_of(model: Model, ids: Sequence[int]) -> str:
+    """The text that a model reads or writes as these ids, without what stands for no text.
+
+    The model may cut it into other tokens than these: they are not always those that its tokenizer would choose.
+
+    Raises:
+        InputError: an id outside the vocabulary.
+    """
+    tokenizer = model.tokenizer.target or model.tokenizer
+    if isinstance(model.network, Seq2Seq) and ids and ids[0] == model.network.config.start_id:
+        ids = ids[1:]
+    return tokenizer.decode(ids, skip_special=True)
+
+
 def spelling(tokenizer: Tokenizer, id: int) -> str:
     """The bytes of a token in hex; empty where the vocabulary has no such token (an output may be padded)."""
     return tokenizer.token_bytes(id).hex(" ") if id < tokenizer.vocab_size else ""

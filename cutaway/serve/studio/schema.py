@@ -118,6 +118,13 @@ class RedrawRequest(Asked):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
+class TextRequest(Asked):
+    """The text of tokens, without what stands for no text."""
+
+    model: ModelName
+    ids: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=100_000)]
+
+
 class WriteRequest(OfText):
     """Go on with a text; of an encoder–decoder with its target. Null is off, whatever the checkpoint recommends."""
 

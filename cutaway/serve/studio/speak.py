@@ -16,20 +16,26 @@ from cutaway.generation.generate import make_request
 from cutaway.interp.pictures.wire import packed
 from cutaway.interp.receipt import plain
 from cutaway.interp.text.chances import Chances
-from cutaway.interp.text.tokens import written, wrote
+from cutaway.interp.text.tokens import text_of, written, wrote
 from cutaway.models import Model, Seq2Seq
 from cutaway.serve.body import JsonRoute
 from cutaway.serve.bridge import Stream
 from cutaway.serve.errors import ApiError, as_api_error
-from cutaway.serve.schema.base import errors
+from cutaway.serve.schema.base import Told, errors
 from cutaway.serve.server import Work, server_of
 from cutaway.serve.studio.frames import KIND as FRAMES
 from cutaway.serve.studio.frames import frame
 from cutaway.serve.studio.look import IN_BYTES, IN_FRAMES
-from cutaway.serve.studio.schema import PACKED, RedrawRequest, WriteRequest
+from cutaway.serve.studio.schema import PACKED, RedrawRequest, TextRequest, WriteRequest
 from cutaway.serve.studio.studio import Studio, studio_of
 
 router = APIRouter(prefix="/studio", route_class=JsonRoute)
+
+
+class Spelled(Told):
+    """A text."""
+
+    text: str
 
 
 @router.post("/redraw", response_class=Response, responses={**errors(404, 413), **IN_BYTES})
@@ -42,6 +48,13 @@ async def redraw(asked: RedrawRequest, http: HttpRequest) -> Response:
         raise ApiError(400, message, code="invalid_value", param="id")
     options = asked.model_dump(exclude={"id"})
     return Response(await studio.quick(lambda: packed(studio.put(asked.id, found.under(**options)))), media_type=PACKED)
+
+
+@router.post("/text", responses=errors(404, 413, 504))
+async def text(asked: TextRequest, http: HttpRequest) -> Spelled:
+    """The text that a model reads as these tokens."""
+    with await server_of(http).begin(http, asked.model) as work:
+        return Spelled(text=text_of(work.loaded.model, asked.ids))
 
 
 @router.post("/write", response_class=Response, responses={**errors(404, 413, 504), **IN_FRAMES})

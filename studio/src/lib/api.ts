@@ -146,9 +146,9 @@ export const write = (
     },
   );
 
-/** The text of tokens. */
-export const textOf = async (model: string, tokens: number[]) =>
-  (await json<Schemas["Detokenized"]>("/detokenize", { model, tokens })).prompt;
+/** The text of tokens, without those that stand for none. */
+export const textOf = async (model: string, ids: number[]) =>
+  (await json<Schemas["Spelled"]>("/studio/text", { model, ids })).text;
 
 export const openModel = (model: string, step?: number, signal?: AbortSignal) =>
   bytes<About>("/studio/open", step === undefined ? { model } : { model, step }, signal);

@@ -32,3 +32,6 @@ export const steps: Record<string, string> = {
   top_p: "top-p",
   min_p: "min-p",
 };
+
+/** A token with its outer spaces visible, where there is plain text alone. */
+export const visible = (token: string) => token.replace(/^ +| +$/g, (spaces) => "·".repeat(spaces.length));

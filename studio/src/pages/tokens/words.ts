@@ -20,7 +20,7 @@ export const words = {
   chosen: { en: "The chosen token", zh: "选中的词元" },
   token: { en: "token at {i}", zh: "位置 {i} 的词元" },
   surprisal: { en: "surprisal", zh: "惊讶度" },
-  surprisalBits: { en: "surprisal (bits)", zh: "惊讶度(比特)" },
+  surprisalBits: { en: "surprisal in bits, the last colour for 12 and more", zh: "惊讶度(比特),最后一色为 12 及以上" },
   probability: { en: "probability", zh: "概率" },
   rank: { en: "rank", zh: "排名" },
   expected: { en: "entropy there", zh: "该处的熵" },
