@@ -4,11 +4,18 @@ import type { Attachment } from "svelte/attachments";
 export type TipLine = [name: string, value: string];
 export const tip = $state<{ lines: (string | TipLine)[]; x: number; y: number }>({ lines: [], x: 0, y: 0 });
 
+let owner: HTMLElement | null = null; // what the tip is about
+
 export function tipped(content: () => (string | TipLine)[]): Attachment<HTMLElement> {
   return (element) => {
-    const show = (x: number, y: number) => Object.assign(tip, { lines: content(), x, y });
+    const show = (x: number, y: number) => {
+      owner = element;
+      Object.assign(tip, { lines: content(), x, y });
+    };
     const enter = (event: PointerEvent) => show(event.clientX, event.clientY);
-    const hide = () => (tip.lines = []);
+    const hide = () => {
+      tip.lines = [];
+    };
     const focus = () => {
       const box = element.getBoundingClientRect();
       if (element.matches(":focus-visible")) show(box.left, box.bottom - 12);
@@ -17,7 +24,8 @@ export function tipped(content: () => (string | TipLine)[]): Attachment<HTMLElem
     const listeners = { pointerenter: enter, pointermove: enter, pointerleave: hide, focus, blur } as const;
     for (const [name, listener] of Object.entries(listeners)) element.addEventListener(name, listener as EventListener);
     return () => {
-      hide();
+      // an element goes while others are being drawn, when nothing may change
+      if (owner === element) queueMicrotask(hide);
       for (const [name, listener] of Object.entries(listeners))
         element.removeEventListener(name, listener as EventListener);
     };
