@@ -13,9 +13,8 @@ export function tipped(content: () => (string | TipLine)[]): Attachment<HTMLElem
       Object.assign(tip, { lines: content(), x, y });
     };
     const enter = (event: PointerEvent) => show(event.clientX, event.clientY);
-    const hide = () => {
-      tip.lines = [];
-    };
+    // an element that goes is blurred while others are being drawn, when nothing may change
+    const hide = () => queueMicrotask(() => owner === element && tip.lines.splice(0));
     const focus = () => {
       const box = element.getBoundingClientRect();
       if (element.matches(":focus-visible")) show(box.left, box.bottom - 12);
@@ -24,8 +23,7 @@ export function tipped(content: () => (string | TipLine)[]): Attachment<HTMLElem
     const listeners = { pointerenter: enter, pointermove: enter, pointerleave: hide, focus, blur } as const;
     for (const [name, listener] of Object.entries(listeners)) element.addEventListener(name, listener as EventListener);
     return () => {
-      // an element goes while others are being drawn, when nothing may change
-      if (owner === element) queueMicrotask(hide);
+      hide();
       for (const [name, listener] of Object.entries(listeners))
         element.removeEventListener(name, listener as EventListener);
     };
