@@ -85,7 +85,9 @@ def test_the_flow_shows_each_stage_and_opens_its_terms(model: str, studio: Studi
         page.locator(f"[data-ribbon='{last.parts[0].name}']").first.click()
     else:
         page.locator(f"[data-ribbon='{last.name}']").click()
-    page.wait_for_selector("aside[data-ready] [data-level] [data-level]" if last.parts[0].opens else "aside[data-ready]")
+    page.wait_for_selector(
+        "aside[data-ready] [data-level] [data-level]" if last.parts[0].opens else "aside[data-ready]"
+    )
     if last.parts[0].opens:
         compare(level(page, *last.parts[0].path), ledger(loaded, TEXT, **more).path(*last.parts[0].path))
 
