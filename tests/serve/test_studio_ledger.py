@@ -99,7 +99,11 @@ def test_a_ledger_does_not_wait_for_what_is_being_computed(served: Served):
     going = threading.Event()
     studio = served.server.studio
     assert studio is not None
-    studio.submit(lambda: going.wait(30) and None)
+
+    def long() -> None:
+        going.wait(30)
+
+    studio.submit(long)
     try:
         assert result(ask(served, "ledger", model="m", text=TEXT, options={"token": "o"}))["result"]["terms"]
     finally:
