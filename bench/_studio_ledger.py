@@ -1,7 +1,7 @@
-"""The ledger in the studio: from the click on a number to its terms on the screen, and from a term to what it is made of.
+"""The ledger in the studio: from the click on a number to its terms on the screen, and from a term to its own terms.
 
-A figure is of one page in Chromium, as a user has it: the click, the request, the sum in float64, the answer, the layout
-and the frame that shows it. The text has 64 tokens, and each run takes another one.
+A figure is of one page in Chromium, as a user has it: the click, the request, the sum in float64, the answer, the
+layout and the frame that shows it. The text has 64 tokens, and each run takes another one.
 """
 
 import statistics
@@ -12,23 +12,7 @@ import _bench
 from playwright.sync_api import Page
 
 TOKENS = 64
-WORDS = [
-    "river",
-    "mountain",
-    "city",
-    "garden",
-    "window",
-    "letter",
-    "music",
-    "winter",
-    "summer",
-    "harbour",
-    "bridge",
-    "forest",
-    "engine",
-    "market",
-    "island",
-]
+WORDS = ["river", "mountain", "city", "garden", "window", "letter", "music", "winter", "harbour", "bridge", "forest"]
 PATIENCE = 60_000  # milliseconds
 
 # Clicks what `find` finds, and waits for the frame that shows what `shows` finds: milliseconds.

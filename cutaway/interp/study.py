@@ -62,8 +62,8 @@ class Study:
 
     @property
     def recorded(self) -> bool:
-        """Whether that is there already."""
-        return self._recording is not None
+        """Whether that is there already, and whole: any number of it opens at once."""
+        return self._recording is not None and self.bytes <= self.room
 
     @property
     def bytes(self) -> int:

@@ -1,6 +1,7 @@
 """Trees of parameters and activations with their strips, and the numbers of one activation."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_every_activation_shows_its_numbers_which_its_ledger_opens(model: Model)
         assert shown.values.shape == (len(shown.rows), len(shown.columns))
         row, column = shown.values.shape[0] - 1, shown.values.shape[1] - 1
         number = float(shown.values[row, column])
-        options = {} if shown.head is None else {"head": shown.head}
+        options: dict[str, Any] = {} if shown.head is None else {"head": shown.head}
         options["token" if name == model.network.tap_names()[-1] else "index"] = column
         if math.isnan(number) or (name.endswith(("pattern", "router")) and not number):
             with pytest.raises(InputError):  # what is not seen, or not used
@@ -111,6 +112,7 @@ def test_numbers_are_shown_in_pieces(tokenizer: Tokenizer):
     shown = activation(model, TEXT, name="layers.0.mlp.post", first=10, most=7)
     assert torch.equal(shown.values, value[:, 10:17].float())
     assert shown.columns == [str(i) for i in range(10, 17)]
+    wrong: dict[str, Any]
     for wrong, message in (
         ({"name": "layers.0.mlp.pots"}, "did you mean layers.0.mlp.post"),
         ({"name": "embed", "head": 0}, "leave head out"),

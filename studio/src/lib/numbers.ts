@@ -13,7 +13,7 @@ export function signed(x: number, digits = 3): string {
 /** A signed number with as many decimals as tell numbers of this size apart; very small ones as powers of ten. */
 export function fitted(x: number, most = Math.abs(x), figures = 3): string {
   if (most === 0 || x === 0) return "0";
-  if (most < 1e-4) return (x < 0 ? "" : "+") + minus(x.toExponential(figures - 2));
+  if (most < 1e-4) return (x < 0 ? "" : "+") + x.toExponential(figures - 2).replaceAll("-", "−");
   return signed(x, most >= 0.1 ? figures : Math.min(7, figures + Math.ceil(-Math.log10(most)) - 1));
 }
 

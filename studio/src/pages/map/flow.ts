@@ -22,18 +22,13 @@ export type Row = {
 
 const TALL = 72; // rows of steps that are shown one by one
 
-const ribbon = (stage: Stage, part: Part | null = null): Ribbon => ({
-  stage,
-  part,
-  value: part ? part.value : stage.value,
-  path: part
-    ? part.opens
-      ? part.path
-      : part.path.slice(0, -1)
-    : stage.parts.length === 1
-      ? stage.parts[0]!.path
-      : null,
-});
+/** Where a term opens; of one that does not, the level that it stands in. */
+const pathTo = ({ path, opens }: Part): string[] => (opens ? path : path.slice(0, -1));
+
+const ribbon = (stage: Stage, part: Part | null = null): Ribbon => {
+  const only = part ?? (stage.parts.length === 1 ? stage.parts[0]! : null);
+  return { stage, part, value: part ? part.value : stage.value, path: only && pathTo(only) };
+};
 
 /** @param opened names of the stages that are shown part by part */
 export function rowsOf(stages: Stage[], opened: ReadonlySet<string>): Row[] {
