@@ -2,7 +2,6 @@
 import type { Component } from "svelte";
 import type { About, Subject } from "../lib/api";
 import { say, type Words } from "../lib/words";
-import { words as attention } from "./attention/words";
 import { words as lens } from "./lens/words";
 import { words as patch } from "./patch/words";
 import { words as attribution } from "./attribution/words";
@@ -23,7 +22,6 @@ export type PageEntry = {
 
 export const PAGES: PageEntry[] = [
   { id: "tokens", words: tokens, load: () => import("./tokens/Page.svelte") },
-  { id: "attention", words: attention, needs: ["attention"], load: () => import("./attention/Page.svelte") },
   { id: "lens", words: lens, needs: ["stream", "words"], load: () => import("./lens/Page.svelte") },
   { id: "patch", words: patch, needs: ["words"], load: () => import("./patch/Page.svelte") },
   { id: "attribution", words: attribution, load: () => import("./attribution/Page.svelte") },

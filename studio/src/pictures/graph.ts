@@ -47,11 +47,7 @@ export function shortOf({ name, label }: GraphNode): string {
 }
 
 /** Groups as one node each, with what leads in and out summed. */
-export function grouped(
-  nodes: GraphNode[],
-  edges: GraphEdge[],
-  groups: Group[],
-): { nodes: GraphNode[]; edges: GraphEdge[] } {
+export function grouped(nodes: GraphNode[], edges: GraphEdge[], groups: Group[]): { nodes: GraphNode[]; edges: GraphEdge[] } {
   const home = new Map(groups.flatMap(({ name, members }) => members.map((member) => [member, name] as const)));
   if (!home.size) return { nodes, edges };
   const made: GraphNode[] = nodes.filter(({ name }) => !home.has(name));
