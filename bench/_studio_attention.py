@@ -1,11 +1,13 @@
 """How smoothly the attention page moves with a text of 1,000 tokens: frames a second while it is used."""
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from playwright.sync_api import Page
 
-WORDS = "the quick brown fox jumps over the lazy dog and then it runs back home to sleep near a warm fire".split()
+TEXT = "the quick brown fox jumps over the lazy dog and then it runs back home to sleep near a warm fire"
 RECORD = """() => {
   const seen = window.__frames = [];
   const again = (now) => { seen.push(now); window.__next = requestAnimationFrame(again); };
@@ -29,7 +31,8 @@ class Frames:
 
 def text_of(tokens: int) -> str:
     """A text of about so many tokens: words in an order that does not repeat soon."""
-    return " ".join(WORDS[(i * i + 3 * i) % len(WORDS)] for i in range(tokens))
+    words = TEXT.split()
+    return " ".join(words[(i * i + 3 * i) % len(words)] for i in range(tokens))
 
 
 def fps_at_1000_tokens(
@@ -61,7 +64,7 @@ def fps_at_1000_tokens(
     assert box is not None
     x, y, wide, high = box["x"] + 110, box["y"] + 90, box["width"] - 160, min(box["height"] - 100, 500)
 
-    def measured(act, pause: int) -> Frames:
+    def measured(act: Callable[[int], None], pause: int) -> Frames:
         page.evaluate(RECORD)
         start, step = page.evaluate("() => performance.now()"), 0
         while page.evaluate("() => performance.now()") - start < 1000 * seconds:
@@ -69,7 +72,7 @@ def fps_at_1000_tokens(
             page.wait_for_timeout(pause)
             step += 1
         seen = page.evaluate(STOP)
-        gaps = [b - a for a, b in zip(seen, seen[1:], strict=False)]
+        gaps = [b - a for a, b in pairwise(seen)]
         return Frames(1000 * len(gaps) / (seen[-1] - seen[0]), statistics.quantiles(gaps, n=20)[-1])
 
     def spot(step: int) -> tuple[float, float]:

@@ -168,7 +168,7 @@ class Attention(Result):
         return made | packed(self.patterns, causal=self.causal)
 
 
-def sharpness(patterns: Float[Tensor, "... T S"], *, own: bool) -> Float[Tensor, ...]:
+def sharpness(patterns: Float[Tensor, "*heads T S"], *, own: bool) -> Float[Tensor, " *heads"]:
     """The mean of the largest weights of a pattern's rows: how pointedly a head looks.
 
     Args:
@@ -362,13 +362,12 @@ class Graph(Result):
 
 @dataclass(frozen=True)
 class Branch:
-    """Of a tree: what it says, its share of its parent, its share of the whole, what follows, and which token it is."""
+    """Of a tree: what it says, its share of its parent, its share of the whole, and what follows."""
 
     label: str
     share: float
     total: float
     branches: tuple[Branch, ...] = ()
-    id: int | None = None
 
 
 @dataclass(frozen=True)

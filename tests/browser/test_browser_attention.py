@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from driving import Studio
@@ -30,7 +31,9 @@ def rows_of(page: Page) -> dict[int, list[float]]:
         more.click()
     found = {}
     for row in page.locator("tr[data-key]").all():
-        found[int(row.get_attribute("data-key") or "")] = [number(t) for t in row.locator("td[data-way]").all_inner_texts()]
+        found[int(row.get_attribute("data-key") or "")] = [
+            number(t) for t in row.locator("td[data-way]").all_inner_texts()
+        ]
     return found
 
 
@@ -38,7 +41,7 @@ def rows_of(page: Page) -> dict[int, list[float]]:
 def test_weights_of_a_chosen_head_and_query_are_those_of_python(
     model: str, part: str | None, studio: Studio, page: Page
 ) -> None:
-    source = {"source": SOURCE} if part else {}
+    source: dict[str, Any] = {"source": SOURCE} if part else {}
     page.goto(studio.page("attention", model, TEXT, layer="1", head="2", position="5", **source))
     if part == "cross":
         page.get_by_role("button", name="target at source (cross)").click()
@@ -68,8 +71,7 @@ def test_a_weight_opens_its_ledger_and_a_score_its_pairs(studio: Studio, page: P
     key = int(best.get_attribute("data-key") or "")
     assert key == int(attention(model, TEXT).patterns[2, 1, 9].argmax())
     best.locator("[data-way=weight] button").click()
-    asked = {"head": 1, "position": 9, "index": key}
-    opened = ledger(model, TEXT, "layers.2.attn.pattern", **asked)
+    opened = ledger(model, TEXT, "layers.2.attn.pattern", head=1, position=9, index=key)
     drawer = page.get_by_role("complementary")
     expect(drawer).to_contain_text(opened.what)
     page.keyboard.press("Escape")
