@@ -362,12 +362,13 @@ class Graph(Result):
 
 @dataclass(frozen=True)
 class Branch:
-    """Of a tree: what it says, its share of its parent, its share of the whole, and what follows."""
+    """Of a tree: what it says, its share of its parent, its share of the whole, what follows, and which token it is."""
 
     label: str
     share: float
     total: float
     branches: tuple[Branch, ...] = ()
+    id: int | None = None
 
 
 @dataclass(frozen=True)

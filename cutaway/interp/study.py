@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cutaway.interp.analyses import ANALYSES, analyse, options_of, takes_recording
+from cutaway.interp.analyses import ANALYSES, OF_OUTPUT, analyse, options_of, takes_recording
 from cutaway.interp.inputs import Text, inputs_of
 from cutaway.interp.ledger.ledger import Ledger
 from cutaway.interp.ledger.numbers import ledger
@@ -39,6 +39,16 @@ class Study:
         self.model, self.text, self.source, self.room = model, text, source, room
         self.inputs = inputs_of(model, text, source)
         self._recording: Recording | None = None
+        self._output: Recording | None = None
+
+    @property
+    def output(self) -> Recording:
+        """The run with its output at least; of a text that is too long to keep everything, that alone is kept."""
+        if self.recorded or self.bytes <= self.room:
+            return self.recording
+        if self._output is None:
+            self._output = record(self.model, self.inputs, "logits")
+        return self._output
 
     @property
     def recording(self) -> Recording:
@@ -60,19 +70,13 @@ class Study:
         read = 0 if self.inputs.source is None else self.inputs.source.shape[-1]
         return predicted_bytes(self.model.config, self.model.network.tap_names(), rows, tokens, source=read)
 
-    @property
-    def given(self) -> tuple[Recording | Model, dict[str, Any]]:
-        """What an analysis that takes recordings is called with: the recording; or the model, text and source."""
-        if (recording := self.recording) is not None:
-            return recording, {}
-        return self.model, {"text": self.text, "source": self.source}
-
     def analyse(
         self, name: str, options: Mapping[str, Any] | None = None, *, progress: OnProgress | None = None
     ) -> Result:
         """Run an analysis by its name on this text; see `analyse`."""
         if takes_recording(name):
-            return analyse(name, self.recording, "", options, progress=progress)
+            recording = self.output if name in OF_OUTPUT else self.recording
+            return analyse(name, recording, "", options, progress=progress)
         reads = name in ANALYSES and "source" in options_of(name)
         heard = {"source": self.source} if reads and self.source is not None else {}
         return analyse(name, self.model, self.text, heard | dict(options or {}), progress=progress)
