@@ -1,8 +1,8 @@
 """A recording of everything in little memory: streams are kept, and what lies inside a layer is formed when it is read.
 
-Patterns alone take tokens² numbers for each head: 1 GB for 1,000 tokens of a model with 270 heads. But each layer begins
-with a stream that is small, and a network that begins there (`resume`) computes the same numbers again. So a long text
-costs its streams, and a few layers that were read last.
+Patterns alone take tokens² numbers for each head: 1 GB for 1,000 tokens of a model with 270 heads. But each layer
+begins with a stream that is small, and a network that begins there (`resume`) computes the same numbers again. So a
+long text costs its streams, and a few layers that were read last.
 
 Shapes: B batch, T tokens.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from threading import RLock
 from typing import Any
@@ -92,11 +93,8 @@ class Formed(Mapping[str, Tensor]):
             if one == names[-1]:
                 raise Enough
 
-        with torch.no_grad(), evaluating(self.model):
-            try:
-                self._resume(name, ActiveTap(names, {}, take))
-            except Enough:
-                pass
+        with torch.no_grad(), evaluating(self.model), suppress(Enough):
+            self._resume(name, ActiveTap(names, {}, take))
         held = sum(map(size_of, found.values()))
         while self._formed and held + sum(map(size_of, self._formed.values())) > self.room:
             self._formed.popitem(last=False)
@@ -133,8 +131,8 @@ def recall(
     """A recording of every activation that takes little memory, whatever the length of the text.
 
     Streams, what is before the first layer and what is behind the last one are kept. What lies inside a layer is
-    computed again from the layer's stream when it is read, which takes the time of that layer; what was read last stays.
-    It is given out as it is, and so must not be changed.
+    computed again from the layer's stream when it is read, which takes the time of that layer; what was read last
+    stays. It is given out as it is, and so must not be changed.
 
     Args:
         model: what to run.

@@ -168,7 +168,7 @@ class Attention(Result):
         return made | packed(self.patterns, causal=self.causal)
 
 
-def sharpness(patterns: Float[Tensor, "... T S"], *, own: bool) -> Float[Tensor, ...]:
+def sharpness(patterns: Float[Tensor, "*heads T S"], *, own: bool) -> Float[Tensor, " *heads"]:
     """The mean of the largest weights of a pattern's rows: how pointedly a head looks.
 
     Args:

@@ -19,9 +19,7 @@ from cutaway.models import Model
 from cutaway.models.model import Source
 from cutaway.progress import OnProgress
 
-ROOM = (
-    2**29
-)  # bytes of a recording that is kept for all analyses; of a longer text layers are formed when they are read
+ROOM = 2**29  # bytes of a recording that is kept whole; of a longer text layers are formed when they are read
 
 
 class Study:
@@ -54,7 +52,7 @@ class Study:
 
     @property
     def recording(self) -> Recording:
-        """Everything that the network computed; where that takes more than there is room for, formed when it is read."""
+        """Everything that the network computed; where there is no room for all of it, formed when it is read."""
         if self._recording is None:
             whole = self.bytes <= self.room
             self._recording = record(self.model, self.inputs) if whole else recall(self.model, self.inputs)

@@ -26,8 +26,8 @@ def test_every_number_is_that_of_a_whole_recording(kind: str):
 def test_padded_texts_are_formed_with_their_masks():
     for kind in ("llama", "bert", "t5"):
         model, texts = made(kind), [TEXT, TEXT[:9]]
-        source = {"source": [SOURCE, SOURCE[:5]]} if given(model) else {}
-        whole, formed = record(model, texts, **source), recall(model, texts, **source)
+        source = [SOURCE, SOURCE[:5]] if given(model) else None
+        whole, formed = record(model, texts, source=source), recall(model, texts, source=source)
         for name in whole:
             assert torch.equal(formed[name], whole[name]), (kind, name)
 

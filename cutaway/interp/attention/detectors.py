@@ -31,9 +31,10 @@ ABLATIONS = ("mean", "zero")
 def places_of(queries: Int[Tensor, "B T"], keys: Int[Tensor, "B S"], part: str) -> dict[str, Bool[Tensor, "B T S"]]:
     """For each kind of head, which keys it looks at from each query; a query without such keys does not count.
 
-    previous, next: the token beside. first, last: of the text. itself: the query. duplicate: the same token elsewhere. induction: the
-    token after the same token elsewhere (the prefix matching of Olsson et al. 2022). Between target and source also
-    same place; what is there called induction copies: it looks at the source's token after the one just written.
+    previous, next: the token beside. first, last: of the text. itself: the query. duplicate: the same token elsewhere.
+    induction: the token after the same token elsewhere (the prefix matching of Olsson et al. 2022). Between target and
+    source also same place; what is there called induction copies: it looks at the source's token after the one just
+    written.
 
     Args:
         queries: tokens that look.

@@ -91,6 +91,8 @@ export const every = (cell: number, room = 13): number => Math.max(1, Math.ceil(
 
 /** A name with its outer spaces to be seen, cut to so many characters. */
 export function short(text: string, most: number): string {
+  const part = /^(encoder\.)?layers\.(\d+)\.(.+)$/.exec(text); // of the network: it has a shorter name
+  if (part) text = `${part[1] ? "e" : ""}L${part[2]} ${part[3]!.replace(/head\./, "h")}`;
   const letters = [...text.replace(/^ +| +$/g, (spaces) => "·".repeat(spaces.length))];
   return letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : letters.join("");
 }

@@ -101,7 +101,7 @@ def test_what_is_not_there_is_met_with_a_sentence():
 
 def test_it_can_be_tried_out_and_told():
     model = made("llama", dtype=torch.float32)
-    told: list[tuple[int, int | None]] = []
+    told: list[tuple[float, float | None]] = []
     found = attention_overview(model, TEXT, progress=lambda report: told.append((report.done, report.total)))
     assert told == [(1, 3), (2, 3), (3, 3)]
     panel = check(found, most=4)
