@@ -19,7 +19,7 @@ from cutaway.interp.record import record
 from cutaway.interp.results import Cell, Panel, Table
 from cutaway.interp.steering.dose import DoseResponse, dose_response
 from cutaway.interp.steering.vector import SteeringVector, steering_vector, stream_after
-from cutaway.interp.target import Quantity
+from cutaway.interp.target import Quantity, target_of
 from cutaway.models import ActiveTap, Decoder, Model, Seq2Seq
 from cutaway.models.model import Source
 from cutaway.progress import OnProgress, Progress
@@ -146,6 +146,9 @@ def steer(
         seed=seed,
     )  # fmt: skip
     name, inputs = stream_after(model, layer), inputs_of(model, text, source).rows(0, 1)
+    # of the median token: the first one is often a hundred times as long
+    stream = float(record(model, inputs, name)[name][0].norm(dim=-1).median())
+    target_of(model, inputs, token=token, minus=minus, quantity=quantity)  # it must be there too
     if not (positive and negative):
         raise ConfigError(
             "there is nothing to steer with: give positive= and negative=, texts of the two kinds it leads between"
@@ -167,8 +170,6 @@ def steer(
         parts["texts"] = Table(
             "what it writes", ["strength", "steered", "placebo"], rows, receipt=clock.receipt(seed=seed)
         )
-    # of the median token: the first one is often a hundred times as long
-    stream = float(record(model, inputs, name)[name][0].norm(dim=-1).median())
     size = float(vector.vector.norm())
     notes = [
         f"The vector leads {vector.what}; it is added after every token at {name}.",
