@@ -60,8 +60,8 @@ describe("a cell of a lens", () => {
     });
     const rows = [...container.querySelectorAll("tbody tr")];
     expect(rows.map((row) => row.textContent!.replace(/\s+/g, " ").trim())).toEqual([
-      "dog88 % 4.500",
-      "·cat6.2 % 3.000",
+      "dog88 %4.500",
+      "·cat6.3 %3.000",
     ]);
     const boxes = [...container.querySelectorAll("input")];
     expect(boxes.map((box) => box.checked)).toEqual([true, false]);

@@ -96,7 +96,7 @@ def test_the_map_of_a_patch_and_one_of_its_cells(studio: Studio, page: Page) -> 
     expect(page.locator("figcaption").first).to_contain_text(
         f"{made.figures['Pearson correlation']:+.3f}".replace("-", "−")
     )
-    canvas = page.locator(".maps canvas").first
+    canvas = page.locator(".maps [role=application]").first
     canvas.focus()
     page.keyboard.press("ArrowRight")
     for _ in range(4):
@@ -117,7 +117,7 @@ def test_texts_that_do_not_align_are_explained(studio: Studio, page: Page) -> No
     expect(page.locator(".unequal")).to_contain_text("does not stand for that of its place")
     expect(page.locator(".maps")).to_have_count(0)
     page.get_by_role("button", name="common beginning and end").click()
-    expect(page.locator(".maps canvas")).to_have_count(2, timeout=60_000)
+    expect(page.locator(".maps [role=application]")).to_have_count(2, timeout=60_000)
 
 
 def test_steering_shows_each_strength(studio: Studio, page: Page) -> None:
@@ -161,4 +161,4 @@ def test_a_model_without_a_stream_is_told_where_to_go(studio: Studio, page: Page
     page.goto(studio.page("patch", "gru", TEXT))
     page.fill("form.texts textarea", OTHER)
     page.press("form.texts textarea", "Enter")
-    expect(page.locator(".maps canvas")).to_have_count(2, timeout=60_000)
+    expect(page.locator(".maps [role=application]")).to_have_count(2, timeout=60_000)
