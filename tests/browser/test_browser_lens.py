@@ -1,6 +1,7 @@
 """The pages of lenses and of patching show what Python computes."""
 
 import re
+from typing import Any
 
 import pytest
 from driving import Studio
@@ -18,7 +19,7 @@ def numbers(text: str) -> list[float]:
 
 @pytest.mark.parametrize("model", ["decoder", "masked", "seq2seq"])
 def test_a_cell_tells_the_likeliest_tokens(model: str, studio: Studio, page: Page) -> None:
-    source = {"source": "a mat that the cat sat on"} if model == "seq2seq" else {}
+    source: dict[str, Any] = {"source": "a mat that the cat sat on"} if model == "seq2seq" else {}
     page.goto(studio.page("lens", model, "the cat sat", position="2", layer="0", **source))
     loaded = cutaway.load_model(studio.folder / model)
     lens = logit_lens(loaded, "the cat sat", top=8, **source)

@@ -13,7 +13,7 @@ from cutaway.interp.steering.rome import matrix_of
 from cutaway.progress import Progress
 from tests.interp.every_kind import SOURCE, TEXT, made
 
-KINDS = {"positive": ["the cat", "a cat"], "negative": ["the mat", "a log"]}
+KINDS: dict[str, Any] = {"positive": ["the cat", "a cat"], "negative": ["the mat", "a log"]}
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma", "gru", "t5"])
