@@ -24,7 +24,7 @@ from cutaway.interp.lenses.tuned import train_tuned_lens
 from cutaway.interp.patching.pairs import partners_of
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording
-from cutaway.interp.results import Curve, Matrix, Panel
+from cutaway.interp.results import Curve, Matrix, Panel, Result
 from cutaway.interp.target import choice_of
 from cutaway.models import Model
 from cutaway.models.model import Source
@@ -106,7 +106,7 @@ def lens_ranks(
         x = "place (0: the embedding, then after each layer)"
         return Curve(f"{y} {after}", x, y, [float(i) for i in range(count)], lines, receipt=receipt)
 
-    parts = {"rank": curve("rank", ranks), "probability": curve("probability", chances)}
+    parts: dict[str, Result] = {"rank": curve("rank", ranks), "probability": curve("probability", chances)}
     return Panel(f"Tokens through the layers, {after}", parts, receipt=receipt)
 
 

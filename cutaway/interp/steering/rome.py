@@ -314,7 +314,7 @@ def _value(
         with torch.no_grad():
             added.mul_(min(1.0, FARTHEST * length / max(float(added.norm()), 1e-12)))
         if progress is not None:
-            progress(Progress("finding the value", step + 1, steps, "steps", {"loss": float(loss)}))
+            progress(Progress("finding the value", step + 1, steps, "steps", {"loss": float(loss.detach())}))
     return (first + added).detach().double()
 
 

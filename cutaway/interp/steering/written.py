@@ -19,7 +19,7 @@ from cutaway.interp.record import record
 from cutaway.interp.results import Cell, Panel, Table
 from cutaway.interp.steering.dose import DoseResponse, dose_response
 from cutaway.interp.steering.vector import SteeringVector, steering_vector, stream_after
-from cutaway.interp.target import Quantity
+from cutaway.interp.target import Quantity, target_of
 from cutaway.models import ActiveTap, Decoder, Model, Seq2Seq
 from cutaway.models.model import Source
 from cutaway.progress import OnProgress, Progress
@@ -92,7 +92,7 @@ class Steered(Panel):
     Attributes:
         layer: after which the vector was added.
         size: the vector's length.
-        stream: the mean length of the stream it is added to, on the text.
+        stream: the length of the stream it is added to, at the median token of the text.
     """
 
     layer: int = field(kw_only=True)
@@ -145,7 +145,10 @@ def steer(
         strengths=list(strengths), source=source, token=token, minus=minus, quantity=quantity, placebos=placebos,
         seed=seed,
     )  # fmt: skip
-    name = stream_after(model, layer)  # it must be there
+    name, inputs = stream_after(model, layer), inputs_of(model, text, source).rows(0, 1)
+    # of the median token: the first one is often a hundred times as long
+    stream = float(record(model, inputs, name)[name][0].norm(dim=-1).median())
+    target_of(model, inputs, token=token, minus=minus, quantity=quantity)  # it must be there too
     if not (positive and negative):
         raise ConfigError(
             "there is nothing to steer with: give positive= and negative=, texts of the two kinds it leads between"
@@ -167,19 +170,13 @@ def steer(
         parts["texts"] = Table(
             "what it writes", ["strength", "steered", "placebo"], rows, receipt=clock.receipt(seed=seed)
         )
-    stream = _length(model, text, source, name)
     size = float(vector.vector.norm())
     notes = [
         f"The vector leads {vector.what}; it is added after every token at {name}.",
-        f"It is {size:.3g} long, the stream there {stream:.3g} on this text; a placebo is a random direction as long.",
+        f"It is {size:.3g} long, the stream there {stream:.3g} at the median token; a placebo is random and as long.",
     ]
     figures = {"placebos move it, of the vector": dose.placebo_share, "length of the vector": size}
     return Steered(
         "Steering", dict(parts), notes, figures, layer=int(name.split("layers.")[1].split(".")[0]), size=size,
         stream=stream, receipt=clock.receipt(seed=seed),
     )  # fmt: skip
-
-
-def _length(model: Model, text: str, source: Source | None, name: str) -> float:
-    value = record(model, inputs_of(model, text, source).rows(0, 1), name)[name][0]
-    return float(value.norm(dim=-1).mean())

@@ -93,7 +93,7 @@ export const words = {
   },
   positive: { en: "Texts that it leads to, one a line", zh: "引向的文本,每行一段" },
   negative: { en: "Texts that it leads away from, one a line", zh: "背离的文本,每行一段" },
-  measure: { en: "Measure: log-odds of this token (empty: the likeliest)", zh: "度量:此词元(留空:最可能者)" },
+  measure: { en: "Measured: this token (empty: the likeliest)", zh: "度量:此词元(留空:最可能者)" },
   against: { en: "against this one", zh: "相对于此词元" },
   steerGo: { en: "Steer at nine strengths", zh: "以九种强度引导" },
   strength: { en: "Strength", zh: "强度" },
@@ -101,8 +101,8 @@ export const words = {
   placebo: { en: "placebo: a random direction as long", zh: "安慰剂:等长的随机方向" },
   dose: { en: "Dose and response", zh: "剂量与反应" },
   steerNote: {
-    en: "The vector is {size} long, the stream there {stream} on average. Placebos move the measure {share} as far: the more, the less the direction itself counts.",
-    zh: "向量长度为 {size},该处残差流平均长度为 {stream}。安慰剂使度量移动的幅度为其 {share}:越大,说明方向本身越不重要。",
+    en: "The vector is {size} long, the stream there {stream} at the median token. Placebos move the measure {share} as far: the more, the less the direction itself counts.",
+    zh: "向量长度为 {size},该处残差流在中位词元上的长度为 {stream}。安慰剂使度量移动的幅度为其 {share}:越大,说明方向本身越不重要。",
   },
 
   editAbout: {
