@@ -21,7 +21,10 @@ export function answer(model: string, pasted: Pasted, watching?: Watching): Prom
 export const why = (model: string, given: Record<string, unknown>, watching?: Watching) =>
   compute<Open<ResultOf<"scores">>>("/studio/why", { model, given }, watching);
 
-const USUAL = { text: /^(text|review|sentence|comment|content|question|文本|内容|评论)$/i, label: /^(labels?|class|category|intent|sentiment|target|标签|类别)$/i };
+const USUAL = {
+  text: /^(text|review|sentence|comment|content|question|文本|内容|评论)$/i,
+  label: /^(labels?|class|category|intent|sentiment|target|标签|类别)$/i,
+};
 
 /** The column that is meant: the chosen one, or the one that is usually called so. */
 export function columnOf(pasted: Pasted, role: "text" | "label"): string | undefined {

@@ -31,7 +31,10 @@ export const words = {
   make: { en: "Draw the graph", zh: "绘制归因图" },
   group: { en: "Group", zh: "分组" },
   pinned: { en: "Pinned", zh: "已固定" },
-  pinnedAbout: { en: "Pinned nodes are changed together, and can be drawn as one.", zh: "固定的节点将一起改动,也可合并为一个节点。" },
+  pinnedAbout: {
+    en: "Pinned nodes are changed together, and can be drawn as one.",
+    zh: "固定的节点将一起改动,也可合并为一个节点。",
+  },
   nothingPinned: { en: "Choose a node and pin it.", zh: "选择一个节点并固定。" },
   pin: { en: "Pin", zh: "固定" },
   unpin: { en: "Unpin", zh: "取消固定" },
@@ -43,7 +46,10 @@ export const words = {
   double: { en: "Double", zh: "加倍" },
   zeroPinned: { en: "Zero all pinned", zh: "全部置零" },
   doublePinned: { en: "Double all pinned", zh: "全部加倍" },
-  choose: { en: "Click a node to see what leads to it and what it leads to, and to change it.", zh: "点击节点,查看其来源与去向,并可改动。" },
+  choose: {
+    en: "Click a node to see what leads to it and what it leads to, and to change it.",
+    zh: "点击节点,查看其来源与去向,并可改动。",
+  },
   from: { en: "What leads to it", zh: "来源" },
   to: { en: "What it leads to", zh: "去向" },
   noneShown: { en: "nothing that is shown", zh: "图中无" },
@@ -73,7 +79,10 @@ export const words = {
   textFile: { en: "Choose a file…", zh: "选择文件…" },
   textCount: { en: "{n} texts", zh: "{n} 条文本" },
   stored: { en: "Dictionaries of this model", zh: "此模型的特征词典" },
-  noneStored: { en: "None yet. They are kept in {folder} of the studio's folder.", zh: "尚无。它们将保存在工作室文件夹的 {folder} 中。" },
+  noneStored: {
+    en: "None yet. They are kept in {folder} of the studio's folder.",
+    zh: "尚无。它们将保存在工作室文件夹的 {folder} 中。",
+  },
   kept: { en: "Kept in {folder} of the studio's folder.", zh: "保存在工作室文件夹的 {folder} 中。" },
   learn: { en: "Train a dictionary", zh: "训练词典" },
   where: { en: "Activation", zh: "激活" },
@@ -114,5 +123,8 @@ export const words = {
   clean: { en: "with this text", zh: "本文本" },
   corrupted: { en: "with the other", zh: "另一文本" },
   left: { en: "with these edges alone", zh: "仅这些边" },
-  needCorrupt: { en: "Write the other text: as many tokens, with the answer another.", zh: "请写出另一文本:词元数相同,而答案不同。" },
+  needCorrupt: {
+    en: "Write the other text: as many tokens, with the answer another.",
+    zh: "请写出另一文本:词元数相同,而答案不同。",
+  },
 } satisfies Words;
