@@ -9,7 +9,7 @@ export type Laid = {
   nodes: Placed[];
   width: number;
   height: number;
-  rows: { depth: number; y: number }[];
+  rows: { depth: number; y: number; name: string }[];
   columns: { position: number; x: number; name: string }[];
 };
 export type Group = { name: string; members: string[] };
@@ -80,7 +80,7 @@ export function grouped(
   return { nodes: made.sort((a, b) => a.depth - b.depth), edges: [...sums.values()] };
 }
 
-const [STEP, LINE, PER_LINE] = [34, 30, 5];
+const [STEP, LINE, PER_LINE] = [46, 38, 5];
 const edge = { left: 58, right: 24, top: 30, bottom: 54 };
 
 /** Positions in pixels. Nodes of one place stand in lines of a few, the largest first. */
@@ -118,7 +118,8 @@ export function laid(nodes: GraphNode[], tokens: string[] = [], wide = 900): Lai
   let y = edge.top;
   for (const depth of [...depths].reverse()) {
     const high = heights.get(depth)! * LINE;
-    rows.push({ depth, y: y + high / 2 });
+    const layer = nodes.find((node) => node.depth === depth && /^layers\.\d+/.test(node.name))?.name.split(".")[1];
+    rows.push({ depth, y: y + high / 2, name: layer === undefined ? "" : `L${layer}` });
     y += high + 26;
   }
   const centre = new Map(rows.map(({ depth, y }) => [depth, y]));
