@@ -2,7 +2,7 @@
 // when the server was away.
 import { untrack } from "svelte";
 import { addHub, Failure, listModels, openModel, server } from "./api";
-import { keyOf, view, type Side } from "./state.svelte";
+import { keyOf, view } from "./state.svelte";
 
 /** What went wrong with the list or a model, to be shown in the frame. */
 export const trouble = $state<{ message: string; code: string | null }>({ message: "", code: null });

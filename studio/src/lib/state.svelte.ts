@@ -92,7 +92,8 @@ export function read(search: string): void {
   view.page = text("page") ?? view.page;
   view.side = { model: text("model") ?? "", text: text("text") ?? "", source: text("source"), step: count("step") };
   const other: Partial<Side> = {};
-  for (const name of ["model", "text", "source"] as const) if (text(`b.${name}`) !== null) other[name] = text(`b.${name}`)!;
+  for (const name of ["model", "text", "source"] as const)
+    if (text(`b.${name}`) !== null) other[name] = text(`b.${name}`)!;
   if (count("b.step") !== null) other.step = count("b.step");
   view.other = Object.keys(other).length ? other : null;
   for (const name of numbers) view.selected[name] = count(name);
