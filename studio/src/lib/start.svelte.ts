@@ -102,6 +102,9 @@ export function compareWith(model: string, step?: number): void {
   view.other = { ...view.other, model, step: step ?? undefined };
 }
 
+/** What people call a model of the list. */
+export const named = (model: string): string => view.listed.models.find(({ name }) => name === model)?.about ?? model;
+
 /** List a model of the hub; the name under which it is opened. */
 export async function add(hub: string): Promise<string> {
   const { name } = await addHub(hub);
