@@ -76,9 +76,7 @@ def test_the_stored_example_is_shown_until_a_model_is_open(studio: Studio, page:
     expect(page.locator(".chip")).to_have_count(7)
 
 
-def test_a_studio_without_models_shows_the_example_and_says_so(
-    built_pages: None, tmp_path: Path, page: Page
-) -> None:
+def test_a_studio_without_models_shows_the_example_and_says_so(built_pages: None, tmp_path: Path, page: Page) -> None:
     studio = start_studio(tmp_path)
     try:
         page.goto(f"{studio.url}/?lang=en")
@@ -242,9 +240,7 @@ def test_a_model_that_is_not_there_is_said(studio: Studio, page: Page, watched: 
 
 
 @pytest.mark.parametrize("model", ["decoder", "seq2seq"])
-def test_code_that_is_copied_makes_the_same_result(
-    model: str, studio: Studio, new_page: Callable[..., Page]
-) -> None:
+def test_code_that_is_copied_makes_the_same_result(model: str, studio: Studio, new_page: Callable[..., Page]) -> None:
     page = new_page(permissions=["clipboard-read", "clipboard-write"])
     page.goto(studio.page("tokens", model))
     page.get_by_role("button", name="Copy as code").first.click()

@@ -149,7 +149,9 @@ def test_t9_the_token_stands_behind_the_number_sign_which_is_never_sent(
     monkeypatch.setattr("cutaway.serve.lifecycle.serve", lambda made, **_: given.append(made) or 0)
     for host in ("127.0.0.1", "0.0.0.0", "0.0.0.0"):
         with pytest.raises(Exception):  # noqa: B017 (typer's Exit, with the server's exit code)
-            studio_command([], folder=tmp_path, host=host, port=0, allow_host=None, memory=None, browser=False, json=True)
+            studio_command(
+                [], folder=tmp_path, host=host, port=0, allow_host=None, memory=None, browser=False, json=True
+            )
     here, there, again = given
     assert here.token is None
     assert there.token is not None
@@ -166,7 +168,10 @@ def test_t13_bodies_texts_and_lists_of_the_studio_are_limited(opened: Opened) ->
     wrong = [
         ("/studio/analyse", {"model": "tiny", "text": "a" * 200_001, "analysis": "surprisal", "options": {}}),
         ("/studio/analyse", {"model": "tiny", "text": "a", "analysis": "a" * 65, "options": {}}),
-        ("/studio/analyse", {"model": "tiny", "text": "a", "analysis": "look", "options": {str(i): 1 for i in range(33)}}),
+        (
+            "/studio/analyse",
+            {"model": "tiny", "text": "a", "analysis": "look", "options": {str(i): 1 for i in range(33)}},
+        ),
         ("/studio/expand", {"id": "a", "path": ["a"] * 65}),
         ("/studio/tile", {"id": "a", "field": "a", "index": [0], "rows": 5000, "columns": 1}),
         ("/studio/open", {"model": "tiny", "step": -1}),
