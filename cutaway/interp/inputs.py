@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -33,6 +33,8 @@ class Inputs:
         source_mask: (B, S) bool, likewise.
         token_types: (B, T) int64, of a network that knows kinds of tokens which each is, such as of which of two texts;
             None: all are of the first.
+        said: the text, where it was one and not ids, for the code of receipts.
+        said_source: likewise the source.
     """
 
     ids: Int[Tensor, "B T"]
@@ -40,6 +42,8 @@ class Inputs:
     source: Shaped[Tensor, "B ..."] | None = None
     source_mask: Bool[Tensor, "B S"] | None = None
     token_types: Int[Tensor, "B T"] | None = None
+    said: str | None = field(default=None, compare=False)
+    said_source: str | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         """Texts."""
@@ -58,8 +62,9 @@ class Inputs:
         return self._each(lambda x: x[rows.to(x.device)])
 
     def _each(self, change: Any) -> Inputs:
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: change(part) for name, part in parts.items() if part is not None})
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
+        changed = {name: change(part) for name, part in parts.items() if isinstance(part, Tensor)}
+        return replace(self, **changed, said=None, said_source=None)
 
     def places(self, position: int) -> Int[Tensor, " B"]:
         """Where a position of each text stands: from 0 of its first real token on, below 0 from behind its last.
@@ -109,8 +114,9 @@ def inputs_of(model: Model, text: Text, source: Source | Sequence[str] | None = 
     ids, mask = _padded(model, [model.ids(t)[0] for t in cast(Sequence[str], text)] if _several(text) else None, pad)
     if ids is None:
         ids = model.ids(cast("str | Sequence[int] | Tensor", text))
+    said = text if isinstance(text, str) else None
     if source is None:
-        return Inputs(ids, mask)
+        return Inputs(ids, mask, said=said)
     read, read_mask = _padded(model, [model.source_ids(s)[0] for s in source] if _several(source) else None, "right")  # pyright: ignore[reportGeneralTypeIssues, reportOptionalIterable]
     if read is None:
         read = model.source_ids(cast(Source, source))
@@ -118,7 +124,7 @@ def inputs_of(model: Model, text: Text, source: Source | Sequence[str] | None = 
         if len(read) != 1:
             raise InputError(f"{len(ids)} texts with {len(read)} sources were given; give one source for each text")
         read = read.expand(len(ids), *read.shape[1:])
-    return Inputs(ids, mask, read, read_mask)
+    return Inputs(ids, mask, read, read_mask, said=said, said_source=source if isinstance(source, str) else None)
 
 
 def pair_of(model: Model, first: str, second: str) -> Inputs:

@@ -44,6 +44,16 @@ class Receipt:
         """As plain data."""
         return plain(self)
 
+    def code_for(self, places: Mapping[str, str]) -> str:
+        """The code, where models are opened by other names than these lines should: a server knows where each lies.
+
+        Args:
+            places: what to open in the place of a name.
+        """
+        if self.source not in places:
+            return self.code
+        return self.code.replace(f"load_model({self.source!r})", f"load_model({places[self.source]!r})", 1)
+
 
 class Clock:
     """Starts with an analysis, and ends in its receipt.
@@ -55,13 +65,16 @@ class Clock:
     Args:
         model: what is analysed.
         function: the public name in `cutaway.interp`.
-        text: its second argument; None where it takes no text.
+        text: its second argument; None where it takes no text. Of a recording of a text that text is spelled, and the
+            source that was read with it.
         options: its options; those that are None are left out of the code.
     """
 
     def __init__(self, model: Model, function: str, text: Any = None, **options: Any) -> None:
         weight = next(model.network.parameters())
         self.dtype, self.source = str(weight.dtype).removeprefix("torch."), model.source
+        if (heard := getattr(getattr(text, "inputs", text), "said_source", None)) is not None:
+            options = {"source": heard, **{name: value for name, value in options.items() if value is not None}}
         given = ["model", *([] if text is None else [_spelled(text, "text")])]
         given += [f"{name}={_spelled(value, name)}" for name, value in options.items() if value is not None]
         self.code = (
@@ -87,7 +100,9 @@ def _spelled(value: Any, name: str) -> str:
         return spelled if len(spelled) <= LONGEST or isinstance(value, str) else name
     if place := getattr(value, "place", ""):  # of dictionaries of features that lie in a folder
         return f"cutaway.interp.features.load_features({place!r})"
-    ids = getattr(value, "ids", None)  # of Inputs and Recordings
+    if (said := getattr(getattr(value, "inputs", value), "said", None)) is not None:  # of Inputs and Recordings
+        return repr(said)
+    ids = getattr(value, "ids", None)
     return _spelled(ids, name) if isinstance(ids, Tensor) else getattr(value, "__name__", name)
 
 

@@ -105,4 +105,4 @@ def as_api_error(error: BaseException) -> ApiError:
 
 def _code(error: CutawayError) -> str | None:
     text = str(error)
-    return "context_length_exceeded" if "tokens, but this model" in text else None
+    return "context_length_exceeded" if "tokens" in text and ", but this model" in text else None

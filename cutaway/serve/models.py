@@ -313,7 +313,7 @@ class Models:
         """Unload those that were not used for longest, until so many bytes are free; False: too many are in use."""
         most = self.budget - (self.loaded[self.adapters[name].base].sizes.total if name in self.adapters else 0)
         if needed > most:
-            raise self._note(name, InputError(_too_large(name, needed, most)))
+            raise self._note(name, _TooLarge(_too_large(name, needed, most)))
         while self.free < needed:
             idle = sorted((one for one in self.loaded.values() if not one.users), key=lambda one: one.used)
             if self.free + sum(one.sizes.total for one in idle) < needed:
@@ -442,6 +442,10 @@ class _Short(Exception):
         self.needed = needed
 
 
+class _TooLarge(InputError):
+    """More than there is for all models."""
+
+
 def _told(name: str, error: BaseException) -> ApiError:
     """Without a path, or anything else that is not the caller's business."""
     status, reason = 500, "the server's log says why"
@@ -449,6 +453,8 @@ def _told(name: str, error: BaseException) -> ApiError:
         status, reason = 503, "the server's disk is full"
     elif isinstance(error, MemoryError):
         status, reason = 503, "there is not enough memory for it now"
+    elif isinstance(error, _TooLarge):
+        status, reason = 503, str(error)
     elif isinstance(error, DamagedFile):
         reason = "its file is damaged; the server's log says where"
     elif isinstance(error, MissingExtra):

@@ -58,6 +58,8 @@ def start_studio(folder: Path, *arguments: str) -> Studio:
 
 def stop_studio(studio: Studio) -> None:
     """Stop it as Ctrl-C does."""
+    assert studio.process.stdout is not None
+    studio.process.stdout.close()
     studio.process.send_signal(signal.SIGINT)
     try:
         studio.process.wait(20)

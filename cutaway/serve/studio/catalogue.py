@@ -56,6 +56,12 @@ def step_folder(folder: Path, step: int) -> Path | None:
     return None
 
 
+def given_entry(name: str, path: Path) -> Entry:
+    """What was given on the command line."""
+    steps = steps_of(path) if (path / CHECKPOINTS).is_dir() else []
+    return Entry(name, "given", path.name or name, _changed(path), steps, (path / "task.json").is_file())
+
+
 def catalogue(folder: Path, taken: Mapping[str, str]) -> dict[str, tuple[Entry, Path]]:
     """What lies below a folder, by name, newest first.
 

@@ -14,7 +14,7 @@ from cutaway.interp.check import check
 from cutaway.interp.pictures.wire import packed, tile
 from cutaway.serve.body import JsonRoute
 from cutaway.serve.errors import ApiError
-from cutaway.serve.schema.base import errors
+from cutaway.serve.schema.base import Told, errors
 from cutaway.serve.server import server_of
 from cutaway.serve.studio.frames import KIND as FRAMES
 from cutaway.serve.studio.frames import answered
@@ -119,6 +119,19 @@ async def try_out(asked: ResultRequest, http: HttpRequest) -> Response:
     studio = studio_of(http)
     found = studio.kept(asked.id)
     return answered(studio, None, lambda reports: studio.keep(check(found, progress=reports)))
+
+
+class ResultCode(Told):
+    """Lines of Python."""
+
+    code: str
+
+
+@router.post("/code", responses=errors(404, 413))
+async def code(asked: ResultRequest, http: HttpRequest) -> ResultCode:
+    """The lines of Python that make a result here: they open the model by where it lies."""
+    studio = studio_of(http)
+    return ResultCode(code=studio.kept(asked.id).receipt.code_for(studio.places()))
 
 
 @router.post("/page", response_class=Response, responses=errors(404, 413))

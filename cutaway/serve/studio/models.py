@@ -18,7 +18,7 @@ from cutaway.serve.body import JsonRoute
 from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import Asked, ModelName, Told, errors
 from cutaway.serve.server import Server, server_of
-from cutaway.serve.studio.catalogue import Entry, Kind, catalogue, step_folder
+from cutaway.serve.studio.catalogue import Entry, Kind, catalogue, given_entry, step_folder
 from cutaway.serve.studio.schema import PACKED
 from cutaway.serve.studio.studio import studio_of
 
@@ -122,7 +122,7 @@ def entries(server: Server) -> list[Entry]:
             continue
         kind: Kind = "hub" if is_repository(source) and not Path(source).exists() else "given"
         if name not in studio.steps:
-            listed.append(Entry(name, kind, Path(source).name if kind == "given" else source))
+            listed.append(Entry(name, kind, source) if kind == "hub" else given_entry(name, Path(source)))
     given = {name: source for name, source in sources.items() if name not in studio.found}
     for name, (entry, path) in catalogue(studio.folder, given).items():
         sources[name] = str(path)

@@ -129,6 +129,14 @@ class Studio:
             self._levels.popitem(last=False)
         self._levels[(name, *path)] = level
 
+    def places(self) -> dict[str, str]:
+        """Where models lie, by name; empty where others than this machine's users ask."""
+        server = self.server
+        if server.settings.token is not None or server.settings.keys is not None:
+            return {}
+        sources = server.models.sources.items()
+        return {name: str(Path(source).resolve()) if Path(source).exists() else source for name, source in sources}
+
     def stop(self) -> None:
         """Begin nothing new."""
         for pool in (self._thread, self._quick):

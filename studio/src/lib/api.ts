@@ -1,6 +1,9 @@
 // The server's API. Every function of a page that computes goes through here; errors are sentences to show.
 import { frames, unpack, type Unpacked } from "./wire";
 import type { components } from "./schema";
+import { server } from "./server.svelte";
+
+export { server };
 
 type Schemas = components["schemas"];
 export type About = Unpacked<Schemas["About"]>;
@@ -66,10 +69,15 @@ async function send(path: string, body: unknown, signal?: AbortSignal): Promise<
     });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new Failure("The studio's server does not answer. Is it still running?", "gone");
+    throw gone("The studio's server does not answer.");
   }
   if (!answer.ok) throw await failed(answer);
   return answer;
+}
+
+function gone(message: string): Failure {
+  server.gone = true;
+  return new Failure(message, "gone");
 }
 
 async function failed(answer: Response): Promise<Failure> {
@@ -95,17 +103,18 @@ export type Watching = { signal?: AbortSignal; progress?: (report: Progress) => 
 export async function compute<T>(path: string, body: unknown, watching: Watching = {}): Promise<T> {
   const answer = await send(path, body, watching.signal);
   const read = (body: ArrayBuffer) => JSON.parse(new TextDecoder().decode(body));
-  try {
-    for await (const { kind, body } of frames(answer.body!)) {
-      if (kind === "p") watching.progress?.(read(body));
-      else if (kind === "d") watching.piece?.(read(body));
-      else if (kind === "r") return unpack<T>(body);
-      else throw new Failure(read(body).error.message, read(body).error.code);
-    }
-  } catch (error) {
-    if (error instanceof Failure || watching.signal?.aborted) throw error;
+  const coming = frames(answer.body!);
+  for (;;) {
+    const next = await coming.next().catch((error) => {
+      throw watching.signal?.aborted ? error : gone("The studio's server broke off its answer.");
+    });
+    if (next.done) throw new Failure("The studio's server ended its answer before the result.", "broken");
+    const { kind, body } = next.value;
+    if (kind === "p") watching.progress?.(read(body));
+    else if (kind === "d") watching.piece?.(read(body));
+    else if (kind === "r") return unpack<T>(body);
+    else throw new Failure(read(body).error.message, read(body).error.code);
   }
-  throw new Failure("The studio's server broke off its answer. Is it still running?", "gone");
 }
 
 export const analyse = <R extends Result>(subject: Subject, analysis: string, options: Options, watching?: Watching) =>
@@ -150,7 +159,17 @@ export const write = (
 export const textOf = async (model: string, ids: number[]) =>
   (await json<Schemas["Spelled"]>("/studio/text", { model, ids })).text;
 
+/** The lines of Python that make a result here. */
+export const code = async (id: string) => (await json<Schemas["ResultCode"]>("/studio/code", { id })).code;
+
+export const addHub = (hub: string) => json<Schemas["Named"]>("/studio/hub", { hub });
+
 export const openModel = (model: string, step?: number, signal?: AbortSignal) =>
   bytes<About>("/studio/open", step === undefined ? { model } : { model, step }, signal);
 
 export const listModels = () => json<Listed>("/studio/models");
+
+/** The stored example (studio/example.py). */
+export async function example(): Promise<{ about: About; text: string; results: Result[] }> {
+  return unpack(await (await send("/example.bin", undefined)).arrayBuffer());
+}

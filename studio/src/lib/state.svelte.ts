@@ -2,12 +2,16 @@
 // so that a link opens the same view.
 import type { About, Listed, Subject } from "./api";
 
+/** A text before a model, as the list of models names it, or before one step of a run. */
 export type Side = { model: string; text: string; source: string | null; step: number | null };
 export type Language = "en" | "zh";
 export type Theme = "auto" | "light" | "dark";
 
 const numbers = ["layer", "head", "position", "neuron", "feature"] as const;
 type Selected = Record<(typeof numbers)[number], number | null>;
+type Which = Pick<Side, "model" | "step">;
+
+export const keyOf = ({ model, step }: Which): string => (step === null ? model : `${model}@${step}`);
 
 class View {
   page = $state("tokens");
@@ -24,21 +28,34 @@ class View {
   painted = $state(0);
 
   listed = $state<Listed>({ version: "", ready: false, models: [] });
-  /** Facts of models that were opened, by name (of a step: by the name that the server gave it). */
+  /** Names that the server gave what was opened, by `keyOf`: a step of a run is a model by itself. */
+  opened = $state<Record<string, string>>({});
+  /** Facts of models that were opened, by those names. */
   facts = $state<Record<string, About>>({});
 
+  /** What A is compared with, whole; null: nothing. */
+  get sideB(): Side | null {
+    if (!this.other) return null;
+    const { model, step, text, source } = { ...this.side, ...defined(this.other) };
+    return { model, text, source, step: this.other.model === undefined ? step : (this.other.step ?? null) };
+  }
+
   get about(): About | undefined {
-    return this.facts[this.side.model];
+    return this.facts[this.subject.model];
   }
 
   get subject(): Subject {
-    const { model, text, source } = this.side;
-    return { model, text, source };
+    return this.subjectOf(this.side);
   }
 
   /** The other subject of a comparison. */
   get compared(): Subject | null {
-    return this.other && { ...this.subject, ...clean(this.other) };
+    return this.sideB && this.subjectOf(this.sideB);
+  }
+
+  private subjectOf(side: Side): Subject {
+    const { text, source } = side;
+    return { model: this.opened[keyOf(side)] ?? "", text, source };
   }
 
   select(changes: Partial<View["selected"]>): void {
@@ -46,20 +63,22 @@ class View {
   }
 }
 
-const clean = ({ model, text, source }: Partial<Side>): Partial<Subject> =>
-  Object.fromEntries(Object.entries({ model, text, source }).filter(([, value]) => value !== undefined));
+const defined = (other: Partial<Side>): Partial<Side> =>
+  Object.fromEntries(Object.entries(other).filter(([, value]) => value !== undefined));
 
 export const view = new View();
 
-/** The address's query for a view. */
-export function written(): string {
+/** The address's query for a view; of another page than the one that is shown, if one is given. */
+export function written(page = view.page): string {
   const query = new URLSearchParams();
   const put = (name: string, value: string | number | null | undefined) => {
     if (value !== null && value !== undefined && value !== "") query.set(name, String(value));
   };
-  put("page", view.page);
-  for (const name of ["model", "text", "source"] as const) put(name, view.side[name]);
-  for (const name of ["model", "text", "source"] as const) put(`b.${name}`, view.other?.[name]);
+  put("page", page);
+  for (const name of ["model", "step", "text", "source"] as const) put(name, view.side[name]);
+  // a text that was emptied is one, unlike a text that was not given
+  for (const name of ["model", "step", "text", "source"] as const)
+    if (view.other?.[name] !== undefined && view.other[name] !== null) query.set(`b.${name}`, String(view.other[name]));
   for (const name of [...numbers, "token", "minus"] as const) put(name, view.selected[name]);
   if (view.language !== "en") put("lang", view.language);
   return `?${query}`;
@@ -69,31 +88,36 @@ export function written(): string {
 export function read(search: string): void {
   const query = new URLSearchParams(search);
   const text = (name: string) => query.get(name);
+  const count = (name: string) => (/^\d{1,9}$/.test(text(name) ?? "") ? Number(text(name)) : null);
   view.page = text("page") ?? view.page;
-  view.side = { model: text("model") ?? "", text: text("text") ?? "", source: text("source"), step: null };
-  const other = {
-    model: text("b.model") ?? undefined,
-    text: text("b.text") ?? undefined,
-    source: text("b.source") ?? undefined,
-  };
-  view.other = Object.values(other).some((value) => value !== undefined) ? other : null;
-  for (const name of numbers) view.selected[name] = text(name) === null ? null : Number(text(name));
+  view.side = { model: text("model") ?? "", text: text("text") ?? "", source: text("source"), step: count("step") };
+  const other: Partial<Side> = {};
+  for (const name of ["model", "text", "source"] as const)
+    if (text(`b.${name}`) !== null) other[name] = text(`b.${name}`)!;
+  if (count("b.step") !== null) other.step = count("b.step");
+  view.other = Object.keys(other).length ? other : null;
+  for (const name of numbers) view.selected[name] = count(name);
   view.selected.token = text("token");
   view.selected.minus = text("minus");
   const language = text("lang") ?? localStorage.getItem("language") ?? navigator.language.slice(0, 2);
   view.language = language === "zh" ? "zh" : "en";
-  view.theme = (localStorage.getItem("theme") as Theme | null) ?? "auto";
+  const theme = localStorage.getItem("theme");
+  view.theme = theme === "light" || theme === "dark" ? theme : "auto";
 }
 
-/** Keep the address as the view is: a new page is a new entry of the history, everything else changes the entry. */
+/** Keep the address as the view is. Another page, model, text or comparison is a new entry of the history; what is
+ * selected changes the entry. */
 export function keepAddress(): void {
-  let page = view.page;
+  const placed = () => JSON.stringify([view.page, view.side, view.other]);
+  let place = placed();
   $effect(() => {
-    const query = written();
-    if (query === location.search) return;
-    if (page !== view.page) history.pushState(null, "", query);
-    else history.replaceState(null, "", query);
-    page = view.page;
+    const [query, now] = [written(), placed()];
+    const begun = (JSON.parse(place) as [string, Side])[1].model !== ""; // what is chosen at the start is no step
+    if (query !== location.search) {
+      if (now !== place && begun) history.pushState(null, "", query);
+      else history.replaceState(null, "", query);
+    }
+    place = now;
   });
   $effect(() => {
     document.documentElement.lang = view.language;

@@ -33,7 +33,6 @@ export const common = {
   run: { en: "Read it", zh: "读取" },
   compare: { en: "Compare", zh: "比较" },
   compareStop: { en: "Stop comparing", zh: "停止比较" },
-  theme: { en: "Light or dark", zh: "明暗" },
   language: { en: "中文", zh: "English" },
   above: { en: "above zero, up to {most}", zh: "大于零,最大 {most}" },
   below: { en: "below zero", zh: "小于零" },
@@ -41,5 +40,4 @@ export const common = {
   gap: { en: "completeness gap {x}", zh: "完整性差距 {x}" },
   seed: { en: "seed {x}", zh: "随机种子 {x}" },
   recorded: { en: "{x} MB recorded", zh: "已记录 {x} MB" },
-  example: { en: "A stored example, until a model is open", zh: "已存示例,直到模型打开" },
 } satisfies Words;

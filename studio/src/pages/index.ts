@@ -18,6 +18,8 @@ export type PageEntry = {
   load: () => Promise<{ default: Component<PageProps> }>;
   /** What a model must have (`About.has`) for the page to show something of it. */
   needs?: string[];
+  /** Shows something before any model is open. */
+  alone?: boolean;
 };
 
 export const PAGES: PageEntry[] = [

@@ -83,7 +83,11 @@ export function ofPatterns(result: ResultOf<"attention">, id: string): Heads {
     name: null,
     small: { rows: T, columns: S, of: (place) => result.patterns.at(place.layer, place.head).numbers ?? [] },
     tile,
-    row: async (place, query) => ({ weight: (await tile(place, "weight", [query, query + 1, 0, S], 1, S)).numbers }),
+    row: async (place, query) => ({
+      weight:
+        result.patterns.at(place.layer, place.head, query).numbers ??
+        (await tile(place, "weight", [query, query + 1, 0, S], 1, S)).numbers,
+    }),
   };
 }
 

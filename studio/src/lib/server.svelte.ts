@@ -1,0 +1,2 @@
+// Whether the server answers.
+export const server = $state({ gone: false });
