@@ -9,6 +9,7 @@ from cutaway.serve.studio import (
     look,
     models,
     pages,
+    train,
 )
 
 STUDIO = [
@@ -19,5 +20,6 @@ STUDIO = [
     edit.router,
     examples.router,
     features.router,
+    train.router,
     pages.router,
 ]
