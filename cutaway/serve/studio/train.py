@@ -14,6 +14,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
 from cutaway.errors import InputError
+from cutaway.interp.pictures.wire import packed
 from cutaway.interp.receipt import plain
 from cutaway.models.model import CHECKPOINTS
 from cutaway.serve.body import JsonRoute
@@ -232,7 +233,7 @@ async def read(asked: RunRequest, http: HttpRequest) -> RunNews:
 
 @router.post("/watch", response_class=Response, responses={**errors(), **IN_NEWS})
 async def watch(asked: RunRequest, http: HttpRequest) -> Response:
-    """What a run has recorded and what it records, until it ends: a frame "d" for each piece of news.
+    """What a run has recorded and what it records, until it ends: a frame "d" for each piece of news, at last "r".
 
     The training neither knows nor cares whether anyone watches.
     """
@@ -253,6 +254,8 @@ async def watch(asked: RunRequest, http: HttpRequest) -> Response:
             if news["records"] or news["again"] or news["state"] != last:
                 last = news["state"]
                 yield frame(b"d", json.dumps(news, ensure_ascii=False).encode())
+            if not running:
+                yield frame(b"r", packed({"state": news["state"], "again": False, "records": []}))
             if not running or server.draining:
                 return
             await asyncio.sleep(LOOK)
