@@ -6,20 +6,26 @@ from cutaway.training.loop import Run, resume, train
 from cutaway.training.losses import cross_entropy, mse
 from cutaway.training.objectives import OBJECTIVES
 from cutaway.training.optim import Optimizer, OptimizerConfig
+from cutaway.training.order import Order, suggest_order
 from cutaway.training.schedule import lr_scale
+from cutaway.training.trainings import Training, Trainings
 
 __all__ = [
     "OBJECTIVES",
     "Optimizer",
     "OptimizerConfig",
+    "Order",
     "Run",
     "Score",
     "TrainConfig",
+    "Training",
+    "Trainings",
     "cross_entropy",
     "evaluate",
     "lr_scale",
     "mse",
     "resume",
+    "suggest_order",
     "train",
     "train_config",
 ]

@@ -10,6 +10,7 @@ from cutaway.serve.studio import (
     models,
     pages,
     speak,
+    train,
 )
 
 STUDIO = [
@@ -21,5 +22,6 @@ STUDIO = [
     edit.router,
     examples.router,
     features.router,
+    train.router,
     pages.router,
 ]

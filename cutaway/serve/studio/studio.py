@@ -18,6 +18,7 @@ from cutaway.interp.study import Study
 from cutaway.serve.errors import ApiError
 from cutaway.serve.models import Loaded
 from cutaway.serve.server import Server, server_of
+from cutaway.training.trainings import Trainings
 
 Answer = TypeVar("Answer")
 RESULTS = 96  # that stay open at a time; of more the one that was asked for longest ago is let go
@@ -31,12 +32,14 @@ class Studio:
     Attributes:
         server: whose models it shows.
         folder: whose runs and models it shows.
+        trainings: that were started here, in a folder of it; they end with the server, after saving.
         found: names of what was found there.
         steps: names of steps of runs that were asked for.
     """
 
     def __init__(self, server: Server, folder: Path) -> None:
         self.server, self.folder = server, folder
+        self.trainings = Trainings(folder / "trainings")
         self.found: set[str] = set()
         self.steps: set[str] = set()
         self._thread = ThreadPoolExecutor(1, "studio")  # two analyses at a time would only take each other's cores
@@ -138,9 +141,10 @@ class Studio:
         return {name: str(Path(source).resolve()) if Path(source).exists() else source for name, source in sources}
 
     def stop(self) -> None:
-        """Begin nothing new."""
+        """Begin nothing new, and let what is being trained save and end."""
         for pool in (self._thread, self._quick):
             pool.shutdown(wait=False, cancel_futures=True)
+        self.trainings.close()
 
 
 def _key(loaded: Loaded, text: str | tuple[int, ...], source: str | None) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ import { words as features } from "./features/words";
 import { words as attention } from "./attention/words";
 import { words as map } from "./map/words";
 import { words as tokens } from "./tokens/words";
+import { words as training } from "./training/words";
 import { frame } from "../parts/words";
 
 export type PageProps = { subject: Subject; about: About | undefined };
@@ -29,6 +30,7 @@ export const PAGES: PageEntry[] = [
   { id: "attribution", words: attribution, load: () => import("./attribution/Page.svelte") },
   { id: "features", words: features, load: () => import("./features/Page.svelte") },
   { id: "attention", words: attention, needs: ["attention"], load: () => import("./attention/Page.svelte") },
+  { id: "training", words: training, load: () => import("./training/Page.svelte") },
   { id: "map", words: map, load: () => import("./map/Page.svelte") },
 ];
 

@@ -1,0 +1,303 @@
+"""Trainings: begun from texts or a corpus, watched as they go, stopped, resumed; what became of a run's insides."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import ConfigDict, Field
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+
+from cutaway.errors import InputError
+from cutaway.interp.pictures.wire import packed
+from cutaway.interp.receipt import plain
+from cutaway.models.model import CHECKPOINTS
+from cutaway.serve.body import JsonRoute
+from cutaway.serve.schema.base import Asked, Told, errors
+from cutaway.serve.server import Server, server_of
+from cutaway.serve.studio.frames import KIND, frame
+from cutaway.serve.studio.models import entries
+from cutaway.serve.studio.studio import Studio, studio_of
+from cutaway.training.metrics import METRICS
+from cutaway.training.order import MOST_CONTEXT, MOST_MINUTES, MOST_SIZE, MOST_STEPS, MOST_VOCAB, Order, suggest_order
+from cutaway.training.trainings import Tail, Training, corpora, run_state
+
+router = APIRouter(prefix="/studio/train", route_class=JsonRoute)
+LOOK = 0.4  # seconds between two looks at a run's files
+MOST_TEXT = 64 << 20
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,47}$", description="Of a training: its folder.")]
+RunName = Annotated[str, Field(min_length=1, max_length=64, description="Of a training, or of a run that is listed.")]
+Minutes = Annotated[float, Field(gt=0, le=MOST_MINUTES)] | None
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)] | None
+
+
+class TrainRequest(Asked):
+    """Begin a training (`cutaway.training.Order`) on texts, or on a corpus of the studio's folder."""
+
+    name: Name
+    texts: Annotated[dict[Annotated[str, Field(max_length=200)], Annotated[str, Field(max_length=MOST_TEXT)]],
+                     Field(max_length=500, description="File name to text.")] | None = None  # fmt: skip
+    corpus: Annotated[str, Field(max_length=300, description="A name that /studio/train lists.")] | None = None
+    kind: Literal["decoder", "gru"] = "decoder"
+    size: Annotated[int, Field(ge=1, le=MOST_SIZE)] = 2
+    context: Annotated[int, Field(ge=8, le=MOST_CONTEXT)] = 128
+    minutes: Minutes = None
+    steps: Steps = None
+    vocab_size: Annotated[int, Field(ge=260, le=MOST_VOCAB)] = 1024
+    prompt: Annotated[str, Field(max_length=500)] = ""
+    seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+    clean: bool = True
+
+
+class SuggestRequest(Asked):
+    """What suits a text of so many bytes."""
+
+    size: Annotated[int, Field(ge=0)]
+
+
+class RunRequest(Asked):
+    """Something about a run."""
+
+    run: RunName
+
+
+class ResumeRequest(Asked):
+    """Go on with a training (`cutaway.training.Trainings.resume`)."""
+
+    run: Name
+    minutes: Minutes = None
+    steps: Steps = None
+    calmer: bool = False
+
+
+class Suggested(Told):
+    """A value for the form, and why."""
+
+    name: str
+    value: float
+    why: str
+
+
+class Suggestions(Told):
+    """Those of all fields."""
+
+    suggestions: list[Suggested]
+
+
+class TrainingState(Told):
+    """How a training stands (`cutaway.training.Training`)."""
+
+    name: str
+    state: str
+    stage: str
+    done: float
+    total: float | None
+    unit: str
+    figures: dict[str, str]
+    message: str
+    code: str
+    changed: float
+    planned: int
+    steps: list[int]
+    own: bool
+    settings: dict[str, str | int | float | None]
+    notes: list[str]
+    baseline: float | None
+    model: str | None
+
+
+class TrainingList(Told):
+    """All trainings and runs, the newest first; and the corpora on which one can begin."""
+
+    runs: list[TrainingState]
+    corpora: list[str]
+
+
+class RunRecord(Told):
+    """A line of metrics.jsonl: of a step, an evaluation or a sample; other objectives have other figures beside."""
+
+    model_config = ConfigDict(extra="allow")
+    step: int
+    loss: float | None = None
+    lr: float | None = None
+    grad_norm: float | None = None
+    tokens_per_second: float | None = None
+    share_of_peak: float | None = None
+    seconds: float | None = None
+    valid_loss: float | None = None
+    bits_per_byte: float | None = None
+    better_than_ngram: float | None = None
+    prompt: str | None = None
+    sample: str | None = None
+
+
+class RunNews(Told):
+    """What is new of a run; `again`: what was told before is to be forgotten."""
+
+    state: TrainingState
+    again: bool
+    records: list[RunRecord]
+
+
+IN_NEWS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {KIND: {"schema": {"$ref": "#/components/schemas/RunNews"}}}, "description": "news, in frames"}
+}
+
+
+@router.get("", responses=errors())
+async def trainings(http: HttpRequest) -> TrainingList:
+    """What was trained here, and what can be trained on."""
+    server, studio = server_of(http), studio_of(http)
+
+    def look() -> TrainingList:
+        own = [*studio.trainings.all()]
+        listed = entries(server)
+        places = {(studio.trainings.folder / one.name).resolve() for one in own}
+        for entry in listed:
+            place = Path(server.models.sources[entry.name])
+            if (place / CHECKPOINTS).is_dir() and (place / METRICS).is_file() and place.resolve() not in places:
+                own.append(run_state(place, entry.name))
+        runs = [_told(server, one) for one in sorted(own, key=lambda one: -one.changed)]
+        return TrainingList(runs=runs, corpora=list(corpora(studio.folder)))
+
+    return await studio.quick(look)
+
+
+@router.post("/suggest", responses=errors())
+async def suggest(asked: SuggestRequest) -> Suggestions:
+    """Values for the form that suit a laptop and so much text, with reasons."""
+    found = suggest_order(asked.size)
+    return Suggestions(suggestions=[Suggested(name=one.name, value=one.value, why=one.why) for one in found])
+
+
+@router.post("/start", responses=errors(413))
+async def start(asked: TrainRequest, http: HttpRequest) -> TrainingState:
+    """Begin a training, as a process of its own. One runs at a time."""
+    server, studio = server_of(http), studio_of(http)
+    names = ("kind", "size", "context", "minutes", "steps", "vocab_size", "prompt", "seed", "clean")
+    order = Order(**{name: getattr(asked, name) for name in names})
+
+    def begin() -> TrainingState:
+        corpus = None
+        if asked.corpus is not None:
+            corpus = corpora(studio.folder).get(asked.corpus)
+            if corpus is None:
+                raise InputError(f"there is no corpus called {asked.corpus!r:.100} in the studio's folder")
+        studio.trainings.start(asked.name, order, texts=asked.texts, corpus=corpus)
+        return _told(server, studio.trainings.state(asked.name))
+
+    return await studio.quick(begin)
+
+
+@router.post("/stop", responses=errors())
+async def stop(asked: RunRequest, http: HttpRequest) -> TrainingState:
+    """Ask a training to end after its step, and to save."""
+    server, studio = server_of(http), studio_of(http)
+
+    def end() -> TrainingState:
+        studio.trainings.stop(asked.run)
+        return _told(server, studio.trainings.state(asked.run))
+
+    return await studio.quick(end)
+
+
+@router.post("/resume", responses=errors())
+async def resume(asked: ResumeRequest, http: HttpRequest) -> TrainingState:
+    """Go on with a training that was stopped, killed or has failed; or take more steps with one that has ended."""
+    server, studio = server_of(http), studio_of(http)
+
+    def go_on() -> TrainingState:
+        studio.trainings.resume(asked.run, minutes=asked.minutes, steps=asked.steps, calmer=asked.calmer)
+        return _told(server, studio.trainings.state(asked.run))
+
+    return await studio.quick(go_on)
+
+
+@router.post("/read", responses=errors(), response_model_exclude_none=True)
+async def read(asked: RunRequest, http: HttpRequest) -> RunNews:
+    """All that a run has recorded until now."""
+    server, studio = server_of(http), studio_of(http)
+
+    def look() -> RunNews:
+        place = _place(server, asked.run)
+        state = _told(server, _state(studio, asked.run, place))
+        return RunNews(state=state, again=True, records=[RunRecord(**one) for one in plain(Tail(place).read()[1])])
+
+    return await studio.quick(look)
+
+
+@router.post("/watch", response_class=Response, responses={**errors(), **IN_NEWS})
+async def watch(asked: RunRequest, http: HttpRequest) -> Response:
+    """What a run has recorded and what it records, until it ends: a frame "d" for each piece of news, at last "r".
+
+    The training neither knows nor cares whether anyone watches.
+    """
+    server, studio = server_of(http), studio_of(http)
+    place = await studio.quick(lambda: _place(server, asked.run))
+    tail = Tail(place)
+
+    def look() -> tuple[bool, dict[str, Any]]:
+        state = _state(studio, asked.run, place)
+        again, records = tail.read()  # after the state: of what has ended nothing is missed
+        news = {"state": _told(server, state).model_dump(), "again": again, "records": plain(records)}
+        return state.running, news
+
+    async def sent() -> AsyncIterator[bytes]:
+        last: dict[str, Any] = {}
+        while True:
+            running, news = await studio.quick(look)
+            if news["records"] or news["again"] or news["state"] != last:
+                last = news["state"]
+                yield frame(b"d", json.dumps(news, ensure_ascii=False).encode())
+            if not running:
+                yield frame(b"r", packed({"state": news["state"], "again": False, "records": []}))
+            if not running or server.draining:
+                return
+            await asyncio.sleep(LOOK)
+
+    return StreamingResponse(sent(), media_type=KIND)
+
+
+def _place(server: Server, run: str) -> Path:
+    """The folder of a run by its name: that of a training, or what the catalogue has found.
+
+    Raises:
+        InputError: there is none.
+    """
+    studio = server.studio
+    assert studio is not None
+    if run in studio.trainings.names():
+        return studio.trainings.place(run)
+    if run not in server.models.sources:
+        entries(server)
+    place = Path(server.models.sources.get(run, ""))
+    if run not in server.models.sources or not (place / CHECKPOINTS).is_dir():
+        raise InputError(f"there is no run called {run!r:.64}")
+    return place
+
+
+def _state(studio: Studio, run: str, place: Path) -> Training:
+    return studio.trainings.state(run) if run in studio.trainings.names() else run_state(place, run)
+
+
+def _told(server: Server, one: Training) -> TrainingState:
+    """With the name under which its model is opened, once there is one."""
+    studio = server.studio
+    assert studio is not None
+    model = None if one.own else one.name
+    if one.own and one.steps:
+        place = str(studio.trainings.folder / one.name)
+        model = _name_of(server, place)
+        if model is None:
+            entries(server)
+            model = _name_of(server, place)
+    return TrainingState(**{**vars(one), "figures": {k: str(v) for k, v in one.figures.items()}}, model=model)
+
+
+def _name_of(server: Server, place: str) -> str | None:
+    return next((name for name, source in server.models.sources.items() if source == place), None)
