@@ -22,7 +22,7 @@ KINDS += ["modernbert", "bert", "t5", "bart", "whisper", "gru", "lstm", "gru of 
 SHORT = {"steps": 2, "samples": 2, "runs": 1, "permutations": 2}  # of options that only cost time
 # without a text these take one of their own, or show the whole vocabulary; and of a text these take each token once
 FREE = {("head_detectors", ""), ("qk_circuit", ""), ("ov_circuit", "")}
-FREE |= {(name, "a" * 40) for name in ("qk_circuit", "ov_circuit", "neighbours")}
+FREE |= {(name, "a" * 40) for name in ("qk_circuit", "ov_circuit", "neighbours", "gates_by_hand")}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_an_analysis_answers_or_says_why_not(model: Model, name: str):
 
 @pytest.mark.parametrize("name", ANALYSES)
 def test_bad_input_is_met_with_a_sentence(name: str, tokenizer: Tokenizer):
-    model = made("llama", tokenizer)
+    model = made("gru" if name == "gates_by_hand" else "llama", tokenizer)
     if name == "tuned_lens":
         return  # needs a lens of this model first: tests/interp/lenses
     other = {"corrupt": "a mat"} if "corrupt" in options_of(name) else {}

@@ -116,6 +116,7 @@ class _Bound(nn.Module):
     def __init__(self, model: Model, inputs: Inputs) -> None:
         super().__init__()
         self.network, self._of, self._inputs = model.network, model, inputs
+        self.training = model.network.training  # which whoever evaluates it puts back
 
     def forward(self) -> Tensor:
         return forward(self._of, self._inputs)
