@@ -14,10 +14,10 @@ from cutaway.interp.lessons.learning import (
 from cutaway.interp.lessons.mixing import attention_by_hand, gates_by_hand
 from cutaway.interp.lessons.reading import embedding_by_hand, tokens_by_hand
 from cutaway.interp.lessons.sigmoid import sigmoid_by_hand
-from cutaway.interp.lessons.worked import Figure, Worked
+from cutaway.interp.lessons.worked import Shown, Worked
 
 __all__ = [
-    "Figure",
+    "Shown",
     "Worked",
     "adamw_by_hand",
     "attention_by_hand",

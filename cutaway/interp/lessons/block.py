@@ -17,7 +17,7 @@ from cutaway.interp.inputs import Text
 from cutaway.interp.ledger.layout import layout
 from cutaway.interp.ledger.parts import Neurons
 from cutaway.interp.ledger.reading import normed
-from cutaway.interp.lessons.worked import Figure, Opens, Worked, cells, chosen_in, model_of, place_in, recorded
+from cutaway.interp.lessons.worked import Shown, Opens, Worked, cells, chosen_in, model_of, place_in, recorded
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, recording_of
 from cutaway.interp.results import Curve
@@ -113,18 +113,18 @@ def block_by_hand(
     )  # fmt: skip
 
 
-def _norm(norm: Any, given: Tensor, number: int) -> list[Figure]:
+def _norm(norm: Any, given: Tensor, number: int) -> list[Shown]:
     """What a norm does to one channel."""
     centred = isinstance(norm, nn.LayerNorm)
     mean = float(given.mean()) if centred else 0.0
     rms = float(((given - mean).square().mean() + norm.eps).sqrt())
     gain = norm.weight if centred else norm.scale
     made = float(normed(norm, given)[number])
-    figures = [Figure("norm in", float(given[number]))]
-    figures += [Figure("mean", mean)] if centred else []
-    figures += [Figure("rms", rms), Figure("gain", float(gain[number]))]
-    figures += [Figure("bias", float(norm.bias[number]))] if centred and norm.bias is not None else []
-    return [*figures, Figure("norm out", made)]
+    figures = [Shown("norm in", float(given[number]))]
+    figures += [Shown("mean", mean)] if centred else []
+    figures += [Shown("rms", rms), Shown("gain", float(gain[number]))]
+    figures += [Shown("bias", float(norm.bias[number]))] if centred and norm.bias is not None else []
+    return [*figures, Shown("norm out", made)]
 
 
 def _neuron(
@@ -136,7 +136,7 @@ def _neuron(
     neuron: int | None,
     shift: float,
     read: Tensor,
-) -> tuple[list[Figure], str, Curve, float]:
+) -> tuple[list[Shown], str, Curve, float]:
     """A neuron's numbers, its name, the curve of its activation, and the difference from what was recorded."""
     module = mlp.module
     pre, post = (recorded(recording, f"{prefix}mlp.{one}")[place] for one in ("pre", "post"))
@@ -144,18 +144,18 @@ def _neuron(
     into = float(pre[chosen]) + shift
     active = float(module.activation(torch.tensor(into, dtype=torch.float64)))
     at: Opens = {"what": f"{prefix}mlp.pre", "position": place, "index": chosen}
-    figures = [Figure("pre", into, None if shift else at), Figure("activation", active)]
+    figures = [Shown("pre", into, None if shift else at), Shown("activation", active)]
     made = active
     if module.gated:
         fed = read if mlp.norm_in is None else normed(mlp.norm_in, read)
         bias = 0.0 if module.up_proj.bias is None else float(module.up_proj.bias[chosen])
         up = float(_row(module.up_proj, chosen) @ fed) + bias
         made = active * up
-        figures.append(Figure("up", up))
+        figures.append(Shown("up", up))
     weight = float(_column(module.down_proj, chosen)[number])
     of_post: Opens = {"what": f"{prefix}mlp.post", "position": place, "index": chosen}
-    figures += [Figure("post", made, None if shift else of_post), Figure("weight", weight),
-                Figure("write", made * weight)]  # fmt: skip
+    figures += [Shown("post", made, None if shift else of_post), Shown("weight", weight),
+                Shown("write", made * weight)]  # fmt: skip
     reach = max(REACH, abs(float(pre[chosen])) + 2)
     xs = torch.linspace(-reach, reach, 97, dtype=torch.float64)
     curve = Curve("activation of a neuron", "into it", "out of it", xs.tolist(), {"f": module.activation(xs).tolist()},

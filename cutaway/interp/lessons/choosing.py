@@ -11,7 +11,7 @@ from cutaway.errors import ConfigError, InputError
 from cutaway.generation.options import Sampling
 from cutaway.generation.sampling import distribution
 from cutaway.interp.inputs import Text
-from cutaway.interp.lessons.worked import Figure, Opens, Worked, cells, given_to, model_of, names_of, place_in
+from cutaway.interp.lessons.worked import Shown, Opens, Worked, cells, given_to, model_of, names_of, place_in
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, recording_of
 from cutaway.interp.target import name_of
@@ -76,10 +76,10 @@ def sampling_by_hand(
     taken, shown = int(order[at]), order[: min(TOP, len(order))]
     some = drawn[drawn > 0]
     figures = [
-        Figure("kept", len(some)),
-        Figure("entropy", float(-(some * some.log()).sum()) / math.log(2)),
-        Figure("chance", float(drawn[taken])),
-        Figure("rank", at + 1),
+        Shown("kept", len(some)),
+        Shown("entropy", float(-(some * some.log()).sum()) / math.log(2)),
+        Shown("chance", float(drawn[taken])),
+        Shown("rank", at + 1),
     ]
     names = [name_of(run, id) for id in shown.tolist()]
     opens: list[Opens | None] = [{"what": "logits", "position": place, "token": id} for id in shown.tolist()]

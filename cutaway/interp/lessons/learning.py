@@ -17,7 +17,7 @@ from cutaway.errors import ConfigError, InputError
 from cutaway.interp.inputs import Text, forward
 from cutaway.interp.ledger.training import Gradient, Lesson, lesson_of, weight_of
 from cutaway.interp.lessons.asked import Asked, asked_of
-from cutaway.interp.lessons.worked import Figure, Opens, Worked, cells, model_of, strongest
+from cutaway.interp.lessons.worked import Shown, Opens, Worked, cells, model_of, strongest
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording
 from cutaway.interp.results import Curve
@@ -85,13 +85,13 @@ def loss_by_hand(
         opens = [{"what": "logits", "token": id} | at for id in shown]
     chosen = opens[shown.index(asked.target)]
     figures = [
-        Figure("logit", float(scores[asked.target]), chosen),
-        Figure("logsumexp", log_sum),
-        Figure("chance", float(chances[asked.target])),
-        Figure("loss", loss, chosen and chosen | {"quantity": "logprob"}),
-        Figure("bits", loss / math.log(2)),
-        Figure("rank", int((scores > scores[asked.target]).sum()) + 1),
-        Figure("even", math.log(len(scores))),
+        Shown("logit", float(scores[asked.target]), chosen),
+        Shown("logsumexp", log_sum),
+        Shown("chance", float(chances[asked.target])),
+        Shown("loss", loss, chosen and chosen | {"quantity": "logprob"}),
+        Shown("bits", loss / math.log(2)),
+        Shown("rank", int((scores > scores[asked.target]).sum()) + 1),
+        Shown("even", math.log(len(scores))),
     ]
     return Worked(
         "the loss of one answer", ["answer", "id", "logit", "exp", "chance", "gradient"], rows, figures, _facts(asked),
@@ -158,8 +158,8 @@ def gradient_by_hand(
     receipt = clock.receipt()
     curve = Curve("the loss where the weight is moved", "change of the weight", "nats", changes, lines, receipt=receipt)
     figures = [
-        Figure("weight", before), Figure("loss", loss), Figure("gradient", slope), Figure("step", step),
-        Figure("above", above), Figure("below", below), Figure("slope", (above - below) / (2 * step)),
+        Shown("weight", before), Shown("loss", loss), Shown("gradient", slope), Shown("step", step),
+        Shown("above", above), Shown("below", below), Shown("slope", (above - below) / (2 * step)),
     ]  # fmt: skip
     rows = cells(
         [share.place for share in shares], [share.label for share in shares], [share.value for share in shares]
@@ -219,7 +219,7 @@ def step_by_hand(
     before, slope = float(weight.detach()[place]), float(gradient.whole[place])
     rows = adamw_by_hand(before, [slope] * steps, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
     columns = ["step", "weight", "gradient", "mean", "square", "mean hat", "square hat", "decay", "move", "after"]
-    figures = [Figure(column, value) for column, value in zip(columns[1:], rows[0][1:], strict=True)]
+    figures = [Shown(column, value) for column, value in zip(columns[1:], rows[0][1:], strict=True)]
     facts = _facts(asked) | {"parameter": name, "index": ", ".join(map(str, place))}
     return Worked("steps of AdamW on one weight", columns, [list(row) for row in rows], figures, facts,
                   tokens=asked.tokens, receipt=clock.receipt())  # fmt: skip
@@ -334,8 +334,8 @@ def training_by_hand(
     receipt = clock.receipt()
     at = [float(row[0]) for row in rows]
     curve = Curve("the loss of this text", "steps", "nats", at, {"loss": [row[1] for row in rows]}, receipt=receipt)
-    figures = [Figure("trained", sum(w.numel() for w in learned)), Figure("before", rows[0][1]),
-               Figure("after", rows[-1][1])]  # fmt: skip
+    figures = [Shown("trained", sum(w.numel() for w in learned)), Shown("before", rows[0][1]),
+               Shown("after", rows[-1][1])]  # fmt: skip
     facts = _facts(asked) | {"of": str(sum(p.numel() for p in run.network.parameters()))}
     return Worked("steps on one text", ["step", "loss", "chance", "norm"], rows, figures, facts, {}, curve,
                   asked.tokens, receipt=receipt)  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor
 from cutaway.errors import ConfigError
 from cutaway.interp.attention.parts import heads_of
 from cutaway.interp.inputs import Text
-from cutaway.interp.lessons.worked import Figure, Opens, Worked, cells, chosen_in, model_of, place_in, recorded
+from cutaway.interp.lessons.worked import Shown, Opens, Worked, cells, chosen_in, model_of, place_in, recorded
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, recording_of
 from cutaway.models import Model, Recurrent
@@ -86,10 +86,10 @@ def attention_by_hand(
     total = float(products.sum())
     of_z: Opens = {"what": z, "position": place, "head": head, "index": number}
     figures = [
-        Figure("width", D), Figure("scale", scale), Figure("keys", len(seen)), Figure("total", float(raised.sum())),
-        Figure("others", total - float(products[order].sum())),
-        Figure("sum", total, of_z if sharpness == 1 else None),
-        Figure("recorded", float(made[number]), of_z),
+        Shown("width", D), Shown("scale", scale), Shown("keys", len(seen)), Shown("total", float(raised.sum())),
+        Shown("others", total - float(products[order].sum())),
+        Shown("sum", total, of_z if sharpness == 1 else None),
+        Shown("recorded", float(made[number]), of_z),
     ]  # fmt: skip
     rows = cells(shown, [keys[s] for s in shown], dots[order], given[order], raised[order], weights[order],
                  values[shown, number], products[order])  # fmt: skip
@@ -175,13 +175,13 @@ def gates_by_hand(
     }
     told = [value for value in VALUES[cell] if value != "hidden" and (value != "cell" or gate is None)]
     figures = [
-        Figure(value, used[value], None if gate is not None and value == keeps else ledgers[value][-1])
+        Shown(value, used[value], None if gate is not None and value == keeps else ledgers[value][-1])
         for value in told
     ]
     figures += [
-        Figure("before", before),
-        Figure("made", made),
-        Figure("recorded", now["hidden"], ledgers["hidden"][-1]),
+        Shown("before", before),
+        Shown("made", made),
+        Shown("recorded", now["hidden"], ledgers["hidden"][-1]),
     ]
     rows = cells(steps, [recording.tokens[step] for step in steps], *(numbers[steps] for numbers in own.values()))
     gap = abs(made - now["hidden"]) if gate is None else None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError
 from cutaway.interp.inputs import Text
-from cutaway.interp.lessons.worked import Figure, Opens, Worked, cells, given_to, model_of, names_of, place_in, recorded
+from cutaway.interp.lessons.worked import Shown, Opens, Worked, cells, given_to, model_of, names_of, place_in, recorded
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, recording_of
 from cutaway.models import Model
@@ -53,12 +53,12 @@ def tokens_by_hand(
     said = tokenizer.decode([id for id in ids.tolist() if id not in special])
     plain = sum(id not in special for id in ids.tolist())
     figures = [
-        Figure("characters", len(said)),
-        Figure("bytes", written),
-        Figure("tokens", len(names)),
-        Figure("bytes per token", written / plain if plain else 0.0),
-        Figure("vocabulary", tokenizer.vocab_size),
-        Figure("bits", math.log2(tokenizer.vocab_size)),
+        Shown("characters", len(said)),
+        Shown("bytes", written),
+        Shown("tokens", len(names)),
+        Shown("bytes per token", written / plain if plain else 0.0),
+        Shown("vocabulary", tokenizer.vocab_size),
+        Shown("bits", math.log2(tokenizer.vocab_size)),
     ]
     rows = cells(
         range(len(names)), names, ids, [piece.hex(" ") for piece in pieces], [id in special for id in ids.tolist()]
@@ -116,11 +116,11 @@ def embedding_by_hand(
     same = len(row) == len(entered)
     opens: list[Opens | None] = [{"what": "embed", "position": place, "index": c} for c in range(shown)]
     figures = [
-        Figure("width", len(row)),
-        Figure("length", float(row.norm())),
-        Figure("other length", float(second.norm())),
-        Figure("dot", float(row @ second)),
-        Figure("cosine", float(row @ second / (row.norm() * second.norm()).clamp(min=1e-300))),
+        Shown("width", len(row)),
+        Shown("length", float(row.norm())),
+        Shown("other length", float(second.norm())),
+        Shown("dot", float(row @ second)),
+        Shown("cosine", float(row @ second / (row.norm() * second.norm()).clamp(min=1e-300))),
     ]
     added = (entered - row)[:shown] if same else [None] * shown
     rows = cells(range(shown), row[:shown], second[:shown], added, entered[:shown])

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from cutaway.errors import InputError
-from cutaway.interp.lessons.worked import Figure, Worked
+from cutaway.interp.lessons.worked import Shown, Worked
 from cutaway.interp.receipt import Receipt
 from cutaway.interp.results import Curve
 
@@ -61,10 +61,10 @@ def sigmoid_by_hand(
     bias_after = bias - lr * error
     z_after = math.fsum(w * x for w, x in zip(after, features, strict=True)) + bias_after
     figures = [
-        Figure("bias", bias), Figure("z", z), Figure("chance", chance), Figure("loss", _loss(z, target)),
-        Figure("error", error), Figure("bias gradient", error), Figure("bias after", bias_after),
-        Figure("z after", z_after), Figure("chance after", sigmoid(z_after)),
-        Figure("loss after", _loss(z_after, target)),
+        Shown("bias", bias), Shown("z", z), Shown("chance", chance), Shown("loss", _loss(z, target)),
+        Shown("error", error), Shown("bias gradient", error), Shown("bias after", bias_after),
+        Shown("z after", z_after), Shown("chance after", sigmoid(z_after)),
+        Shown("loss after", _loss(z_after, target)),
     ]  # fmt: skip
     rows = [list(row) for row in zip(called, features, weights, products, gradient, after, strict=True)]
     spelled = f"{list(features)}, {list(weights)}, {bias}, {target}, lr={lr}"

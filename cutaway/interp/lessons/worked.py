@@ -20,7 +20,7 @@ Opens = dict[str, str | int]  # arguments of `cutaway.interp.ledger` that open a
 
 
 @dataclass(frozen=True)
-class Figure:
+class Shown:
     """A number of a formula.
 
     Attributes:
@@ -48,7 +48,7 @@ class Worked(Table):
         place: the one that is.
     """
 
-    figures: list[Figure] = field(default_factory=list)
+    figures: list[Shown] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     ledgers: dict[str, list[Opens | None]] = field(default_factory=dict)
     curve: Curve | None = None

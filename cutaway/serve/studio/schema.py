@@ -224,10 +224,11 @@ def _named(kind: type) -> str:
 
 
 def _add(kind: type, made: dict[str, Any]) -> None:
-    name = _named(kind)
+    name, of = _named(kind), f"{kind.__module__}.{kind.__qualname__}"
     if name in made:
+        assert made[name].get("x-python", of) == of, f"two kinds are called {name}: {made[name]['x-python']} and {of}"
         return
-    made[name] = {}
+    made[name] = {"x-python": of}
     hints = get_type_hints(kind, localns={"Claims": object})
     shown = [f for f in fields(kind) if (f.repr or f.compare)]
     properties = {f.name: _of(hints[f.name], made) for f in shown}
@@ -236,7 +237,7 @@ def _add(kind: type, made: dict[str, Any]) -> None:
         for base in kind.__mro__:
             properties |= MORE.get(base.__name__, {})
     about = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
-    made[name] = {"type": "object", "description": about, "required": list(properties), "properties": properties}
+    made[name] |= {"type": "object", "description": about, "required": list(properties), "properties": properties}
 
 
 def _of(hint: Any, made: dict[str, Any]) -> dict[str, Any]:
