@@ -58,7 +58,6 @@ from cutaway.interp.lenses import (
     tuned_lens,
 )
 from cutaway.interp.lessons import (
-    Figure,
     Worked,
     adamw_by_hand,
     attention_by_hand,
@@ -157,7 +156,6 @@ __all__ = [
     "Clock",
     "Curve",
     "Edge",
-    "Figure",
     "Flow",
     "FlowPart",
     "GenerationRecording",
@@ -290,8 +288,8 @@ __all__ = [
     "surprisal",
     "target_of",
     "text_of",
-    "tokens_of",
     "tokens_by_hand",
+    "tokens_of",
     "train_features",
     "train_tuned_lens",
     "training_by_hand",

@@ -65,9 +65,8 @@ class Teller:
         """Show that this process lives."""
         while True:
             time.sleep(BEAT)
-            with self.lock:
-                with suppress(OSError):
-                    os.utime(self.path)
+            with self.lock, suppress(OSError):
+                os.utime(self.path)
 
 
 def write_told(path: Path, told: dict[str, Any]) -> None:

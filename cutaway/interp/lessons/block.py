@@ -17,7 +17,7 @@ from cutaway.interp.inputs import Text
 from cutaway.interp.ledger.layout import layout
 from cutaway.interp.ledger.parts import Neurons
 from cutaway.interp.ledger.reading import normed
-from cutaway.interp.lessons.worked import Shown, Opens, Worked, cells, chosen_in, model_of, place_in, recorded
+from cutaway.interp.lessons.worked import Opens, Shown, Worked, cells, chosen_in, model_of, place_in, recorded
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, recording_of
 from cutaway.interp.results import Curve

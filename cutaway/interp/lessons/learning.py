@@ -17,7 +17,7 @@ from cutaway.errors import ConfigError, InputError
 from cutaway.interp.inputs import Text, forward
 from cutaway.interp.ledger.training import Gradient, Lesson, lesson_of, weight_of
 from cutaway.interp.lessons.asked import Asked, asked_of
-from cutaway.interp.lessons.worked import Shown, Opens, Worked, cells, model_of, strongest
+from cutaway.interp.lessons.worked import Opens, Shown, Worked, cells, model_of, strongest
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording
 from cutaway.interp.results import Curve

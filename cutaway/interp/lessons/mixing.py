@@ -13,7 +13,7 @@ from torch import Tensor
 from cutaway.errors import ConfigError
 from cutaway.interp.attention.parts import heads_of
 from cutaway.interp.inputs import Text
-from cutaway.interp.lessons.worked import Shown, Opens, Worked, cells, chosen_in, model_of, place_in, recorded
+from cutaway.interp.lessons.worked import Opens, Shown, Worked, cells, chosen_in, model_of, place_in, recorded
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, recording_of
 from cutaway.models import Model, Recurrent
