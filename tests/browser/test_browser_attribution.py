@@ -16,7 +16,9 @@ from cutaway.tasks import answer_rows
 
 TEXT = "the cat sat"
 WORDS = ["the cat", "sat on", "the mat", "a dog", "the log", "cat and dog", "mat", "on the log"]
-ROWS = [{"text": f"{word} {'sat ' * (n % 3)}".strip(), "label": ("good", "bad")[n % 2]} for n, word in enumerate(WORDS * 3)]
+ROWS = [
+    {"text": f"{word} {'sat ' * (n % 3)}".strip(), "label": ("good", "bad")[n % 2]} for n, word in enumerate(WORDS * 3)
+]
 TABLE = "\n".join(["text\tlabel", *(f"{row['text']}\t{row['label']}" for row in ROWS)])
 
 

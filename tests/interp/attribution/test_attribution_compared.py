@@ -127,7 +127,7 @@ def test_a_source_is_changed_too():
     ids = model.source_ids(SOURCE)[0].tolist()
     found = counterfactual(model, TEXT, source=SOURCE, source_changes=[(2, "")], token=1, method="occlusion")
     left = torch.tensor([[id for place, id in enumerate(ids) if place != 2]])
-    output = model.network(model.ids(TEXT), source=left)
+    output = model.network(model.ids(TEXT), source=left).detach()
     assert found.after == pytest.approx(float(output[0, -1, 1]), abs=1e-5)
     assert len(found.tokens) == left.shape[1] + len(found.ids)
 
@@ -141,7 +141,7 @@ def test_types_of_tokens_stay_with_their_places():
     types = inputs.token_types[0].tolist()
     made_ids = [ids[0], *model.tokenizer.encode("ca"), *ids[3:]]
     made_types = torch.tensor([[types[0], types[1], types[1], *types[3:]]])
-    output = model.network(torch.tensor([made_ids]), token_types=made_types)[0]
+    output = model.network(torch.tensor([made_ids]), token_types=made_types)[0].detach()
     row = output[-1] if output.ndim == 2 else output
     assert found.after == pytest.approx(float(row[1]), abs=1e-5)
 

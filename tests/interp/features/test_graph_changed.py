@@ -92,7 +92,9 @@ def test_what_is_changed_is_what_the_node_writes(tokenizer: Tokenizer):
     assert found.after[0] == pytest.approx(float(changed.softmax(-1)[a]), abs=1e-6)
     assert found.predicted[0] == pytest.approx(-float(graph.effects()[0, graph.names.index(name)]))
     embed = record(model, TEXT, "embed")["embed"]
-    doubled = replace(model, TEXT, {"embed": lambda x: x + embed * (torch.arange(len(TEXT)) == 2)[:, None]}).logits[0, -1]
+    doubled = replace(model, TEXT, {"embed": lambda x: x + embed * (torch.arange(len(TEXT)) == 2)[:, None]}).logits[
+        0, -1
+    ]
     found = graph_intervention(graph, {"embed@2": 2.0})
     assert found.actual[0] == pytest.approx(float((doubled - plain)[a] - (doubled - plain)[t]), abs=1e-5)
     assert "graph = attribution_graph(" in found.receipt.code
