@@ -54,8 +54,8 @@ def test_everything_is_counted_from_the_rows():
             assert int(matrix.values[i, j]) == len(cells.get((truth, said), []))
     assert {one.by for one in found.slices} == {"label", "length", "channel"}
     for one in found.slices:
-        assert one.figure.value == pytest.approx(right[one.rows].mean())
-        assert one.figure.low <= one.figure.value <= one.figure.high
+        assert one.figure == pytest.approx(right[one.rows].mean())
+        assert one.low <= one.figure <= one.high
         if one.by == "label":
             assert {found.rows[n].truth for n in one.rows} == {one.value}
     compile(found.receipt.code, "receipt", "exec")
