@@ -1,4 +1,4 @@
-"""The studio's tables, answers, probes, features and graphs: what is sent is what Python computes; nothing is a path."""
+"""The studio's tables, answers, probes, features and graphs: what is sent is what Python computes; no path is read."""
 
 from __future__ import annotations
 

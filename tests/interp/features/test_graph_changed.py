@@ -36,7 +36,7 @@ def test_doubling_a_neuron_moves_logits_by_its_edges(shape: str, tokenizer: Toke
 
 def test_all_neurons_leave_nothing_over(tokenizer: Tokenizer):
     model, _ = made("gated", tokenizer)
-    count = len(TEXT) * model.config.layers * model.config.mlp_width
+    count = len(TEXT) * model.config.layers * getattr(model.config, "mlp_width", 0)
     found = attribution_graph(model, TEXT, neurons=count)
     errors = [i for i, name in enumerate(found.names) if ".error" in name]
     assert found.run.errors.abs().max() < 1e-9
