@@ -58,6 +58,7 @@ from cutaway.interp.lenses import (
     tuned_lens,
 )
 from cutaway.interp.lessons import (
+    Shown,
     Worked,
     adamw_by_hand,
     attention_by_hand,
@@ -174,6 +175,7 @@ __all__ = [
     "Receipt",
     "Recording",
     "Result",
+    "Shown",
     "Site",
     "Stage",
     "SteeringVector",

@@ -40,7 +40,7 @@ class Counterfactual(Panel):
         expected: the change that the saliency predicts: that with each changed token its score goes.
         first_order: the change that the gradient predicts, (new vector - old vector) · gradient summed over the changed
             tokens; None where tokens are deleted or stand in place of more or fewer.
-        tokens: of the changed text (with a source: of the source, then of the text), to be read.
+        tokens: of the changed text (with a source that is text: of that, then of the text), to be read.
         ids: of the changed text (of an encoder–decoder the target).
         text: it, as a text that the model reads as just these tokens; None where there is none.
         position: where in it the answer is read; None: of the whole text.
@@ -158,12 +158,13 @@ def counterfactual(
     ]
     figures = {"before": before, "after": after, "change": after - before, "predicted by the saliency": expected}
     figures |= {} if by_gradient is None else {"predicted by the gradient": by_gradient}
-    tokens = _tokens(model, _ids_of_source(whole)[0].tolist(), "source") if whole.source is not None else []
+    heard = whole.source is not None and whole.source.is_floating_point()
+    read = [] if whole.source is None or heard else whole.source[0].tolist()
     return Counterfactual(
         f"If the text were changed: {target.what}", parts, notes, figures, target=target.what, chosen=target.chosen,
         other=target.other, before=before, after=after, expected=expected, first_order=by_gradient, position=place,
-        tokens=[*tokens, *_tokens(model, whole.ids[0].tolist(), "text")], ids=whole.ids[0].tolist(),
-        text=_read_back(model, whole), receipt=receipt,
+        tokens=[*_tokens(model, read, "source"), *_tokens(model, whole.ids[0].tolist(), "text")],
+        ids=whole.ids[0].tolist(), text=_read_back(model, whole), receipt=receipt,
     )  # fmt: skip
 
 

@@ -69,9 +69,7 @@ class AttributionGraph(Panel):
     def effects(self) -> Float[Tensor, "G N"]:
         """What every node adds to each logit along all paths, if every active feature answers in proportion."""
         count = len(self.readers)
-        return torch.stack(
-            [self.run.total_effects(self.weights[i], self.weights[count:], self.rows[count:]) for i in range(count)]
-        )
+        return self.run.total_effects(self.weights[:count], self.weights[count:], self.rows[count:])
 
 
 @torch.no_grad()
@@ -172,7 +170,7 @@ def attribution_graph(
     after = f"after “{recording.tokens[-1]}” (position {place})"
     graph = Graph(f"What led to {what[0]} {after}", "activation or logit", nodes, lines, receipt=receipt)
     reach = influence(weights, rows, importance)
-    effects = run.total_effects(weights[0], weights[len(chosen) :], rows[len(chosen) :])  # (N,)
+    effects = run.total_effects(weights[:1], weights[len(chosen) :], rows[len(chosen) :])[0]  # (N,)
     strongest = reach[:count].topk(min(tested, count)).indices
     table, agreement = _tested(model, recording, run, readers[0], strongest, effects, labels, receipt)
     figures = {

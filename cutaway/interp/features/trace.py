@@ -151,22 +151,22 @@ class Traced:
         return rows.cpu(), float(((rows.sum(1) - wanted).abs() / wanted.abs().clamp_min(1)).max())
 
     def total_effects(
-        self, logit: Float[Tensor, " N"], weights: Float[Tensor, "R N"], rows: Int[Tensor, " R"]
-    ) -> Float[Tensor, " N"]:
-        """What each node adds to a logit along all paths, if every active feature answers in proportion.
+        self, logits: Float[Tensor, "G N"], weights: Float[Tensor, "R N"], rows: Int[Tensor, " R"]
+    ) -> Float[Tensor, "G N"]:
+        """What each node adds to logits along all paths, if every active feature answers in proportion.
 
         A feature's activation is its pre-activation, so one that reads less writes less: the effect e of all nodes
-        solves e = w + Mᵀe, where w is what they add to the logit and M[t, s] what s adds to t, per activation of t.
+        solves e = w + Mᵀe, where w is what they add to a logit and M[t, s] what s adds to t, per activation of t.
 
         Args:
-            logit: what every node adds to it.
+            logits: what every node adds to each.
             weights: what every node adds to the features that were followed.
             rows: which features these are.
         """
         answers = weights / self.active.cpu()[rows][:, None]
         eye = torch.eye(len(rows), dtype=weights.dtype)
-        followed = torch.linalg.solve(eye - answers[:, rows].T, logit[rows])
-        return logit + answers.T @ followed
+        followed = torch.linalg.solve(eye - answers[:, rows].T, logits[:, rows].T)  # (R, G)
+        return logits + (answers.T @ followed).T
 
     def names(self, tokens: list[str], logits: list[str]) -> tuple[list[str], list[str], list[float]]:
         """Of every node its name, what is shown, and its depth."""

@@ -97,7 +97,8 @@ async def table(asked: TableRequest, http: HttpRequest) -> TableRows:
 
     def read() -> TableRows:
         skipped: list[str] = []
-        rows = list(rows_of_text(asked.table, skipped=lambda what: skipped.append(f"{what.source}: {what.reason}")))
+        left = lambda what: skipped.append(f"{what.source}: {what.reason}")  # noqa: E731
+        rows = list(rows_of_text(asked.table, asked=("text", "label"), skipped=left))
         columns = list(dict.fromkeys(name for row in rows for name in row.values))
         told = [TableRow(source=row.source, values=row.values) for row in rows]
         return TableRows(columns=columns, rows=told, skipped=skipped)

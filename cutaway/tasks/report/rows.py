@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from cutaway.errors import ConfigError, InputError
-from cutaway.evaluation.significance import Figure
 from cutaway.interp.receipt import Receipt
 from cutaway.interp.results import Cell, Curve, Matrix, Panel, Table
 from cutaway.models import Model
@@ -60,13 +59,16 @@ class RowSlice:
         by: what they have in common: "label", "length", or a column.
         value: which.
         rows: their numbers.
-        figure: the metric, with its 95 % interval.
+        figure: the metric.
+        low, high: its 95 % interval.
     """
 
     by: str
     value: str
     rows: list[int]
-    figure: Figure
+    figure: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def answer_rows(
         metric = measured.quantities[0].name
         for by, value, numbers in divided(made.task, true):
             figure = part_of(measured.quantities[0], numbers).figure()
-            slices.append(RowSlice(by, value, [known[n] for n in numbers], figure))
+            slices.append(RowSlice(by, value, [known[n] for n in numbers], figure.value, figure.low, figure.high))
         parts = _parts(made, measured, slices, cells, receipt)
         figures |= {name: figure.value for name, figure in figures_of(measured).items()}
         if found := calibration_of(made, [raw[n] for n in known], said, true, measured):
@@ -242,7 +244,7 @@ def _parts(
     if slices:
         metric = measured.quantities[0].name
         by_slice: list[list[Cell]] = [
-            [one.by, one.value, len(one.rows), one.figure.value, one.figure.low, one.figure.high] for one in slices
+            [one.by, one.value, len(one.rows), one.figure, one.low, one.high] for one in slices
         ]
         head = ["by", "which", "rows", metric, "low", "high"]
         parts["slices"] = Table(f"{metric} of parts of the rows", head, by_slice, receipt=receipt)

@@ -2,7 +2,8 @@
 // nodes' names say them (“layers.2.feature.31@4”), and else the nodes of a row stand side by side.
 
 export type GraphNode = { name: string; label: string; value: number; depth: number };
-export type GraphEdge = { source: string; target: string; weight: number };
+/** `reads`: what the edge feeds in a head, "q", "k" or "v". */
+export type GraphEdge = { source: string; target: string; weight: number; reads?: string };
 export type Kind = "embed" | "feature" | "neuron" | "error" | "bias" | "logit" | "head" | "mlp" | "group" | "other";
 export type Placed = { node: GraphNode; kind: Kind; x: number; y: number; short: string; row: number };
 export type Laid = {
@@ -69,13 +70,13 @@ export function grouped(
     for (const member of members) home.set(member, name + at);
   }
   const sums = new Map<string, GraphEdge>();
-  for (const { source, target, weight } of edges) {
+  for (const { source, target, weight, reads } of edges) {
     const [from, to] = [home.get(source) ?? source, home.get(target) ?? target];
     if (from === to) continue;
-    const key = `${from}\0${to}`;
+    const key = `${from}\0${to}\0${reads ?? ""}`;
     const sum = sums.get(key);
     if (sum) sum.weight += weight;
-    else sums.set(key, { source: from, target: to, weight });
+    else sums.set(key, { source: from, target: to, weight, reads });
   }
   return { nodes: made.sort((a, b) => a.depth - b.depth), edges: [...sums.values()] };
 }

@@ -262,7 +262,7 @@ def test_total_effects_follow_every_path():
     object.__setattr__(run, "features", torch.zeros(2, 3, dtype=torch.int64))
     object.__setattr__(run, "active", torch.tensor([2.0, 4.0], dtype=torch.float64))
     # without 0, feature 1 reads 1 of 4 less, and so writes a quarter of 3 less
-    assert run.total_effects(logit, weights, torch.tensor([1])).tolist() == [0.5 + 3.0 / 4, 3.0, 0.0, 0.0]
+    assert run.total_effects(logit[None], weights, torch.tensor([1])).tolist() == [[0.5 + 3.0 / 4, 3.0, 0.0, 0.0]]
 
 
 def test_influence_and_pruning_on_a_chain():

@@ -123,6 +123,13 @@ export const words = {
   clean: { en: "with this text", zh: "本文本" },
   corrupted: { en: "with the other", zh: "另一文本" },
   left: { en: "with these edges alone", zh: "仅这些边" },
+  source: { en: "from", zh: "来源" },
+  target: { en: "to", zh: "去向" },
+  reads: { en: "read as", zh: "读作" },
+  q: { en: "query", zh: "查询" },
+  k: { en: "key", zh: "键" },
+  v: { en: "value", zh: "值" },
+  score: { en: "score", zh: "评分" },
   needCorrupt: {
     en: "Write the other text: as many tokens, with the answer another.",
     zh: "请写出另一文本:词元数相同,而答案不同。",
