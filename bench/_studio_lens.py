@@ -1,7 +1,7 @@
 """The lens table in the studio: from asking about a text to the table of all its tokens and layers on the screen.
 
 One page in Chromium, as a user has it: a text is put into the bar and left, the request, the run of the model, every
-layer read as tokens, the answer, and the frame that shows the table. The model is open, and each run takes another text.
+layer read as tokens, the answer, and the frame that shows the table. The model is open; each run takes another text.
 """
 
 from typing import Any
