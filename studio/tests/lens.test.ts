@@ -59,10 +59,7 @@ describe("a cell of a lens", () => {
       toggle: (id: number) => toggled.push(id),
     });
     const rows = [...container.querySelectorAll("tbody tr")];
-    expect(rows.map((row) => row.textContent!.replace(/\s+/g, " ").trim())).toEqual([
-      "dog88 %4.500",
-      "·cat6.3 %3.000",
-    ]);
+    expect(rows.map((row) => row.textContent!.replace(/\s+/g, " ").trim())).toEqual(["dog88 %4.500", "·cat6.3 %3.000"]);
     const boxes = [...container.querySelectorAll("input")];
     expect(boxes.map((box) => box.checked)).toEqual([true, false]);
     boxes[1]!.click();

@@ -46,6 +46,7 @@ export const words = {
   place: { en: "layer", zh: "层" },
   embedding: { en: "embedding", zh: "嵌入" },
   fitTitle: { en: "This lens has to be fitted to the model first", zh: "此透镜需要先拟合到模型" },
+  how: { en: "How, and with which texts", zh: "方法与所用文本" },
   fitTuned: {
     en: "A tuned lens is trained on some texts so that each layer's map says what the last layer says; the model stays as it is. More and longer texts of the kind you look at make a better lens: a few sentences only show how it works.",
     zh: "调优透镜在一些文本上训练,使每层的映射与最后一层的预测一致;模型本身不变。与所看文本同类、更多更长的文本会得到更好的透镜:几句话只能演示原理。",

@@ -135,5 +135,5 @@ export const words = {
 export const EXAMPLES: Record<string, string> = {
   "When Mary and John went to the store, John gave a drink to":
     "When Mary and John went to the store, Mary gave a drink to",
-  "法国的首都是巴黎,意大利的首都是": "法国的首都是巴黎,德国的首都是",
+  "法国的首都是巴黎,意大利的首都是": "法国的首都是巴黎,西班牙的首都是",
 };
