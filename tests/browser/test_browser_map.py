@@ -1,5 +1,7 @@
 """The model map and the ledger show what Python computes, term by term."""
 
+from typing import Any
+
 import pytest
 from driving import Studio, Watched
 from playwright.sync_api import Locator, Page, expect
@@ -71,7 +73,7 @@ def test_three_levels_of_a_ledger_are_those_of_python(model: str, studio: Studio
 @pytest.mark.parametrize("model", ["decoder", "encoder", "gru", "seq2seq"])
 def test_the_flow_shows_each_stage_and_opens_its_terms(model: str, studio: Studio, page: Page) -> None:
     loaded = cutaway.load_model(studio.folder / model)
-    more = {"source": "a mat"} if model == "seq2seq" else {}
+    more: dict[str, Any] = {"source": "a mat"} if model == "seq2seq" else {}
     page.goto(studio.page("map", model, TEXT, **more))
     flow = logit_flow(loaded, TEXT, **more)
     expect(page.locator("[data-flow-total]")).to_have_attribute("data-flow-total", str(flow.total))
@@ -144,7 +146,7 @@ def test_a_recorded_number_opens_and_shapes_are_listed(studio: Studio, page: Pag
     shown = listed.first.inner_text()
     assert " × ".join(map(str, weights.entries[0].shape)) in shown
     page.locator("[data-branch='']").first.locator("[data-entry='embed']").click()
-    grid = page.locator("[data-heat='embed'] canvas")
+    grid = page.locator("[data-heat='embed'] canvas[tabindex]")
     expect(grid).to_be_visible()
     grid.focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowRight", "ArrowRight", "ArrowRight", "Enter"):
