@@ -15,6 +15,7 @@ export const words = {
   },
   query: { en: "query", zh: "查询" },
   key: { en: "key", zh: "键" },
+  token: { en: "token", zh: "词元" },
   weight: { en: "attention weight", zh: "注意力权重" },
   output: { en: "share of what is written", zh: "写入量占比" },
   score: { en: "score before the softmax", zh: "softmax 前的分数" },
