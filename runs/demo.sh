@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The story in one go: texts → tokens → a small model → its words → a look inside.  make demo [TEXT=path] [MINUTES=2]
+# The story in one go: texts → tokens → a small model → its words → a look inside → the studio.  make demo [TEXT=path] [MINUTES=2]
 #   runs/demo.sh [--minutes M] [TEXT …]     without a text: the sources and documentation of the Python that runs it
 set -euo pipefail
 
@@ -11,14 +11,14 @@ texts=("$@")
 room=demo-run
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
-say "1/5  Texts to tokens"
+say "1/6  Texts to tokens"
 rm -rf $room
 cutaway prepare "${texts[@]}" --out $room/corpus --vocab-size 4096 --report
 
-say "2/5  Training for about $minutes minutes"
+say "2/6  Training for about $minutes minutes"
 cutaway train $room/corpus --out $room/run --minutes "$minutes" --size 3 --context 256 --set batch=8
 
-say "3/5  What it writes"
+say "3/6  What it writes"
 if [ "${texts[0]}" = python: ]; then
   prompts=($'def read_lines(path):\n    """Return the lines of a file."""\n' $'class Counter(dict):\n    def __init__(self, ')
 else
@@ -29,7 +29,7 @@ for prompt in "${prompts[@]}"; do
   printf '\n'
 done
 
-say "4/5  The same in few bits"
+say "4/6  The same in few bits"
 cutaway quantize $room/run $room/int4 --kind int4 --json | python -c '
 import json, sys
 report = json.load(sys.stdin)
@@ -37,7 +37,7 @@ print("{bytes_before:,} bytes became {bytes_after:,}; the perplexity grew by {gr
       "likeliest tokens are the same")'
 cutaway generate $room/int4 --prompt "${prompts[0]}" --max-new-tokens 120 --temperature 0.7 --seed 1 --verbose
 
-say "5/5  A look inside"
+say "5/6  A look inside"
 if [ "${texts[0]}" = python: ]; then
   look=$'for name in names:\n    if name not in seen:\n        seen.add(name)\n'
 else
@@ -50,6 +50,7 @@ say "What next"
 cat <<TEXT
   open $room/look.html                                    the look inside, in any browser, offline
   open $room/corpus/report.html                           what happened to the text
+  cutaway studio $room/run                                every page about this model, in the browser
   cutaway generate $room/run --prompt "import "           let it write; --help: beams, JSON, guessing ahead …
   cutaway chat $room/run --format plain                   talk to it, though nobody taught it to answer
   cutaway look $room/run "def main(" --token " self"      why this token?  any number opens into its parts
@@ -57,3 +58,31 @@ cat <<TEXT
   make demo TEXT=path/to/your/texts                       the same with your own texts
   cutaway serve $room/run --chat-format plain             let OpenAI's clients talk to it: http://localhost:8000/v1
 TEXT
+
+say "6/6  The studio"
+if [ -t 0 ] && [ -t 1 ]; then
+  exec cutaway studio $room/run --folder $room --port 0
+fi
+python - $room <<'PYTHON'
+# Nobody watches: see that the page answers and that the model opens, and end.
+import json, subprocess, sys, threading, urllib.request
+
+command = ["cutaway", "studio", f"{sys.argv[1]}/run", "--folder", sys.argv[1], "--port", "0", "--no-browser", "--json"]
+studio = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+late = threading.Timer(120, studio.kill)
+late.start()
+try:
+    line = studio.stdout.readline()
+    if not line:
+        sys.exit("the studio did not start")
+    url = json.loads(line)["studio"].rstrip("/")
+    asked = urllib.request.Request(f"{url}/studio/open", b'{"model": "run"}', {"content-type": "application/json"})
+    for what in (url, asked):
+        with urllib.request.urlopen(what, timeout=60) as answer:
+            assert answer.status == 200
+    print(f"Its page answered and opened the model. In a terminal the demo ends on it: cutaway studio {sys.argv[1]}/run")
+finally:
+    late.cancel()
+    studio.terminate()
+    studio.wait()
+PYTHON

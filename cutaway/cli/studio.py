@@ -1,6 +1,8 @@
 """`cutaway studio`: see any model think, in the browser."""
 
+import os
 import secrets
+import sys
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -59,4 +61,11 @@ def studio(
         studio=folder,
         token=None if is_local(host) else secrets.token_urlsafe(24),
     )
-    raise typer.Exit(serve(settings, json=json, listening=webbrowser.open if browser else None))
+    raise typer.Exit(serve(settings, json=json, listening=webbrowser.open if browser and _has_screen() else None))
+
+
+def _has_screen() -> bool:
+    """Whether a browser would open in a window: over SSH one may take the terminal instead."""
+    if sys.platform in ("win32", "darwin") or "BROWSER" in os.environ:
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -25,13 +25,13 @@ export type PageEntry = {
 
 export const PAGES: PageEntry[] = [
   { id: "tokens", words: tokens, load: () => import("./tokens/Page.svelte") },
+  { id: "map", words: map, load: () => import("./map/Page.svelte") },
+  { id: "attention", words: attention, needs: ["attention"], load: () => import("./attention/Page.svelte") },
   { id: "lens", words: lens, needs: ["stream", "words"], load: () => import("./lens/Page.svelte") },
   { id: "patch", words: patch, needs: ["words"], load: () => import("./patch/Page.svelte") },
   { id: "attribution", words: attribution, load: () => import("./attribution/Page.svelte") },
   { id: "features", words: features, load: () => import("./features/Page.svelte") },
-  { id: "attention", words: attention, needs: ["attention"], load: () => import("./attention/Page.svelte") },
-  { id: "training", words: training, load: () => import("./training/Page.svelte") },
-  { id: "map", words: map, load: () => import("./map/Page.svelte") },
+  { id: "training", words: training, alone: true, load: () => import("./training/Page.svelte") },
 ];
 
 /** Why a page shows nothing of a model, and which pages do; null: it shows it. */
