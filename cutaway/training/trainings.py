@@ -152,14 +152,18 @@ class Trainings:
                     told |= {"message": _last_words(code), "code": "killed"}
                 elif name in self._stopping:
                     state = "stopping"
-        shown = {key: told[key] for key in ("stage", "done", "total", "unit", "figures", "message", "code") if key in told}
+        shown = {
+            key: told[key] for key in ("stage", "done", "total", "unit", "figures", "message", "code") if key in told
+        }
         return Training(name, state, **shown, changed=_changed(place), **_of_run(place))
 
     def running(self) -> Training | None:
         """The one that runs, whoever started it."""
         return next((one for one in self.all() if one.running), None)
 
-    def start(self, name: str, order: Order, *, texts: Mapping[str, str] | None = None, corpus: Path | None = None) -> None:
+    def start(
+        self, name: str, order: Order, *, texts: Mapping[str, str] | None = None, corpus: Path | None = None
+    ) -> None:
         """Begin a training.
 
         Args:
@@ -210,7 +214,9 @@ class Trainings:
             if len(changes) == 2:
                 raise InputError("give minutes or steps, one of them")
             if state.state == "finished" and not changes:
-                raise InputError(f"{name} has taken all its {state.planned:,} steps; say how much longer it shall go on")
+                raise InputError(
+                    f"{name} has taken all its {state.planned:,} steps; say how much longer it shall go on"
+                )
             if calmer and holds(place, CONFIG):
                 changes["lr"] = _rate(place) * CALMER
             self._launch(name, place, changes if holds(place, CONFIG) else {})

@@ -118,6 +118,52 @@ export const words = {
   sampleFree: { en: "after step {n}, from the beginning of a text", zh: "第 {n} 步之后,从文本开头写起" },
   settings: { en: "Settings, and why", zh: "设置与理由" },
 
+  inside: { en: "What forms inside", zh: "内部的形成" },
+  insideAbout: {
+    en: "Every saved step is opened and asked the same. Heads read random tokens that come twice: one that looks at the token before, at the last copy of this token, or behind that copy (induction).",
+    zh: "打开每个已保存的步并提出同样的问题。注意力头读取重复两次的随机词元:看前一个词元、看此词元的上一个副本、或看该副本之后的词元(归纳)。",
+  },
+  look: { en: "Look inside", zh: "查看内部" },
+  lookAgain: { en: "As new steps are saved, this is computed again.", zh: "每当保存新的步,此处会重新计算。" },
+  headsTitle: { en: "Best head of each kind", zh: "每类中最强的注意力头" },
+  shareOf: { en: "share of its pattern", zh: "所占注意力比例" },
+  previous: { en: "previous token", zh: "前一词元" },
+  duplicate: { en: "duplicate token", zh: "重复词元" },
+  induction: { en: "induction", zh: "归纳" },
+  noHeads: {
+    en: "A recurrent model has neither heads nor a residual stream: this is its surprise alone.",
+    zh: "循环模型没有注意力头,也没有残差流:此处仅显示其意外度。",
+  },
+  surprise: { en: "Surprise at the repeated tokens", zh: "对重复词元的意外度" },
+  bitsUnit: { en: "bits per token", zh: "比特/词元" },
+  lensTitle: {
+    en: "Logit lens of a text: surprise if the stream is read there",
+    zh: "文本的 logit 透镜:在该处读出残差流时的意外度",
+  },
+  lensText: { en: "Text for the lens", zh: "用于透镜的文本" },
+  allHeads: { en: "Every head at every saved step: {kind}", zh: "每个已保存步的每个头:{kind}" },
+  ridges: { en: "Weights and gradients", zh: "权重与梯度" },
+  ridgesAbout: {
+    en: "Each ridge is a saved step, the newest below: how the entries of a layer's matrices are distributed. Gradients are those of the batch that came next, made again from the corpus.",
+    zh: "每条山脊是一个已保存的步,最新的在最下方:显示一层中各矩阵元素的分布。梯度是紧接其后的那一批数据的梯度,由语料重新算出。",
+  },
+  show: { en: "Show", zh: "显示" },
+  weights: { en: "weights", zh: "权重" },
+  gradients: { en: "gradients", zh: "梯度" },
+  axisWeights: { en: "value of the weight", zh: "权重值" },
+  axisGradients: { en: "log₁₀ of the gradient's size", zh: "梯度大小的 log₁₀" },
+  reportMake: { en: "Make the report", zh: "生成报告" },
+  reportAbout: {
+    en: "All of this run on one page that opens without a server: lines, samples, heads, ridges.",
+    zh: "将此训练的全部内容放在一个无需服务器即可打开的页面中:曲线、样例、注意力头、分布。",
+  },
+  reportSave: { en: "Save the report as one HTML file", zh: "将报告保存为单个 HTML 文件" },
+  report: { en: "Report", zh: "报告" },
+  compareAbout: {
+    en: "Tick runs in the list to draw them on one picture.",
+    zh: "在列表中勾选多个训练,即可绘制在同一图中。",
+  },
+
   compareTitle: { en: "Runs compared", zh: "训练对比" },
   measure: { en: "Measure", zh: "度量" },
 } satisfies Words;
