@@ -143,6 +143,8 @@ class Trainings:
         with self._lock:
             process = self._processes.get(name)
             code = None if process is None else process.poll()  # before its file is read: its last word is in it
+            if process is not None and process.stdin is not None and code is not None:
+                process.stdin.close()
             told = _read(place / TOLD)
             state = told.pop("state", "interrupted")
             if state == "running":
@@ -266,7 +268,8 @@ class Trainings:
     def _launch(self, name: str, place: Path, changes: dict[str, Any]) -> None:
         write_told(place / TOLD, {"state": "running", "stage": "starting", "began": time.time()})
         command = [sys.executable, "-P", "-c", START, str(place.resolve()), json.dumps(changes)]
-        if (old := self._processes.pop(name, None)) is not None:
+        if (old := self._processes.pop(name, None)) is not None and old.stdin is not None:
+            old.stdin.close()
             old.wait()
         self._stopping.discard(name)
         with (place / "training.log").open("wb") as log:

@@ -112,7 +112,7 @@ export const words = {
   noSaved: { en: "No checkpoint was saved yet.", zh: "尚未保存检查点。" },
   savedStep: { en: "Saved step", zh: "已保存的步" },
   openIn: { en: "Open step {n} in", zh: "打开第 {n} 步:" },
-  compareIn: { en: "Compare it with the last step", zh: "与最后一步比较" },
+  compareIn: { en: "Compare it with the last step, on every page", zh: "在所有页面中与最后一步比较" },
   samples: { en: "What it writes", zh: "它写的文字" },
   sampleAt: { en: "after step {n}, to “{prompt}”", zh: "第 {n} 步之后,提示“{prompt}”" },
   sampleFree: { en: "after step {n}, from the beginning of a text", zh: "第 {n} 步之后,从文本开头写起" },
