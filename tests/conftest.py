@@ -82,6 +82,7 @@ CHECKED = [
     "cutaway.interp.weights.memorised",
     "cutaway.interp.weights.neighbours",
     "cutaway.interp.weights.over_training",
+    "cutaway.interp.weights.ridgelines",
     "cutaway.interp.weights.spectra",
     "cutaway.interp.weights.tensors",
     "cutaway.models.attention",

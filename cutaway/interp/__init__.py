@@ -143,7 +143,9 @@ from cutaway.interp.weights import (
     neighbours,
     over_training,
     parameters,
+    ridgelines,
     spectra,
+    training_report,
     weight_difference,
 )
 
@@ -275,6 +277,7 @@ __all__ = [
     "record_generation",
     "repeated_tokens",
     "replace",
+    "ridgelines",
     "rollout",
     "rome",
     "sampling_by_hand",
@@ -295,6 +298,7 @@ __all__ = [
     "train_features",
     "train_tuned_lens",
     "training_by_hand",
+    "training_report",
     "training_tap",
     "tuned_lens",
     "update_ledger",

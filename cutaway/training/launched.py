@@ -152,8 +152,9 @@ def main() -> int:
             traceback.print_exc()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        teller.tell(**ended(failure))
+        told = ended(failure)
+        told["message"] = told["message"].replace(f"{folder.parent}{os.sep}", "")  # who reads it knows the folder
+        teller.tell(**told)
     except OSError:
         return NO_ROOM
     return 0
-

@@ -12,6 +12,7 @@ from cutaway.training.config import TrainConfig, train_config
 Kind = Literal["decoder", "gru"]
 MOST_SIZE, MOST_CONTEXT, MOST_MINUTES, MOST_STEPS, MOST_VOCAB = 12, 2048, 24 * 60.0, 1_000_000, 65_536
 KEEP = 24  # checkpoints that stay, so that every one of the ten or so of a run can be opened
+SHORT_MINUTES, SHORT_STEPS = 5, 2000  # up to which fewer validation tokens are counted, so that they are ten times
 VOCABULARIES = ((5_000_000, 4096), (500_000, 2048), (60_000, 1024), (0, 512))  # bytes of text -> tokens
 
 
@@ -67,10 +68,11 @@ class Order:
             data: the corpus.
             out: the run folder.
         """
+        short = (self.minutes or 0) <= SHORT_MINUTES and (self.steps or 0) <= SHORT_STEPS
         values: dict[str, Any] = {
             "data": str(data), "out": str(out), "size": self.size, "context": self.context, "minutes": self.minutes,
             "steps": self.steps, "seed": self.seed, "lr": self.lr, "samples": [self.prompt], "keep": KEEP,
-            "eval_every": self.save_every, "compile": "off", "tensorboard": "off",
+            "eval_every": self.save_every, "eval_tokens": 8192 if short else 65_536, "compile": "off", "tensorboard": "off",
         }  # fmt: skip
         if self.kind == "gru":
             values["network"] = {"kind": "recurrent", "width": 64 * self.size, "hidden": 128 * self.size}

@@ -143,6 +143,8 @@ class Trainings:
         with self._lock:
             process = self._processes.get(name)
             code = None if process is None else process.poll()  # before its file is read: its last word is in it
+            if process is not None and process.stdin is not None and code is not None:
+                process.stdin.close()
             told = _read(place / TOLD)
             state = told.pop("state", "interrupted")
             if state == "running":
@@ -152,14 +154,18 @@ class Trainings:
                     told |= {"message": _last_words(code), "code": "killed"}
                 elif name in self._stopping:
                     state = "stopping"
-        shown = {key: told[key] for key in ("stage", "done", "total", "unit", "figures", "message", "code") if key in told}
+        shown = {
+            key: told[key] for key in ("stage", "done", "total", "unit", "figures", "message", "code") if key in told
+        }
         return Training(name, state, **shown, changed=_changed(place), **_of_run(place))
 
     def running(self) -> Training | None:
         """The one that runs, whoever started it."""
         return next((one for one in self.all() if one.running), None)
 
-    def start(self, name: str, order: Order, *, texts: Mapping[str, str] | None = None, corpus: Path | None = None) -> None:
+    def start(
+        self, name: str, order: Order, *, texts: Mapping[str, str] | None = None, corpus: Path | None = None
+    ) -> None:
         """Begin a training.
 
         Args:
@@ -210,7 +216,9 @@ class Trainings:
             if len(changes) == 2:
                 raise InputError("give minutes or steps, one of them")
             if state.state == "finished" and not changes:
-                raise InputError(f"{name} has taken all its {state.planned:,} steps; say how much longer it shall go on")
+                raise InputError(
+                    f"{name} has taken all its {state.planned:,} steps; say how much longer it shall go on"
+                )
             if calmer and holds(place, CONFIG):
                 changes["lr"] = _rate(place) * CALMER
             self._launch(name, place, changes if holds(place, CONFIG) else {})
@@ -260,7 +268,8 @@ class Trainings:
     def _launch(self, name: str, place: Path, changes: dict[str, Any]) -> None:
         write_told(place / TOLD, {"state": "running", "stage": "starting", "began": time.time()})
         command = [sys.executable, "-P", "-c", START, str(place.resolve()), json.dumps(changes)]
-        if (old := self._processes.pop(name, None)) is not None:
+        if (old := self._processes.pop(name, None)) is not None and old.stdin is not None:
+            old.stdin.close()
             old.wait()
         self._stopping.discard(name)
         with (place / "training.log").open("wb") as log:

@@ -7,7 +7,9 @@ from cutaway.interp.weights.listing import parameters
 from cutaway.interp.weights.memorised import memorised
 from cutaway.interp.weights.neighbours import neighbours
 from cutaway.interp.weights.over_training import over_training
+from cutaway.interp.weights.ridgelines import ridgelines
 from cutaway.interp.weights.spectra import Spectra, spectra
+from cutaway.interp.weights.training_report import training_report
 
 __all__ = [
     "Frequencies",
@@ -20,6 +22,8 @@ __all__ = [
     "neighbours",
     "over_training",
     "parameters",
+    "ridgelines",
     "spectra",
+    "training_report",
     "weight_difference",
 ]

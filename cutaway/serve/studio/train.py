@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,12 +16,16 @@ from starlette.responses import Response, StreamingResponse
 from cutaway.errors import InputError
 from cutaway.interp.pictures.wire import packed
 from cutaway.interp.receipt import plain
-from cutaway.models.model import CHECKPOINTS
+from cutaway.interp.results import Panel
+from cutaway.interp.weights import over_training, ridgelines, training_report
+from cutaway.models.model import CHECKPOINTS, checkpoints
 from cutaway.serve.body import JsonRoute
 from cutaway.serve.schema.base import Asked, Told, errors
 from cutaway.serve.server import Server, server_of
-from cutaway.serve.studio.frames import KIND, frame
+from cutaway.serve.studio.frames import KIND, answered, frame
+from cutaway.serve.studio.look import IN_FRAMES
 from cutaway.serve.studio.models import entries
+from cutaway.serve.studio.schema import StudioText
 from cutaway.serve.studio.studio import Studio, studio_of
 from cutaway.training.metrics import METRICS
 from cutaway.training.order import MOST_CONTEXT, MOST_MINUTES, MOST_SIZE, MOST_STEPS, MOST_VOCAB, Order, suggest_order
@@ -64,6 +68,13 @@ class RunRequest(Asked):
     """Something about a run."""
 
     run: RunName
+
+
+class InsideRequest(RunRequest):
+    """Look into every checkpoint of a run. `steps` says how many there are, for pages that ask again when one is new."""
+
+    text: StudioText = ""
+    steps: Annotated[int, Field(ge=0)] = 0
 
 
 class ResumeRequest(Asked):
@@ -261,6 +272,40 @@ async def watch(asked: RunRequest, http: HttpRequest) -> Response:
             await asyncio.sleep(LOOK)
 
     return StreamingResponse(sent(), media_type=KIND)
+
+
+@router.post("/heads", response_class=Response, responses={**errors(), **IN_FRAMES})
+async def heads(asked: InsideRequest, http: HttpRequest) -> Response:
+    """Scores of heads at every checkpoint, on random tokens that come twice (`cutaway.interp.over_training`)."""
+    return await _looked(http, asked, lambda place, reports: over_training(
+        place, scores=("previous", "induction", "duplicate"), lens=False, progress=reports))  # fmt: skip
+
+
+@router.post("/lens", response_class=Response, responses={**errors(), **IN_FRAMES})
+async def lens(asked: InsideRequest, http: HttpRequest) -> Response:
+    """The logit lens of a text at every checkpoint, layer by layer (`cutaway.interp.over_training`)."""
+    return await _looked(http, asked, lambda place, reports: over_training(
+        place, asked.text, scores=(), progress=reports))  # fmt: skip
+
+
+@router.post("/ridges", response_class=Response, responses={**errors(), **IN_FRAMES})
+async def ridges(asked: InsideRequest, http: HttpRequest) -> Response:
+    """How weights and gradients are distributed at every checkpoint (`cutaway.interp.ridgelines`)."""
+    return await _looked(http, asked, lambda place, reports: ridgelines(place, progress=reports))
+
+
+@router.post("/report", response_class=Response, responses={**errors(), **IN_FRAMES})
+async def report(asked: InsideRequest, http: HttpRequest) -> Response:
+    """All of a run in one result, to be saved as one page (`cutaway.interp.training_report`)."""
+    return await _looked(http, asked, lambda place, reports: training_report(place, asked.text, progress=reports))
+
+
+async def _looked(http: HttpRequest, asked: InsideRequest, look: Callable[[Path, Any], Panel]) -> Response:
+    server, studio = server_of(http), studio_of(http)
+    place = await studio.quick(lambda: _place(server, asked.run))
+    if not checkpoints(place):
+        raise InputError(f"{asked.run} has no checkpoint yet; let it take some steps, or stop it, which saves one")
+    return answered(studio, None, lambda reports: studio.keep(look(place, reports)))
 
 
 def _place(server: Server, run: str) -> Path:

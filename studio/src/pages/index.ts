@@ -32,6 +32,9 @@ export const PAGES: PageEntry[] = [
   { id: "attribution", words: attribution, load: () => import("./attribution/Page.svelte") },
   { id: "features", words: features, load: () => import("./features/Page.svelte") },
   { id: "training", words: training, alone: true, load: () => import("./training/Page.svelte") },
+  { id: "attention", words: attention, needs: ["attention"], load: () => import("./attention/Page.svelte") },
+  { id: "training", words: training, alone: true, load: () => import("./training/Page.svelte") },
+  { id: "map", words: map, load: () => import("./map/Page.svelte") },
 ];
 
 /** Why a page shows nothing of a model, and which pages do; null: it shows it. */
