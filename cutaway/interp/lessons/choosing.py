@@ -11,7 +11,7 @@ from cutaway.errors import ConfigError, InputError
 from cutaway.generation.options import Sampling
 from cutaway.generation.sampling import distribution
 from cutaway.interp.inputs import Text
-from cutaway.interp.lessons.worked import Shown, Opens, Worked, cells, given_to, model_of, names_of, place_in
+from cutaway.interp.lessons.worked import Opens, Shown, Worked, cells, given_to, model_of, names_of, place_in
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, recording_of
 from cutaway.interp.target import name_of

@@ -17,7 +17,7 @@ from cutaway.errors import ConfigError, InputError
 from cutaway.interp.inputs import Text, forward
 from cutaway.interp.ledger.training import Gradient, Lesson, lesson_of, weight_of
 from cutaway.interp.lessons.asked import Asked, asked_of
-from cutaway.interp.lessons.worked import Shown, Opens, Worked, cells, model_of, strongest
+from cutaway.interp.lessons.worked import Opens, Shown, Worked, cells, model_of, strongest
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording
 from cutaway.interp.results import Curve
@@ -158,9 +158,14 @@ def gradient_by_hand(
     receipt = clock.receipt()
     curve = Curve("the loss where the weight is moved", "change of the weight", "nats", changes, lines, receipt=receipt)
     figures = [
-        Shown("weight", before), Shown("loss", loss), Shown("gradient", slope), Shown("step", step),
-        Shown("above", above), Shown("below", below), Shown("slope", (above - below) / (2 * step)),
-    ]  # fmt: skip
+        Shown("weight", before),
+        Shown("loss", loss),
+        Shown("gradient", slope),
+        Shown("step", step),
+        Shown("above", above),
+        Shown("below", below),
+        Shown("slope", (above - below) / (2 * step)),
+    ]
     rows = cells(
         [share.place for share in shares], [share.label for share in shares], [share.value for share in shares]
     )
