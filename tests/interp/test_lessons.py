@@ -129,7 +129,8 @@ def test_tokens_and_vectors_are_those_of_the_tables():
 
 
 @pytest.mark.parametrize(("shape", "options"), [
-    ("llama", {}), ("gru", {}), ("t5", {}), ("bert", {"head": "masked_lm"}), ("bert", LABELS), ("gru", LABELS | {"pooling": "last"}),
+    ("llama", {}), ("gru", {}), ("t5", {}), ("bert", {"head": "masked_lm"}), ("bert", LABELS),
+    ("gru", LABELS | {"pooling": "last"}),
 ])  # fmt: skip
 def test_losses_and_gradients_are_torchs(shape: str, options: dict[str, Any], tokenizer: Tokenizer):
     model = made(shape, tokenizer, **options)

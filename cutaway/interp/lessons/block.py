@@ -57,10 +57,11 @@ def block_by_hand(
 
     Returns:
         A row for each state of the channel ("resid_pre", "attn_out" … as they are recorded). Figures, where the layer
-        has them: of the norm that the MLP reads through (or of one behind the sum, or on what the MLP writes,
-        where norms stand there) the "mean", the "rms" (root mean square of what it divides), "gain", "bias", "norm in" and "norm out"; of the
-        neuron "pre", "activation", "up" (what a gate multiplies), "post", "weight" (into the channel) and "write", what
-        it adds there, before a norm on it. The curve is the activation. The receipt's gap is the largest difference from what was recorded.
+        has them: of the norm that the MLP reads through (or of one behind the sum, or on what the MLP writes, where
+        norms stand there) the "mean", the "rms" (root mean square of what it divides), "gain", "bias", "norm in" and
+        "norm out"; of the neuron "pre", "activation", "up" (what a gate multiplies), "post", "weight" (into the
+        channel) and "write", what it adds there, before a norm on it. The curve is the activation. The receipt's gap
+        is the largest difference from what was recorded.
 
     Raises:
         ConfigError: a recurrent model, whose layer is `gates_by_hand`.

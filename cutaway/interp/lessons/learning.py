@@ -31,7 +31,7 @@ from cutaway.training.losses import cross_entropy
 TOP = 6  # answers that are shown
 ALL = 8_000_000  # parameters up to which all of a network is trained, and not its last layer alone
 MOST = 500  # steps
-NUDGES = (-4.0, -3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0, 4.0)  # times the typical size of the matrix's weights
+NUDGES = (-24.0, -16.0, -10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0, 16.0, 24.0)  # times the typical size of the matrix's weights
 
 
 @torch.no_grad()
@@ -158,9 +158,14 @@ def gradient_by_hand(
     receipt = clock.receipt()
     curve = Curve("the loss where the weight is moved", "change of the weight", "nats", changes, lines, receipt=receipt)
     figures = [
-        Shown("weight", before), Shown("loss", loss), Shown("gradient", slope), Shown("step", step),
-        Shown("above", above), Shown("below", below), Shown("slope", (above - below) / (2 * step)),
-    ]  # fmt: skip
+        Shown("weight", before),
+        Shown("loss", loss),
+        Shown("gradient", slope),
+        Shown("step", step),
+        Shown("above", above),
+        Shown("below", below),
+        Shown("slope", (above - below) / (2 * step)),
+    ]
     rows = cells(
         [share.place for share in shares], [share.label for share in shares], [share.value for share in shares]
     )

@@ -86,11 +86,14 @@ def attention_by_hand(
     total = float(products.sum())
     of_z: Opens = {"what": z, "position": place, "head": head, "index": number}
     figures = [
-        Shown("width", D), Shown("scale", scale), Shown("keys", len(seen)), Shown("total", float(raised.sum())),
+        Shown("width", D),
+        Shown("scale", scale),
+        Shown("keys", len(seen)),
+        Shown("total", float(raised.sum())),
         Shown("others", total - float(products[order].sum())),
         Shown("sum", total, of_z if sharpness == 1 else None),
         Shown("recorded", float(made[number]), of_z),
-    ]  # fmt: skip
+    ]
     rows = cells(shown, [keys[s] for s in shown], dots[order], given[order], raised[order], weights[order],
                  values[shown, number], products[order])  # fmt: skip
     gap = None
@@ -175,8 +178,7 @@ def gates_by_hand(
     }
     told = [value for value in VALUES[cell] if value != "hidden" and (value != "cell" or gate is None)]
     figures = [
-        Shown(value, used[value], None if gate is not None and value == keeps else ledgers[value][-1])
-        for value in told
+        Shown(value, used[value], None if gate is not None and value == keeps else ledgers[value][-1]) for value in told
     ]
     figures += [
         Shown("before", before),

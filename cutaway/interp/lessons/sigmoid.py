@@ -61,11 +61,17 @@ def sigmoid_by_hand(
     bias_after = bias - lr * error
     z_after = math.fsum(w * x for w, x in zip(after, features, strict=True)) + bias_after
     figures = [
-        Shown("bias", bias), Shown("z", z), Shown("chance", chance), Shown("loss", _loss(z, target)),
-        Shown("error", error), Shown("bias gradient", error), Shown("bias after", bias_after),
-        Shown("z after", z_after), Shown("chance after", sigmoid(z_after)),
+        Shown("bias", bias),
+        Shown("z", z),
+        Shown("chance", chance),
+        Shown("loss", _loss(z, target)),
+        Shown("error", error),
+        Shown("bias gradient", error),
+        Shown("bias after", bias_after),
+        Shown("z after", z_after),
+        Shown("chance after", sigmoid(z_after)),
         Shown("loss after", _loss(z_after, target)),
-    ]  # fmt: skip
+    ]
     rows = [list(row) for row in zip(called, features, weights, products, gradient, after, strict=True)]
     spelled = f"{list(features)}, {list(weights)}, {bias}, {target}, lr={lr}"
     code = f"from cutaway.interp import sigmoid_by_hand\n\nresult = sigmoid_by_hand({spelled})\n"

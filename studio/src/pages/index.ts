@@ -2,6 +2,7 @@
 import type { Component } from "svelte";
 import type { About, Subject } from "../lib/api";
 import { say, type Words } from "../lib/words";
+import { words as learn } from "./learn/words";
 import { words as lens } from "./lens/words";
 import { words as patch } from "./patch/words";
 import { words as attribution } from "./attribution/words";
@@ -35,6 +36,7 @@ export const PAGES: PageEntry[] = [
   { id: "attention", words: attention, needs: ["attention"], load: () => import("./attention/Page.svelte") },
   { id: "training", words: training, alone: true, load: () => import("./training/Page.svelte") },
   { id: "map", words: map, load: () => import("./map/Page.svelte") },
+  { id: "learn", words: learn, load: () => import("./learn/Page.svelte") },
 ];
 
 /** Why a page shows nothing of a model, and which pages do; null: it shows it. */
