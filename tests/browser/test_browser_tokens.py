@@ -7,6 +7,7 @@ from driving import Studio
 from playwright.sync_api import Locator, Page, expect
 
 import cutaway
+from cutaway.generation import Generation
 from cutaway.interp import chances, generation_tree, ledger, surprisal, tokens_of
 from cutaway.models import Model
 
@@ -144,6 +145,7 @@ def test_it_writes_what_python_writes(name: str, studio: Studio, page: Page) -> 
     how = {**OFF, "temperature": 1.5, "max_new_tokens": 9, "seed": 5}
     ids = model.ids(TEXT)[0].tolist()
     made = model.generate("a mat", target=ids[1:], **how) if read else model.generate(ids, **how)
+    assert isinstance(made, Generation)
     new = page.locator(".chip.new")
     expect(new).to_have_count(len(made.ids))
     expect(page.get_by_role("button", name="Write", exact=True)).to_be_enabled()

@@ -15,13 +15,13 @@ from serving import TEXT as LETTERS
 from serving import Served, serving, tiny_talker
 
 from cutaway import load_model
+from cutaway.generation import Generation
 from cutaway.interp import chances, generation_tree, surprisal, tokens_of
 from cutaway.models import Model, Seq2SeqConfig, build_network, save_model
 from cutaway.serve import Settings
 from cutaway.tokenizers import train_tokenizer
 
 TEXT = "hello, how are"
-OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,8 @@ def test_what_is_written_is_what_python_writes(served: Served, folder: str) -> N
     asked = {"temperature": 0.9, "top_k": 30, "seed": 11, "max_tokens": 12}
     found = frames_of(post(served, "write", model="tiny", text=TEXT, ids=ids, **asked).content)
     pieces = [json.loads(body) for kind, body in found if kind == "d"]
-    own = model.generate(ids, max_new_tokens=12, seed=11, **{**OFF, "temperature": 0.9, "top_k": 30})
+    own = model.generate(ids, max_new_tokens=12, seed=11, temperature=0.9, top_k=30, top_p=1.0, min_p=0.0)
+    assert isinstance(own, Generation)
     assert [piece["id"] for piece in pieces] == own.ids
     assert "".join(piece["text"] for piece in pieces) == own.text
     told = head(found[-1][1])["result"]
@@ -141,6 +142,7 @@ def test_a_target_goes_on(tmp_path: Path) -> None:
         asked = {"source": "hello", "text": "he", "ids": ids, "max_tokens": 4, "temperature": 0}
         found = frames_of(post(served, "write", model="tiny", **asked).content)
         own = model.generate("hello", target=ids[1:], max_new_tokens=4, temperature=0)
+        assert isinstance(own, Generation)
         assert [json.loads(body)["id"] for kind, body in found if kind == "d"] == own.ids
         assert analysed(served, "tokens_of", source="hello")["result"]["source"]
 

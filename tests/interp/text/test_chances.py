@@ -89,6 +89,7 @@ def test_an_encoder_is_asked_what_stands_in_a_gap():
     ids = model.ids(TEXT)[0]
     found = chances(model, TEXT, position=6, masked=True, shown=5)
     hidden = ids.clone()
+    assert model.tokenizer.mask is not None
     hidden[6] = model.tokenizer.mask
     assert found.ids == hidden.tolist()
     shares = model.logits(hidden)[0, 6].double().softmax(-1)
