@@ -20,10 +20,10 @@ STUDIO = [
     speak.router,
     heads.router,
     lens.router,
-    learn.router,
     edit.router,
     examples.router,
     features.router,
     train.router,
+    learn.router,
     pages.router,
 ]
