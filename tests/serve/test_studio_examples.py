@@ -75,7 +75,7 @@ def test_a_table_is_read_as_text_and_never_as_a_path(served: Served, folder: Pat
     told = httpx.post(f"{served.url}/studio/table", json={"table": "text,label\na b,good\n\nc,bad,more\n"}).json()
     assert told["columns"] == ["text", "label"]
     assert [row["values"] for row in told["rows"]] == [{"text": "a b", "label": "good"}]
-    assert told["skipped"] == ["rows:4: 3 fields where the table has 2 columns"]
+    assert told["skipped"] == ["rows:4: more fields than the table has columns (3, not 2)"]
     (folder / "secret.csv").write_text("text,label\nsecret,good\n")
     answer = httpx.post(f"{served.url}/studio/table", json={"table": str(folder / "secret.csv")})
     assert "secret,good" not in answer.text
@@ -99,7 +99,7 @@ def test_rows_are_answered_as_python_answers_them(served: Served, folder: Path) 
     wanted = labelling_model(load_model(folder / "labels")).why("quick fox")
     assert why["scores"] == pytest.approx(wanted.scores, abs=1e-5)
     assert "gives texts no labels" in refused(served, "answers", model="tiny", rows=ROWS)
-    assert "no column 'nowhere'" in refused(served, "answers", model="labels", rows=ROWS, columns={"text": "nowhere"})
+    assert "unknown column 'nowhere'" in refused(served, "answers", model="labels", rows=ROWS, columns={"text": "nowhere"})
     assert refused(served, "answers", model="labels", rows=[])
     assert made(served, "answers", model="labels", rows=ROWS[:1])["result"]["figures"]["rows"] == 1
 

@@ -27,7 +27,7 @@ def test_the_kind_of_table_is_seen(text: str):
 def test_what_is_no_row_is_told():
     said: list[Skipped] = []
     assert len(list(rows_of_text("text,label\na,b\nc,d,e\n", skipped=said.append))) == 1
-    assert (said[0].source, said[0].reason) == ("rows:3", "3 fields where the table has 2 columns")
+    assert (said[0].source, said[0].reason) == ("rows:3", "more fields than the table has columns (3, not 2)")
     for text in ("", " \n\t"):
         with pytest.raises(InputError, match="there is nothing in rows"):
             list(rows_of_text(text))
