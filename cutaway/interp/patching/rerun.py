@@ -231,14 +231,14 @@ class Rerun:
             types = None if self.inputs.token_types is None else self.inputs.token_types.expand(rows, -1)
             return self._read(network.resume(start.layer, x, mask=mask, token_types=types, tap=tap), mask, tap)
         assert isinstance(network, Seq2Seq)
-        heard = self.inputs.source_mask
-        heard = None if heard is None else heard.expand(rows, -1)
+        real = self.inputs.source_mask
+        real = None if real is None else real.expand(rows, -1)
         if start.encodes:
-            states = network.encode_on(start.layer, x, mask=heard, tap=tap)
+            states = network.encode_on(start.layer, x, mask=real, tap=tap)
             start, x = Place(False, 0, ""), self.base["layers.0.resid_pre"].expand(rows, -1, -1)
         else:
             states = self.base[heard(network)].expand(rows, -1, -1)
-        x = network.resume(start.layer, x, states=states, mask=mask, source_mask=heard, tap=tap)
+        x = network.resume(start.layer, x, states=states, mask=mask, source_mask=real, tap=tap)
         return self._read(x, None, tap)
 
     def _run_decoder(self, network: Decoder, start: Place, patches: Sequence[Patch]) -> Tensor:
