@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import _studio_page as pages
@@ -14,7 +15,9 @@ import _studio_page as pages
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 TEXT = "for name in names:\n    if name not in seen:"
 IDLE = "() => !document.querySelector('main [aria-busy=true]') && document.querySelector('main h1')"
-SHOWN = {  # a file: a page, the language, colours, and what else stands in the address
+SHOWN: dict[
+    str, tuple[str, str, Any, dict[str, str]]
+] = {  # a file: a page, the language, colours, and what else stands in the address
     "lens": ("lens", "en", "light", {}),
     "map": ("map", "en", "light", {}),
     "attention": ("attention", "en", "dark", {}),
