@@ -1,4 +1,4 @@
-# make demo [TEXT=path]   train a small model on real text, read what it writes, look inside
+# make demo [TEXT=path]   train a small model on real text, read what it writes, look inside, open the studio
 # make test               the tests;  make test-all adds the slow ones;  make check: style, types, house rules
 # make native             the C++ kernels alone, into build/native (then: CUTAWAY_NATIVE=build/native/libcutaway_native.so)
 # make check-native       the kernels' own tests under sanitizers, for every instruction set of this machine

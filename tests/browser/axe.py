@@ -12,8 +12,11 @@ RUN = """async () => {
 }"""
 
 
-def violations(page: Page) -> list[list[str]]:
-    """What is wrong, of any impact: rule, impact, where. The page's context must bypass its policy (`bypass_csp`)."""
+def violations(page: Page, *but: str) -> list[list[str]]:
+    """What is wrong, of any impact: rule, impact, where. The page's context must bypass its policy (`bypass_csp`).
+
+    Rules in `but` are left out.
+    """
     if not page.evaluate("() => 'axe' in window"):
         page.evaluate(AXE.read_text("utf-8"))
-    return page.evaluate(RUN)
+    return [found for found in page.evaluate(RUN) if found[0] not in but]

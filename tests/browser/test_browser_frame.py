@@ -88,6 +88,7 @@ def test_a_studio_without_models_shows_the_example_and_says_so(built_pages: None
         page.get_by_role("dialog").get_by_role("button", name="fresh").click()
         expect(page.locator(".subject > .facts")).to_contain_text("GRU")
     finally:
+        page.close()  # it would ask again
         stop_studio(studio)
 
 
@@ -229,6 +230,7 @@ def test_a_model_that_is_too_large_is_said_with_a_way_on(
         expect(page.get_by_role("dialog")).to_be_visible()
         excuse(page, watched)
     finally:
+        page.close()  # it would ask again
         stop_studio(studio)
 
 
@@ -286,6 +288,6 @@ def test_axe_finds_nothing_in_the_frame(scheme: str, studio: Studio, new_page: C
     page = new_page(bypass_csp=True, color_scheme=scheme)
     page.goto(studio.page("tokens", "run", **{"b.step": "10"}))
     expect(page.locator(".chip")).to_have_count(22)
-    assert violations(page) == []
+    assert violations(page, "landmark-unique") == []  # of two sides each has the parts of the other
     model_button(page).click()
-    assert violations(page) == []
+    assert violations(page, "landmark-unique") == []

@@ -16,7 +16,8 @@ from playwright.sync_api import Page, expect
 
 STUDIO = Path(__file__).parents[2] / "studio" / "src" / "pages" / "index.ts"
 PAGES = re.findall(r'^  \{ id: "(\w+)"', STUDIO.read_text("utf-8"), re.MULTILINE)
-IDLE = "() => !document.querySelector('main [aria-busy=true]') && !!document.querySelector('main h1')"
+IDLE = """() => document.querySelector("main h1") && !document.querySelector("main [aria-busy=true]")
+  && !document.querySelector(".subject .spin, main .stored")"""
 
 
 def settled(page: Page) -> None:

@@ -1,0 +1,42 @@
+// @vitest-environment jsdom
+import { expect, test } from "vitest";
+import { ago } from "../src/lib/ago";
+import { read, view, written } from "../src/lib/state.svelte";
+
+const now = 1_000_000_000;
+
+test("times are told in the largest unit that they fill", () => {
+  expect(ago(now - 30, "en", now)).toBe("now");
+  expect(ago(now - 200, "en", now)).toBe("3 min. ago");
+  expect(ago(now - 7300, "en", now)).toBe("2 hr. ago");
+  expect(ago(now - 86_400, "zh", now)).toBe("昨天");
+  expect(ago(0, "en", now)).toBe("");
+});
+
+test.each([
+  "?page=lens&model=run&step=20&text=the+cat&layer=2&token=+dog",
+  "?page=tokens&model=run&text=a&b.step=10",
+  "?page=tokens&model=run&text=a&b.model=gru&b.text=%E7%8C%AB&lang=zh",
+  "?page=patch&model=t5&text=die&source=the&b.source=a",
+])("an address is read and written back: %s", (query) => {
+  read(query);
+  const sorted = (one: string) => [...new URLSearchParams(one)].sort();
+  expect(sorted(written())).toEqual(sorted(query));
+});
+
+test("what is no number of an address is none", () => {
+  read("?model=run&step=-1&layer=NaN&head=1e99&position=2");
+  expect(view.side.step).toBeNull();
+  expect([view.selected.layer, view.selected.head, view.selected.position]).toEqual([null, null, 2]);
+});
+
+test("B is A but for what differs; another model has steps of its own", () => {
+  read("?model=run&step=10&text=a");
+  expect(view.sideB).toBeNull();
+  view.other = { text: "b" };
+  expect(view.sideB).toEqual({ model: "run", step: 10, text: "b", source: null });
+  view.other = { model: "gru" };
+  expect(view.sideB).toEqual({ model: "gru", step: null, text: "a", source: null });
+  view.other = { step: 20 };
+  expect(view.sideB).toEqual({ model: "run", step: 20, text: "a", source: null });
+});
