@@ -33,9 +33,6 @@ export const PAGES: PageEntry[] = [
   { id: "attribution", words: attribution, load: () => import("./attribution/Page.svelte") },
   { id: "features", words: features, load: () => import("./features/Page.svelte") },
   { id: "training", words: training, alone: true, load: () => import("./training/Page.svelte") },
-  { id: "attention", words: attention, needs: ["attention"], load: () => import("./attention/Page.svelte") },
-  { id: "training", words: training, alone: true, load: () => import("./training/Page.svelte") },
-  { id: "map", words: map, load: () => import("./map/Page.svelte") },
   { id: "learn", words: learn, load: () => import("./learn/Page.svelte") },
 ];
 
