@@ -15,7 +15,9 @@ from cutaway.training.metrics import read_metrics
 SOON = 90_000  # ms that a loaded machine may take
 
 
-def test_a_text_file_becomes_a_model_whose_steps_open_in_other_pages(studio: Studio, page: Page, tmp_path: Path) -> None:
+def test_a_text_file_becomes_a_model_whose_steps_open_in_other_pages(
+    studio: Studio, page: Page, tmp_path: Path
+) -> None:
     draw = random.Random(3)
     words = ["".join(draw.choice("abcdefgh") for _ in range(draw.randint(2, 7))) for _ in range(300)]
     text = ". ".join(" ".join(draw.choice(words) for _ in range(9)).capitalize() for _ in range(800))

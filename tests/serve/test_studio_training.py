@@ -68,7 +68,14 @@ def test_bad_orders_are_refused_in_words(served: Served, folder: Path) -> None:
     refused(post(served, "start", **{**good, "texts": None, "corpus": "../x"}), "there is no corpus called")
     for name in ("../x", "a/b", ".x", "x" * 49, ""):
         assert post(served, "start", **{**good, "name": name}).status_code == 400
-    for wrong in ({"size": 99}, {"context": 10**9}, {"steps": 0}, {"minutes": -1.0}, {"out": "/tmp/x"}, {"kind": "cnn"}):
+    for wrong in (
+        {"size": 99},
+        {"context": 10**9},
+        {"steps": 0},
+        {"minutes": -1.0},
+        {"out": "/tmp/x"},
+        {"kind": "cnn"},
+    ):
         assert post(served, "start", **{**good, **wrong}).status_code == 400
     for page in ("stop", "resume", "watch", "read", "heads", "ridges", "report"):
         assert post(served, page, run="../..").status_code == 400
