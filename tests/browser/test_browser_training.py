@@ -1,4 +1,4 @@
-"""From a text file to a trained model, in the browser: its lines live, its first and last step opened in another page."""
+"""From a text file to a trained model, in the browser: its lines live, its steps opened in another page."""
 
 from __future__ import annotations
 

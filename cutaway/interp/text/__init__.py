@@ -6,4 +6,14 @@ from cutaway.interp.text.chances import chances
 from cutaway.interp.text.surprisal import compare, entropy, surprisal
 from cutaway.interp.text.tokens import text_of, tokens_of, written
 
-__all__ = ["calibration", "chances", "compare", "entropy", "generation_tree", "surprisal", "text_of", "tokens_of", "written"]
+__all__ = [
+    "calibration",
+    "chances",
+    "compare",
+    "entropy",
+    "generation_tree",
+    "surprisal",
+    "text_of",
+    "tokens_of",
+    "written",
+]
