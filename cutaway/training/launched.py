@@ -1,7 +1,8 @@
 """A training in a process of its own, which tells how far it is in a file and ends in order when its owner does.
 
-The owner (`cutaway.training.trainings`) gives it a folder and what to change in the run, and holds the other end of standard input. When that is closed, on purpose or because
-the owner was killed, the current step ends, a checkpoint is saved, and so is the state: no training is left without an owner.
+The owner (`cutaway.training.trainings`) gives it a folder and what to change in the run, and holds the other end of
+standard input. When that is closed, on purpose or because the owner was killed, the current step ends, a checkpoint is
+saved, and so is the state: no training is left without an owner.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ class Order:
         values: dict[str, Any] = {
             "data": str(data), "out": str(out), "size": self.size, "context": self.context, "minutes": self.minutes,
             "steps": self.steps, "seed": self.seed, "lr": self.lr, "samples": [self.prompt], "keep": KEEP,
-            "eval_every": self.save_every, "eval_tokens": 8192 if short else 65_536, "compile": "off", "tensorboard": "off",
+            "eval_every": self.save_every, "eval_tokens": 8192 if short else 65_536, "compile": "off",
+            "tensorboard": "off",
         }  # fmt: skip
         if self.kind == "gru":
             values["network"] = {"kind": "recurrent", "width": 64 * self.size, "hidden": 128 * self.size}
@@ -101,7 +102,7 @@ def suggest_order(size: int) -> list[Suggestion]:
         Suggestion(
             "vocab_size",
             vocabulary,
-            f"{size:,} bytes of text: a token should be seen often enough to be learned, and each costs a row of weights",
+            f"{size:,} bytes of text: a token must be seen often to be learned, and each costs a row of weights",
         ),
         Suggestion(
             "size",
@@ -121,6 +122,6 @@ def suggest_order(size: int) -> list[Suggestion]:
         Suggestion(
             "minutes",
             10 if large else 2,
-            "the number of steps is planned so that the schedule ends just then; it can be stopped at any time, and go on",
+            "steps are planned so that the schedule ends just then; it can be stopped at any time, and go on",
         ),
     ]

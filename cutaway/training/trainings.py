@@ -240,7 +240,7 @@ class Trainings:
                 process.stdin.close()
 
     def close(self) -> None:
-        """Stop what runs, and wait until it has saved. What does not end in a minute is killed; its checkpoints are whole."""
+        """Stop what runs, and wait until it has saved; what has not after a minute is killed. Checkpoints are whole."""
         for process in self._processes.values():
             if process.stdin is not None:
                 with suppress(OSError):
@@ -385,4 +385,5 @@ def _last_words(code: int | None) -> str:
     if code == NO_ROOM:
         return "the disk is full, so that it could not even tell how it ended; free some space, then go on with it"
     said = "" if code is None else f" (exit code {code})"
-    return f"its process ended without a word{said}; nothing is lost but the steps after the last checkpoint: go on with it"
+    lost = "nothing is lost but the steps after the last checkpoint: go on with it"
+    return f"its process ended without a word{said}; {lost}"

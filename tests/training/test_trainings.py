@@ -194,9 +194,7 @@ def test_bad_texts_fail_in_words_and_the_name_is_free_again(trainings: Trainings
 
 
 @pytest.mark.slow
-def test_numbers_that_are_none_end_a_run_which_goes_on_with_a_smaller_rate(
-    trainings: Trainings, corpus: Path
-) -> None:
+def test_numbers_that_are_none_end_a_run_which_goes_on_with_a_smaller_rate(trainings: Trainings, corpus: Path) -> None:
     trainings.start("wild", replace(SMALL, lr=1e38, steps=60, save_every=2), corpus=corpus)
     state = until(trainings, "wild", lambda one: not one.running)
     assert (state.state, state.code) == ("failed", "non_finite"), state

@@ -31,7 +31,19 @@ from cutaway.training.losses import cross_entropy
 TOP = 6  # answers that are shown
 ALL = 8_000_000  # parameters up to which all of a network is trained, and not its last layer alone
 MOST = 500  # steps
-NUDGES = (-24.0, -16.0, -10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0, 16.0, 24.0)  # times the typical size of the matrix's weights
+NUDGES = (
+    -24.0,
+    -16.0,
+    -10.0,
+    -5.0,
+    -2.0,
+    0.0,
+    2.0,
+    5.0,
+    10.0,
+    16.0,
+    24.0,
+)  # times the typical size of the matrix's weights
 
 
 @torch.no_grad()

@@ -36,8 +36,8 @@ def ridgelines(
 ) -> Panel:
     """Histograms of the matrices' entries and of their gradients, by layer, over the checkpoints of a run.
 
-    The gradient at a checkpoint is that of the batch which the run took next, before clipping, in float32, without dropout:
-    made again from the run's corpus, as the order of its data follows from the step.
+    The gradient at a checkpoint is that of the batch which the run took next, before clipping, in float32 and without
+    dropout: made again from the run's corpus, as the order of its data follows from the step.
 
     Args:
         run: a run, or its folder.
@@ -48,7 +48,8 @@ def ridgelines(
     Returns:
         A panel of matrices, a row for each checkpoint: "weights of layer 0": (N, Z), the share of the entries by value
         (those outside the range are in the outermost bins), "gradients of layer 0": (N, Z), the share by log10 of the
-        size (zeros are left out); and the curve "gradient norms". Norms and biases, which are no matrices, are not in it.
+        size (zeros are left out); and the curve "gradient norms", of all that learns. Norms and biases, which are no
+        matrices, have no histograms.
 
     Raises:
         InputError: no checkpoints.

@@ -40,8 +40,8 @@ def training_report(
         progress: told after each checkpoint.
 
     Returns:
-        A panel of curves over steps (loss, validation loss beside that of the n-gram model, bits per byte, gradient norm,
-        learning rate, speed), a table of samples, and the parts of `over_training` and `ridgelines`.
+        A panel of curves over steps (loss, validation loss beside that of the n-gram model, bits per byte, gradient
+        norm, learning rate, speed), a table of samples, and the parts of `over_training` and `ridgelines`.
 
     Raises:
         InputError: no checkpoint, or nothing recorded.

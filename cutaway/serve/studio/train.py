@@ -71,7 +71,7 @@ class RunRequest(Asked):
 
 
 class InsideRequest(RunRequest):
-    """Look into every checkpoint of a run. `steps` says how many there are, for pages that ask again when one is new."""
+    """Look into every checkpoint of a run. `steps` says how many there are: pages ask again when one is new."""
 
     text: StudioText = ""
     steps: Annotated[int, Field(ge=0)] = 0
