@@ -5,7 +5,15 @@ from cutaway.tasks.data import Aside, TaskData, read_data, read_examples
 from cutaway.tasks.decision import Decision, decide
 from cutaway.tasks.recipes import RECIPES, Recipe, task_config
 from cutaway.tasks.registry import TASKS, task_from
-from cutaway.tasks.report import AnsweredRows, TaskReport, answer_rows, evaluate_file, measure_task
+from cutaway.tasks.report import (
+    AnsweredRows,
+    StoredReport,
+    TaskReport,
+    answer_rows,
+    evaluate_file,
+    measure_task,
+    stored_report,
+)
 from cutaway.tasks.task import Answer, Example, Measured, Quantity, Role, Task, task_to_dict
 from cutaway.tasks.train import Trained, resume_task, train_task
 from cutaway.tasks.trained import TaskModel, merge_task, open_task
@@ -22,6 +30,7 @@ __all__ = [
     "Quantity",
     "Recipe",
     "Role",
+    "StoredReport",
     "Task",
     "TaskConfig",
     "TaskData",
@@ -37,6 +46,7 @@ __all__ = [
     "read_data",
     "read_examples",
     "resume_task",
+    "stored_report",
     "task_config",
     "task_from",
     "task_to_dict",

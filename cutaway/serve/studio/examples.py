@@ -72,6 +72,7 @@ class WhyRequest(Asked):
     model: ModelName
     given: Annotated[Cells, Field(max_length=8, description="Role -> value.")]
     method: Literal["", "occlusion", "integrated_gradients", "gradient"] = ""
+    part: Annotated[int, Field(ge=0, le=10_000, description="Of an answer of several parts, which.")] = 0
 
 
 class ProbeRequest(Asked):
@@ -125,7 +126,7 @@ async def why(asked: WhyRequest, http: HttpRequest) -> Response:
     """What the answer to one row is owed to."""
     studio, work = studio_of(http), await server_of(http).begin(http, asked.model)
     made = model_of(work)
-    return answered(studio, work, lambda _: studio.keep(made.why(asked.given, method=asked.method)))
+    return answered(studio, work, lambda _: studio.keep(made.why(asked.given, method=asked.method, part=asked.part)))
 
 
 @router.post("/probe", response_class=Response, responses={**errors(404, 413, 504), **IN_FRAMES})

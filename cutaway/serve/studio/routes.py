@@ -12,6 +12,7 @@ from cutaway.serve.studio import (
     pages,
     speak,
     train,
+    work,
 )
 
 STUDIO = [
@@ -25,5 +26,6 @@ STUDIO = [
     features.router,
     train.router,
     learn.router,
+    work.router,
     pages.router,
 ]

@@ -4,6 +4,7 @@ from cutaway.tasks.report.card import write_report
 from cutaway.tasks.report.measure import compare_tasks, evaluate_file, measure_task
 from cutaway.tasks.report.report import Calibration, Compared, Miss, Point, Slice, Suspect, TaskReport, told
 from cutaway.tasks.report.rows import AnsweredRow, AnsweredRows, RowSlice, answer_rows, labelling_model
+from cutaway.tasks.report.stored import StoredFigure, StoredReport, stored_report
 
 __all__ = [
     "AnsweredRow",
@@ -14,6 +15,8 @@ __all__ = [
     "Point",
     "RowSlice",
     "Slice",
+    "StoredFigure",
+    "StoredReport",
     "Suspect",
     "TaskReport",
     "answer_rows",
@@ -21,6 +24,7 @@ __all__ = [
     "evaluate_file",
     "labelling_model",
     "measure_task",
+    "stored_report",
     "told",
     "write_report",
 ]

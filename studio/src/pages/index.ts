@@ -11,6 +11,7 @@ import { words as attention } from "./attention/words";
 import { words as map } from "./map/words";
 import { words as tokens } from "./tokens/words";
 import { words as training } from "./training/words";
+import { words as work } from "./work/words";
 import { frame } from "../parts/words";
 
 export type PageProps = { subject: Subject; about: About | undefined };
@@ -34,6 +35,7 @@ export const PAGES: PageEntry[] = [
   { id: "features", words: features, load: () => import("./features/Page.svelte") },
   { id: "training", words: training, alone: true, load: () => import("./training/Page.svelte") },
   { id: "learn", words: learn, load: () => import("./learn/Page.svelte") },
+  { id: "work", words: work, load: () => import("./work/Page.svelte") },
 ];
 
 /** Why a page shows nothing of a model, and which pages do; null: it shows it. */
