@@ -25,7 +25,7 @@ STUDIO = [
     examples.router,
     features.router,
     train.router,
-    learn.router,
     work.router,
+    learn.router,
     pages.router,
 ]
