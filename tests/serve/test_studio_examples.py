@@ -99,7 +99,9 @@ def test_rows_are_answered_as_python_answers_them(served: Served, folder: Path) 
     wanted = labelling_model(load_model(folder / "labels")).why("quick fox")
     assert why["scores"] == pytest.approx(wanted.scores, abs=1e-5)
     assert "gives texts no labels" in refused(served, "answers", model="tiny", rows=ROWS)
-    assert "unknown column 'nowhere'" in refused(served, "answers", model="labels", rows=ROWS, columns={"text": "nowhere"})
+    assert "unknown column 'nowhere'" in refused(
+        served, "answers", model="labels", rows=ROWS, columns={"text": "nowhere"}
+    )
     assert refused(served, "answers", model="labels", rows=[])
     assert made(served, "answers", model="labels", rows=ROWS[:1])["result"]["figures"]["rows"] == 1
 
