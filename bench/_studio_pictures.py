@@ -18,20 +18,20 @@ IDLE = "() => !document.querySelector('main [aria-busy=true]') && document.query
 SHOWN: dict[
     str, tuple[str, str, Any, dict[str, str]]
 ] = {  # a file: a page, the language, colours, and what else stands in the address
-    "lens": ("lens", "en", "light", {}),
-    "map": ("map", "en", "light", {}),
-    "attention": ("attention", "en", "dark", {}),
-    "lens.zh-CN": ("lens", "zh", "light", {}),
+    "lens": ("lens", "en", "light"),
+    "map": ("map", "en", "light"),
+    "attention": ("attention", "en", "dark"),
+    "lens.zh-CN": ("lens", "zh", "light"),
 }
 
 
 def main(run: str) -> None:
     IMAGES.mkdir(exist_ok=True)
     with pages.studio(f"run={run}") as address, pages.browser() as chromium:
-        for name, (page, language, colours, more) in SHOWN.items():
+        for name, (page, language, colours) in SHOWN.items():
             context = chromium.new_context(viewport=pages.WINDOW, color_scheme=colours)
             tab = context.new_page()
-            query = {"page": page, "model": "run", "text": TEXT, "lang": language, **more}
+            query = {"page": page, "model": "run", "text": TEXT, "lang": language}
             tab.goto(f"{address}?{urlencode(query)}")
             tab.wait_for_function(IDLE, timeout=60_000)
             tab.wait_for_timeout(1500)
