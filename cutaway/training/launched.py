@@ -141,17 +141,17 @@ def main() -> int:
     if hasattr(os, "nice"):
         os.nice(NICE)
     teller = Teller(folder)
-    for work in (until_owner_leaves, teller.beat):
-        threading.Thread(target=work, daemon=True).start()
     failure: BaseException | None = None
     try:
+        for work in (teller.beat, until_owner_leaves):  # who may have left already
+            threading.Thread(target=work, daemon=True).start()
         teller.tell()
         carry_out(folder, changes, teller)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except BaseException as error:
         failure = error
         if not isinstance(error, CutawayError):
             traceback.print_exc()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         told = ended(failure)
         told["message"] = told["message"].replace(f"{folder.parent}{os.sep}", "")  # who reads it knows the folder
