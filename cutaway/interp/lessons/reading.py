@@ -13,9 +13,6 @@ from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError
 from cutaway.interp.inputs import Text
-<<<<<<< HEAD
-from cutaway.interp.lessons.worked import Opens, Shown, Worked, cells, given_to, model_of, names_of, place_in, recorded
-=======
 from cutaway.interp.lessons.worked import (
     Opens,
     Shown,
@@ -27,7 +24,6 @@ from cutaway.interp.lessons.worked import (
     place_in,
     recorded,
 )
->>>>>>> learn
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, recording_of
 from cutaway.models import Model
