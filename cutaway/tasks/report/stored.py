@@ -76,7 +76,9 @@ def stored_report(folder: str | Path) -> StoredReport:
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise InputError(f"the {REPORT} of {folder} is of another version of Cutaway; evaluate the model again")
     try:
-        baseline, values = found["baseline"] or {}, found.get("p_values") or {}
+        baseline = found["baseline"] or {}
+        metric = next(iter(found["figures"]))
+        values = found.get("p_values") or {metric: found["p"]}
         figures = tuple(
             StoredFigure(name, _figure(one), _figure(baseline[name]) if name in baseline else None, values.get(name))
             for name, one in found["figures"].items()
@@ -86,7 +88,7 @@ def stored_report(folder: str | Path) -> StoredReport:
             str(found["task"]), str(found["split"]), int(found["examples"]), int(found["wrong"]), found["trained_on"],
             str(found["baseline_name"]), figures, calibration, tuple(map(str, found["notes"])),
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise DamagedFile(f"the {REPORT} of {folder} lacks what a report is made of ({error})") from error
 
 

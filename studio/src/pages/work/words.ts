@@ -46,10 +46,10 @@ export const words = {
     zh: "还没有会写作的模型:可在“训练”页面训练一个,或启动时指定一个。",
   },
   table: {
-    en: "The table (CSV, JSON lines, Parquet …) holds the columns {columns}.",
+    en: "The table (CSV, JSON lines, Parquet …) needs the columns: {columns}.",
     zh: "表格(CSV、JSON lines、Parquet 等)含有列:{columns}。",
   },
-  optional: { en: "and, where you have them, {columns}", zh: "如有,还可含 {columns}" },
+  optional: { en: "Where you have them, also: {columns}.", zh: "如有,还可含:{columns}。" },
   then: {
     en: "It is listed here as soon as it lies in the studio's folder.",
     zh: "放在 studio 的文件夹中后,就会列在这里。",
@@ -58,7 +58,7 @@ export const words = {
   copied: { en: "Copied", zh: "已复制" },
   measured: { en: "How good it is", zh: "效果如何" },
   measuredOn: {
-    en: "{n} examples of {split}; {wrong} answers are not wholly right",
+    en: "{n} examples of {split}; not wholly right: {wrong}",
     zh: "在 {split} 的 {n} 个样例上;{wrong} 个答案不完全正确",
   },
   learnedFrom: { en: "learned from {n}", zh: "训练样例 {n} 个" },
