@@ -342,8 +342,8 @@ def _of_run(place: Path) -> dict[str, Any]:
     """What a run's own files say."""
     steps = sorted(int(path.name.removeprefix("step-")) for path in checkpoints(place))
     record, counted = _read(place / CONFIG), _read(place / "baseline.json")
-    config = record.get("config") if isinstance(record.get("config"), dict) else {}
-    network = config.get("network") if isinstance(config.get("network"), dict) else {}
+    config = _table(record.get("config"))
+    network = _table(config.get("network"))
     names = ("optimizer", "lr", "context", "batch", "seed", "schedule", "dtype")
     settings = {name: config.get(name) for name in names if name in config}
     shape = ("kind", "layers", "width", "heads", "hidden", "vocab_size")
@@ -358,6 +358,10 @@ def _of_run(place: Path) -> dict[str, Any]:
         "notes": notes,
         "baseline": loss if isinstance(loss, int | float) else None,
     }
+
+
+def _table(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _rate(place: Path) -> float:

@@ -106,8 +106,8 @@ export const words = {
 
   saved: { en: "Saved steps", zh: "已保存的步" },
   savedAbout: {
-    en: "Every mark is a checkpoint. Choose one, and open any page on the model as it was then.",
-    zh: "每个标记是一个检查点。选择其一,即可在任意页面查看当时的模型。",
+    en: "Every stop of the slider is a checkpoint. Choose one, and open any page on the model as it was then.",
+    zh: "滑块的每一格是一个检查点。选择其一,即可在任意页面查看当时的模型。",
   },
   noSaved: { en: "No checkpoint was saved yet.", zh: "尚未保存检查点。" },
   savedStep: { en: "Saved step", zh: "已保存的步" },
