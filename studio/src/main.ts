@@ -5,5 +5,5 @@ import { takeToken } from "./lib/api";
 import { read } from "./lib/state.svelte";
 
 takeToken();
-read(location.search);
+read(location.search, history.state);
 mount(App, { target: document.getElementById("app")! });

@@ -1,7 +1,7 @@
 // @vitest-environment jsdom
 import { expect, test } from "vitest";
 import { ago } from "../src/lib/ago";
-import { read, view, written } from "../src/lib/state.svelte";
+import { longTexts, read, view, written } from "../src/lib/state.svelte";
 
 const now = 1_000_000_000;
 
@@ -39,4 +39,16 @@ test("B is A but for what differs; another model has steps of its own", () => {
   expect(view.sideB).toEqual({ model: "gru", step: null, text: "a", source: null });
   view.other = { step: 20 };
   expect(view.sideB).toEqual({ model: "run", step: 20, text: "a", source: null });
+});
+
+test("a long text stays out of the address, and is found beside it", () => {
+  const long = "猫坐在垫子上。".repeat(200);
+  read("?model=run&text=a&b.text=b");
+  view.side.text = long;
+  expect(written().length).toBeLessThan(1000);
+  const [query, kept] = [written(), longTexts()];
+  expect(kept).toEqual({ text: long });
+  read("?model=other");
+  read(query, kept);
+  expect([view.side.text, view.other?.text]).toEqual([long, "b"]);
 });

@@ -68,26 +68,44 @@ const defined = (other: Partial<Side>): Partial<Side> =>
 
 export const view = new View();
 
+const LONGEST = 900; // encoded characters of a text in the address: servers take a few thousand of all together
+
+/** Texts that are too long for the address, by their names in it. They are kept beside it, in the history of the tab, so
+ * that reloading and going back find them; a copied link does not hold them. */
+export function longTexts(): Record<string, string> {
+  const texts = {
+    text: view.side.text,
+    source: view.side.source,
+    "b.text": view.other?.text,
+    "b.source": view.other?.source,
+  };
+  return Object.fromEntries(Object.entries(texts).filter((one): one is [string, string] => isLong(one[1])));
+}
+
+const isLong = (text: string | number | null | undefined): boolean =>
+  typeof text === "string" && encodeURIComponent(text).length > LONGEST;
+
 /** The address's query for a view; of another page than the one that is shown, if one is given. */
 export function written(page = view.page): string {
   const query = new URLSearchParams();
   const put = (name: string, value: string | number | null | undefined) => {
-    if (value !== null && value !== undefined && value !== "") query.set(name, String(value));
+    if (value !== null && value !== undefined && value !== "" && !isLong(value)) query.set(name, String(value));
   };
   put("page", page);
   for (const name of ["model", "step", "text", "source"] as const) put(name, view.side[name]);
   // a text that was emptied is one, unlike a text that was not given
   for (const name of ["model", "step", "text", "source"] as const)
-    if (view.other?.[name] !== undefined && view.other[name] !== null) query.set(`b.${name}`, String(view.other[name]));
+    if (view.other?.[name] !== undefined && view.other[name] !== null && !isLong(view.other[name]))
+      query.set(`b.${name}`, String(view.other[name]));
   for (const name of [...numbers, "token", "minus"] as const) put(name, view.selected[name]);
   if (view.language !== "en") put("lang", view.language);
   return `?${query}`;
 }
 
-/** Take a view from the address's query. */
-export function read(search: string): void {
+/** Take a view from the address's query, and from the long texts that are kept beside it. */
+export function read(search: string, kept: Record<string, string> | null = null): void {
   const query = new URLSearchParams(search);
-  const text = (name: string) => query.get(name);
+  const text = (name: string) => kept?.[name] ?? query.get(name);
   const count = (name: string) => (/^\d{1,9}$/.test(text(name) ?? "") ? Number(text(name)) : null);
   view.page = text("page") ?? view.page;
   view.side = { model: text("model") ?? "", text: text("text") ?? "", source: text("source"), step: count("step") };
@@ -111,11 +129,11 @@ export function keepAddress(): void {
   const placed = () => JSON.stringify([view.page, view.side, view.other]);
   let place = placed();
   $effect(() => {
-    const [query, now] = [written(), placed()];
+    const [query, now, long] = [written(), placed(), longTexts()];
     const begun = (JSON.parse(place) as [string, Side])[1].model !== ""; // what is chosen at the start is no step
-    if (query !== location.search) {
-      if (now !== place && begun) history.pushState(null, "", query);
-      else history.replaceState(null, "", query);
+    if (query !== location.search || JSON.stringify(long) !== JSON.stringify(history.state ?? {})) {
+      if (now !== place && begun) history.pushState(long, "", query);
+      else history.replaceState(long, "", query);
     }
     place = now;
   });
