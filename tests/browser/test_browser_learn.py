@@ -83,8 +83,9 @@ def test_a_number_opens_into_its_ledger(studio: Studio, page: Page) -> None:
     worked = attention_by_hand(model, TEXT, layer=1, head=1)
     opens = worked.ledgers["score"][2]
     assert opens is not None
+    asked: dict[str, Any] = dict(opens)
     page.locator("[data-row='2'] td:nth-child(4) button").click()
-    total = open_number(model, TEXT, **opens).total
+    total = open_number(model, TEXT, **asked).total
     assert total == pytest.approx(worked.rows[2][3], rel=1e-5)
     expect(page.get_by_role("dialog").or_(page.locator("aside"))).to_contain_text(
         re.compile(f"{abs(total):.3f}"[:4].replace(".", r"\."))

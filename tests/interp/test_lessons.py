@@ -51,7 +51,8 @@ def opened(model: Model, worked: Worked) -> int:
     for name, value, opens in numbers:
         if opens is None:
             continue
-        found = ledger(recording, **opens).total
+        asked: dict[str, Any] = dict(opens)
+        found = ledger(recording, **asked).total
         assert isinstance(value, float)
         if str(opens["what"]).endswith("pattern"):  # a weight is opened as its logarithm, which is a sum
             found = math.exp(found)
@@ -119,7 +120,7 @@ def test_tokens_and_vectors_are_those_of_the_tables():
     assert (found["characters"], found["bytes"]) == (11, 16)
     assert found["bits"] == pytest.approx(math.log2(tokenizer.vocab_size))
     worked = embedding_by_hand(model, "the cat", position=1)
-    table = model.network.embed_tokens.weight.double()
+    table = model.network.embed_tokens.weight.detach().double()
     row = table[int(worked.facts["id"])]
     cosines = F.cosine_similarity(table, row[None])
     cosines[int(worked.facts["id"])] = -2
@@ -211,9 +212,11 @@ def test_training_is_torchs_on_a_copy(tokenizer: Tokenizer):
 def test_a_copy_shares_all_but_its_own(tokenizer: Tokenizer):
     model = made("qwen3", tokenizer)  # whose table of tokens is its output matrix too
     copy, (own,) = with_own(model, ["embed_tokens.weight"])
-    assert copy.network.lm_head.weight is own is copy.network.embed_tokens.weight
-    assert own is not model.network.embed_tokens.weight
-    assert copy.network.norm.weight is model.network.norm.weight
+    network: Any = copy.network
+    first: Any = model.network
+    assert network.lm_head.weight is own is network.embed_tokens.weight
+    assert own is not first.embed_tokens.weight
+    assert network.norm.weight is first.norm.weight
 
 
 def test_the_next_token_is_where_the_sum_exceeds_the_number(tokenizer: Tokenizer):
