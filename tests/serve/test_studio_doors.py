@@ -18,9 +18,11 @@ import pytest
 from serving import serving, tiny_talker
 
 from cutaway.cli.studio import studio as studio_command
+from cutaway.interp.analyses import ANALYSES, options_of
 from cutaway.serve import Settings
 from cutaway.serve.lifecycle import page_url
 from cutaway.serve.studio import pages
+from cutaway.serve.studio.look import FILES
 
 INDEX = b'<!doctype html><script type="module" src="/assets/index-abc.js"></script>'
 PAGES = ("/", "/favicon.svg", "/example.bin", "/assets/index-abc.js")
@@ -254,3 +256,14 @@ def test_t14_code_of_a_result_tells_a_path_to_this_machines_users_alone(settings
             code = client.post("/studio/code", json={"id": found[1].decode()}).json()["code"]
             assert ("surprisal(model, 'hello')" in code) is True
             assert (str(settings.studio) in code) is (token is None)
+
+
+def test_every_option_that_may_name_a_file_is_refused():
+    """Of sources a Path alone is opened, and JSON has none; other options open what a text names."""
+    named = {
+        option
+        for name in ANALYSES
+        for option, hint in options_of(name).items()
+        if "Path" in str(hint) and not option.endswith("source")
+    }
+    assert named == FILES
