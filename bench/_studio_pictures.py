@@ -15,9 +15,8 @@ import _studio_page as pages
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 TEXT = "for name in names:\n    if name not in seen:"
 IDLE = "() => !document.querySelector('main [aria-busy=true]') && document.querySelector('main h1')"
-SHOWN: dict[
-    str, tuple[str, str, Any, dict[str, str]]
-] = {  # a file: a page, the language, colours, and what else stands in the address
+# a file: a page, the language, colours
+SHOWN: dict[str, tuple[str, str, Any]] = {
     "lens": ("lens", "en", "light"),
     "map": ("map", "en", "light"),
     "attention": ("attention", "en", "dark"),

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from cutaway.interp.pictures.wire import packed, tile
 DTYPES = {"f4": "<f4", "f8": "<f8", "i4": "<i4", "u1": "<u1"}
 
 
-def unpacked(data: bytes) -> dict:
+def unpacked(data: bytes) -> Any:
     """As studio/src/lib/wire.ts reads it."""
     (size,) = struct.unpack_from("<I", data)
     head = json.loads(data[4 : 4 + size])

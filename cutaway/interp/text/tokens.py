@@ -116,8 +116,9 @@ def tokens_of(
         own = found.logprobs.gather(1, found.ids[found.at, None])
         ranks = (found.logprobs > own).sum(-1) + 1
         receipt = clock.receipt(difference=found.difference, bytes=found.bytes)
-        scores = [found.spread(values) for values in (found.bits, ranks, found.entropy)]
-        return _tokens(run, found.ids.tolist(), *scores, receipt=receipt)
+        bits, places, entropy = (found.spread(values) for values in (found.bits, ranks, found.entropy))
+        whole = [None if place is None else int(place) for place in places]
+        return _tokens(run, found.ids.tolist(), bits, whole, entropy, receipt=receipt)
     if isinstance(run.network, Encoder) or not _speaks(run):
         inputs = (model.inputs if isinstance(model, Recording) else inputs_of(run, text, source)).rows(0, 1)
         ids = _real(inputs)
