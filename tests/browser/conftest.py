@@ -46,7 +46,7 @@ def studio(built_pages: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
     stop_studio(made)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its driver keeps an event loop running, which no other test of this process may meet
 def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
     with sync_playwright() as playwright:

@@ -244,7 +244,7 @@ def test_texts_out_of_scope_are_no_unknown_labels_and_do_not_choose_the_weights(
     examples = [Example(f"t:{n}", {"text": f"a film {n}"}, (truth,)) for n, truth in enumerate(truths)]
     notes = task.check({"train": [examples[0], examples[3]], "valid": examples}, ("rude", "spam"))
     (strange,) = [note for note in notes if "not learned" in note]
-    assert strange.startswith("valid has 1 examples")
+    assert strange.startswith("valid has 1 example of labels")
     assert "'odd'" in strange
     model = with_head(scope.model.model, {"labels": ("rude", "spam")})
     parts, owners = task.encode(model, examples, 16)
