@@ -60,9 +60,9 @@ def test_a_text_file_becomes_a_model_whose_steps_open_in_other_pages(
         page.keyboard.press(key)
         page.locator('[data-open="tokens"]').click()
         chips = page.locator(".chip .score")
-        expect(chips.first).to_be_visible(timeout=SOON)
         model = cutaway.load_model(run / "checkpoints" / f"step-{step:08d}")
         found = [score for score in surprisal(model, "the cat sat").scores if score is not None]
+        expect(chips).to_have_count(len(found) + 1, timeout=SOON)
         numbers = [float(one) for one in chips.all_inner_texts() if one != "–"]
         assert numbers == pytest.approx(found, rel=1e-2)
         page.go_back()
