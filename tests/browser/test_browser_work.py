@@ -69,4 +69,4 @@ def test_a_text_is_gone_on_with_and_each_token_explained(studio: Studio, page: P
     expect(page.locator("[data-written] .said")).to_have_text(written.text.strip(), use_inner_text=True)
     page.get_by_role("button", name="Why?").click()
     expect(page.locator("[data-goes=lens]")).to_be_visible()
-    expect(page.locator("[data-written] .analysis")).to_contain_text("integrated gradients")
+    expect(page.locator("[data-written] .computed")).to_contain_text("integrated gradients")
