@@ -17,6 +17,12 @@ TEXT, SOURCE = "the cat sat on the mat", "a mat that the cat sat on"
 PARTS = [("decoder", None), ("masked", None), ("seq2seq", "decoder"), ("seq2seq", "cross"), ("seq2seq", "encoder")]
 
 
+@pytest.fixture(autouse=True)
+def without_example(page: Page) -> None:
+    """No heads but the model's: those of the stored example never come."""
+    page.route("**/example.bin", lambda route: None)
+
+
 def number(text: str) -> float:
     """A number as pages write it."""
     share = text.endswith("%")
