@@ -74,13 +74,13 @@ ARM_RUN := $(shell command -v qemu-aarch64-static || command -v qemu-aarch64)
 check-native: | $(CMAKE)
 	$(CMAKE) -S native -B build/check -DCUTAWAY_TESTS=ON -DCUTAWAY_SANITIZE=ON -DCMAKE_BUILD_TYPE=None --log-level=WARNING
 	$(CMAKE) --build build/check --parallel 2
-	$(dir $(CMAKE))ctest --test-dir build/check --verbose
+	$(dir $(CMAKE))ctest --test-dir build/check --verbose --timeout 600
 ifneq ($(and $(ARM_CXX),$(ARM_RUN)),)
 	$(CMAKE) -S native -B build/check-arm -DCUTAWAY_TESTS=ON -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="-O1 -DCUTAWAY_ROLLED" \
 	  -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
 	  -DCMAKE_CXX_COMPILER=$(ARM_CXX) -DCMAKE_EXE_LINKER_FLAGS=-static -DCMAKE_CROSSCOMPILING_EMULATOR=$(ARM_RUN) --log-level=WARNING
 	$(CMAKE) --build build/check-arm --parallel 2
-	CUTAWAY_KERNELS=neon $(dir $(CMAKE))ctest --test-dir build/check-arm --verbose
+	CUTAWAY_KERNELS=neon $(dir $(CMAKE))ctest --test-dir build/check-arm --verbose --timeout 600
 else
 	@echo "NEON was not tried: there is no compiler for ARM or no emulator here"
 endif

@@ -118,7 +118,9 @@ void Threads::meet() {
     if (came_.fetch_add(1, std::memory_order_acq_rel) + 1 == parts_) {
         came_.store(0, std::memory_order_relaxed);
         counter_.store(0, std::memory_order_relaxed);
-        meeting_.store(now + 1);  // in one order with `asleep_`: who does not see this is seen below
+        // In one order with `asleep_`: who does not see this is seen below. Not a store, which an emulated ARM lets the
+        // load pass: QEMU puts no barrier between a releasing store and an acquiring load.
+        meeting_.fetch_add(1);
         if (asleep_.load() != 0) {
             { std::lock_guard<std::mutex> hold(sleep_->lock); }
             sleep_->met.notify_all();
