@@ -76,7 +76,7 @@ class Sequence:
         if not rows:
             return None
         end = min((start for start in self.products if start > self.held), default=self.reached)
-        return rows, self.held + rows - end
+        return rows, max(0, self.held + rows - end)  # or what follows was found, and so was no product of its own
 
 
 @dataclass(slots=True, eq=False)

@@ -69,7 +69,9 @@ class Lane:
         prepared, needed = job.prepared, 0
         for one in sequences:
             anew = job.whole or job.ticket.unscored  # what is found has no logits
-            ids = () if anew else one.ids[one.base :] if one.base else one.ids
+            # where numbers depend on products, what it wrote itself is never that of another's prompt
+            end = one.prompt if self._chunk else len(one.ids)
+            ids = () if anew else one.ids[one.base : end]
             one.table, one.held = self.pages.open(job.request.tenant, ids, self._chunk, self._adapter(job))
             one.sealed = one.held
             tokens = len(one.ids) - one.base + 1

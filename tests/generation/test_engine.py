@@ -19,6 +19,7 @@ from scipy.stats import chisquare
 from cutaway.errors import ConfigError, InputError, NonFinite
 from cutaway.generation import Engine, Request, Ticket, generate, stream
 from cutaway.generation.backend import Logits, Rows
+from cutaway.generation.job import Sequence as Running
 from cutaway.generation.sampling import Sampling, distribution
 from cutaway.models import OFF, ActiveTap, Decoder, DecoderConfig, Model, Tap
 from cutaway.tokenizers import train_tokenizer
@@ -137,6 +138,26 @@ def nothing_left(of: Engine) -> None:
 def test_greedy_is_a_plain_loop(model: Model):
     made = engine(model).submit(Request([1, 2, 3], {"temperature": 0}, max_new_tokens=90)).result()
     assert made.ids == plain([1, 2, 3], 90)
+
+
+def test_pages_found_between_two_returns_leave_no_gap(model: Model):
+    """A sequence gives its pages back, finds more than it had computed, and has to give them back once more."""
+    several = [request(n) for n in (0, 35)] + [request(28, n=3), request(38), request(6, n=3), request(0)]
+    several += [request(31, n=3)] + [request(n) for n in (33, 0, 17)] + [request(19, n=3)]
+    several += [request(n) for n in (13, 36, 0, 22, 0)]
+    steps = [3, 1, 2, 0, 1, 2, 1, 1, 2]  # between two submissions
+    together = engine(model, pages=30, chunk=3, keep=5, backend=Pages(PAGE))
+    tickets = []
+    for i, one in enumerate(several):
+        tickets.append(together.submit(one))
+        for _ in range(steps[i] if i < len(steps) else 0):
+            together.step()
+    assert [told(ticket) for ticket in tickets] == [alone(model, one) for one in several]
+
+
+def test_a_product_before_what_was_found_had_no_guesses():
+    one = Running(0, list(range(20)), 20, held=4, products={0: 4, 4: 4, 12: 4}, reached=16)
+    assert one.again() == (4, 0)
 
 
 @settings(max_examples=25, deadline=None)
