@@ -9,7 +9,9 @@ ledger, an export) works. What does not: training, as there is nothing to learn,
 Shapes: N rows, C channels, V vocabulary, E experts.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from cutaway.models.gru import Cells
 from cutaway.models.products import linear
 
 PIECE = 1 << 22  # numbers dequantised at a time: a matrix of fewer is used whole, and gives the very same bits
+WHOLE = 1 << 27  # most numbers of a matrix that is dequantised once for many products
 
 
 class QuantisedLinear(nn.Linear):
@@ -32,6 +35,7 @@ class QuantisedLinear(nn.Linear):
         nn.Module.__init__(self)  # nn.Linear's own would make a matrix
         self.out_features, self.in_features = blocks.shape
         self.blocks = blocks
+        self.whole: Tensor | None = None  # (N, C) while `dequantised_once` holds it
         self.register_parameter("bias", bias)
 
     @property
@@ -41,6 +45,8 @@ class QuantisedLinear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "*S C"]) -> Float[Tensor, "*S N"]:
         """(…, C) -> (…, N)"""
+        if (whole := self.whole) is not None:
+            return linear(input, whole, self.bias)
         rows, width = self.blocks.shape
         step = max(1, PIECE // width)
         if rows <= step:
@@ -51,6 +57,23 @@ class QuantisedLinear(nn.Linear):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "weight"] = self.weight
+
+
+@contextmanager
+def dequantised_once(network: nn.Module, name: str = "lm_head") -> Iterator[None]:
+    """While this lasts, one matrix of a network is numbers, for products that are made again and again.
+
+    Nothing changes where the network has no such matrix, holds it as numbers anyway, or it is too large to be whole.
+    """
+    layer = getattr(network, name, None)
+    if not isinstance(layer, QuantisedLinear) or layer.whole is not None or math.prod(layer.blocks.shape) > WHOLE:
+        yield
+        return
+    layer.whole = layer.weight
+    try:
+        yield
+    finally:
+        layer.whole = None
 
 
 class QuantisedEmbedding(nn.Module):

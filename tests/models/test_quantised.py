@@ -13,7 +13,7 @@ from cutaway.models import Decoder, DecoderConfig, Model, build_network, quantis
 from cutaway.models.formats.ggml import Blocks
 from cutaway.models.formats.gguf import read_gguf
 from cutaway.models.formats.gguf_models import open_quantised
-from cutaway.models.quantised import QuantisedEmbedding, QuantisedLinear
+from cutaway.models.quantised import QuantisedEmbedding, QuantisedLinear, dequantised_once
 from cutaway.tokenizers import Tokenizer, train_tokenizer
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -57,6 +57,25 @@ def test_logits_are_equal(pair: tuple[Model, Model], monkeypatch: pytest.MonkeyP
     assert torch.equal(kept.logits(ids), plain.logits(ids))
     monkeypatch.setattr(quantised, "PIECE", 500)  # now in pieces
     assert (kept.logits(ids) - plain.logits(ids)).abs().max() <= 1e-5
+
+
+def test_a_matrix_can_be_dequantised_once_for_many_products(pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch):
+    plain, kept = pair
+    ids = plain.ids("the quick brown fox jumps over the lazy dog")
+    monkeypatch.setattr(quantised, "PIECE", 500)
+    made: list[int] = []
+    numbers = Blocks.__getitem__
+    with dequantised_once(kept.network):
+        monkeypatch.setattr(Blocks, "__getitem__", lambda self, which: made.append(0) or numbers(self, which))
+        before = kept.network.read_out(torch.ones(1, 3, 64))  # pyright: ignore[reportAttributeAccessIssue]
+        assert not made
+        monkeypatch.setattr(Blocks, "__getitem__", numbers)
+        assert (kept.logits(ids) - plain.logits(ids)).abs().max() <= 1e-5
+    assert (kept.network.read_out(torch.ones(1, 3, 64)) - before).abs().max() <= 1e-5  # pyright: ignore[reportAttributeAccessIssue]
+    assert kept.network.lm_head.whole is None  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setattr(quantised, "WHOLE", 500)
+    with dequantised_once(kept.network):
+        assert kept.network.lm_head.whole is None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_no_matrix_is_in_memory(pair: tuple[Model, Model]):

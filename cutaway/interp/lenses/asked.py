@@ -28,6 +28,7 @@ from cutaway.interp.results import Curve, Matrix, Panel, Result
 from cutaway.interp.target import choice_of
 from cutaway.models import Model
 from cutaway.models.model import Source
+from cutaway.models.quantised import dequantised_once
 from cutaway.progress import OnProgress, Progress
 
 KINDS = ("tuned", "jacobian")
@@ -195,13 +196,14 @@ def lens_difference(
     used = _lens(run, lens)
     beside = used if other_lens is None and peer is run else _lens(peer, other_lens)
     values, tops = [], []
-    for place in range(len(names)):
-        one = _logits(mine, used, place, [i for i, _ in pairs])
-        two = _logits(second, beside, place, [j for _, j in pairs])
-        values.append(divergence(one, two))
-        tops.append(torch.stack((one.argmax(-1), two.argmax(-1))))
-        if progress is not None:
-            progress(Progress("comparing layers", place + 1, len(names), "rows"))
+    with dequantised_once(run.network), dequantised_once(peer.network):
+        for place in range(len(names)):
+            one = _logits(mine, used, place, [i for i, _ in pairs])
+            two = _logits(second, beside, place, [j for _, j in pairs])
+            values.append(divergence(one, two))
+            tops.append(torch.stack((one.argmax(-1), two.argmax(-1))))
+            if progress is not None:
+                progress(Progress("comparing layers", place + 1, len(names), "rows"))
     top = torch.stack(tops, dim=1).cpu()  # (2, L, P)
     tokenizer = run.tokenizer.target or run.tokenizer
     theirs_too = peer.tokenizer.target or peer.tokenizer

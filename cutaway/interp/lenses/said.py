@@ -15,6 +15,7 @@ from torch import Tensor
 from cutaway.interp.record import Recording
 from cutaway.interp.target import choice_of
 from cutaway.models import Encoder
+from cutaway.models.quantised import dequantised_once
 from cutaway.progress import OnProgress, Progress
 
 ROWS = 256  # tokens whose logits are held at a time
@@ -41,11 +42,12 @@ def table(
     parts = [slice(start, min(start + ROWS, T)) for start in range(0, T, ROWS)]
     chosen = asked(recording, token, lambda at: recording.logits[0, at])
     rows = []
-    for place in range(count):
-        found = [_cells(read(place, part).float(), chosen[part], top) for part in parts]
-        rows.append([torch.cat(column) for column in zip(*found, strict=True)])
-        if progress is not None:
-            progress(Progress("reading layers", place + 1, count, "rows"))
+    with dequantised_once(recording.model.network):
+        for place in range(count):
+            found = [_cells(read(place, part).float(), chosen[part], top) for part in parts]
+            rows.append([torch.cat(column) for column in zip(*found, strict=True)])
+            if progress is not None:
+                progress(Progress("reading layers", place + 1, count, "rows"))
     ids, logits, probabilities, entropies, ranks, chances = (torch.stack(one).cpu() for one in zip(*rows, strict=True))
     tokenizer = recording.model.tokenizer.target or recording.model.tokenizer
     named = torch.cat((ids.flatten(), chosen.cpu())).unique().tolist()
