@@ -33,6 +33,7 @@ ROOM = 2**28  # bytes of activations that stay formed
 LAYER = re.compile(r"((?:encoder\.)?layers\.(\d+))\.(.+)")
 STREAMS = ("resid_pre", "resid_post")  # one tensor each time: a layer begins with what the one before it left
 SQUARE = ("scores", "pattern")  # tokens² numbers for each head, each formed only where it is asked for
+WROTE = ("z", "attn_out", "cross_attn_out", "mlp_out")  # what ledgers read of every layer: kept too while there is room
 
 
 class Enough(Exception):
@@ -50,12 +51,14 @@ class Formed(Mapping[str, Tensor]):
         room: bytes of activations that stay after they were read; those read longest ago go first.
     """
 
-    def __init__(self, model: Model, inputs: Inputs, kept: Mapping[str, Tensor], room: int) -> None:
+    def __init__(
+        self, model: Model, inputs: Inputs, kept: Mapping[str, Tensor], formed: Mapping[str, Tensor], room: int
+    ) -> None:
         self.model, self.inputs, self.room = model, inputs, room
         self._names = model.network.tap_names()
         self._known = frozenset(self._names)
         self._kept = dict(kept)
-        self._formed: OrderedDict[str, Tensor] = OrderedDict()
+        self._formed = OrderedDict(formed)
         self._lock = RLock()
 
     def __getitem__(self, name: str) -> Tensor:
@@ -95,9 +98,10 @@ class Formed(Mapping[str, Tensor]):
 
         with torch.no_grad(), evaluating(self.model), suppress(Enough):
             self._resume(name, ActiveTap(names, {}, take))
-        held = sum(map(size_of, found.values()))
-        while self._formed and held + sum(map(size_of, self._formed.values())) > self.room:
-            self._formed.popitem(last=False)
+        held = sum(map(size_of, {**self._formed, **found}.values()))
+        while self._formed and held > self.room:
+            oldest, value = self._formed.popitem(last=False)
+            held -= 0 if oldest in found else size_of(value)
         self._formed |= found
         give_back()
 
@@ -132,7 +136,7 @@ def recall(
 
     Streams, what is before the first layer and what is behind the last one are kept. What lies inside a layer is
     computed again from the layer's stream when it is read, which takes the time of that layer; what was read last
-    stays. It is given out as it is, and so must not be changed.
+    stays, and at first what each part has written, if there is room for it. It is given out as it is, and so must not be changed.
 
     Args:
         model: what to run.
@@ -160,9 +164,14 @@ def recall(
             f"the pattern of one layer of {tokens:,} tokens takes {largest / 2**20:,.0f} MB, and three times as much "
             f"while it is computed, above the limit of {limit / 2**20:,.0f} MB; shorten the text"
         )
-    run = record(model, inputs, kept)
-    values = Formed(model, inputs, dict(run), room)
-    receipt = clock.receipt(bytes=values.bytes + room)
+    wrote = [name for name in names if name not in kept and name.rsplit(".", 1)[-1] in WROTE]
+    size = max(4, next(network.parameters()).element_size())
+    if predicted_bytes(model.config, wrote, rows, tokens, size, source=read) > room:
+        wrote = []
+    run = record(model, inputs, [*kept, *wrote])
+    streams = {name: run[name] for name in kept}
+    values = Formed(model, inputs, streams, {name: run[name] for name in wrote}, room)
+    receipt = clock.receipt(bytes=sum(map(size_of, streams.values())) + room)
     return Recording(model, inputs, run.logits, values, replace(receipt, difference=run.receipt.difference), {})
 
 

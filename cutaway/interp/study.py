@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from cutaway.errors import InputError
 from cutaway.interp.analyses import ANALYSES, OF_OUTPUT, analyse, options_of, takes_recording
 from cutaway.interp.inputs import Text, inputs_of
 from cutaway.interp.ledger.ledger import Ledger
@@ -43,11 +44,12 @@ class Study:
 
     @property
     def output(self) -> Recording:
-        """The run with its output at least; of a text that is too long to keep everything, that alone is kept."""
-        if self.recorded or self.bytes <= self.room:
-            return self.recording
+        """The run with its output at least: all of it, or of a text whose patterns no memory holds that alone."""
         if self._output is None:
-            self._output = record(self.model, self.inputs, "logits")
+            try:
+                return self.recording
+            except InputError:  # not even one layer has room
+                self._output = record(self.model, self.inputs, "logits")
         return self._output
 
     @property

@@ -5,8 +5,8 @@ import torch
 from kinds import SOURCE, TEXT, given, letters, made, parts
 
 from cutaway.errors import ConfigError, InputError
-from cutaway.interp import attention, attention_flow, rollout
-from cutaway.interp.attention.flow import maximum_flow
+from cutaway.interp import attention, attention_flow, replace, rollout
+from cutaway.interp.attention.flow import maximum_flow, product
 from cutaway.models import Model
 
 
@@ -124,3 +124,32 @@ def test_what_cannot_flow_is_refused():
         rollout(model, TEXT, residual=1.5)
     with pytest.raises(ConfigError, match="no attention"):
         attention_flow(made("lstm", letters()), TEXT)
+
+
+def test_the_product_of_causal_layers_is_the_plain_one():
+    torch.manual_seed(0)
+    step, mixed = (torch.rand(300, 300, dtype=torch.float64).tril() for _ in range(2))
+    torch.testing.assert_close(product(step, mixed, causal=True), step @ mixed)
+    assert torch.equal(product(step, mixed.T, causal=False), step @ mixed.T)
+
+
+@pytest.mark.parametrize(("kind", "part", "count"), [("llama", "decoder", 2), ("t5", "cross", 7)])
+def test_rollout_tells_how_far_it_is_and_can_be_ended(kind: str, part: str, count: int):
+    model, told = made(kind, letters()), []
+    rolled = rollout(model, TEXT, part=part, **given(model), progress=told.append)
+    assert [(one.done, one.total) for one in told] == [(i + 1, count) for i in range(count)]
+    assert len(rolled.by_layer) == count
+
+    def leave(report: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rollout(model, TEXT, part=part, **given(model), progress=leave)
+
+
+def test_rollout_of_an_edited_pattern_keeps_what_an_edit_put_above_the_diagonal():
+    model = made("llama", letters())
+    flat = lambda pattern: torch.full_like(pattern, 1 / pattern.shape[-1])  # noqa: E731
+    name = "layers.0.attn.pattern"
+    rolled = rollout(replace(model, TEXT, {name: flat}, "*pattern"))
+    assert float(rolled.by_layer[0][0, -1]) == pytest.approx(0.5 / len(rolled.columns))
