@@ -119,7 +119,7 @@ def activation(
         raise ConfigError(unknown("activation", chosen, known))
     if most < 1:
         raise InputError(f"most must be at least 1, but {most} was given")
-    options = {"source": source, "name": chosen, "head": head, "first": first or None}
+    options = {"source": source, "name": chosen, "head": head, "first": first or None, "most": most}
     clock = Clock(run, "activation", model if recorded else text, **options)
     recording = recording_of(model, text, [chosen], source=source, first=True)
     value = recording[chosen][0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -134,6 +135,8 @@ ANALYSES: dict[str, Callable[..., Result]] = {
     "value_weighted": value_weighted,
 }
 
+VAST = 2**53  # whole numbers from here on are not exact in JSON, nor in what analyses compute with
+LESSONS = {name for name in ANALYSES if name.endswith("_by_hand")}  # whose numbers are changed by sliders
 OF_OUTPUT = {"calibration", "chances", "entropy", "surprisal", "tokens_of"}  # read of a run nothing but its output
 TEXTS = {"text", "clean"}  # what the argument with the text is called; "clean" where there is a corrupt one beside it
 
@@ -164,8 +167,10 @@ def analyse(
     for option, value in (options or {}).items():
         if option not in known:
             raise ConfigError(unknown(f"option of {name}", option, known))
+        if _vast(value):
+            raise ConfigError(f"{option} of {name} has a number that is too large; give one below 2^53")
         if not _fits(value, known[option]):
-            raise ConfigError(f"{option} of {name} must be {_said(known[option])}, but {value!r} was given")
+            raise ConfigError(f"{option} of {name} must be {_said(known[option])}, but {_short(value)} was given")
     given = (model, text) if takes_text(name) else (model,)
     told = {"progress": progress} if "progress" in inspect.signature(ANALYSES[name]).parameters else {}
     return ANALYSES[name](*given, **(options or {}), **told)
@@ -209,29 +214,52 @@ def parsed(name: str, option: str, text: str) -> Any:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether plain data is of a type; what is not plain is left to the analysis."""
-    origin = get_origin(hint)
+    origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return any(_fits(value, part) for part in get_args(hint))
+        return any(_fits(value, part) for part in parts)
     if origin is Literal:
-        return value in get_args(hint)
+        return isinstance(value, str) and value in parts
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (str, bool, type(None)):
         return isinstance(value, hint)
-    if origin is not None and isinstance(origin, type):
-        return isinstance(value, list) if origin is not dict else isinstance(value, dict)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if isinstance(origin, type):
+        fixed = origin is tuple and Ellipsis not in parts
+        kinds = parts if fixed else parts[:1] * len(value) if isinstance(value, list | tuple) else ()
+        return isinstance(value, list | tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
     return hint is Any or (isinstance(hint, type) and isinstance(value, hint))
+
+
+def _vast(value: Any) -> bool:
+    """Whether there is a number in it that no analysis can count with."""
+    if isinstance(value, list | tuple):
+        return any(map(_vast, value))
+    if isinstance(value, int):
+        return abs(value) >= VAST
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _short(value: Any) -> str:
+    """A value as an error repeats it."""
+    said = repr(value)
+    return said if len(said) <= 60 else f"{said[:60]}…"
 
 
 def _said(hint: Any) -> str:
     """A type in words."""
     names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "nothing"}
-    origin = get_origin(hint)
+    origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        parts = [_said(part) for part in get_args(hint) if part is not type(None)]
-        return " or ".join(dict.fromkeys(parts))
+        return " or ".join(dict.fromkeys(_said(part) for part in parts if part is not type(None)))
     if origin is Literal:
-        return " or ".join(map(repr, get_args(hint)))
-    return names.get(hint, "a list" if origin is not dict else "a mapping")
+        return " or ".join(map(repr, parts))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "a mapping"
+    if origin is tuple and Ellipsis not in parts:
+        return f"a list of {len(parts)}"
+    within = "".join({names[part] for part in parts if part in names})
+    return names.get(hint, f"a list, each {within}" if within and isinstance(origin, type) else "a list")

@@ -48,6 +48,7 @@ class Formed(Mapping[str, Tensor]):
     Attributes:
         model: whose they are.
         inputs: what it read.
+        kept: streams, and what is outside the layers.
         room: bytes of activations that stay after they were read; those read longest ago go first.
     """
 
@@ -57,13 +58,13 @@ class Formed(Mapping[str, Tensor]):
         self.model, self.inputs, self.room = model, inputs, room
         self._names = model.network.tap_names()
         self._known = frozenset(self._names)
-        self._kept = dict(kept)
+        self.kept = dict(kept)
         self._formed = OrderedDict(formed)
         self._lock = RLock()
 
     def __getitem__(self, name: str) -> Tensor:
-        if name in self._kept:
-            return self._kept[name]
+        if name in self.kept:
+            return self.kept[name]
         if name not in self._known:
             raise KeyError(name)
         with self._lock:
@@ -84,7 +85,7 @@ class Formed(Mapping[str, Tensor]):
     @property
     def bytes(self) -> int:
         """What they take now."""
-        return sum(size_of(value) for value in (*self._kept.values(), *self._formed.values()))
+        return sum(size_of(value) for value in (*self.kept.values(), *self._formed.values()))
 
     def _form(self, name: str) -> None:
         """Compute what is asked for, with what comes beside it at no cost."""
@@ -108,7 +109,7 @@ class Formed(Mapping[str, Tensor]):
     def _beside(self, name: str) -> list[str]:
         """Names of the same layer that are computed up to this one anyway; all that is not square, and it."""
         layer, inside = _parts(name)
-        same = [one for one in self._names if one.startswith(f"{layer}.") and one not in self._kept]
+        same = [one for one in self._names if one.startswith(f"{layer}.") and one not in self.kept]
         if ".attn." not in f".{inside}" and ".cross_attn." not in f".{inside}":
             return [one for one in same if not one.endswith(SQUARE)]
         upto = same[: same.index(name) + 1]
@@ -118,7 +119,7 @@ class Formed(Mapping[str, Tensor]):
         layer, inputs = int(LAYER.fullmatch(name)[2]), self.inputs  # pyright: ignore[reportOptionalSubscript]
         network: Any = self.model.network
         given: dict[str, Any] = {} if inputs.mask is None else {"mask": inputs.mask}
-        stream = self._kept[f"{_parts(name)[0]}.resid_pre"]
+        stream = self.kept[f"{_parts(name)[0]}.resid_pre"]
         if not isinstance(network, Seq2Seq):
             given |= {} if inputs.token_types is None else {"token_types": inputs.token_types}
             network.resume(layer, stream, stop=layer + 1, tap=tap, **given)
@@ -126,7 +127,7 @@ class Formed(Mapping[str, Tensor]):
             network.encode_on(layer, stream, mask=inputs.source_mask, tap=tap)
         else:
             given |= {} if inputs.source_mask is None else {"source_mask": inputs.source_mask}
-            network.resume(layer, stream, states=self._kept[heard(network)], tap=tap, **given)
+            network.resume(layer, stream, states=self.kept[heard(network)], tap=tap, **given)
 
 
 def recall(
@@ -136,7 +137,8 @@ def recall(
 
     Streams, what is before the first layer and what is behind the last one are kept. What lies inside a layer is
     computed again from the layer's stream when it is read, which takes the time of that layer; what was read last
-    stays, and at first what each part has written, if there is room for it. It is given out as it is, and so must not be changed.
+    stays, and at first what each part has written, if there is room for it. It is given out as it is, and so must not
+    be changed.
 
     Args:
         model: what to run.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from threading import RLock
 from typing import Any
 
 import torch
 
-from cutaway.errors import InputError
+from cutaway.errors import ConfigError, InputError
 from cutaway.interp.analyses import ANALYSES, OF_OUTPUT, analyse, options_of, takes_recording
 from cutaway.interp.inputs import Text, inputs_of
 from cutaway.interp.ledger.ledger import Ledger
@@ -24,7 +25,7 @@ ROOM = 2**29  # bytes of a recording that is kept whole; of a longer text layers
 
 
 class Study:
-    """One text before one model. What several analyses read of its run is recorded once.
+    """One text before one model. What several analyses read of its run is recorded once; they may run in threads.
 
     Args:
         model: of any kind.
@@ -39,26 +40,29 @@ class Study:
     def __init__(self, model: Model, text: Text, source: Source | None = None, *, room: int = ROOM) -> None:
         self.model, self.text, self.source, self.room = model, text, source, room
         self.inputs = inputs_of(model, text, source)
+        self._lock = RLock()
         self._recording: Recording | None = None
         self._output: Recording | None = None
 
     @property
     def output(self) -> Recording:
         """The run with its output at least: all of it, or of a text whose patterns no memory holds that alone."""
-        if self._output is None:
-            try:
-                return self.recording
-            except InputError:  # not even one layer has room
-                self._output = record(self.model, self.inputs, "logits")
-        return self._output
+        with self._lock:
+            if self._output is None:
+                try:
+                    return self.recording
+                except InputError:  # not even one layer has room
+                    self._output = record(self.model, self.inputs, "logits")
+            return self._output
 
     @property
     def recording(self) -> Recording:
         """Everything that the network computed; where there is no room for all of it, formed when it is read."""
-        if self._recording is None:
-            whole = self.bytes <= self.room
-            self._recording = record(self.model, self.inputs) if whole else recall(self.model, self.inputs)
-        return self._recording
+        with self._lock:
+            if self._recording is None:
+                whole = self.bytes <= self.room
+                self._recording = record(self.model, self.inputs) if whole else recall(self.model, self.inputs)
+            return self._recording
 
     @property
     def recorded(self) -> bool:
@@ -75,13 +79,20 @@ class Study:
     def analyse(
         self, name: str, options: Mapping[str, Any] | None = None, *, progress: OnProgress | None = None
     ) -> Result:
-        """Run an analysis by its name on this text; see `analyse`."""
+        """Run an analysis by its name on this text; see `analyse`.
+
+        Raises:
+            ConfigError: as there; or another source than that of the study.
+        """
+        options = dict(options or {})
+        if "source" in options:
+            raise ConfigError("what is read beside the text belongs to the study, so source is no option of it")
         if takes_recording(name):
             recording = self.output if name in OF_OUTPUT else self.recording
             return analyse(name, recording, "", options, progress=progress)
         reads = name in ANALYSES and "source" in options_of(name)
         heard = {"source": self.source} if reads and self.source is not None else {}
-        return analyse(name, self.model, self.text, heard | dict(options or {}), progress=progress)
+        return analyse(name, self.model, self.text, heard | options, progress=progress)
 
     @torch.no_grad()
     def ledger(self, what: str = "logits", **asked: Any) -> Ledger:

@@ -343,6 +343,17 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda p: p.name, reverse=True)
 
 
+def step_of(checkpoint: Path) -> int | None:
+    """The step of a checkpoint, told from its name; None: it is called otherwise."""
+    number = checkpoint.name.removeprefix("step-")
+    return int(number) if number.isascii() and number.isdigit() else None
+
+
+def steps_of(run: Path) -> list[int]:
+    """The steps of which a run holds a checkpoint, from first to last."""
+    return sorted(step for path in checkpoints(run) if (step := step_of(path)) is not None)
+
+
 def newest_intact(run: Path) -> Path:
     """The newest checkpoint whose every file matches its checksum.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect
 
-from cutaway.errors import Closed, ConfigError, CutawayError, InputError, MissingExtra, NonFinite
+from cutaway.errors import Closed, ConfigError, CutawayError, DamagedFile, InputError, MissingExtra, NonFinite
 
 log = logging.getLogger("cutaway.serve")
 
@@ -91,6 +91,9 @@ def as_api_error(error: BaseException) -> ApiError:
             return ApiError(500, str(error), code="non_finite")
         case MissingExtra():
             return ApiError(501, str(error), code="missing_extra")
+        case DamagedFile():  # it names a place on this machine
+            log.error("%s", error)
+            return ApiError(500, "a file that is needed for it is damaged; the server's log says which", code="damaged")
         case InputError() | ConfigError():
             return ApiError(400, str(error), code=_code(error))
         case Closed():

@@ -15,7 +15,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from cutaway.generation.select import why_not_native
 from cutaway.models import Model, load_model
 from cutaway.models.adapters import CONFIG
 from cutaway.models.hub import fetch, is_repository
+from cutaway.models.model import CHECKPOINTS, MODEL_JSON, WEIGHTS
 from cutaway.serve.adapters import adapter_bytes, adapters_of, open_adapter
 from cutaway.serve.bridge import Bridge
 from cutaway.serve.errors import ApiError
@@ -75,6 +76,7 @@ class Loaded:
         adapter: the name by which the base's engine knows it; None: the engine is its own.
         users: requests that use it now; of a base also those of its adapters.
         used: when one did last, by `time.monotonic`.
+        stamp: tells whether its files are still those that were opened.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Loaded:
     created: int = field(default_factory=lambda: int(time.time()))
     users: int = 0
     used: float = field(default_factory=time.monotonic)
+    stamp: tuple[Any, ...] = ()
 
     def close(self) -> None:
         """Let go of it, after the step that runs: what is dropped here is free at once."""
@@ -112,6 +115,7 @@ class Models:
         program: bytes that the process took before any model was loaded.
         budget: bytes for all models.
         failed: name -> what whoever asks for it is told, and until when (`time.monotonic`).
+        leaves: told of a model that is let go, to let go of what was made of it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -131,6 +135,7 @@ class Models:
         self._known: dict[str, int] = {}  # what they need, from those that were opened before
         self._early: Future[Loaded] | None = None
         self._change = asyncio.Event()  # a model is used no more
+        self.leaves: Callable[[str], None] = lambda name: None
 
     def bind(self, bridge: Bridge) -> None:
         """Let this one step the engines."""
@@ -216,13 +221,22 @@ class Models:
         if loaded.base is not None:
             self.release(loaded.base)
 
+    async def refresh(self, name: str) -> None:
+        """Let go of a model whose files have changed, such as a run that went on; one that is in use stays."""
+        loaded = self.loaded.get(name)
+        if loaded is None or loaded.adapter is not None:
+            return
+        found = await self._bridge.aside(lambda: stamp(self._path(name)))
+        if found != loaded.stamp and not loaded.users and self.loaded.get(name) is loaded:
+            await self.unload(loaded)
+
     async def start(self) -> None:
         """Load as many as fit, in order.
 
         Raises:
             Exception: what the first failed with; of the others it is logged, and they are tried again when asked for.
         """
-        for number, name in enumerate(self.sources):
+        for number, name in enumerate(self.settings.models):  # sources may grow meanwhile
             try:
                 if self._early is not None and not number:
                     self._add(await asyncio.wrap_future(self._early))
@@ -249,6 +263,7 @@ class Models:
         those = [*(other for other in self.loaded.values() if other.base is loaded), loaded]
         for one in those:  # all before anything is waited for: from here on nobody begins to use them
             del self.loaded[one.name]
+            self.leaves(one.name)
         self._leaving += (size := sum(one.sizes.total for one in those))
         await asyncio.shield(asyncio.create_task(self._close(those, size)))  # though whoever wants the room may leave
 
@@ -380,7 +395,7 @@ class Models:
             return Loaded(name, model, engine, sizes, base, own)
         if not path.exists():
             raise InputError(f"{path} does not exist; give a folder, a .gguf file or a name on the hub")
-        task = None
+        task, seen = None, stamp(path)
         if path.is_dir() and holds(path, TASK):
             from cutaway.tasks import open_task  # which few servers need
 
@@ -404,13 +419,13 @@ class Models:
         if native:
             forget_file(model)
         give_back()
-        return Loaded(name, model, engine, sizes, task=task)
+        return Loaded(name, model, engine, sizes, task=task, stamp=seen)
 
     def _share(self, name: str, room: int) -> int:
         """Bytes for keys and values: a share of what the models leave free that still fit."""
         count = 1
         room = max(LEAST, room - sum(adapter_bytes(one) for one in self.adapters.values() if one.base == name))
-        for other, source in self.sources.items():
+        for other, source in self.settings.models.items():
             if other != name and other not in self.loaded and Path(source).exists():
                 needed = self._needed(other, Path(source))
                 if needed <= room - LEAST:
@@ -469,6 +484,18 @@ def _too_large(name: str, needed: int, budget: int) -> str:
         f"{name} takes {spoken(needed)}, but {spoken(max(budget, 0))} are there for models; give at least "
         f"{spoken(needed - budget + 1e6)} more with --memory, or a smaller or quantised model"
     )
+
+
+def stamp(path: Path) -> tuple[Any, ...]:
+    """What changes with a model's files: of a run with its checkpoints."""
+    found = []
+    for one in (path / CHECKPOINTS, path / MODEL_JSON, path / WEIGHTS) if path.is_dir() else (path,):
+        try:
+            facts = one.stat()
+            found.append((facts.st_ino, facts.st_size, facts.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return tuple(found)
 
 
 def task_record(path: Path) -> Mapping[str, Any] | None:

@@ -8,7 +8,8 @@ from cutaway.training.objectives import OBJECTIVES
 from cutaway.training.optim import Optimizer, OptimizerConfig
 from cutaway.training.order import Order, suggest_order
 from cutaway.training.schedule import lr_scale
-from cutaway.training.trainings import Training, Trainings
+from cutaway.training.trainings import Trainings
+from cutaway.training.watching import Training
 
 __all__ = [
     "OBJECTIVES",

@@ -14,7 +14,6 @@ Whoever started them may go away: a training ends with its owner, after saving, 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -23,71 +22,23 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cutaway.errors import CutawayError, InputError
-from cutaway.files import disk_errors, holds, read_json, write_json
-from cutaway.models.model import checkpoints
+from cutaway.errors import InputError
+from cutaway.files import disk_errors, holds, write_json
 from cutaway.tokenizers.writer import STORE_JSON
-from cutaway.training.checkpoint import CONFIG, RESULT
+from cutaway.training.checkpoint import CONFIG
 from cutaway.training.launched import NO_ROOM, ORDER, TEXTS, TOLD, write_told
-from cutaway.training.metrics import METRICS
 from cutaway.training.order import Order
+from cutaway.training.watching import Training, changed, of_run, told_by
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,47}")
 ALIVE = 15.0  # seconds without a sign after which another owner's training counts as ended
 GRACE = 60.0  # seconds in which a training saves when it is told to stop
 CALMER = 1 / 3  # of the learning rate, after numbers that were none
 START = "import sys; from cutaway.training.launched import main; sys.exit(main())"
-DEPTH = 4  # folders below in which corpora are found
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a training stands.
-
-    Attributes:
-        name: of its folder.
-        state: "running", "stopping", "stopped", "finished", "failed", or "interrupted" where its process was killed.
-        stage: what it does, such as "training".
-        done: how much of that.
-        total: of how much, where that is known.
-        unit: of both.
-        figures: name -> value, for people: loss, time left …
-        message: how it ended, in words.
-        code: the same for programs: "non_finite", "disk", "input", "memory", "killed" …
-        changed: when that was, in seconds since 1970.
-        planned: steps of the run; 0 before it is planned.
-        steps: those of which there is a checkpoint.
-        own: whether it was started here, and can be stopped and resumed.
-        settings: of the network and its training, name -> value.
-        notes: choices that were made, with their reasons.
-        baseline: loss of the n-gram model, where that is known.
-    """
-
-    name: str
-    state: str
-    stage: str = ""
-    done: float = 0
-    total: float | None = None
-    unit: str = ""
-    figures: dict[str, str] = field(default_factory=dict)
-    message: str = ""
-    code: str = ""
-    changed: float = 0.0
-    planned: int = 0
-    steps: list[int] = field(default_factory=list)
-    own: bool = True
-    settings: dict[str, str | int | float | None] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    baseline: float | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether it still does something."""
-        return self.state in ("running", "stopping")
 
 
 class Trainings:
@@ -127,7 +78,7 @@ class Trainings:
     def names(self) -> list[str]:
         """Of all, the newest first."""
         found = [path.parent for path in self.folder.glob(f"*/{ORDER}") if NAME.fullmatch(path.parent.name)]
-        return [path.name for path in sorted(found, key=_changed, reverse=True) if not path.is_symlink()]
+        return [path.name for path in sorted(found, key=changed, reverse=True) if not path.is_symlink()]
 
     def all(self) -> list[Training]:
         """How all stand, the newest first."""
@@ -145,19 +96,16 @@ class Trainings:
             code = None if process is None else process.poll()  # before its file is read: its last word is in it
             if process is not None and process.stdin is not None and code is not None:
                 process.stdin.close()
-            told = _read(place / TOLD)
-            state = told.pop("state", "interrupted")
+            told = told_by(place)
+            state = told.pop("state")
             if state == "running":
-                lives = code is None if process is not None else time.time() - _changed(place) < ALIVE
+                lives = code is None if process is not None else time.time() - changed(place) < ALIVE
                 if not lives:
                     state = "interrupted"
                     told |= {"message": _last_words(code), "code": "killed"}
                 elif name in self._stopping:
                     state = "stopping"
-        shown = {
-            key: told[key] for key in ("stage", "done", "total", "unit", "figures", "message", "code") if key in told
-        }
-        return Training(name, state, **shown, changed=_changed(place), **_of_run(place))
+        return Training(name, state, **told, changed=changed(place), **of_run(place))
 
     def running(self) -> Training | None:
         """The one that runs, whoever started it."""
@@ -278,111 +226,10 @@ class Trainings:
             )
 
 
-def run_state(folder: str | Path, name: str) -> Training:
-    """How a run stands that the command line made.
-
-    Args:
-        folder: the run's.
-        name: what to call it.
-    """
-    folder = Path(folder)
-    ended = holds(folder, RESULT)
-    return Training(name, "finished" if ended else "elsewhere", changed=_changed(folder), own=False, **_of_run(folder))
-
-
-def corpora(folder: str | Path) -> dict[str, Path]:
-    """Corpora below a folder, by the way to each, the newest first; links are not followed."""
-    found: dict[str, Path] = {}
-
-    def look(place: Path, depth: int) -> None:
-        if (place / STORE_JSON).is_file():
-            found[place.relative_to(folder).as_posix()] = place
-            return
-        with suppress(OSError):
-            for one in sorted(os.scandir(place), key=lambda one: one.name):
-                if depth and one.is_dir(follow_symlinks=False) and one.name[0] != "." and one.name != "node_modules":
-                    look(Path(one.path), depth - 1)
-
-    look(Path(folder), DEPTH)
-    return dict(sorted(found.items(), key=lambda one: -one[1].stat().st_mtime))
-
-
-class Tail:
-    """What is new in a run's metrics since the last look.
-
-    Args:
-        folder: of the run.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.path = Path(folder) / METRICS
-        self._place, self._file = 0, 0
-
-    def read(self) -> tuple[bool, list[dict[str, Any]]]:
-        """(whether what was told before is to be forgotten, records): a resumed run takes back what it makes again."""
-        try:
-            facts = self.path.stat()
-            again = facts.st_ino != self._file or facts.st_size < self._place
-            with self.path.open("rb") as file:
-                file.seek(0 if again else self._place)
-                data = file.read()
-        except FileNotFoundError:
-            again, self._place, self._file = self._file != 0, 0, 0
-            return again, []
-        whole = data[: data.rfind(b"\n") + 1]
-        self._place, self._file = (0 if again else self._place) + len(whole), facts.st_ino
-        records = []
-        for line in whole.splitlines():
-            with suppress(ValueError):
-                records.append(json.loads(line))
-        return again, [one for one in records if isinstance(one, dict) and isinstance(one.get("step"), int)]
-
-
-def _of_run(place: Path) -> dict[str, Any]:
-    """What a run's own files say."""
-    steps = sorted(int(path.name.removeprefix("step-")) for path in checkpoints(place))
-    record, counted = _read(place / CONFIG), _read(place / "baseline.json")
-    config = _table(record.get("config"))
-    network = _table(config.get("network"))
-    names = ("optimizer", "lr", "context", "batch", "seed", "schedule", "dtype")
-    settings = {name: config.get(name) for name in names if name in config}
-    shape = ("kind", "layers", "width", "heads", "hidden", "vocab_size")
-    settings = {name: network[name] for name in shape if name in network} | settings
-    plain = {k: v for k, v in settings.items() if v is None or isinstance(v, str | int | float)}
-    notes = [note for note in record.get("notes", []) if isinstance(note, str)]
-    loss = counted.get("loss")
-    return {
-        "steps": steps,
-        "planned": config.get("steps") or 0,
-        "settings": plain,
-        "notes": notes,
-        "baseline": loss if isinstance(loss, int | float) else None,
-    }
-
-
-def _table(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _rate(place: Path) -> float:
     from cutaway.training.checkpoint import read_config
 
     return read_config(place)[0].rules.lr
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json(path) if path.is_file() else {}
-    except (CutawayError, OSError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _changed(place: Path) -> float:
-    for path in (place / TOLD, place / METRICS, place):
-        with suppress(OSError):
-            return path.stat().st_mtime
-    return 0.0
 
 
 def _last_words(code: int | None) -> str:

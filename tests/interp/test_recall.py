@@ -37,7 +37,7 @@ def test_memory_stays_within_the_room_and_names_are_looked_up_without_computing(
     formed = recall(model, TEXT * 8, room=300_000)
     values = formed._values
     assert isinstance(values, Formed)
-    streams, wrote = sum(map(size_of, values._kept.values())), values.bytes
+    streams, wrote = sum(map(size_of, values.kept.values())), values.bytes
     assert streams == wrote  # there is no room for what each part wrote
     assert "layers.2.attn.pattern" in formed
     assert "layers.9.attn.pattern" not in formed

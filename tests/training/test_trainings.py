@@ -19,7 +19,7 @@ from cutaway.models.model import checkpoints
 from cutaway.tokenizers.pipeline import prepare
 from cutaway.training import Order, Training, Trainings, suggest_order
 from cutaway.training.launched import NO_ROOM, ended
-from cutaway.training.trainings import Tail, corpora
+from cutaway.training.watching import Tail, corpora
 
 pytestmark = pytest.mark.filterwarnings("error")
 

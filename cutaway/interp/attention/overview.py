@@ -166,7 +166,7 @@ def attention_overview(
     if side < 1:
         raise ConfigError(f"a picture has a side of at least 1, but {side} was given")
     given = model if isinstance(model, Recording) else text
-    clock = Clock(run, "attention_overview", given, source=source, part=part)
+    clock = Clock(run, "attention_overview", given, source=source, part=part, side=side)
     if isinstance(model, Recording):
         recording = recording_of(model, "", [heads.name("*", "pattern"), heads.name("*", "v")])
     else:

@@ -17,6 +17,7 @@ from torch import Tensor
 from cutaway.errors import ConfigError, InputError, NonFinite, unknown
 
 Rule: TypeAlias = Literal["gauss_legendre", "midpoint", "trapezoid", "left", "right"]
+MOST = 1024  # steps: the nodes of Gauss–Legendre are found in a matrix of as many rows and columns
 RULES = ("gauss_legendre", "midpoint", "trapezoid", "left", "right")
 
 
@@ -55,13 +56,15 @@ def nodes(steps: int, rule: Rule | str = "gauss_legendre") -> tuple[Float[Tensor
 
     Raises:
         ConfigError: an unknown rule.
-        InputError: fewer steps than the rule needs.
+        InputError: fewer steps than the rule needs, or more than a thousand.
     """
     if rule not in RULES:
         raise ConfigError(unknown("rule", str(rule), RULES))
     least = 2 if rule == "trapezoid" else 1
     if steps < least:
         raise InputError(f"{rule} needs at least {least} step{'s' * (least > 1)}, but {steps} was given")
+    if steps > MOST:
+        raise InputError(f"at most {MOST:,} steps are taken, but {steps:,} was given")
     if rule == "gauss_legendre":
         at, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
         return torch.from_numpy((at + 1) / 2), torch.from_numpy(weights / 2)

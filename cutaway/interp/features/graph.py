@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cutaway.errors import ConfigError
+from cutaway.errors import ConfigError, InputError
 from cutaway.interp.features.dictionary import Features, load_features
 from cutaway.interp.features.frozen import names_of
 from cutaway.interp.features.mlp import decoder_of, mlp_layer
@@ -118,10 +118,13 @@ def attribution_graph(
         ConfigError: the network is no decoder that predicts the next token, or transcoders do not fit it.
         InputError: empty text, a position outside it, or a token that is none.
     """
+    if min(neurons, most, tested) < 0:
+        raise InputError("neurons, most and tested are counts from 0 up")
     network = decoder_of(model, "an attribution graph")
     model.speaker("an attribution graph")
     by_layer = _by_layer(model, transcoders)
     options = {"token": token, "minus": minus, "position": position, "neurons": neurons or None, "most": most}
+    options |= {"keep_nodes": keep_nodes, "keep_edges": keep_edges, "tested": tested}
     folders = [one.place if isinstance(one, Features) else str(one) for one in transcoders]
     named = folders if all(folders) else transcoders[0]  # which has no spelling but its name
     clock = Clock(model, "attribution_graph", text, transcoders=named, **options)

@@ -6,7 +6,9 @@ Shapes: R copies of a text, T tokens, P directions, L places of the stream, C ch
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +19,7 @@ from cutaway.interp.frozen import TOKENS_AT_ONCE, frozen
 from cutaway.interp.inputs import Text, forward, inputs_of
 from cutaway.interp.lenses.stream import fingerprint, places, reader
 from cutaway.interp.lenses.translators import Translators, read_lens
+from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, started
 from cutaway.interp.results import Lens
 from cutaway.models import ActiveTap, Model
@@ -175,10 +178,15 @@ def jacobian_lens(
     Raises:
         ConfigError, InputError, DamagedFile: as in `read_lens` and `fit_jacobian_lens`.
     """
-    if lens is None:
-        run = model.model if isinstance(model, Recording) else model
+    run, recorded = (model.model, True) if isinstance(model, Recording) else (model, False)
+    clock = Clock(run, "jacobian_lens", model if recorded else text, source=source, top=top, token=token)
+    fitted = lens
+    if fitted is None:
         inputs = model.inputs if isinstance(model, Recording) else inputs_of(run, text, source)
-        lens = fit_jacobian_lens(run, [inputs.rows(0, 1)], skip=0, progress=progress)
-    return read_lens(
-        model, text, lens, source=source, top=top, token=token, function="jacobian_lens", progress=progress
-    )
+        fitted = fit_jacobian_lens(run, [inputs.rows(0, 1)], skip=0, progress=progress)
+    options: dict[str, Any] = {"source": source, "top": top, "token": token, "function": "jacobian_lens"}
+    found = read_lens(model, text, fitted, **options, progress=progress)
+    if lens is not None:
+        return found
+    known = found.receipt  # which would name a lens that is not there, and not count the time of fitting it
+    return replace(found, receipt=clock.receipt(difference=known.difference, bytes=known.bytes))

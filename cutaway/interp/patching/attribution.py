@@ -86,8 +86,9 @@ def attribution_patching(
         InputError: as in `patch_sweep`.
     """
     clock = Clock(
-        model, "attribution_patching", text, corrupt=corrupt, what=what, layers=layers, align=align, token=token,
-        minus=minus, position=position, quantity=quantity, normalise=normalise, check=check,
+        model, "attribution_patching", text, corrupt=corrupt, what=what, layers=layers, stack=stack, source=source,
+        corrupt_source=corrupt_source, align=align, token=token, minus=minus, position=position, quantity=quantity,
+        normalise=normalise, check=check,
     )  # fmt: skip
     made = study(
         model, text, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,

@@ -90,7 +90,7 @@ def patch_map(
         InputError: as in `patch_sweep`.
     """
     clock = Clock(
-        model, "patch_map", text, corrupt=corrupt, what=what, layers=layers, source=source,
+        model, "patch_map", text, corrupt=corrupt, what=what, layers=layers, stack=stack, source=source,
         corrupt_source=corrupt_source, align=align, token=token, minus=minus, position=position, quantity=quantity,
     )  # fmt: skip
     names = swept_names(model, what, layers, stack)
@@ -206,6 +206,7 @@ def patch_site(
     clock = Clock(
         model, "patch_site", text, corrupt=corrupt, name=name, head=head, place=place, neuron=neuron, source=source,
         corrupt_source=corrupt_source, align=align, token=token, minus=minus, position=position, quantity=quantity,
+        top=top,
     )  # fmt: skip
     site = Site(name or swept_names(model)[0], head, place, neuron)
     if site.name not in model.network.tap_names():

@@ -227,7 +227,7 @@ def patch(
     """
     clock = Clock(
         model, "patch", clean, corrupt=corrupt, sites=sites, values=values, texts=texts, align=align, token=token,
-        minus=minus, position=position, quantity=quantity,
+        minus=minus, position=position, quantity=quantity, source=source, corrupt_source=corrupt_source,
     )  # fmt: skip
     patches = sites_of(model, sites)
     made = study(

@@ -84,7 +84,8 @@ def path_patching(
     """
     clock = Clock(
         model, "path_patching", text, corrupt=corrupt, receiver=receiver, head=head, align=align, token=token,
-        minus=minus, position=position, quantity=quantity, normalise=normalise, hold_mlps=hold_mlps,
+        minus=minus, position=position, quantity=quantity, normalise=normalise, hold_mlps=hold_mlps, source=source,
+        corrupt_source=corrupt_source,
     )  # fmt: skip
     if isinstance(model.network, Recurrent):
         raise ConfigError("a recurrent model's parts speak through one state, so there are no paths to patch")

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from cutaway.errors import ConfigError, NonFinite
+from cutaway.errors import ConfigError, InputError, NonFinite
 from cutaway.interp.inputs import Inputs, evaluating, forward
 from cutaway.interp.patching.site import Place, Site, layers_of, place_of, token_axis
 from cutaway.interp.recall import heard
@@ -100,8 +100,11 @@ class Rerun:
             progress: told how many runs are done.
 
         Raises:
+            InputError: a batch below 0.
             NonFinite: a patched run computes a NaN or an infinity; names the site.
         """
+        if batch < 0:
+            raise InputError(f"batch must be 0 or more runs at a time, but {batch} was given")
         given, patches = patches, [[self._earliest(put) for put in patch] for patch in patches]
         found = torch.full((len(patches),), torch.nan, dtype=torch.float64)
         groups: dict[Place, list[int]] = {}

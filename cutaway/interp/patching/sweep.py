@@ -140,6 +140,8 @@ def swept_names(
         have = [name for name, (inside, _) in PARTS.items() if f"{prefix}layers.0.{inside}" in known]
         raise ConfigError(f"this model has no {part} to patch; it has {', '.join(have)}")
     if layers is not None:
+        if not layers:
+            raise InputError("no layer was given; leave layers out to take all of them")
         if wrong := [i for i in layers if not 0 <= i < count]:
             raise InputError(f"there are {count} layers (0 … {count - 1}), but layer {wrong[0]} was given")
         if without := [i for i in layers if i not in chosen]:
@@ -202,8 +204,9 @@ def patch_sweep(
         InputError: as in `patch`.
     """
     clock = Clock(
-        model, "patch_sweep", text, corrupt=corrupt, what=what, layers=layers, align=align, token=token, minus=minus,
-        position=position, quantity=quantity, normalise=normalise,
+        model, "patch_sweep", text, corrupt=corrupt, what=what, layers=layers, stack=stack, source=source,
+        corrupt_source=corrupt_source, align=align, token=token, minus=minus, position=position, quantity=quantity,
+        normalise=normalise,
     )  # fmt: skip
     made = study(
         model, text, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,
@@ -314,8 +317,8 @@ def ablate(
         InputError: as in `patch`.
     """
     clock = Clock(
-        model, "ablate", text, what=what, values=values, texts=texts, layers=layers, token=token, minus=minus,
-        position=position, quantity=quantity,
+        model, "ablate", text, what=what, values=values, texts=texts, samples=samples, layers=layers, stack=stack,
+        source=source, token=token, minus=minus, position=position, quantity=quantity, seed=seed,
     )  # fmt: skip
     if values == "clean":
         raise ConfigError("an ablation has no clean run to take values from; patch_sweep compares two texts")

@@ -78,7 +78,7 @@ def causal_trace(
     """
     clock = Clock(
         model, "causal_trace", text, subject=subject, what=what, window=window, noise=noise, samples=samples,
-        token=token, minus=minus, position=position, quantity=quantity, seed=seed,
+        source=source, token=token, minus=minus, position=position, quantity=quantity, seed=seed,
     )  # fmt: skip
     if samples < 1 or noise <= 0 or window < 1:
         raise InputError(

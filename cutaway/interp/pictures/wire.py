@@ -2,8 +2,8 @@
 
 The bytes are: the length of the head (4 bytes, little endian), the head in UTF-8, blanks up to a multiple of 8, and the
 numbers. In the head a tensor is `{"$tensor": {"dtype", "shape", "at"}}`, where `at` is the first byte of its numbers
-behind the head, a multiple of 8. A tensor that is too large to be sent whole has no `at`: a page asks for the part of
-it that it shows (`tile`).
+behind the head, a multiple of 8. Complex numbers are pairs. A tensor that is too large to be sent whole has no `at`: a
+page asks for the part of it that it shows (`tile`).
 
 Shapes: R rows, C columns of a picture.
 """
@@ -108,6 +108,8 @@ def _shrunk(matrix: Tensor, dim: int, most: int) -> Tensor:
 def _sent(tensor: Tensor) -> Tensor:
     """The same numbers in a kind that JavaScript has."""
     made = tensor.detach().cpu().contiguous()
+    if made.is_complex():
+        made = torch.view_as_real(made)
     if made.dtype in KINDS:
         return made
     if made.dtype in NEAREST:

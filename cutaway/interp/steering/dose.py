@@ -108,7 +108,7 @@ def dose_response(
     clock = Clock(
         model, "dose_response", text, positive=list(positive), negative=list(negative), layer=layer,
         strengths=list(strengths), tokens=tokens, token=token, minus=minus, position=position, quantity=quantity,
-        placebos=placebos, seed=seed,
+        source=source, max_new_tokens=max_new_tokens, placebos=placebos, seed=seed,
     )  # fmt: skip
     if not strengths or placebos < 1:
         raise InputError(f"at least one strength and one placebo are needed, but {strengths} and {placebos} were given")

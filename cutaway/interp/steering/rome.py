@@ -138,7 +138,8 @@ def rome(
     """
     clock = Clock(
         model, "rome", prompt, subject=subject, target=target, texts=list(texts), layer=layer,
-        paraphrases=list(paraphrases), neighbours=list(neighbours), seed=seed,
+        paraphrases=list(paraphrases), neighbours=list(neighbours), contexts=contexts, steps=steps, rate=rate,
+        decay=decay, keep=keep, ridge=ridge, in_place=in_place or None, shared=shared or None, seed=seed,
     )  # fmt: skip
     name, _ = matrix_of(model, layer)
     if target is None or not texts:

@@ -143,7 +143,7 @@ def steer(
     clock = Clock(
         model, "steer", text, positive=list(positive), negative=list(negative), layer=layer,
         strengths=list(strengths), source=source, token=token, minus=minus, quantity=quantity, placebos=placebos,
-        seed=seed,
+        max_new_tokens=max_new_tokens, seed=seed,
     )  # fmt: skip
     name, inputs = stream_after(model, layer), inputs_of(model, text, source).rows(0, 1)
     # of the median token: the first one is often a hundred times as long

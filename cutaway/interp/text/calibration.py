@@ -23,6 +23,7 @@ from cutaway.models import Model
 from cutaway.models.model import Source
 from cutaway.progress import OnProgress, Progress
 
+MOST = 1000  # bins
 COLDEST, HOTTEST = 1 / 32, 32.0  # temperatures that are tried
 
 
@@ -119,11 +120,11 @@ def calibration(
         before and after. The bins' edges matter for the error, which is never quite 0 on few tokens.
 
     Raises:
-        ConfigError: as in `surprisal`; bins below 2.
+        ConfigError: as in `surprisal`; bins outside 2 … 1,000.
         InputError: as in `surprisal`; texts without a token to predict.
     """
-    if bins < 2:
-        raise ConfigError(f"bins must be at least 2, but {bins} was given")
+    if not 2 <= bins <= MOST:
+        raise ConfigError(f"bins must be in 2 … {MOST:,}, but {bins:,} was given")
     run = model.model if isinstance(model, Recording) else model
     given = model if isinstance(model, Recording) else text
     clock = Clock(run, "calibration", given, source=source, masked=masked or None, bins=bins, temperature=temperature)

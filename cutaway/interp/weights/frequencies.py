@@ -97,7 +97,8 @@ def fourier(model: Model, *, tokens: Sequence[int] | None = None, embedding: str
     """
     if embedding not in ("input", "output"):
         raise ConfigError(unknown("embedding", str(embedding), ["input", "output"]))
-    clock = Clock(model, "fourier", tokens=None if tokens is None else list(tokens), embedding=embedding)
+    clock = Clock(model, "fourier", tokens=None if tokens is None else list(tokens), embedding=embedding,
+                  most=most)  # fmt: skip
     place = model.network.embed_tokens if embedding == "input" else getattr(model.network, "lm_head", None)
     if place is None:
         raise ConfigError("this model's head names no tokens, so it has no output matrix; look at the input")

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from cutaway.models.model import CHECKPOINTS, MODEL_JSON, checkpoints
+from cutaway.models.model import CHECKPOINTS, MODEL_JSON, checkpoints, step_of, steps_of
 
 DEPTH = 4  # folders below the given one that are looked into
 MOST = 200  # entries that are listed
+LOOKED = 20_000  # files and folders that are looked at: whose studio shows a whole disk waits for no end of it
 SKIPPED = {"node_modules", "__pycache__", "site-packages", "build", "dist", CHECKPOINTS}
 Kind = Literal["run", "model", "file", "hub", "given"]
-STEP = re.compile(r"step-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -42,50 +45,58 @@ class Entry:
     task: bool = False
 
 
-def steps_of(folder: Path) -> list[int]:
-    """The steps of which a run holds a checkpoint."""
-    found = (STEP.fullmatch(path.name) for path in checkpoints(folder))
-    return sorted(int(match[1]) for match in found if match)
-
-
 def step_folder(folder: Path, step: int) -> Path | None:
     """Where the checkpoint of a step lies; None: there is none."""
-    for path in checkpoints(folder):
-        if (match := STEP.fullmatch(path.name)) and int(match[1]) == step:
-            return path
-    return None
+    return next((path for path in checkpoints(folder) if step_of(path) == step), None)
 
 
 def given_entry(name: str, path: Path) -> Entry:
     """What was given on the command line."""
     steps = steps_of(path) if (path / CHECKPOINTS).is_dir() else []
-    return Entry(name, "given", path.name or name, _changed(path), steps, (path / "task.json").is_file())
+    return Entry(name, "given", shown(path.name) or name, _changed(path), steps, (path / "task.json").is_file())
 
 
-def catalogue(folder: Path, taken: Mapping[str, str]) -> dict[str, tuple[Entry, Path]]:
+def catalogue(folder: Path, taken: Mapping[str, str], names: dict[str, str]) -> dict[str, tuple[Entry, Path]]:
     """What lies below a folder, by name, newest first.
 
     Args:
         folder: looked into, a few levels deep; links are not followed.
         taken: names that mean something else.
+        names: place -> name of what was found before, and keeps it; what is new is added.
     """
     found: dict[str, tuple[Entry, Path]] = {}
     known = {Path(source).resolve() for source in taken.values() if Path(source).exists()}
-    entries: list[tuple[Kind, Path]] = [one for one in _found(folder, DEPTH) if one[1].resolve() not in known]
+    entries: list[tuple[Kind, Path]] = [one for one in _found(folder) if one[1].resolve() not in known]
     for kind, path in sorted(entries, key=lambda one: -_changed(one[1]))[:MOST]:
-        about = path.relative_to(folder).as_posix()
-        name = _free(re.sub(r"[^A-Za-z0-9._-]+", ".", about).strip(".")[-56:] or "here", {*taken, *found})
+        about = shown(path.relative_to(folder).as_posix())
+        plain = re.sub(r"[^A-Za-z0-9._-]+", ".", about).strip(".")[-56:] or "here"
+        name = named(str(path), plain, names, taken)
         steps = steps_of(path) if kind == "run" else []
         task = path.is_dir() and (path / "task.json").is_file()
         found[name] = Entry(name, kind, about, _changed(path), steps, task), path
     return found
 
 
-def _free(name: str, taken: set[str]) -> str:
-    made, number = name, 2
-    while made in taken:
-        made, number = f"{name}-{number}", number + 1
-    return made
+def named(place: str, plain: str, names: dict[str, str], taken: Iterable[str] = ()) -> str:
+    """The name by which requests find a place, the same one always; no two places share one.
+
+    Args:
+        place: a path, or a name on the hub.
+        plain: what it would be called.
+        names: place -> name, of all that were named; it is added.
+        taken: other names.
+    """
+    if place not in names:
+        used, number, name = {*names.values(), *taken}, 2, plain
+        while name in used:
+            name, number = f"{plain}-{number}", number + 1
+        names[place] = name
+    return names[place]
+
+
+def shown(name: str) -> str:
+    """A file's name as it may be shown: without what is no letter, such as what turns lines around."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
 
 
 def _changed(path: Path) -> float:
@@ -95,23 +106,33 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def _found(folder: Path, depth: int) -> Iterator[tuple[Kind, Path]]:
-    try:
-        inside = sorted(os.scandir(folder), key=lambda one: one.name)
-    except OSError:
-        return
-    for one in inside:
-        if one.name.startswith(".") or one.is_symlink():
+def _found(root: Path) -> Iterator[tuple[Kind, Path]]:
+    """What lies near first."""
+    folders, left = deque([(root, DEPTH)]), LOOKED
+    while folders and left > 0:
+        folder, depth = folders.popleft()
+        try:
+            inside = sorted(islice(os.scandir(folder), left), key=lambda one: one.name)
+        except OSError:
             continue
-        path = Path(one.path)
-        if one.is_file() and one.name.endswith(".gguf"):
-            yield "file", path
-        elif one.is_dir() and one.name not in SKIPPED:
-            if (path / CHECKPOINTS).is_dir() and checkpoints(path):
-                yield "run", path
-            elif (path / MODEL_JSON).is_file() or (
-                (path / "config.json").is_file() and any(path.glob("*.safetensors"))
-            ):
-                yield "model", path
-            elif depth > 1:
-                yield from _found(path, depth - 1)
+        left -= len(inside)
+        for one in inside:
+            with suppress(OSError):  # what goes while it is looked at
+                if one.name.startswith(".") or one.is_symlink():
+                    continue
+                path = Path(one.path)
+                if one.is_file() and one.name.endswith(".gguf"):
+                    yield "file", path
+                elif one.is_dir() and one.name not in SKIPPED:
+                    kind = _kind(path)
+                    if kind is not None:
+                        yield kind, path
+                    elif depth > 1:
+                        folders.append((path, depth - 1))
+
+
+def _kind(folder: Path) -> Kind | None:
+    if (folder / CHECKPOINTS).is_dir() and checkpoints(folder):
+        return "run"
+    config = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    return "model" if config or (folder / MODEL_JSON).is_file() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from fastapi import APIRouter
@@ -10,6 +11,7 @@ from pydantic import Field
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from cutaway.errors import InputError
 from cutaway.interp.probes import erase, probe
 from cutaway.serve.body import JsonRoute
 from cutaway.serve.schema.base import Asked, ModelName, Told, errors
@@ -99,7 +101,9 @@ async def table(asked: TableRequest, http: HttpRequest) -> TableRows:
     def read() -> TableRows:
         skipped: list[str] = []
         left = lambda what: skipped.append(f"{what.source}: {what.reason}")  # noqa: E731
-        rows = list(rows_of_text(asked.table, asked=("text", "label"), skipped=left))
+        rows = list(islice(rows_of_text(asked.table, asked=("text", "label"), skipped=left), MOST + 1))
+        if len(rows) > MOST:
+            raise InputError(f"the table has more than {MOST:,} rows, which is the most that a page works on")
         columns = list(dict.fromkeys(name for row in rows for name in row.values))
         told = [TableRow(source=row.source, values=row.values) for row in rows]
         return TableRows(columns=columns, rows=told, skipped=skipped)

@@ -18,13 +18,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from cutaway.interp.pictures.wire import packed
 from cutaway.interp.receipt import plain
 from cutaway.progress import Progress
 from cutaway.serve.errors import as_api_error
 from cutaway.serve.server import Work
-from cutaway.serve.studio.studio import Studio
+from cutaway.serve.studio.studio import Lane, Studio
 
 KIND = "application/vnd.cutaway.frames"
 BEAT = 0.1  # seconds between two reports of progress
@@ -80,16 +81,34 @@ def frame(kind: bytes, body: bytes) -> bytes:
     return kind + struct.pack("<I", len(body)) + body
 
 
-def answered(
-    studio: Studio, work: Work | None, compute: Callable[[Reports], Any], *, beside: bool = False
-) -> StreamingResponse:
+class Answer(StreamingResponse):
+    """Frames that are sent as they are made. However it ends, even before its first frame, what it took is given back.
+
+    Args:
+        frames: to be sent.
+        close: gives back; called at the end.
+    """
+
+    def __init__(self, frames: AsyncIterator[bytes], close: Callable[[], None]) -> None:
+        super().__init__(frames, media_type=KIND)
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._close()
+
+
+def answered(studio: Studio, work: Work | None, compute: Callable[[Reports], Any], lane: Lane = "long") -> Answer:
     """The answer of a route that computes. It closes the work, if the route has begun one.
 
     Args:
         studio: whose thread computes.
         work: of the request.
         compute: called in that thread; what it returns is the result.
-        beside: whether it is short, and does not wait for what is being computed.
+        lane: what it waits for; see `Studio.submit`.
     """
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()
     reports = Reports(queue)
@@ -107,16 +126,17 @@ def answered(
 
     async def sent() -> AsyncIterator[bytes]:
         try:
-            studio.submit(run, beside=beside)
+            studio.submit(run, lane)
             while (made := await (queue.get() if work is None else work.attended(queue.get()))) is not None:
                 yield made
             if work is not None:
                 work.sent = True
         except Exception as error:  # the deadline, or the server stops
             yield frame(b"e", as_api_error(error).content)
-        finally:
-            reports.leave()
-            if work is not None:
-                work.close()
 
-    return StreamingResponse(sent(), media_type=KIND)
+    def close() -> None:
+        reports.leave()
+        if work is not None:
+            work.close()
+
+    return Answer(sent(), close)

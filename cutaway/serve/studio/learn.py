@@ -40,4 +40,4 @@ async def sigmoid(asked: SigmoidRequest, http: HttpRequest) -> Response:
         made = sigmoid_by_hand(asked.features, asked.weights, asked.bias, asked.target, lr=asked.lr, names=asked.names)
         return studio.keep(made)
 
-    return answered(studio, None, compute, beside=True)
+    return answered(studio, None, compute, "quick")

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from torch import Tensor
 
 from cutaway.errors import InputError
+from cutaway.interp.analyses import LESSONS
 from cutaway.interp.check import check
 from cutaway.interp.pictures.wire import packed, tile
 from cutaway.serve.body import JsonRoute
@@ -54,7 +55,7 @@ async def analyse(asked: AnalyseRequest, http: HttpRequest) -> Response:
         study = studio.study(work.loaded, asked.read, asked.source)
         return studio.keep(study.analyse(asked.analysis, asked.options, progress=reports))
 
-    return answered(studio, work, compute)
+    return answered(studio, work, compute, "lesson" if asked.analysis in LESSONS else "long")
 
 
 @router.post("/ledger", response_class=Response, responses={**errors(404, 413, 504), **IN_FRAMES})
@@ -64,11 +65,10 @@ async def ledger(asked: LedgerRequest, http: HttpRequest) -> Response:
     ready = studio.recorded(work.loaded, asked.read, asked.source)
 
     def compute(reports: Any) -> Any:
-        options: dict[str, Any] = {"what": "logits"} | asked.options
         study = ready or studio.study(work.loaded, asked.read, asked.source)
-        return studio.keep(study.ledger(**options))
+        return studio.keep(study.analyse("ledger", asked.options, progress=reports))
 
-    return answered(studio, work, compute, beside=ready is not None)
+    return answered(studio, work, compute, "long" if ready is None else "quick")
 
 
 @router.post("/expand", response_class=Response, responses={**errors(404, 413), **IN_BYTES})
@@ -102,7 +102,7 @@ async def trace(asked: ExpandRequest, http: HttpRequest) -> Response:
 async def part(asked: TileRequest, http: HttpRequest) -> Response:
     """One matrix of a tensor, shrunk to what a picture has room for."""
     studio = studio_of(http)
-    tensor = studio.kept(asked.id).data().get(asked.field)
+    tensor = vars(studio.kept(asked.id)).get(asked.field)
     if not isinstance(tensor, Tensor):
         raise InputError(f"this result has no tensor {asked.field!r:.80}")
     index = tuple(asked.index)
@@ -131,7 +131,8 @@ class ResultCode(Told):
 async def code(asked: ResultRequest, http: HttpRequest) -> ResultCode:
     """The lines of Python that make a result here: they open the model by where it lies."""
     studio = studio_of(http)
-    return ResultCode(code=studio.kept(asked.id).receipt.code_for(studio.places()))
+    receipt = studio.kept(asked.id).receipt
+    return ResultCode(code=await studio.quick(lambda: receipt.code_for(studio.places())))
 
 
 @router.post("/page", response_class=Response, responses=errors(404, 413))

@@ -18,7 +18,7 @@ from cutaway.serve.body import JsonRoute
 from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import Asked, ModelName, Told, errors
 from cutaway.serve.server import Server, server_of
-from cutaway.serve.studio.catalogue import Entry, Kind, catalogue, given_entry, step_folder
+from cutaway.serve.studio.catalogue import Entry, Kind, catalogue, given_entry, named, step_folder
 from cutaway.serve.studio.schema import PACKED
 from cutaway.serve.studio.studio import studio_of
 
@@ -89,6 +89,7 @@ async def open_model(asked: OpenRequest, http: HttpRequest) -> Response:
     name = asked.model
     if asked.step is not None:
         name = await studio.quick(lambda: _step(server, asked.model, asked.step or 0))
+    await server.models.refresh(name)
     with await server.begin(http, name) as work:
         facts = about(work.loaded.model)
     return Response(packed(facts), media_type=PACKED)
@@ -104,11 +105,14 @@ async def hub(asked: HubRequest, http: HttpRequest) -> Named:
     if not is_repository(asked.hub):
         message = f"{asked.hub!r:.100} is no name of a repository; one looks like owner/name"
         raise ApiError(400, message, code="invalid_value", param="hub")
-    name = asked.hub.replace("/", ".")[-64:]
-    added = [one for one in server.models.sources.values() if is_repository(one) and not Path(one).exists()]
-    if name not in server.models.sources and len(added) >= MOST_ADDED:
+    sources, names = server.models.sources, studio_of(http).names
+    added = [one for one in sources.values() if is_repository(one) and not Path(one).exists()]
+    if asked.hub not in added and len(added) >= MOST_ADDED:
         raise ApiError(400, f"{MOST_ADDED} models of the hub are listed already; start the studio anew")
-    server.models.sources.setdefault(name, asked.hub)
+    if asked.hub in added:
+        return Named(name=next(name for name, source in sources.items() if source == asked.hub))
+    name = named(asked.hub, asked.hub.replace("/", ".")[-56:], names, sources)
+    sources[name] = asked.hub
     return Named(name=name)
 
 
@@ -117,14 +121,14 @@ def entries(server: Server) -> list[Entry]:
     studio, sources = server.studio, server.models.sources
     assert studio is not None
     listed = []
-    for name, source in sources.items():
+    for name, source in list(sources.items()):
         if name in studio.found:
             continue
         kind: Kind = "hub" if is_repository(source) and not Path(source).exists() else "given"
         if name not in studio.steps:
             listed.append(Entry(name, kind, source) if kind == "hub" else given_entry(name, Path(source)))
-    given = {name: source for name, source in sources.items() if name not in studio.found}
-    for name, (entry, path) in catalogue(studio.folder, given).items():
+    given = {name: source for name, source in list(sources.items()) if name not in studio.found | studio.steps}
+    for name, (entry, path) in catalogue(studio.folder, given, studio.names).items():
         sources[name] = str(path)
         studio.found.add(name)
         listed.append(entry)
@@ -140,11 +144,12 @@ def _step(server: Server, model: str, step: int) -> str:
     studio = server.studio
     assert studio is not None
     server.models.check(model)
-    folder = step_folder(Path(server.models.sources[model]), step)
+    source = server.models.sources.get(model)
+    folder = None if source is None else step_folder(Path(source), step)
     if folder is None:
         message = f"{model} has no checkpoint of step {step:,}; /studio/models lists those that it has"
         raise ApiError(404, message, code="step_not_found", param="step")
-    name = f"{model[-50:]}.{folder.name}"
+    name = named(str(folder), f"{model[-40:]}.{folder.name}", studio.names, server.models.names)
     server.models.sources[name] = str(folder)
     studio.steps.add(name)
     return name

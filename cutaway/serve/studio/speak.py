@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from cutaway.generation import Request
 from cutaway.generation.generate import make_request
@@ -23,8 +23,7 @@ from cutaway.serve.bridge import Stream
 from cutaway.serve.errors import ApiError, as_api_error
 from cutaway.serve.schema.base import Told, errors
 from cutaway.serve.server import Work, server_of
-from cutaway.serve.studio.frames import KIND as FRAMES
-from cutaway.serve.studio.frames import frame
+from cutaway.serve.studio.frames import Answer, frame
 from cutaway.serve.studio.look import IN_BYTES, IN_FRAMES
 from cutaway.serve.studio.schema import PACKED, RedrawRequest, TextRequest, WriteRequest
 from cutaway.serve.studio.studio import Studio, studio_of
@@ -66,7 +65,7 @@ async def write(asked: WriteRequest, http: HttpRequest) -> Response:
     except BaseException:
         work.close()
         raise
-    return StreamingResponse(_told(asked, studio, work, stream), media_type=FRAMES)
+    return Answer(_told(asked, studio, work, stream), work.close)
 
 
 def _options(asked: WriteRequest) -> dict[str, Any]:
@@ -98,5 +97,3 @@ async def _told(asked: WriteRequest, studio: Studio, work: Work, stream: Stream)
         work.sent = True
     except Exception as error:
         yield frame(b"e", as_api_error(error).content)
-    finally:
-        work.close()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from cutaway.errors import InputError
 from cutaway.interp.pictures.wire import packed
@@ -20,20 +21,22 @@ from cutaway.interp.results import Panel
 from cutaway.interp.weights import over_training, ridgelines, training_report
 from cutaway.models.model import CHECKPOINTS, checkpoints
 from cutaway.serve.body import JsonRoute
+from cutaway.serve.errors import ApiError, as_api_error
 from cutaway.serve.schema.base import Asked, Told, errors
 from cutaway.serve.server import Server, server_of
-from cutaway.serve.studio.frames import KIND, answered, frame
+from cutaway.serve.studio.frames import KIND, Answer, answered, frame
 from cutaway.serve.studio.look import IN_FRAMES
 from cutaway.serve.studio.models import entries
 from cutaway.serve.studio.schema import StudioText
 from cutaway.serve.studio.studio import Studio, studio_of
 from cutaway.training.metrics import METRICS
 from cutaway.training.order import MOST_CONTEXT, MOST_MINUTES, MOST_SIZE, MOST_STEPS, MOST_VOCAB, Order, suggest_order
-from cutaway.training.trainings import Tail, Training, corpora, run_state
+from cutaway.training.watching import Tail, Training, corpora, run_state
 
 router = APIRouter(prefix="/studio/train", route_class=JsonRoute)
 LOOK = 0.4  # seconds between two looks at a run's files
 MOST_TEXT = 64 << 20
+MOST_WATCHED = 64  # pages that watch a training at a time
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,47}$", description="Of a training: its folder.")]
 RunName = Annotated[str, Field(min_length=1, max_length=64, description="Of a training, or of a run that is listed.")]
 Minutes = Annotated[float, Field(gt=0, le=MOST_MINUTES)] | None
@@ -237,7 +240,7 @@ async def read(asked: RunRequest, http: HttpRequest) -> RunNews:
     def look() -> RunNews:
         place = _place(server, asked.run)
         state = _told(server, _state(studio, asked.run, place))
-        return RunNews(state=state, again=True, records=[RunRecord(**one) for one in plain(Tail(place).read()[1])])
+        return RunNews(state=state, again=True, records=list(_records(plain(Tail(place).read()[1]))))
 
     return await studio.quick(look)
 
@@ -258,20 +261,35 @@ async def watch(asked: RunRequest, http: HttpRequest) -> Response:
         news = {"state": _told(server, state).model_dump(), "again": again, "records": plain(records)}
         return state.running, news
 
-    async def sent() -> AsyncIterator[bytes]:
+    async def told() -> AsyncIterator[bytes]:
         last: dict[str, Any] = {}
         while True:
             running, news = await studio.quick(look)
             if news["records"] or news["again"] or news["state"] != last:
                 last = news["state"]
-                yield frame(b"d", json.dumps(news, ensure_ascii=False).encode())
+                yield frame(b"d", json.dumps(news, ensure_ascii=False).encode("utf-8", "replace"))
             if not running:
                 yield frame(b"r", packed({"state": news["state"], "again": False, "records": []}))
             if not running or server.draining:
                 return
             await asyncio.sleep(LOOK)
 
-    return StreamingResponse(sent(), media_type=KIND)
+    async def sent() -> AsyncIterator[bytes]:
+        try:
+            async for one in told():
+                yield one
+        except Exception as error:  # such as that its folder is no longer there
+            yield frame(b"e", as_api_error(error).content)
+
+    if studio.watching >= MOST_WATCHED:
+        message = f"{MOST_WATCHED} pages watch trainings already; close some of them"
+        raise ApiError(429, message, code="too_many_watch", retry=10)
+    studio.watching += 1
+
+    def close() -> None:
+        studio.watching -= 1
+
+    return Answer(sent(), close)
 
 
 @router.post("/heads", response_class=Response, responses={**errors(), **IN_FRAMES})
@@ -308,6 +326,13 @@ async def _looked(http: HttpRequest, asked: InsideRequest, look: Callable[[Path,
     return answered(studio, None, lambda reports: studio.keep(look(place, reports)))
 
 
+def _records(found: list[dict[str, Any]]) -> Iterator[RunRecord]:
+    """Those that are records: anybody may have written into the file."""
+    for one in found:
+        with suppress(ValidationError):
+            yield RunRecord(**one)
+
+
 def _place(server: Server, run: str) -> Path:
     """The folder of a run by its name: that of a training, or what the catalogue has found.
 
@@ -341,7 +366,7 @@ def _told(server: Server, one: Training) -> TrainingState:
         if model is None:
             entries(server)
             model = _name_of(server, place)
-    return TrainingState(**{**vars(one), "figures": {k: str(v) for k, v in one.figures.items()}}, model=model)
+    return TrainingState(**vars(one), model=model)
 
 
 def _name_of(server: Server, place: str) -> str | None:

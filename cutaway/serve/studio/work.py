@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi import APIRouter
+from pydantic import ValidationError
 from starlette.requests import Request as HttpRequest
 
-from cutaway.errors import InputError
+from cutaway.errors import DamagedFile, InputError
 from cutaway.serve.body import JsonRoute
 from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import Asked, ModelName, Told, errors
@@ -107,6 +108,6 @@ async def evaluation(asked: EvaluationRequest, http: HttpRequest) -> Evaluation:
 
     try:
         return await studio_of(http).quick(read)
-    except InputError as error:  # what it names is a place on this machine
+    except (InputError, DamagedFile, ValidationError) as error:  # what it names is a place on this machine
         message = f"{asked.model} has no report that can be read: cutaway task evaluate writes one beside the model"
         raise ApiError(404, message, code="no_report", param="model") from error
