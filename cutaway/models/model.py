@@ -157,7 +157,10 @@ class Model:
         return self._checked(text)
 
     def _checked(self, given: Sequence[int] | Tensor) -> Int[Tensor, "B T"]:
-        ids = torch.as_tensor(given, device=self.device)
+        try:
+            ids = torch.as_tensor(given, device=self.device)
+        except (ValueError, TypeError, RuntimeError, OverflowError):
+            raise InputError("one text of token ids is needed here: a list of whole numbers") from None
         if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
             raise InputError(f"token ids must be whole numbers, but {str(ids.dtype).removeprefix('torch.')} was given")
         ids = ids.to(torch.int64)

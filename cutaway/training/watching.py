@@ -112,11 +112,12 @@ def corpora(folder: str | Path) -> dict[str, Path]:
             if (place / STORE_JSON).is_file():
                 found[place.relative_to(folder).as_posix()] = place.stat().st_mtime, place
                 continue
-            for one in islice(os.scandir(place), left):
-                left -= 1
-                plain = one.name[0] != "." and one.name != "node_modules" and one.name.isprintable()
-                if depth and plain and one.is_dir(follow_symlinks=False):
-                    folders.append((Path(one.path), depth - 1))
+            with os.scandir(place) as inside:
+                for one in islice(inside, left):
+                    left -= 1
+                    plain = one.name[0] != "." and one.name != "node_modules" and one.name.isprintable()
+                    if depth and plain and one.is_dir(follow_symlinks=False):
+                        folders.append((Path(one.path), depth - 1))
     return {name: place for name, (_, place) in sorted(found.items(), key=lambda one: -one[1][0])}
 
 

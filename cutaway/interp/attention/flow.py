@@ -10,7 +10,7 @@ Shapes: L layers, H heads, T tokens, S source tokens, N nodes of a layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -32,6 +32,7 @@ HEADS: dict[str, Callable[[Tensor], Tensor]] = {  # (H, T, S) to (T, S) float64
     "max": lambda p: p.amax(0).double(),
     "min": lambda p: p.amin(0).double(),
 }
+MOST = 1_000_000  # pipes of a flow, each of which takes a hundred bytes and a moment of Python
 BLOCK = 128  # rows of a product that are computed together
 
 
@@ -137,33 +138,45 @@ def attention_flow(
         position: to which token; -1 is the last; None: to each, which takes as many times as long as there are tokens.
         residual: as in `rollout`.
         heads: as in `rollout`.
-        progress: told after each flow.
+        progress: told after each flow, and while it is found.
 
     Returns:
         Rows are the tokens asked for, columns those before the first layer; the unit is what one token passes on.
 
     Raises:
         ConfigError: as in `rollout`.
-        InputError: as in `rollout`, or a position outside the text.
+        InputError: as in `rollout`, a position outside the text, or a text of too many tokens.
     """
     run = model.model if isinstance(model, Recording) else model
     options = {"source": source, "part": part, "position": position, "residual": residual, "heads": heads}
     clock = Clock(run, "attention_flow", model if isinstance(model, Recording) else text, **options)
     which, recording = _recorded(model, run, text, source, part)
     rows, columns = _names(which, recording)
-    steps, first = list(_steps(which, recording, residual, heads)[1]), len(columns) - len(rows)
+    count, steps = _steps(which, recording, residual, heads)
+    first, size = len(columns) - len(rows), len(columns)
+    if (wide := count * size * (size + 1) // (2 if which.causal else 1)) > MOST:
+        raise InputError(
+            f"{size:,} tokens through {count} attentions are {wide:,} pipes, and flow follows at most {MOST:,}; "
+            "shorten the text, or ask for rollout"
+        )
     if position is not None and not -len(rows) <= position < len(rows):
         raise InputError(
             f"position {position} is outside the text of {len(rows)} tokens (-{len(rows)} … {len(rows) - 1})"
         )
     asked = range(len(rows)) if position is None else [position % len(rows)]
-    weights = [step.tolist() for step in steps]
-    values = torch.zeros(len(asked), len(columns), dtype=torch.float64)
+    net = Pipes(step.tolist() for step in steps)
+    values = torch.zeros(len(asked), size, dtype=torch.float64)
+    done = 0
+
+    def tell() -> None:
+        if progress is not None:
+            progress(Progress("flow", done, values.numel(), "flows"))
+
     for i, row in enumerate(asked):
-        for column in range(len(columns)):
-            values[i, column] = maximum_flow(weights, first + row, column)
-            if progress is not None:
-                progress(Progress("flow", i * len(columns) + column + 1, values.numel(), "flows"))
+        for column in range(size):
+            values[i, column] = net.flow(first + row, column, tell)
+            done += 1
+            tell()
     receipt = clock.receipt(difference=recording.receipt.difference, bytes=recording.receipt.bytes)
     named = [rows[row] for row in asked]
     return Matrix(
@@ -174,38 +187,54 @@ def attention_flow(
 def maximum_flow(steps: Sequence[Sequence[Sequence[float]]], start: int, end: int) -> float:
     """The largest flow from a node of the last layer to one of the first.
 
-    Dinic's way (1970): find how far each node is from the end, fill all shortest paths, and again, where a filled pipe
-    may be taken backwards, until none is left. Each path empties one pipe exactly, so it ends with floating point too.
-
     Args:
         steps: for each layer, the width of the pipe from each of its nodes (rows) to each node of the layer before.
         start: a node after the last step.
         end: a node before the first.
     """
-    to: list[int] = []  # pipe 2k goes one way, 2k + 1 back
-    width: list[float] = []
-    size = len(steps[0])
-    pipes: list[list[int]] = [[] for _ in range(size * (len(steps) + 1))]
-    for layer, step in enumerate(steps):
-        for row, shares in enumerate(step):
-            for column, share in enumerate(shares):
-                if share > 0:
-                    one, other = (layer + 1) * size + row, layer * size + column
-                    pipes[one].append(len(to))
-                    pipes[other].append(len(to) + 1)
-                    to += [other, one]
-                    width += [share, 0.0]
-    start += len(steps) * size
-    total = 0.0
-    while (far := _distances(pipes, to, width, start, end)) is not None:
-        tried = [0] * len(pipes)
-        while (path := _path(pipes, to, width, far, tried, start, end)) is not None:
-            least = min(width[pipe] for pipe in path)
-            for pipe in path:
-                width[pipe] -= least
-                width[pipe ^ 1] += least
-            total += least
-    return total
+    return Pipes(steps).flow(start, end)
+
+
+class Pipes:
+    """A net of pipes, layer by layer.
+
+    Dinic's way (1970): find how far each node is from the end, fill all shortest paths, and again, where a filled pipe
+    may be taken backwards, until none is left. Each path empties one pipe exactly, so it ends with floating point too.
+
+    Args:
+        steps: as in `maximum_flow`.
+    """
+
+    def __init__(self, steps: Iterable[Sequence[Sequence[float]]]) -> None:
+        self.to: list[int] = []  # pipe 2k goes one way, 2k + 1 back
+        self.width: list[float] = []
+        self.pipes: list[list[int]] = []
+        for layer, step in enumerate(steps):
+            size = len(step)
+            self.pipes += [[] for _ in range(size * (2 if layer == 0 else 1))]
+            for row, shares in enumerate(step):
+                for column, share in enumerate(shares):
+                    if share > 0:
+                        one, other = (layer + 1) * size + row, layer * size + column
+                        self.pipes[one].append(len(self.to))
+                        self.pipes[other].append(len(self.to) + 1)
+                        self.to += [other, one]
+                        self.width += [share, 0.0]
+            self.last = (layer + 1) * size
+
+    def flow(self, start: int, end: int, alive: Callable[[], None] = lambda: None) -> float:
+        """The largest flow from a node of the last layer to one of the first; `alive` is called now and then."""
+        start, width, total = start + self.last, self.width.copy(), 0.0
+        while (far := _distances(self.pipes, self.to, width, start, end)) is not None:
+            alive()
+            tried = [0] * len(self.pipes)
+            while (path := _path(self.pipes, self.to, width, far, tried, start, end)) is not None:
+                least = min(width[pipe] for pipe in path)
+                for pipe in path:
+                    width[pipe] -= least
+                    width[pipe ^ 1] += least
+                total += least
+        return total
 
 
 def _distances(pipes: list[list[int]], to: list[int], width: list[float], start: int, end: int) -> list[int] | None:

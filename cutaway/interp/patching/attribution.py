@@ -19,9 +19,9 @@ from torch import Tensor
 
 from cutaway.interp.inputs import Text
 from cutaway.interp.patching.pairs import Align
-from cutaway.interp.patching.patch import Study, patched_with, study
+from cutaway.interp.patching.patch import Study, patched_with
 from cutaway.interp.patching.site import Site, names_of
-from cutaway.interp.patching.sweep import Sweep, grid, one_length, shown_part, sweep_of, swept_names
+from cutaway.interp.patching.sweep import Sweep, shown_part, sweep_of, swept_pair
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording, record, replace
 from cutaway.interp.results import Table
@@ -90,12 +90,10 @@ def attribution_patching(
         corrupt_source=corrupt_source, align=align, token=token, minus=minus, position=position, quantity=quantity,
         normalise=normalise, check=check,
     )  # fmt: skip
-    made = study(
-        model, text, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,
-        position=position, quantity=quantity, names=swept_names(model, what, layers, stack),
+    made, cells = swept_pair(
+        model, text, corrupt, what, layers, stack, source=source, corrupt_source=corrupt_source, align=align,
+        token=token, minus=minus, position=position, quantity=quantity,
     )  # fmt: skip
-    cells = grid(model, made.pairs[0].corrupt, what, layers=layers, stack=stack)
-    one_length(made, cells)
     guessed = guesses(made, cells.sites)
     shown = made.recovered(guessed + made.corrupt.mean()) if normalise else guessed
     best = guessed.abs().topk(min(max(check, 0), len(guessed))).indices.tolist()

@@ -20,7 +20,7 @@ from cutaway.interp.patching.attribution import guesses
 from cutaway.interp.patching.pairs import Align
 from cutaway.interp.patching.patch import Study, patched_with, study
 from cutaway.interp.patching.site import Site
-from cutaway.interp.patching.sweep import Sweep, grid, one_length, shown_part, sweep_of, swept_names
+from cutaway.interp.patching.sweep import Sweep, shown_part, sweep_of, swept_names, swept_pair
 from cutaway.interp.receipt import Clock
 from cutaway.interp.record import Recording
 from cutaway.interp.results import Cell, Panel, Table
@@ -93,13 +93,10 @@ def patch_map(
         model, "patch_map", text, corrupt=corrupt, what=what, layers=layers, stack=stack, source=source,
         corrupt_source=corrupt_source, align=align, token=token, minus=minus, position=position, quantity=quantity,
     )  # fmt: skip
-    names = swept_names(model, what, layers, stack)
-    made = study(
-        model, text, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,
-        position=position, quantity=quantity, names=names,
+    made, cells = swept_pair(
+        model, text, corrupt, what, layers, stack, source=source, corrupt_source=corrupt_source, align=align,
+        token=token, minus=minus, position=position, quantity=quantity,
     )  # fmt: skip
-    cells = grid(model, made.pairs[0].corrupt, what, layers=layers, stack=stack)
-    one_length(made, cells)
     base = made.corrupt.mean()
     made.recovered(base[None])  # there must be something to recover, before anything takes time
     guess = guesses(made, cells.sites)

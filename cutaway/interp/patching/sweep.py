@@ -208,12 +208,10 @@ def patch_sweep(
         corrupt_source=corrupt_source, align=align, token=token, minus=minus, position=position, quantity=quantity,
         normalise=normalise,
     )  # fmt: skip
-    made = study(
-        model, text, corrupt, source=source, corrupt_source=corrupt_source, align=align, token=token, minus=minus,
-        position=position, quantity=quantity, names=swept_names(model, what, layers, stack),
+    made, cells = swept_pair(
+        model, text, corrupt, what, layers, stack, source=source, corrupt_source=corrupt_source, align=align,
+        token=token, minus=minus, position=position, quantity=quantity,
     )  # fmt: skip
-    cells = grid(model, made.pairs[0].corrupt, what, layers=layers, stack=stack)
-    one_length(made, cells)
     change = made.change(patched_with(made, [(site,) for site in cells.sites], "clean", batch=batch, progress=progress))
     shown = made.recovered(change + made.corrupt.mean()) if normalise else change
     said = f"{made.target.what}: {shown_part(model, what)} of the clean run put into the corrupt one"
@@ -228,14 +226,44 @@ def shown_part(model: Model, what: str) -> str:
     return what or ("hidden" if isinstance(model.network, Recurrent) else "residual")
 
 
-def one_length(made: Study, cells: Grid) -> None:
-    """Refuse positions of texts that have unequal numbers of them."""
+def swept_pair(
+    model: Model,
+    text: Recording | Text,
+    corrupt: Recording | Text | None,
+    what: str,
+    layers: Sequence[int] | None,
+    stack: Literal["decoder", "encoder"],
+    **asked: Any,
+) -> tuple[Study, Grid]:
+    """The two runs of a sweep, and what is swept over.
+
+    Args:
+        model: what runs.
+        text: the clean one.
+        corrupt: the other one.
+        what: as in `patch_sweep`.
+        layers: as in `patch_sweep`.
+        stack: as in `patch_sweep`.
+        **asked: what else `study` is asked.
+
+    Raises:
+        ConfigError: as in `patch_sweep`.
+        InputError: as in `patch_sweep`.
+    """
+    made = study(model, text, corrupt, **asked, names=swept_names(model, what, layers, stack))
+    return made, swept_cells(made, what, layers, stack)
+
+
+def swept_cells(made: Study, what: str, layers: Sequence[int] | None, stack: Literal["decoder", "encoder"]) -> Grid:
+    """What is swept over; positions of texts that have unequal numbers of them are refused."""
+    cells = grid(made.pairs[0].corrupt.model, made.pairs[0].corrupt, what, layers=layers, stack=stack)
     lengths = {pair.corrupt.ids.shape[1] for pair in made.pairs}
     if cells.column_axis == "position" and len(lengths) > 1:
         raise InputError(
             f"the texts have {', '.join(map(str, sorted(lengths)))} tokens, so positions of one are not those of "
             "another; give texts of one length, or ask for heads"
         )
+    return cells
 
 
 def sweep_of(
@@ -326,8 +354,7 @@ def ablate(
         raise ConfigError(unknown("kind of values", str(values), [name for name in VALUES if name != "clean"]))
     made = study(model, text, text, source=source, token=token, minus=minus, position=position, quantity=quantity)
     what = what or ("units" if isinstance(model.network, Recurrent) else "heads")
-    cells = grid(model, made.pairs[0].corrupt, what, layers=layers, stack=stack)
-    one_length(made, cells)
+    cells = swept_cells(made, what, layers, stack)
     patched = patched_with(made, [(site,) for site in cells.sites], values, texts, samples, batch, seed, progress)
     change = made.change(patched)
     said = {"zero": "zeros", "mean": "their means", "resample": "other texts' values"}[values]

@@ -112,7 +112,8 @@ def _found(root: Path) -> Iterator[tuple[Kind, Path]]:
     while folders and left > 0:
         folder, depth = folders.popleft()
         try:
-            inside = sorted(islice(os.scandir(folder), left), key=lambda one: one.name)
+            with os.scandir(folder) as seen:
+                inside = sorted(islice(seen, left), key=lambda one: one.name)
         except OSError:
             continue
         left -= len(inside)

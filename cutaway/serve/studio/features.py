@@ -25,7 +25,7 @@ from cutaway.interp.features import (
 from cutaway.serve.body import JsonRoute
 from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import Asked, ModelName, Told, errors
-from cutaway.serve.server import Work, server_of
+from cutaway.serve.server import Work, caller_of, server_of
 from cutaway.serve.studio.examples import Texts
 from cutaway.serve.studio.frames import answered
 from cutaway.serve.studio.look import IN_FRAMES
@@ -115,7 +115,7 @@ class InterveneRequest(Asked):
 async def listed(asked: FeaturesRequest, http: HttpRequest) -> ListOfFeatures:
     """The dictionaries that lie in the studio's folder for a model."""
     studio = studio_of(http)
-    server_of(http).models.check(asked.model)
+    server_of(http).models.check(asked.model, caller_of(http))
     found = await studio.quick(lambda: stored_features(_folder(studio, asked.model)))
     made = [
         ListedFeatures(
@@ -205,11 +205,14 @@ def _folder(studio: Studio, model: str) -> Path:
     """Where the dictionaries of a model lie. A model's name is one of the catalogue's, never a path.
 
     Raises:
-        InputError: one that could lead elsewhere.
+        InputError: one that could lead elsewhere, or a link that does.
     """
     if "/" in model or "\\" in model or model.startswith("."):
         raise InputError(f"{model!r:.100} cannot name a folder of features; give the model a plain name (NAME=…)")
-    return studio.folder / "features" / model
+    place = studio.folder / "features" / model
+    if place.is_symlink() or place.parent.is_symlink():
+        raise InputError(f"the folder of features of {model} is a link, which is not followed")
+    return place
 
 
 def _open(studio: Studio, work: Work, name: str) -> Any:

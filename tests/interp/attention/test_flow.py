@@ -6,6 +6,7 @@ from kinds import SOURCE, TEXT, given, letters, made, parts
 
 from cutaway.errors import ConfigError, InputError
 from cutaway.interp import attention, attention_flow, replace, rollout
+from cutaway.interp.attention import flow as flow_module
 from cutaway.interp.attention.flow import maximum_flow, product
 from cutaway.models import Model
 
@@ -153,3 +154,13 @@ def test_rollout_of_an_edited_pattern_keeps_what_an_edit_put_above_the_diagonal(
     name = "layers.0.attn.pattern"
     rolled = rollout(replace(model, TEXT, {name: flat}, "*pattern"))
     assert float(rolled.by_layer[0][0, -1]) == pytest.approx(0.5 / len(rolled.columns))
+
+
+def test_a_flow_can_be_ended_while_it_is_found_and_one_of_too_many_pipes_is_refused(monkeypatch: pytest.MonkeyPatch):
+    model, told = made("llama", letters()), []
+    attention_flow(model, TEXT[:6], progress=told.append)
+    assert [one.done for one in told if one.done == one.total] == [6]
+    assert len(told) > 6  # also between
+    monkeypatch.setattr(flow_module, "MOST", 100)
+    with pytest.raises(InputError, match=r"22 tokens through 2 attentions are 506 pipes.*or ask for rollout"):
+        attention_flow(model, TEXT)
