@@ -12,7 +12,7 @@ from torch import Tensor
 from cutaway.errors import ConfigError
 from cutaway.interp.claims import Claim, Claims
 from cutaway.interp.inputs import Inputs, forward
-from cutaway.interp.receipt import Clock
+from cutaway.interp.receipt import Clock, going_on
 from cutaway.interp.results import Cell, Panel, Result, Table
 from cutaway.models import ActiveTap
 from cutaway.progress import OnProgress, Progress
@@ -46,7 +46,8 @@ def check(view: Result, *, most: int = 24, seed: int = 0, progress: OnProgress |
             f"this {type(view).__name__} suggests nothing that can be tried; check takes attention, a lens, a "
             "saliency, a ledger or a probe of a text with several tokens"
         )
-    clock = Clock(claims.model, "check", None, view=view)
+    clock = Clock(claims.model, "check")
+    clock.code = going_on(view.receipt.code, "view", "check", f", most={most}, seed={seed}")
     plain = _number(claims, Claim("", 0.0))
     tried = _chosen(claims.claims, most, seed)
     actual = []

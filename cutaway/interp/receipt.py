@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -12,6 +14,8 @@ from torch import Tensor
 
 from cutaway.models import Model
 
+QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+OPENED = re.compile(rf"load_model\(({QUOTED})\)|{QUOTED}")  # and not what a text says that looks alike
 LONGEST = 20_000  # characters of one argument in a receipt's code; a longer list is written as a variable
 
 
@@ -50,9 +54,25 @@ class Receipt:
         Args:
             places: what to open in the place of a name.
         """
-        if self.source not in places:
-            return self.code
-        return self.code.replace(f"load_model({self.source!r})", f"load_model({places[self.source]!r})", 1)
+
+        def opened(found: re.Match[str]) -> str:
+            name = "" if found[1] is None else ast.literal_eval(found[1])
+            return f"load_model({places[name]!r})" if name in places else found[0]
+
+        return OPENED.sub(opened, self.code)
+
+
+def going_on(code: str, name: str, function: str, rest: str = "") -> str:
+    """The code of a result that is made of another one.
+
+    Args:
+        code: of the other.
+        name: what to call that.
+        function: the public name in `cutaway.interp` that is given it.
+        rest: what else the function is given, such as ", seed=1".
+    """
+    before, _, call = code.rpartition("result = ")
+    return f"from cutaway.interp import {function}\n{before}{name} = {call}result = {function}({name}{rest})\n"
 
 
 class Clock:
@@ -98,6 +118,10 @@ def _spelled(value: Any, name: str) -> str:
     if isinstance(value, str | int | float | bool | list | tuple | dict | set | range | type(None)):
         spelled = repr(value)
         return spelled if len(spelled) <= LONGEST or isinstance(value, str) else name
+    if isinstance(value, Model):
+        return f"cutaway.load_model({value.source!r})"
+    if spelled := getattr(value, "spelled", ""):  # of a lens that was fitted to texts
+        return spelled
     if place := getattr(value, "place", ""):  # of dictionaries of features that lie in a folder
         return f"cutaway.interp.features.load_features({place!r})"
     if (said := getattr(getattr(value, "inputs", value), "said", None)) is not None:  # of Inputs and Recordings

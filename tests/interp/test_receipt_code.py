@@ -16,8 +16,21 @@ from kinds import TEXT, given, letters, made
 
 import cutaway
 from cutaway.errors import CutawayError
-from cutaway.interp import rome
+from cutaway.interp import (
+    attention,
+    attribution_graph,
+    check,
+    feature_dashboard,
+    fit_lens,
+    graph_intervention,
+    lens_difference,
+    read_lens,
+    rome,
+    sigmoid_by_hand,
+    train_features,
+)
 from cutaway.interp.analyses import ANALYSES, options_of, takes_recording
+from cutaway.interp.receipt import Receipt
 from cutaway.interp.study import Study
 from cutaway.models import save_model
 
@@ -121,3 +134,39 @@ def test_the_code_of_an_edit_names_how_it_was_made(tmp_path: Path) -> None:
     how = {"subject": "cat", "target": "a", "texts": ["on the mat", "a mat"], "layer": 0}
     found = rome(model, "the cat sat", **how, steps=3, contexts=2, shared=True)
     assert same(plain(found.to_json()), plain(run(found.receipt.code).to_json()))
+
+
+def test_the_code_of_what_is_made_of_another_result_makes_both(tmp_path: Path) -> None:
+    model = cutaway.load_model(save_model(made("qwen3", letters()), tmp_path / "model"))
+    other = cutaway.load_model(save_model(made("qwen3", letters(), tied=True), tmp_path / "other"))
+    texts = [TEXT, CORRUPT, "a mat that the cat sat on"] * 2
+    one, two, third = Study(model, TEXT).recording, Study(model, CORRUPT).recording, Study(other, CORRUPT).recording
+    fitted = fit_lens(model, texts, "tuned", steps=2)
+    graph = attribution_graph(model, TEXT, [], neurons=6)
+    neuron = next(node.name for node in graph["graph"].nodes if "neuron" in node.name)
+    dictionary = train_features(model, texts, "layers.0.mlp", transcoder=True, width=8, k=2, samples=300, batch=32)
+    dictionary.save(tmp_path / "features")
+    results = {
+        "check": check(attention(one), most=5, seed=1),
+        "fitted lens": fitted,
+        "lens": read_lens(one, lens=fitted.lens),
+        "difference": lens_difference(one, other=two),
+        "lenses": lens_difference(one, other=two, lens=fitted.lens),
+        "models": lens_difference(one, other=third),
+        "intervention": graph_intervention(graph, {neuron: 0.0}),
+        "dashboard": feature_dashboard(model, dictionary, texts, top=3),
+        "sigmoid": sigmoid_by_hand([1.0, 2.0], [0.5, 0.1], names=["a", "b"]),
+    }
+    for name, result in results.items():
+        assert same(plain(result.to_json()), plain(run(result.receipt.code).to_json())), (name, result.receipt.code)
+
+
+def test_places_are_put_in_where_models_are_opened_and_nowhere_else() -> None:
+    said = "load_model('m') and \"load_model('n')\""
+    code = f"model = cutaway.load_model('m')\nresult = f(model, {said!r}, other=cutaway.load_model('n'))\n"
+    receipt = Receipt(0.0, 0.0, 0, "float32", "m", code=code)
+    put = receipt.code_for({"m": "/a/m", "n": "it's"})
+    assert put == code.replace("model = cutaway.load_model('m')", "model = cutaway.load_model('/a/m')").replace(
+        "other=cutaway.load_model('n')", 'other=cutaway.load_model("it\'s")'
+    )
+    assert repr(said) in put

@@ -65,7 +65,7 @@ def feature_dashboard(
         raise InputError(f"top must be at least 1, but {top} was given")
     if feature is not None and not 0 <= feature < features.config.width:
         raise InputError(f"features are 0 … {features.config.width - 1}, but {feature} was given")
-    given = {"features": features, "texts": list(texts), "source": source, "feature": feature}
+    given = {"features": features, "texts": list(texts), "source": source, "feature": feature, "top": top}
     clock = Clock(model, "feature_dashboard", None, **given)
     samples, x, _ = samples_for(model, features, texts, source)
     active = features.encode(x.to(features.dtype))  # (N, W)

@@ -5,7 +5,6 @@ Shapes: T tokens, C channels, G logits that were followed, N nodes.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from torch import Tensor
 from cutaway.errors import InputError, unknown
 from cutaway.interp.features.graph import AttributionGraph
 from cutaway.interp.inputs import forward
+from cutaway.interp.receipt import going_on
 from cutaway.interp.record import Edit
 from cutaway.interp.results import Cell, Panel, Result, Table
 from cutaway.models import ActiveTap
@@ -83,8 +83,7 @@ def graph_intervention(graph: AttributionGraph, factors: Mapping[str, float]) ->
     rows: list[list[Cell]] = [
         [name, predicted[i].item(), actual[i].item(), before[i], after[i]] for i, name in enumerate(graph.answers)
     ]
-    code = re.sub(r"\bresult = ", "graph = ", graph.receipt.code)
-    code += f"from cutaway.interp import graph_intervention\n\nresult = graph_intervention(graph, {dict(factors)!r})\n"
+    code = going_on(graph.receipt.code, "graph", "graph_intervention", f", {dict(factors)!r}")
     milliseconds = 1000 * (time.perf_counter() - started)
     receipt = replace(graph.receipt, milliseconds=milliseconds, code=code, gap=None, bytes=0)
     heads = ["next token", "predicted change", "actual change", "probability before", "after"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -166,9 +166,12 @@ def lens_difference(
     """
     run = model.model if isinstance(model, Recording) else model
     peer = run if other is None else other.model if isinstance(other, Recording) else other
+    given = other if isinstance(other, Recording) else other_text
+    heard = other.inputs.said_source if isinstance(other, Recording) else other_source
     clock = Clock(
-        run, "lens_difference", model if isinstance(model, Recording) else text, other=other, other_text=other_text,
-        lens=lens, other_lens=other_lens, source=source, other_source=other_source,
+        run, "lens_difference", model if isinstance(model, Recording) else text, other=None if peer is run else peer,
+        other_text=given, lens=lens, other_lens=None if other_lens is lens else other_lens, source=source,
+        other_source=heard,
     )  # fmt: skip
     names, theirs = layer_names(run), layer_names(peer)
     if len(names) != len(theirs):
@@ -302,6 +305,7 @@ def fit_lens(
         lens = fit_jacobian_lens(
             model, fitted, sources=read, targets="same", skip=skip, probes=probes, seed=seed, progress=progress
         )
+    lens = replace(lens, spelled=f"cutaway.interp.{clock.code.rpartition('result = ')[2].strip()}.lens")
     tried = lens_distance(model, held, {kind: lens}, sources=read_held)
     return FittedLens(
         tried.what, tried.x, tried.y, tried.at, tried.lines, agreement=tried.agreement, loss=tried.loss,

@@ -46,6 +46,7 @@ class Translators:
         biases: (L, C) float32.
         fingerprint: of the model that they belong to.
         about: how they were made: seed, steps, positions …
+        spelled: the Python that makes them for `model`, where that is known.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Translators:
     biases: Float[Tensor, "L C"]
     fingerprint: str
     about: Mapping[str, Any] = field(default_factory=dict)
+    spelled: str = field(default="", compare=False)
 
     def __call__(self, stream: Float[Tensor, "*S C"], place: int) -> Float[Tensor, "*S C"]:
         """The stream at a place (0 is before the first layer) as that of the last layer, in its dtype."""

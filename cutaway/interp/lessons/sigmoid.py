@@ -74,6 +74,7 @@ def sigmoid_by_hand(
     ]
     rows = [list(row) for row in zip(called, features, weights, products, gradient, after, strict=True)]
     spelled = f"{list(features)}, {list(weights)}, {bias}, {target}, lr={lr}"
+    spelled += f", names={called}" if names is not None else ""
     code = f"from cutaway.interp import sigmoid_by_hand\n\nresult = sigmoid_by_hand({spelled})\n"
     receipt = Receipt(0.0, 1000 * (time.perf_counter() - started), 0, "float64", "", code=code)
     reach = max(6.0, abs(z) + 1, abs(z_after) + 1)

@@ -6,6 +6,7 @@ Shapes: L layers, H heads, N checkpoints.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,8 @@ def over_training(
             raise ConfigError(unknown("score of heads", str(score), SCORES))
     folder = folder_of(run)
     found = at_least(folder, 1)
+    said = source if isinstance(source, str) else None
+    asked = {"source": said, "part": part, "lens": None if lens else lens, "seed": seed or None}
     clock: Clock | None = None
     losses: list[float] = []
     lenses: list[list[float]] = []
@@ -97,7 +100,7 @@ def over_training(
         if progress is not None:
             progress(Progress("checkpoints", number + 1, len(found), "checkpoints"))
     assert clock is not None
-    receipt = replace(clock.receipt(seed=seed), code=code_of_run("over_training", folder, _given(text, wanted)))
+    receipt = replace(clock.receipt(seed=seed), code=code_of_run("over_training", folder, _given(text, wanted, asked)))
     steps = [step_of(place) for place in found]
     rows = [f"step {int(step)}" for step in steps]
     parts: dict[str, Result] = {
@@ -159,6 +162,7 @@ def _best(scores: Tensor) -> float | None:
     return float(known.max()) if len(known) else None
 
 
-def _given(text: Text, scores: list[str]) -> str:
+def _given(text: Text, scores: list[str], asked: Mapping[str, Any]) -> str:
     said = f", {text!r}" if isinstance(text, str) and text else ""
-    return f"{said}, scores={tuple(scores)!r}"
+    more = "".join(f", {name}={value!r}" for name, value in asked.items() if value is not None)
+    return f"{said}, scores={tuple(scores)!r}{more}"
