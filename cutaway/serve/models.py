@@ -222,7 +222,7 @@ class Models:
         Raises:
             Exception: what the first failed with; of the others it is logged, and they are tried again when asked for.
         """
-        for number, name in enumerate(self.sources):
+        for number, name in enumerate(tuple(self.sources)):  # the studio may find more meanwhile
             try:
                 if self._early is not None and not number:
                     self._add(await asyncio.wrap_future(self._early))
