@@ -124,8 +124,11 @@ export async function compute<T>(path: string, body: unknown, watching: Watching
 export const analyse = <R extends Result>(subject: Subject, analysis: string, options: Options, watching?: Watching) =>
   compute<Open<R>>("/studio/analyse", { ...subject, analysis, options }, watching);
 
-export const ledger = (subject: Subject, options: Options, watching?: Watching) =>
-  compute<Open<LedgerResult>>("/studio/ledger", { ...subject, options }, watching);
+/** A number opened: by `cutaway.interp.ledger`, or by the analysis that the options name, such as gradient_by_token. */
+export const ledger = (subject: Subject, { analysis, ...options }: Options, watching?: Watching) =>
+  analysis
+    ? analyse<LedgerResult>(subject, String(analysis), options, watching)
+    : compute<Open<LedgerResult>>("/studio/ledger", { ...subject, options }, watching);
 
 export const expand = async (id: string, path: string[], signal?: AbortSignal) =>
   (await bytes<Open<LedgerResult>>("/studio/expand", { id, path }, signal)).result;
