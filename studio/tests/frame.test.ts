@@ -1,7 +1,7 @@
 // @vitest-environment jsdom
 import { expect, test } from "vitest";
 import { ago } from "../src/lib/ago";
-import { longTexts, read, view, written } from "../src/lib/state.svelte";
+import { choose, longTexts, Place, read, view, written } from "../src/lib/state.svelte";
 
 const now = 1_000_000_000;
 
@@ -18,10 +18,24 @@ test.each([
   "?page=tokens&model=run&text=a&b.step=10",
   "?page=tokens&model=run&text=a&b.model=gru&b.text=%E7%8C%AB&lang=zh",
   "?page=patch&model=t5&text=die&source=the&b.source=a",
+  "?page=learn&model=run&text=a&at.chapter=loss",
 ])("an address is read and written back: %s", (query) => {
   read(query);
   const sorted = (one: string) => [...new URLSearchParams(one)].sort();
   expect(sorted(written())).toEqual(sorted(query));
+});
+
+test("a choice within a page is in the address of that page, and is one of those that there are", () => {
+  read("?page=learn&model=run&text=a&at.chapter=loss");
+  const chapter = new Place("learn", "chapter", ["tokens", "loss", "step"]);
+  expect([chapter.value, chapter.picked]).toEqual(["loss", "loss"]);
+  chapter.value = "step";
+  expect(new URLSearchParams(written()).get("at.chapter")).toBe("step");
+  expect(written("lens")).not.toContain("at.");
+  read("?page=learn&model=run&text=a&at.chapter=cooking");
+  expect([chapter.value, chapter.picked]).toEqual(["tokens", null]);
+  choose("learn", "chapter", null);
+  expect(written()).not.toContain("at.");
 });
 
 test("what is no number of an address is none", () => {

@@ -209,6 +209,52 @@ def test_when_the_server_goes_the_page_says_so_and_goes_on_when_it_is_back(
         stop_studio(again)
 
 
+def test_what_was_typed_is_kept_while_the_server_is_away(own_studio: Studio, page: Page, watched: Watched) -> None:
+    page.goto(own_studio.page("patch", "decoder", **{"at.tool": "steer"}))
+    first = page.locator("form.steer textarea").first
+    first.fill("a fine day")
+    stop_studio(own_studio)
+    page.get_by_role("button", name="Steer at nine strengths").click()
+    expect(page.get_by_role("alert").first).to_contain_text("The studio's server does not answer.")
+    again = start_studio(own_studio.folder, "--port", str(urlsplit(own_studio.url).port))
+    try:
+        expect(page.locator("blockquote").first).to_be_visible(timeout=15_000)
+        expect(page.get_by_role("alert")).to_have_count(0)
+        expect(first).to_have_value("a fine day")
+        excuse(page, watched)
+    finally:
+        stop_studio(again)
+
+
+@pytest.mark.parametrize(
+    ("where", "choose", "shown"),
+    [
+        ("learn", "button[data-chapter=loss]", "#chapter-loss"),
+        ("attribution", "[data-tab=methods]", "[data-tab=methods][aria-selected=true]"),
+        ("attention", "button:has-text('Rollout')", "button:has-text('Rollout')[aria-pressed=true]"),
+        ("patch", "button:has-text('steer')", "form.steer"),
+        ("work", "[data-tab=chat]", "[data-tab=chat][aria-selected=true]"),
+    ],
+)
+def test_a_link_opens_the_chapter_tab_or_tool_that_was_chosen(
+    where: str, choose: str, shown: str, studio: Studio, page: Page, new_page: Callable[..., Page]
+) -> None:
+    page.goto(studio.page(where, "decoder"))
+    page.locator(choose).click()
+    expect(page.locator(shown)).to_be_visible()
+    expect(page).to_have_url(re.compile(r"at\.\w+="))
+    other = new_page()
+    other.goto(page.url)
+    expect(other.locator(shown)).to_be_visible()
+    page.go_back()
+    expect(page.locator(shown)).to_have_count(0)
+
+
+def test_a_chinese_page_says_in_chinese_what_went_wrong(studio: Studio, page: Page) -> None:
+    page.goto(studio.page("tokens", "decoder", "the cat sat on the mat. " * 50, lang="zh"))
+    expect(page.locator("main").get_by_role("alert")).to_contain_text("文本太长,超过了此模型一次能读取的词元数(1200 tokens")
+
+
 def test_a_text_that_is_too_long_is_said_and_can_be_shortened(studio: Studio, page: Page) -> None:
     page.goto(studio.page("tokens", "decoder", "the cat sat on the mat. " * 50))
     trouble = page.locator("main").get_by_role("alert")

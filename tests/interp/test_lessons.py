@@ -12,6 +12,7 @@ from kinds import SHAPES, TEXT, given, letters, made
 
 from cutaway.errors import ConfigError, InputError
 from cutaway.interp import (
+    Ledger,
     Worked,
     adamw_by_hand,
     attention_by_hand,
@@ -28,6 +29,7 @@ from cutaway.interp import (
     tokens_by_hand,
     training_by_hand,
 )
+from cutaway.interp.analyses import analyse
 from cutaway.interp.lessons.asked import asked_of
 from cutaway.interp.lessons.learning import with_own
 from cutaway.models import Model
@@ -159,6 +161,13 @@ def test_losses_and_gradients_are_torchs(shape: str, options: dict[str, Any], to
     assert learned["gradient"] == pytest.approx(float(own[place]), rel=1e-4, abs=1e-7)
     assert learned["loss"] == pytest.approx(float(mean.detach()), rel=1e-5)
     assert sum(float(x) for x in learned.column("share")) == pytest.approx(learned["gradient"], abs=1e-7)  # pyright: ignore[reportArgumentType]
+    (opens,) = [figure.opens for figure in learned.figures if figure.name == "gradient"]
+    assert opens is not None
+    options = {option: value for option, value in opens.items() if option != "analysis"}
+    shares = analyse(str(opens["analysis"]), model, TEXT, options | given(model))
+    assert isinstance(shares, Ledger)
+    assert shares.total == pytest.approx(learned["gradient"], abs=1e-9)
+    assert [term.value for term in shares.terms] == pytest.approx(learned.column("share"), abs=1e-9)
     strongest = gradient_by_hand(model, TEXT, **given(model))
     assert abs(strongest["gradient"]) == pytest.approx(float(own.abs().max()), rel=1e-4)
     assert strongest["slope"] == pytest.approx(strongest["gradient"], rel=0.05)

@@ -182,6 +182,20 @@ def test_a_load_that_fails_is_told_leaves_the_others_and_is_tried_again(
         assert models.failed == {}
 
 
+def test_what_is_found_while_models_are_loaded_at_the_start_waits_to_be_asked_for(sources: dict[str, str]) -> None:
+    first = Models(Settings(models={"a": sources["a"], "b": sources["b"]}, cache_memory=16 * MB))
+    opened = first._opened
+
+    def finding(name: str, *more: Any) -> Loaded:
+        first.sources.setdefault("c", sources["c"])  # as the studio does when its list is asked for
+        return opened(name, *more)
+
+    first._opened = finding  # pyright: ignore[reportAttributeAccessIssue]
+    with serving(first.settings, first) as served:
+        assert loaded(served) == {"a", "b"}
+        assert ask(served, "c").status_code == 200
+
+
 def test_a_file_cut_short_or_gone_is_told_without_its_place(sources: dict[str, str], tmp_path: Path) -> None:
     broken = tmp_path / "secret"
     shutil.copytree(sources["b"], broken)

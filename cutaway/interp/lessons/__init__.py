@@ -7,6 +7,7 @@ from cutaway.interp.lessons.choosing import sampling_by_hand
 from cutaway.interp.lessons.learning import (
     adamw_by_hand,
     gradient_by_hand,
+    gradient_by_token,
     loss_by_hand,
     step_by_hand,
     training_by_hand,
@@ -25,6 +26,7 @@ __all__ = [
     "embedding_by_hand",
     "gates_by_hand",
     "gradient_by_hand",
+    "gradient_by_token",
     "loss_by_hand",
     "sampling_by_hand",
     "sigmoid_by_hand",

@@ -15,7 +15,8 @@ from torch import nn
 
 from cutaway.errors import ConfigError, InputError
 from cutaway.interp.inputs import Text, forward
-from cutaway.interp.ledger.training import Gradient, Lesson, lesson_of, weight_of
+from cutaway.interp.ledger.ledger import Ledger
+from cutaway.interp.ledger.training import Gradient, Lesson, by_token, lesson_of, weight_of
 from cutaway.interp.lessons.asked import Asked, asked_of
 from cutaway.interp.lessons.worked import Opens, Shown, Worked, cells, model_of, strongest
 from cutaway.interp.receipt import Clock
@@ -172,7 +173,7 @@ def gradient_by_hand(
     figures = [
         Shown("weight", before),
         Shown("loss", loss),
-        Shown("gradient", slope),
+        Shown("gradient", slope, _opens(name, place, target)),
         Shown("step", step),
         Shown("above", above),
         Shown("below", below),
@@ -236,10 +237,57 @@ def step_by_hand(
     before, slope = float(weight.detach()[place]), float(gradient.whole[place])
     rows = adamw_by_hand(before, [slope] * steps, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
     columns = ["step", "weight", "gradient", "mean", "square", "mean hat", "square hat", "decay", "move", "after"]
-    figures = [Shown(column, value) for column, value in zip(columns[1:], rows[0][1:], strict=True)]
+    opens = _opens(name, place, target)
+    figures = [
+        Shown(column, value, opens if column == "gradient" else None)
+        for column, value in zip(columns[1:], rows[0][1:], strict=True)
+    ]
     facts = _facts(asked) | {"parameter": name, "index": ", ".join(map(str, place))}
     return Worked("steps of AdamW on one weight", columns, [list(row) for row in rows], figures, facts,
-                  tokens=asked.tokens, receipt=clock.receipt())  # fmt: skip
+                  {"gradient": [opens] * len(rows)}, tokens=asked.tokens, receipt=clock.receipt())  # fmt: skip
+
+
+def gradient_by_token(
+    model: Recording | Model,
+    text: Text = "",
+    *,
+    source: Source | Sequence[str] | None = None,
+    parameter: str = "",
+    index: Sequence[int] | None = None,
+    target: str | int | None = None,
+    progress: OnProgress | None = None,
+) -> Ledger:
+    """The gradient of `gradient_by_hand` as a ledger, of models that are asked for masked tokens or labels too.
+
+    Args:
+        model: as in `gradient_by_hand`.
+        text: what it reads.
+        source: what an encoder–decoder reads.
+        parameter: a weight's name; "": a matrix of the last layer.
+        index: which number of it; None: the one of the largest gradient.
+        target: of a model with labels, the right one; None: its own answer.
+        progress: told of each backward pass.
+
+    Returns:
+        A term for each token that was asked for, as in `gradient_ledger`.
+
+    Raises:
+        ConfigError, InputError: as in `gradient_by_hand`.
+    """
+    run = model_of(model)
+    clock = Clock(run, "gradient_by_token", model if isinstance(model, Recording) else text, source=source,
+                  parameter=parameter or None, index=None if index is None else list(index), target=target)  # fmt: skip
+    asked = asked_of(model, text, source, None, target)
+    name, _, place, gradient = _gradient(run, asked, parameter, index)
+    shares = list(gradient.shares(lambda slope: float(slope[place]), progress))
+    what = f"gradient of {name}[{', '.join(map(str, place))}], by the token that asked for it"
+    return by_token(what, shares, float(gradient.whole[place]), "loss per unit of weight", clock.receipt())
+
+
+def _opens(parameter: str, place: Sequence[int], target: str | int | None) -> Opens:
+    """What opens a gradient."""
+    asked: Opens = {"analysis": "gradient_by_token", "parameter": parameter, "index": list(place)}
+    return asked if target is None else asked | {"target": target}
 
 
 def adamw_by_hand(

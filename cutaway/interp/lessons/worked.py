@@ -16,7 +16,8 @@ from cutaway.interp.results import Cell, Curve, Table
 from cutaway.models import Model
 from cutaway.models.model import Source
 
-Opens = dict[str, str | int]  # arguments of `cutaway.interp.ledger` that open a number
+# arguments of `cutaway.interp.ledger` that open a number; of another analysis, if "analysis" names one
+Opens = dict[str, str | int | list[int]]
 
 
 @dataclass(frozen=True)

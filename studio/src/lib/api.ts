@@ -1,4 +1,5 @@
 // The server's API. Every function of a page that computes goes through here; errors are sentences to show.
+import { silent, told } from "./failures";
 import { frames, unpack, type Unpacked } from "./wire";
 import type { components } from "./schema";
 import { server } from "./server.svelte";
@@ -69,23 +70,23 @@ async function send(path: string, body: unknown, signal?: AbortSignal): Promise<
     });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw gone("The studio's server does not answer.");
+    throw gone("gone");
   }
   if (!answer.ok) throw await failed(answer);
   return answer;
 }
 
-function gone(message: string): Failure {
+function gone(how: "gone" | "broken"): Failure {
   server.gone = true;
-  return new Failure(message, "gone");
+  return new Failure(silent(how), "gone");
 }
 
 async function failed(answer: Response): Promise<Failure> {
   try {
     const { error } = await answer.json();
-    return new Failure(error.message, error.code, answer.status);
+    return new Failure(told(error.message, error.code), error.code, answer.status);
   } catch {
-    return new Failure(`The server answered ${answer.status}.`, null, answer.status);
+    return new Failure(told(`HTTP ${answer.status}`, null), null, answer.status);
   }
 }
 
@@ -106,22 +107,28 @@ export async function compute<T>(path: string, body: unknown, watching: Watching
   const coming = frames(answer.body!);
   for (;;) {
     const next = await coming.next().catch((error) => {
-      throw watching.signal?.aborted ? error : gone("The studio's server broke off its answer.");
+      throw watching.signal?.aborted ? error : gone("broken");
     });
-    if (next.done) throw new Failure("The studio's server ended its answer before the result.", "broken");
+    if (next.done) throw new Failure(silent("broken"), "broken");
     const { kind, body } = next.value;
     if (kind === "p") watching.progress?.(read(body));
     else if (kind === "d") watching.piece?.(read(body));
     else if (kind === "r") return unpack<T>(body);
-    else throw new Failure(read(body).error.message, read(body).error.code);
+    else {
+      const { error } = read(body);
+      throw new Failure(told(error.message, error.code), error.code);
+    }
   }
 }
 
 export const analyse = <R extends Result>(subject: Subject, analysis: string, options: Options, watching?: Watching) =>
   compute<Open<R>>("/studio/analyse", { ...subject, analysis, options }, watching);
 
-export const ledger = (subject: Subject, options: Options, watching?: Watching) =>
-  compute<Open<LedgerResult>>("/studio/ledger", { ...subject, options }, watching);
+/** A number opened: by `cutaway.interp.ledger`, or by the analysis that the options name, such as gradient_by_token. */
+export const ledger = (subject: Subject, { analysis, ...options }: Options, watching?: Watching) =>
+  analysis
+    ? analyse<LedgerResult>(subject, String(analysis), options, watching)
+    : compute<Open<LedgerResult>>("/studio/ledger", { ...subject, options }, watching);
 
 export const expand = async (id: string, path: string[], signal?: AbortSignal) =>
   (await bytes<Open<LedgerResult>>("/studio/expand", { id, path }, signal)).result;

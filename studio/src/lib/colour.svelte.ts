@@ -28,8 +28,8 @@ export function diverging(): Ramp {
 
 export const css = ([r, g, b]: Rgb): string => `rgb(${r} ${g} ${b})`;
 
-/** Black or white, whichever has the higher contrast on a colour. */
+/** Black or white, whichever has the higher contrast on a colour: 4.5 to 1 at least, which a softer black misses. */
 export function ink([r, g, b]: Rgb): string {
   const light = (c: number) => ((c /= 255) <= 0.04 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-  return 0.2126 * light(r) + 0.7152 * light(g) + 0.0722 * light(b) > 0.179 ? "#111" : "#fff";
+  return 0.2126 * light(r) + 0.7152 * light(g) + 0.0722 * light(b) > 0.179 ? "#000" : "#fff";
 }

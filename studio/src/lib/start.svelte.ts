@@ -1,7 +1,7 @@
 // From an empty page to a living one: which models there are, those of the view opened, a text to read; and back to it
 // when the server was away.
 import { untrack } from "svelte";
-import { addHub, Failure, listModels, openModel, server } from "./api";
+import { addHub, Failure, listModels, openModel, server, type About } from "./api";
 import { keyOf, view } from "./state.svelte";
 
 /** What went wrong with the list or a model, to be shown in the frame. */
@@ -49,19 +49,44 @@ export function followModels(): void {
     void (async () => {
       while (waiting) {
         await wait(BEAT);
-        await listModels().then(
-          async () => {
-            waiting = false;
-            server.gone = false;
-            [view.opened, view.facts] = [{}, {}]; // one that was started anew has opened nothing
-            await start();
-          },
-          (error) => void (error instanceof Failure && error.code !== "gone" && told(error)),
-        );
+        try {
+          await listModels();
+          await again();
+          waiting = false;
+        } catch (error) {
+          told(error);
+        }
       }
     })();
     return () => (waiting = false);
   });
+}
+
+/** Open again what the view is about: a server that was started anew has opened nothing. Pages stay, and with them what
+ * was typed there. */
+async function again(): Promise<void> {
+  await start();
+  const shown = [view.side, view.sideB].filter((side) => side?.model).map((side) => side!);
+  const keys = shown.map(keyOf);
+  for (const key of Object.keys(view.opened)) if (!keys.includes(key)) delete view.opened[key];
+  for (const { model, step } of shown) {
+    const key = keyOf({ model, step });
+    try {
+      put(key, await openModel(model, step ?? undefined));
+    } catch (error) {
+      if (error instanceof Failure && error.code === "gone") throw error;
+      delete view.opened[key];
+      failed.add(key);
+      told(error);
+    }
+  }
+  server.gone = false;
+  server.back += 1;
+}
+
+function put(key: string, about: About): void {
+  view.facts[about.name] = about;
+  view.opened[key] = about.name;
 }
 
 async function opened(model: string, step: number | null): Promise<void> {
@@ -69,12 +94,10 @@ async function opened(model: string, step: number | null): Promise<void> {
   if (opening[key] || failed.has(key)) return;
   opening[key] = true;
   try {
-    const about = await openModel(model, step ?? undefined);
-    view.facts[about.name] = about;
-    view.opened[key] = about.name;
+    put(key, await openModel(model, step ?? undefined));
     if (keyOf(view.side) === key) settle();
   } catch (error) {
-    failed.add(key);
+    if (!(error instanceof Failure && error.code === "gone")) failed.add(key);
     told(error);
   } finally {
     delete opening[key];

@@ -22,6 +22,8 @@ class View {
   selected = $state<Selected & { token: string | null; minus: string | null }>({
     layer: null, head: null, position: null, neuron: null, feature: null, token: null, minus: null,
   }); // prettier-ignore
+  /** What is chosen within pages (a chapter, a tab, a tool), by page and name; see `Place`. */
+  within = $state<Record<string, Record<string, string>>>({});
   language = $state<Language>("en");
   theme = $state<Theme>("auto");
   /** Grows whenever the colours change: whoever paints a canvas reads it. */
@@ -63,6 +65,35 @@ class View {
   }
 }
 
+/** A choice within a page, which the address holds: one of a few; until one is chosen, or where the address says what
+ * there is not, the first. */
+export class Place<T extends string> {
+  constructor(
+    private readonly page: string,
+    private readonly name: string,
+    private readonly options: readonly T[],
+  ) {}
+
+  /** What was chosen; null: nothing. */
+  get picked(): T | null {
+    return this.options.find((one) => one === view.within[this.page]?.[this.name]) ?? null;
+  }
+
+  get value(): T {
+    return this.picked ?? this.options[0]!;
+  }
+
+  set value(to: T) {
+    choose(this.page, this.name, to);
+  }
+}
+
+/** Choose something within a page; empty or null takes the choice away. */
+export function choose(page: string, name: string, value: string | null): void {
+  const { [name]: _, ...others } = view.within[page] ?? {};
+  view.within[page] = value ? { ...others, [name]: value } : others;
+}
+
 const defined = (other: Partial<Side>): Partial<Side> =>
   Object.fromEntries(Object.entries(other).filter(([, value]) => value !== undefined));
 
@@ -98,6 +129,7 @@ export function written(page = view.page): string {
     if (view.other?.[name] !== undefined && view.other[name] !== null && !isLong(view.other[name]))
       query.set(`b.${name}`, String(view.other[name]));
   for (const name of [...numbers, "token", "minus"] as const) put(name, view.selected[name]);
+  for (const [name, value] of Object.entries(view.within[page] ?? {})) put(`at.${name}`, value);
   if (view.language !== "en") put("lang", view.language);
   return `?${query}`;
 }
@@ -117,16 +149,22 @@ export function read(search: string, kept: Record<string, string> | null = null)
   for (const name of numbers) view.selected[name] = count(name);
   view.selected.token = text("token");
   view.selected.minus = text("minus");
+  const within: Record<string, string> = {};
+  for (const [name, value] of query) if (name.startsWith("at.") && value) within[name.slice(3)] = value;
+  view.within = { ...view.within, [view.page]: within };
   const language = text("lang") ?? localStorage.getItem("language") ?? navigator.language.slice(0, 2);
   view.language = language === "zh" ? "zh" : "en";
   const theme = localStorage.getItem("theme");
   view.theme = theme === "light" || theme === "dark" ? theme : "auto";
 }
 
-/** Keep the address as the view is. Another page, model, text or comparison is a new entry of the history; what is
- * selected changes the entry. */
+/** Keep the address as the view is. Another page, model, text, comparison, or chapter or tab of a page is a new entry of
+ * the history; what is selected changes the entry. */
 export function keepAddress(): void {
-  const placed = () => JSON.stringify([view.page, view.side, view.other]);
+  const placed = () => {
+    const { pins: _, ...within } = view.within[view.page] ?? {};
+    return JSON.stringify([view.page, view.side, view.other, within]);
+  };
   let place = placed();
   $effect(() => {
     const [query, now, long] = [written(), placed(), longTexts()];
