@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from driving import Studio, Watched, start_studio, stop_studio
-from playwright.sync_api import Browser, Page, sync_playwright
+from filelock import FileLock
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from toys import laid_out
 
 ROOT = Path(__file__).parents[2]
+SOON = 60_000  # ms in which whatever is waited for must come, on a loaded machine too
+LONGEST = 600  # s of a test: waits end by themselves, but a page whose script hangs would be waited for
 
 
 def chromium() -> str:
@@ -26,14 +31,32 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
+def terminal(pytestconfig: pytest.Config) -> Iterator[int]:
+    """Where pytest itself writes, beside what it captures of tests."""
+    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        descriptor = os.dup(sys.__stderr__.fileno())
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.fixture(autouse=True)
+def bounded(terminal: int) -> Iterator[None]:
+    """No test hangs: it ends with where it was."""
+    faulthandler.dump_traceback_later(LONGEST, exit=True, file=terminal)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(scope="session")
 def built_pages(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The pages as the sources say."""
+    """The pages as the sources say; of processes that run tests at the same time, one builds them."""
     spec = importlib.util.spec_from_file_location("build_backend", ROOT / "studio" / "build_backend.py")
     assert spec is not None
     assert spec.loader is not None
     backend = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(backend)
-    backend.pages()
+    with FileLock(tmp_path_factory.getbasetemp().parent / "pages.lock", timeout=600):
+        backend.pages()
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +74,7 @@ def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        expect.set_options(timeout=SOON)
         made = playwright.chromium.launch(executable_path=chromium(), args=arguments)
         yield made
         made.close()
@@ -64,12 +88,18 @@ def watched() -> Watched:
 
 @pytest.fixture
 def new_page(browser: Browser, watched: Watched) -> Iterator[Callable[..., Page]]:
-    """Makes pages, with the options of a browser context; all they do is recorded."""
+    """Makes pages, with the options of a browser context; all they do is recorded.
+
+    The stored example never comes, so that no test reads its numbers for a model's, unless it is asked for (`stored`).
+    """
     contexts = []
 
-    def make(**options: object) -> Page:
+    def make(*, stored: bool = False, **options: object) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})  # pyright: ignore[reportArgumentType]
         contexts.append(context)
+        context.set_default_timeout(SOON)
+        if not stored:
+            context.route("**/example.bin", lambda route: None)
         page = context.new_page()
         page.on("request", lambda request: watched.requests.append(request.url))
         page.on("pageerror", lambda error: watched.errors.append(str(error)))
@@ -89,5 +119,5 @@ def new_page(browser: Browser, watched: Watched) -> Iterator[Callable[..., Page]
 
 @pytest.fixture
 def page(new_page: Callable[..., Page]) -> Page:
-    """A page of 1280 × 800 pixels."""
+    """A page of 1280 × 800 pixels, without the stored example."""
     return new_page()
