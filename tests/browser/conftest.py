@@ -20,6 +20,11 @@ from toys import laid_out
 ROOT = Path(__file__).parents[2]
 SOON = 60_000  # ms in which whatever is waited for must come, on a loaded machine too
 LONGEST = 600  # s of a test: waits end by themselves, but a page whose script hangs would be waited for
+# a context opens a window, and the popups of its address bar would take three times the work of a page; naming these
+# replaces Playwright's own list, so what could matter of that stands here too
+WITHOUT = (
+    "HttpsUpgrades,NetworkTimeServiceQuerying,OptimizationHints,PaintHolding,WebUIOmniboxAimPopup,WebUIOmniboxPopup"
+)
 
 
 def chromium() -> str:
@@ -75,6 +80,7 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
         expect.set_options(timeout=SOON)
+        arguments.append(f"--disable-features={WITHOUT}")
         made = playwright.chromium.launch(executable_path=chromium(), args=arguments)
         yield made
         made.close()
