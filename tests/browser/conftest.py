@@ -6,7 +6,6 @@ import faulthandler
 import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,21 +34,15 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
-def terminal(pytestconfig: pytest.Config) -> Iterator[int]:
-    """Where pytest itself writes, beside what it captures of tests."""
-    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        descriptor = os.dup(sys.__stderr__.fileno())
-    yield descriptor
-    os.close(descriptor)
-
-
 @pytest.fixture(autouse=True)
-def bounded(terminal: int) -> Iterator[None]:
-    """No test hangs: it ends with where it was."""
+def bounded(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """No test hangs: it ends, and tells where it was."""
+    with capfd.disabled():
+        terminal = os.dup(2)
     faulthandler.dump_traceback_later(LONGEST, exit=True, file=terminal)
     yield
     faulthandler.cancel_dump_traceback_later()
+    os.close(terminal)
 
 
 @pytest.fixture(scope="session")
