@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.util
 import os
 import shutil
@@ -11,10 +12,18 @@ from urllib.parse import urlsplit
 
 import pytest
 from driving import Studio, Watched, start_studio, stop_studio
-from playwright.sync_api import Browser, Page, sync_playwright
+from filelock import FileLock
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from toys import laid_out
 
 ROOT = Path(__file__).parents[2]
+SOON = 60_000  # ms in which whatever is waited for must come, on a loaded machine too
+LONGEST = 600  # s of a test: waits end by themselves, but a page whose script hangs would be waited for
+# a context opens a window, and the popups of its address bar would take three times the work of a page; naming these
+# replaces Playwright's own list, so what could matter of that stands here too
+WITHOUT = (
+    "HttpsUpgrades,NetworkTimeServiceQuerying,OptimizationHints,PaintHolding,WebUIOmniboxAimPopup,WebUIOmniboxPopup"
+)
 
 
 def chromium() -> str:
@@ -25,15 +34,27 @@ def chromium() -> str:
     return found
 
 
+@pytest.fixture(autouse=True)
+def bounded(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """No test hangs: it ends, and tells where it was."""
+    with capfd.disabled():
+        terminal = os.dup(2)
+    faulthandler.dump_traceback_later(LONGEST, exit=True, file=terminal)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+    os.close(terminal)
+
+
 @pytest.fixture(scope="session")
 def built_pages(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The pages as the sources say."""
+    """The pages as the sources say; of processes that run tests at the same time, one builds them."""
     spec = importlib.util.spec_from_file_location("build_backend", ROOT / "studio" / "build_backend.py")
     assert spec is not None
     assert spec.loader is not None
     backend = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(backend)
-    backend.pages()
+    with FileLock(tmp_path_factory.getbasetemp().parent / "pages.lock", timeout=600):
+        backend.pages()
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +72,8 @@ def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        expect.set_options(timeout=SOON)
+        arguments.append(f"--disable-features={WITHOUT}")
         made = playwright.chromium.launch(executable_path=chromium(), args=arguments)
         yield made
         made.close()
@@ -64,12 +87,18 @@ def watched() -> Watched:
 
 @pytest.fixture
 def new_page(browser: Browser, watched: Watched) -> Iterator[Callable[..., Page]]:
-    """Makes pages, with the options of a browser context; all they do is recorded."""
+    """Makes pages, with the options of a browser context; all they do is recorded.
+
+    The stored example never comes, so that no test reads its numbers for a model's, unless it is asked for (`stored`).
+    """
     contexts = []
 
-    def make(**options: object) -> Page:
+    def make(*, stored: bool = False, **options: object) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})  # pyright: ignore[reportArgumentType]
         contexts.append(context)
+        context.set_default_timeout(SOON)
+        if not stored:
+            context.route("**/example.bin", lambda route: None)
         page = context.new_page()
         page.on("request", lambda request: watched.requests.append(request.url))
         page.on("pageerror", lambda error: watched.errors.append(str(error)))
@@ -89,5 +118,5 @@ def new_page(browser: Browser, watched: Watched) -> Iterator[Callable[..., Page]
 
 @pytest.fixture
 def page(new_page: Callable[..., Page]) -> Page:
-    """A page of 1280 × 800 pixels."""
+    """A page of 1280 × 800 pixels, without the stored example."""
     return new_page()

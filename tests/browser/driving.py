@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
@@ -51,7 +52,10 @@ def start_studio(folder: Path, *arguments: str) -> Studio:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert process.stdout is not None
+    patience = threading.Timer(120, process.kill)
+    patience.start()
     line = process.stdout.readline()
+    patience.cancel()
     assert line, f"the studio did not start: exit code {process.wait()}"
     return Studio(json.loads(line)["studio"].rstrip("/"), folder, process)
 

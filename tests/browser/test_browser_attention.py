@@ -17,12 +17,6 @@ TEXT, SOURCE = "the cat sat on the mat", "a mat that the cat sat on"
 PARTS = [("decoder", None), ("masked", None), ("seq2seq", "decoder"), ("seq2seq", "cross"), ("seq2seq", "encoder")]
 
 
-@pytest.fixture(autouse=True)
-def without_example(page: Page) -> None:
-    """No heads but the model's: those of the stored example never come."""
-    page.route("**/example.bin", lambda route: None)
-
-
 def number(text: str) -> float:
     """A number as pages write it."""
     share = text.endswith("%")
@@ -75,7 +69,7 @@ def test_a_weight_opens_its_ledger_and_a_score_its_pairs(studio: Studio, page: P
     model = cutaway.load_model(studio.folder / "decoder")
     best = page.locator("tr[data-key]").first
     key = int(attention(model, TEXT).patterns[2, 1, 9].argmax())
-    expect(best).to_have_attribute("data-key", str(key))  # until the model is open, rows are the stored example's
+    expect(best).to_have_attribute("data-key", str(key))
     best.locator("[data-way=weight] button").click()
     opened = ledger(model, TEXT, "layers.2.attn.pattern", head=1, position=9, index=key)
     drawer = page.get_by_role("complementary")
@@ -142,7 +136,7 @@ def test_rollout_is_that_of_python(studio: Studio, page: Page) -> None:
 def test_a_long_text_is_zoomed_into_and_its_numbers_are_exact(studio: Studio, page: Page) -> None:
     text = ("the cat sat on a mat. " * 46)[:1000]
     page.goto(studio.page("attention", "decoder", text, layer="0", head="1", position="700"))
-    expect(page.get_by_text("position 700 of 1000")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("position 700 of 1000")).to_be_visible()
     canvas = page.locator(".large canvas.above")
     said = page.locator(".large [role=status]")
     canvas.focus()
@@ -152,7 +146,7 @@ def test_a_long_text_is_zoomed_into_and_its_numbers_are_exact(studio: Studio, pa
     expect(page.locator(".large .tools")).to_contain_text(re.compile(r"rows 69\d … 70\d, columns 0 … 7"))
     for _ in range(3):
         page.keyboard.press("ArrowUp")
-    expect(said).to_contain_text("attention weight", timeout=10_000)
+    expect(said).to_contain_text("attention weight")
     page.keyboard.press("ArrowRight")
     found = attention_overview(cutaway.load_model(studio.folder / "decoder"), text).head(0, 1)
     expect(said).to_contain_text("query 697")

@@ -28,7 +28,7 @@ def number(text: str) -> float:
 
 def fact(page: Page, key: str) -> float:
     found = page.locator(f'[data-fact="{key}"]').first
-    expect(found).to_be_visible(timeout=30_000)
+    expect(found).to_be_visible()
     return number(found.inner_text())
 
 
@@ -47,7 +47,7 @@ def test_saliency_adds_up_as_shown(model: str, studio: Studio, page: Page) -> No
     assert fact(page, "sum") == pytest.approx(sum(score or 0 for score in found.scores), rel=1e-2, abs=1e-3)
     page.locator('[data-fact="value"] button').click()
     total = page.locator("[data-total]").first
-    expect(total).to_be_visible(timeout=30_000)
+    expect(total).to_be_visible()
     assert number(total.get_attribute("data-total") or "") == pytest.approx(found.value, rel=1e-3)
 
 
@@ -74,7 +74,7 @@ def test_a_changed_token_shows_predicted_and_actual(studio: Studio, page: Page) 
     assert shown["actual"] == pytest.approx(found.after - found.before, abs=0.006)
     page.locator("[data-fact=after] button").click()
     total = page.locator("[data-total]").first
-    expect(total).to_be_visible(timeout=30_000)
+    expect(total).to_be_visible()
     assert number(total.get_attribute("data-total") or "") == pytest.approx(found.after, rel=1e-3)
 
 
@@ -98,7 +98,7 @@ def test_a_cell_leads_to_its_rows_and_these_to_their_saliency(studio: Studio, pa
     assert sure == pytest.approx([found.rows[n].probability for n in rows], abs=1e-5)
     page.locator(f"[data-row='{rows[0]}'] button").click()
     page.get_by_role("button", name=f"Why “{said}”?").click()
-    expect(page.locator(".why .chip").first).to_be_visible(timeout=30_000)
+    expect(page.locator(".why .chip").first).to_be_visible()
     slice_ = found.slices[0]
     page.locator(f'[data-slice="{slice_.by}: {slice_.value}"]').click()
     expect(page.locator("[data-row]")).to_have_count(len(slice_.rows))
@@ -113,7 +113,7 @@ def test_probes_stand_beside_their_controls(model: str, studio: Studio, page: Pa
     page.get_by_role("button", name="Probe every layer").click()
     texts, labels = [row["text"] for row in ROWS], [row["label"] for row in ROWS]
     wanted = probe(cutaway.load_model(studio.folder / model), texts, labels)["numbers"]
-    expect(page.locator("[data-probe]")).to_have_count(len(wanted.rows), timeout=30_000)
+    expect(page.locator("[data-probe]")).to_have_count(len(wanted.rows))
     for column in ("held out", "control", "selectivity"):
         shown = [number(one) for one in page.locator(f'[data-column="{column}"]').all_inner_texts()]
         assert shown == pytest.approx(wanted.column(column), abs=1e-3)
@@ -126,7 +126,7 @@ def test_a_graph_is_drawn_and_a_node_is_taken_out(studio: Studio, page: Page) ->
         cutaway.load_model(studio.folder / "decoder"), TEXT, neurons=100, keep_nodes=0.7, keep_edges=0.95
     )
     nodes = found["graph"].nodes
-    expect(page.locator("[data-node]")).to_have_count(len(nodes), timeout=30_000)
+    expect(page.locator("[data-node]")).to_have_count(len(nodes))
     assert fact(page, "through features") == pytest.approx(found.figures["through features"], rel=1e-3)
     name = next(node.name for node in nodes if ".neuron." in node.name)
     page.locator(f"[data-node='{name}']").focus()
@@ -135,7 +135,7 @@ def test_a_graph_is_drawn_and_a_node_is_taken_out(studio: Studio, page: Page) ->
     page.get_by_role("button", name="Zero", exact=True).click()
     there = graph_intervention(found, {name: 0.0})
     shown = page.locator("[data-effect='predicted.0'] .number")
-    expect(shown).to_be_visible(timeout=30_000)
+    expect(shown).to_be_visible()
     assert number(shown.inner_text()) == pytest.approx(there.predicted[0], abs=0.006)
     assert number(page.locator("[data-effect='actual.0'] .number").inner_text()) == pytest.approx(
         there.actual[0], abs=0.006
@@ -149,11 +149,11 @@ def test_a_dictionary_is_trained_and_looked_at(studio: Studio, page: Page) -> No
     for field, value in (("width", "16"), ("k", "4"), ("samples", "2000")):
         page.locator(f"[data-field={field}]").fill(value)
     page.get_by_role("button", name="Train", exact=True).click()
-    expect(page.locator("[data-part=overview]")).to_be_visible(timeout=60_000)
+    expect(page.locator("[data-part=overview]")).to_be_visible()
     features = load_features(studio.folder / "features" / "gru" / "layers.1.hidden-16-top4")
     wanted = feature_overview(cutaway.load_model(studio.folder / "gru"), features, WORDS * 3)
     assert fact(page, "explained variance") == pytest.approx(wanted.figures["explained variance"], rel=1e-3)
     first = page.locator("[data-feature]").first
     assert first.get_attribute("data-feature") == json.dumps(wanted["features"].rows[0][0])
     first.locator("button").click()
-    expect(page.locator("[data-context]").first).to_be_visible(timeout=30_000)
+    expect(page.locator("[data-context]").first).to_be_visible()

@@ -63,7 +63,8 @@ def own_studio(built_pages: None, tmp_path: Path) -> Iterator[Studio]:
         stop_studio(studio)
 
 
-def test_the_stored_example_is_shown_until_a_model_is_open(studio: Studio, page: Page) -> None:
+def test_the_stored_example_is_shown_until_a_model_is_open(studio: Studio, new_page: Callable[..., Page]) -> None:
+    page = new_page(stored=True)
     waiting = held(page, "**/studio/open")
     page.goto(f"{studio.url}/?model=decoder&text=the+cat&lang=en")
     expect(page.locator("main")).to_contain_text("A stored example, until a model is open")
@@ -76,7 +77,10 @@ def test_the_stored_example_is_shown_until_a_model_is_open(studio: Studio, page:
     expect(page.locator(".chip")).to_have_count(7)
 
 
-def test_a_studio_without_models_shows_the_example_and_says_so(built_pages: None, tmp_path: Path, page: Page) -> None:
+def test_a_studio_without_models_shows_the_example_and_says_so(
+    built_pages: None, tmp_path: Path, new_page: Callable[..., Page]
+) -> None:
+    page = new_page(stored=True)
     studio = start_studio(tmp_path)
     try:
         page.goto(f"{studio.url}/?lang=en")
@@ -202,7 +206,7 @@ def test_when_the_server_goes_the_page_says_so_and_goes_on_when_it_is_back(
     expect(page.get_by_role("alert").first).to_contain_text("The studio's server does not answer.")
     again = start_studio(own_studio.folder, "--port", str(urlsplit(own_studio.url).port))
     try:
-        expect(page.locator(".chip")).to_have_count(7, timeout=15_000)
+        expect(page.locator(".chip")).to_have_count(7)
         expect(page.get_by_role("alert")).to_have_count(0)
         excuse(page, watched)
     finally:

@@ -70,13 +70,13 @@ def test_a_lens_is_fitted_in_the_page(studio: Studio, page: Page) -> None:
     expect(page.get_by_text("has to be fitted to the model first")).to_be_visible()
     page.fill("form.fit input[type=number]", "4")
     page.get_by_role("button", name="Fit it now").click()
-    expect(page.locator("form.fit ~ figure svg").first).to_be_visible(timeout=60_000)
+    expect(page.locator("form.fit ~ figure svg").first).to_be_visible()
     expect(page.locator("canvas")).to_be_visible()
 
 
 def test_two_texts_are_compared_layer_by_layer(studio: Studio, page: Page) -> None:
     page.goto(studio.page("lens", "decoder", TEXT, **{"b.text": OTHER}))
-    expect(page.locator("section.difference canvas")).to_be_visible(timeout=30_000)
+    expect(page.locator("section.difference canvas")).to_be_visible()
     expect(page.locator("section.difference")).to_contain_text("Likeliest tokens differ in")
 
 
@@ -92,7 +92,7 @@ def test_the_map_of_a_patch_and_one_of_its_cells(studio: Studio, page: Page) -> 
     asked = {"token": token, "minus": minus if minus != token else None}
     made = patch_map(loaded, TEXT, OTHER, what="residual", **asked)
     line = page.locator(".row", has_text="metric:")
-    expect(line).to_be_visible(timeout=60_000)
+    expect(line).to_be_visible()
     assert numbers(line.inner_text())[:2] == pytest.approx([made.figures["clean"], made.figures["corrupt"]], abs=2e-3)
     expect(page.locator("figcaption").first).to_contain_text(
         f"{made.figures['Pearson correlation']:+.3f}".replace("-", "−")
@@ -118,7 +118,7 @@ def test_texts_that_do_not_align_are_explained(studio: Studio, page: Page) -> No
     expect(page.locator(".unequal")).to_contain_text("does not stand for that of its place")
     expect(page.locator(".maps")).to_have_count(0)
     page.get_by_role("button", name="common beginning and end").click()
-    expect(page.locator(".maps [role=application]")).to_have_count(2, timeout=60_000)
+    expect(page.locator(".maps [role=application]")).to_have_count(2)
 
 
 def test_steering_shows_each_strength(studio: Studio, page: Page) -> None:
@@ -131,7 +131,7 @@ def test_steering_shows_each_strength(studio: Studio, page: Page) -> None:
     page.get_by_role("button", name="Steer at nine strengths").click()
     found = steer(loaded, "the cat", positive=["the cat", "a cat"], negative=["the mat", "a log"], layer=1)
     slider = page.locator("input[type=range]")
-    expect(slider).to_be_visible(timeout=60_000)
+    expect(slider).to_be_visible()
     for k in (0, 4, 8):
         slider.fill(str(k))
         shown = page.locator("figcaption .number")
@@ -150,7 +150,7 @@ def test_an_edit_is_shown_before_and_after(studio: Studio, page: Page) -> None:
     page.get_by_label("Neighbours").fill("the dog sat on the ")
     page.get_by_role("button", name="Edit a copy").click()
     rows = page.locator(".computed tbody tr")
-    expect(rows).to_have_count(2, timeout=60_000)
+    expect(rows).to_have_count(2)
     before, after = (numbers(rows.first.locator("td").nth(k).inner_text())[0] for k in (2, 3))
     assert after > before
     expect(page.get_by_text("layers.0.mlp.down_proj")).to_be_visible()
@@ -162,4 +162,4 @@ def test_a_model_without_a_stream_is_told_where_to_go(studio: Studio, page: Page
     page.goto(studio.page("patch", "gru", TEXT))
     page.fill("form.texts textarea", OTHER)
     page.press("form.texts textarea", "Enter")
-    expect(page.locator(".maps [role=application]")).to_have_count(2, timeout=60_000)
+    expect(page.locator(".maps [role=application]")).to_have_count(2)

@@ -22,9 +22,9 @@ IDLE = """() => document.querySelector("main h1") && !document.querySelector("ma
 
 def settled(page: Page) -> None:
     """Wait until a page has computed what it shows."""
-    page.wait_for_function(IDLE, timeout=30_000)
+    page.wait_for_function(IDLE)
     page.wait_for_timeout(150)  # an analysis that follows another begins
-    page.wait_for_function(IDLE, timeout=30_000)
+    page.wait_for_function(IDLE)
 
 
 @pytest.mark.parametrize("model", ["decoder", "encoder", "gru"])

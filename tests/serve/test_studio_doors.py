@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -37,29 +38,36 @@ class Opened:
     folder: Path
 
 
-@pytest.fixture
-def static(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What holds the studio's folder, its pages and, beside them, secrets."""
+    return tmp_path_factory.mktemp("doors")
+
+
+@pytest.fixture(scope="module")
+def static(root: Path) -> Iterator[Path]:
     """Pages as the build leaves them, whether or not there was one here; a secret lies beside them."""
-    made = tmp_path / "static"
+    made = root / "static"
     (made / "assets").mkdir(parents=True)
     (made / "index.html").write_bytes(INDEX)
     for name in ("favicon.svg", "example.bin", "assets/index-abc.js", "sources.sha256"):
         (made / name).write_text("0")
-    (tmp_path / "secret.js").write_text(SECRET)
-    monkeypatch.setattr(pages, "_folder", lambda: made)
-    return made
+    (root / "secret.js").write_text(SECRET)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "_folder", lambda: made)
+        yield made
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    folder = tmp_path / "models"
+@pytest.fixture(scope="module")
+def settings(root: Path) -> Settings:
+    folder = root / "models"
     tiny_talker(folder / "tiny")
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "secret.txt").write_text(SECRET)
+    (root / "outside").mkdir()
+    (root / "outside" / "secret.txt").write_text(SECRET)
     return Settings(models={}, studio=folder, max_body=1 << 20)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def opened(settings: Settings, static: Path) -> Iterator[Opened]:
     assert settings.studio is not None
     with serving(settings) as served, httpx.Client(base_url=served.url) as client:
@@ -217,13 +225,13 @@ def test_t7_an_address_of_the_studio_leads_to_no_other_file(address: str, opened
     assert SECRET not in answer.text
 
 
-def test_t7_the_studio_lists_no_link_and_nothing_outside_its_folder(opened: Opened, tmp_path: Path) -> None:
-    tiny_talker(tmp_path / "outside" / "model")
-    (opened.folder / "linked").symlink_to(tmp_path / "outside" / "model")
-    (opened.folder / "up").symlink_to(tmp_path / "outside")
+def test_t7_the_studio_lists_no_link_and_nothing_outside_its_folder(opened: Opened, root: Path) -> None:
+    tiny_talker(root / "outside" / "model")
+    (opened.folder / "linked").symlink_to(root / "outside" / "model")
+    (opened.folder / "up").symlink_to(root / "outside")
     listed = opened.client.get("/studio/models").text
     assert [one["name"] for one in json.loads(listed)["models"]] == ["tiny"]
-    assert str(tmp_path) not in listed
+    assert str(root) not in listed
 
 
 def test_t7_an_option_of_an_analysis_names_no_file(opened: Opened) -> None:
@@ -236,7 +244,13 @@ def test_t7_an_option_of_an_analysis_names_no_file(opened: Opened) -> None:
 
 def test_t12_the_studio_fetches_no_address(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **_: asked.append(given) or [])
+    server, look_up = (opened.client.base_url.host, opened.client.base_url.port), socket.getaddrinfo
+
+    def watched(*given: Any, **more: Any) -> Any:
+        """Looks up nothing but the server itself, should its client have to connect again."""
+        return look_up(*given, **more) if given[:2] == server else asked.append(given) or []
+
+    monkeypatch.setattr(socket, "getaddrinfo", watched)
     for name in ("http://127.0.0.1:1/x", "https://evil.example/a", "evil.example", "a/b/c", "//a/b"):
         assert opened.client.post("/studio/hub", json={"hub": name}).status_code == 400
         assert opened.client.post("/studio/open", json={"model": name}).status_code in (400, 404)
