@@ -256,7 +256,8 @@ def test_a_link_opens_the_chapter_tab_or_tool_that_was_chosen(
 
 def test_a_chinese_page_says_in_chinese_what_went_wrong(studio: Studio, page: Page) -> None:
     page.goto(studio.page("tokens", "decoder", "the cat sat on the mat. " * 50, lang="zh"))
-    expect(page.locator("main").get_by_role("alert")).to_contain_text("文本太长,超过了此模型一次能读取的词元数(1200 tokens")
+    alert = page.locator("main").get_by_role("alert")
+    expect(alert).to_contain_text("文本太长,超过了此模型一次能读取的词元数(1200 tokens")
 
 
 def test_a_text_that_is_too_long_is_said_and_can_be_shortened(studio: Studio, page: Page) -> None:
