@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +244,11 @@ def test_sliders_are_followed_beside_a_long_analysis(served: Served) -> None:
     studio = served.server.studio
     assert studio is not None
     going = threading.Event()
-    studio.submit(lambda: going.wait(30) and None)
+
+    def long() -> None:
+        going.wait(30)
+
+    studio.submit(long)
     try:
         for raised in (0.0, 1.0):
             asked = {"model": "m", "text": f"{TEXT}!", "analysis": "loss_by_hand", "options": {"raised": raised}}
@@ -256,7 +260,7 @@ def test_sliders_are_followed_beside_a_long_analysis(served: Served) -> None:
 def test_a_page_that_leaves_before_the_first_frame_gives_all_back() -> None:
     closed = []
 
-    async def nothing() -> Any:
+    async def nothing() -> AsyncIterator[bytes]:
         yield b""
 
     async def gone(*_: Any) -> Any:
