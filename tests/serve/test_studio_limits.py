@@ -118,7 +118,7 @@ def test_hostile_names_are_listed_without_what_is_no_letter(tmp_path: Path) -> N
     assert shown(TURNED) == "\ufffdtxt.exe"
 
 
-def test_a_whole_disk_is_not_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_t13_a_whole_disk_is_not_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_talker(tmp_path / "near")
     for number in range(40):
         (tmp_path / "z" / f"{number}" / "deep").mkdir(parents=True)
@@ -199,7 +199,7 @@ def test_a_model_whose_files_changed_is_opened_anew_and_what_was_made_of_it_is_l
 # results: within memory, whatever they hold
 
 
-def test_results_are_let_go_by_number_and_by_bytes(model: Model) -> None:
+def test_t13_results_are_let_go_by_number_and_by_bytes(model: Model) -> None:
     kept = Kept(most=3, room=10**9)
     names = [kept.add(surprisal(model, TEXT)) for _ in range(5)]
     assert [name in kept for name in names] == [False, False, True, True, True]
@@ -351,7 +351,7 @@ def test_of_endless_metrics_the_last_are_told(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need a right elsewhere")
-def test_features_are_not_written_through_a_link(served: Served, folder: Path, tmp_path: Path) -> None:
+def test_t7_features_are_not_written_through_a_link(served: Served, folder: Path, tmp_path: Path) -> None:
     (folder / "features").mkdir()
     (folder / "features" / "m").symlink_to(tmp_path)
     asked = {"name": "f", "texts": [TEXT * 9], "activation": "layers.0.mlp_out", "width": 2, "k": 1, "samples": 256}
@@ -362,7 +362,7 @@ def test_features_are_not_written_through_a_link(served: Served, folder: Path, t
 
 
 @pytest.mark.parametrize("text", ["{", '{"version": 1, "task": {"a": 1}}'])
-def test_a_damaged_report_is_told_without_a_path(served: Served, folder: Path, text: str) -> None:
+def test_t14_a_damaged_report_is_told_without_a_path(served: Served, folder: Path, text: str) -> None:
     (folder / "m" / "report.json").write_text(text)
     answer = ask(served, "evaluation", model="m")
     (folder / "m" / "report.json").unlink()
