@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import cutaway
 from cutaway.interp import attention_overview, ledger, surprisal
 from cutaway.interp.recall import recall, size_of
 from cutaway.interp.record import record
+from cutaway.interp.results import Panel
 from cutaway.models import Model
 from cutaway.models.model import step_of, steps_of
 from cutaway.serve import Settings
@@ -359,6 +361,19 @@ def test_t7_features_are_not_written_through_a_link(served: Served, folder: Path
     (folder / "features" / "m").unlink()
     assert "is a link, which is not followed" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_t14_receipts_tell_no_place_to_other_machines(model: Model, folder: Path) -> None:
+    place = str(folder.resolve())
+    own = surprisal(model, TEXT)
+    told = replace(own, receipt=replace(own.receipt, code=f"result = f('{place}/run')", source=f"{place}/run"))
+    panel = Panel("both", {"one": told}, receipt=told.receipt)
+    for token in (None, "secret"):
+        with serving(Settings(models={}, studio=folder, token=token)) as served:
+            assert served.server.studio is not None
+            kept = served.server.studio.keep(panel)
+        assert (place in str(kept["result"].to_json())) is (token is None)
+        assert kept["result"]["one"].scores == own.scores
 
 
 @pytest.mark.parametrize("text", ["{", '{"version": 1, "task": {"a": 1}}'])
