@@ -81,7 +81,10 @@ def run(code: str) -> Any:
     return names["result"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+LONG = {"classifier", "encoder–decoder"}
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in LONG)) for kind in KINDS])
 def test_the_code_makes_the_same_numbers(kind: str, tmp_path: Path) -> None:
     shape, config = KINDS[kind]
     model = cutaway.load_model(save_model(made(shape, letters(), **config), tmp_path / "model"))
@@ -99,6 +102,7 @@ def test_the_code_makes_the_same_numbers(kind: str, tmp_path: Path) -> None:
     assert applied >= LEAST[kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["decoder", "encoder–decoder", "gru"])
 def test_the_code_names_every_option_that_was_given(kind: str) -> None:
     model = made(KINDS[kind][0], letters(), **KINDS[kind][1])

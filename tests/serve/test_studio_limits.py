@@ -11,7 +11,8 @@ import struct
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import cutaway
 from cutaway.interp import attention_overview, ledger, surprisal
 from cutaway.interp.recall import recall, size_of
 from cutaway.interp.record import record
+from cutaway.interp.results import Panel
 from cutaway.models import Model
 from cutaway.models.model import step_of, steps_of
 from cutaway.serve import Settings
@@ -118,7 +120,7 @@ def test_hostile_names_are_listed_without_what_is_no_letter(tmp_path: Path) -> N
     assert shown(TURNED) == "\ufffdtxt.exe"
 
 
-def test_a_whole_disk_is_not_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_t13_a_whole_disk_is_not_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_talker(tmp_path / "near")
     for number in range(40):
         (tmp_path / "z" / f"{number}" / "deep").mkdir(parents=True)
@@ -199,7 +201,7 @@ def test_a_model_whose_files_changed_is_opened_anew_and_what_was_made_of_it_is_l
 # results: within memory, whatever they hold
 
 
-def test_results_are_let_go_by_number_and_by_bytes(model: Model) -> None:
+def test_t13_results_are_let_go_by_number_and_by_bytes(model: Model) -> None:
     kept = Kept(most=3, room=10**9)
     names = [kept.add(surprisal(model, TEXT)) for _ in range(5)]
     assert [name in kept for name in names] == [False, False, True, True, True]
@@ -244,7 +246,11 @@ def test_sliders_are_followed_beside_a_long_analysis(served: Served) -> None:
     studio = served.server.studio
     assert studio is not None
     going = threading.Event()
-    studio.submit(lambda: going.wait(30) and None)
+
+    def long() -> None:
+        going.wait(30)
+
+    studio.submit(long)
     try:
         for raised in (0.0, 1.0):
             asked = {"model": "m", "text": f"{TEXT}!", "analysis": "loss_by_hand", "options": {"raised": raised}}
@@ -256,7 +262,7 @@ def test_sliders_are_followed_beside_a_long_analysis(served: Served) -> None:
 def test_a_page_that_leaves_before_the_first_frame_gives_all_back() -> None:
     closed = []
 
-    async def nothing() -> Any:
+    async def nothing() -> AsyncIterator[bytes]:
         yield b""
 
     async def gone(*_: Any) -> Any:
@@ -347,7 +353,7 @@ def test_of_endless_metrics_the_last_are_told(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need a right elsewhere")
-def test_features_are_not_written_through_a_link(served: Served, folder: Path, tmp_path: Path) -> None:
+def test_t7_features_are_not_written_through_a_link(served: Served, folder: Path, tmp_path: Path) -> None:
     (folder / "features").mkdir()
     (folder / "features" / "m").symlink_to(tmp_path)
     asked = {"name": "f", "texts": [TEXT * 9], "activation": "layers.0.mlp_out", "width": 2, "k": 1, "samples": 256}
@@ -357,8 +363,21 @@ def test_features_are_not_written_through_a_link(served: Served, folder: Path, t
     assert not list(tmp_path.iterdir())
 
 
+def test_t14_receipts_tell_no_place_to_other_machines(model: Model, folder: Path) -> None:
+    place = str(folder.resolve())
+    own = surprisal(model, TEXT)
+    told = replace(own, receipt=replace(own.receipt, code=f"result = f('{place}/run')", source=f"{place}/run"))
+    panel = Panel("both", {"one": told}, receipt=told.receipt)
+    for token in (None, "secret"):
+        with serving(Settings(models={}, studio=folder, token=token)) as served:
+            assert served.server.studio is not None
+            kept = served.server.studio.keep(panel)
+        assert (place in str(kept["result"].to_json())) is (token is None)
+        assert kept["result"]["one"].scores == own.scores
+
+
 @pytest.mark.parametrize("text", ["{", '{"version": 1, "task": {"a": 1}}'])
-def test_a_damaged_report_is_told_without_a_path(served: Served, folder: Path, text: str) -> None:
+def test_t14_a_damaged_report_is_told_without_a_path(served: Served, folder: Path, text: str) -> None:
     (folder / "m" / "report.json").write_text(text)
     answer = ask(served, "evaluation", model="m")
     (folder / "m" / "report.json").unlink()

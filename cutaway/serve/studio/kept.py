@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cutaway.interp.recall import Formed, size_of
+from cutaway.interp.receipt import Receipt
 from cutaway.interp.results import Result
 from cutaway.models import Model
 from cutaway.serve.errors import ApiError
@@ -90,6 +91,26 @@ class Kept:
             if not self._shared[key]:
                 del self._shared[key]
                 self.bytes -= size
+
+
+def placeless(value: Any, place: str) -> Any:
+    """A result whose receipts do not tell where on this machine something lies.
+
+    Args:
+        value: a result, or what one has in its fields.
+        place: a path, which is left out.
+    """
+    if isinstance(value, Receipt):
+        shown = {name: getattr(value, name).replace(place, "…") for name in ("code", "source")}
+        return dataclasses.replace(value, **shown)
+    if isinstance(value, Result):
+        own = {f.name: placeless(getattr(value, f.name), place) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **own)
+    if isinstance(value, dict):
+        return {name: placeless(one, place) for name, one in value.items()}
+    if isinstance(value, list) and value and isinstance(value[0], Result):
+        return [placeless(one, place) for one in value]
+    return value
 
 
 def held_by(thing: Any) -> dict[int, int]:

@@ -99,7 +99,7 @@ async def open_model(asked: OpenRequest, http: HttpRequest) -> Response:
 async def hub(asked: HubRequest, http: HttpRequest) -> Named:
     """Let a model of the hub be opened; it is fetched when it is."""
     server = server_of(http)
-    if server.settings.token is not None or server.settings.keys is not None:
+    if not studio_of(http).private:
         message = "models of the hub are added from this machine alone; give them when the studio is started"
         raise ApiError(403, message, code="not_local")
     if not is_repository(asked.hub):

@@ -18,7 +18,7 @@ from cutaway.interp.study import Study
 from cutaway.serve.errors import ApiError
 from cutaway.serve.models import Loaded
 from cutaway.serve.server import Server, server_of
-from cutaway.serve.studio.kept import Kept, held_by
+from cutaway.serve.studio.kept import Kept, held_by, placeless
 from cutaway.training.trainings import Trainings
 
 Answer = TypeVar("Answer")
@@ -102,6 +102,8 @@ class Studio:
 
     def keep(self, result: Result) -> dict[str, Any]:
         """Keep a result open, and say by which name it is found: {"id", "result"}."""
+        if not self.private:
+            result = placeless(result, str(self.folder.resolve()))
         return {"id": self.results.add(result), "result": result}
 
     def put(self, name: str, result: Result) -> dict[str, Any]:
@@ -147,12 +149,16 @@ class Studio:
             self._levels.popitem(last=False)
         self._levels[(name, *path)] = level
 
+    @property
+    def private(self) -> bool:
+        """Whether nobody but this machine's users asks, who may know where things lie."""
+        return self.server.settings.token is None and self.server.settings.keys is None
+
     def places(self) -> dict[str, str]:
         """Where models lie, by name; empty where others than this machine's users ask."""
-        server = self.server
-        if server.settings.token is not None or server.settings.keys is not None:
+        if not self.private:
             return {}
-        sources = list(server.models.sources.items())
+        sources = list(self.server.models.sources.items())
         return {name: str(Path(source).resolve()) if Path(source).exists() else source for name, source in sources}
 
     def stop(self) -> None:
