@@ -132,9 +132,7 @@ def _pages_if_possible() -> None:
 def _current() -> bool:
     """Whether all pages are there, and as the sources say."""
     mark = BUILT / MARK
-    return (
-        (SAVED / "page.js").is_file() and mark.is_file() and mark.read_text("ascii").strip() == _checksum()
-    )
+    return (SAVED / "page.js").is_file() and mark.is_file() and mark.read_text("ascii").strip() == _checksum()
 
 
 def _checksum() -> str:

@@ -77,9 +77,7 @@ class Results:
         title = " and ".join(self.models)
         notes = [*self._notes(), f"intervals are of 95 %: {RESAMPLES:,} bootstrap resamples over items"]
         head = {"picture": "panel", "title": title, "notes": notes, "figures": self._headline(), "parts": {}}
-        tables = [
-            {"picture": "table", "what": what, "columns": columns, "rows": rows} for what, columns, rows in self._tables()
-        ]
+        tables = [{"picture": "table", "what": what, "columns": c, "rows": rows} for what, c, rows in self._tables()]
         return page([head, *tables], self, title=f"Evaluation of {title}")
 
     def _headline(self) -> dict[str, float]:

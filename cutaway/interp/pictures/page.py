@@ -89,9 +89,7 @@ def page(
     return _filled(title, style.read_text("utf-8"), DRAWN, data=data, script=script.read_text("utf-8"))
 
 
-def last(
-    patterns: Float[Tensor, "L H T S"], *, causal: bool
-) -> tuple[Float[Tensor, "L H T S"], int]:
+def last(patterns: Float[Tensor, "L H T S"], *, causal: bool) -> tuple[Float[Tensor, "L H T S"], int]:
     """The part of attention patterns that a page has room for, and how many queries before it are left out.
 
     Of a long text the last queries are kept, of causal attention with them the last keys; weights are rounded to
@@ -116,9 +114,8 @@ def _printed(shown: RenderableType, title: str) -> str:
     """The terminal's pictures as a page."""
     from rich.console import Console
 
-    console = Console(
-        file=io.StringIO(), record=True, width=WIDTH, force_terminal=True, color_system="truecolor", legacy_windows=False
-    )
+    how: dict[str, Any] = {"color_system": "truecolor", "force_terminal": True, "legacy_windows": False}
+    console = Console(file=io.StringIO(), record=True, width=WIDTH, **how)
     console.print(shown)
     marked = console.export_html(code_format="{stylesheet}\0{code}")
     style, _, picture = marked.partition("\0")
