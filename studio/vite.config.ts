@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import type { Plugin } from "vite";
-import { defineConfig } from "vitest/config";
+import { defineConfig, type ViteUserConfig } from "vitest/config";
 
 // The server gives out what is packed here, and computes nothing for it.
 const pack = (): Plugin => ({
@@ -17,7 +17,16 @@ const pack = (): Plugin => ({
   },
 });
 
-export default defineConfig({
+// A page holds the script between its tags, which nothing in it may end or comment out.
+const inline = (): Plugin => ({
+  name: "inline",
+  generateBundle(_, bundle) {
+    for (const file of Object.values(bundle))
+      if (file.type === "chunk") file.code = file.code.replace(/<(?=\/script|!--|script)/gi, "\\x3c");
+  },
+});
+
+const studio: ViteUserConfig = {
   plugins: [svelte(), pack()],
   build: {
     outDir: "../cutaway/serve/static",
@@ -29,4 +38,24 @@ export default defineConfig({
   server: { proxy: { "/studio": "http://127.0.0.1:8317", "/v1": "http://127.0.0.1:8317" } },
   resolve: process.env.VITEST ? { conditions: ["browser"] } : {},
   test: { include: ["tests/**/*.test.ts"], environment: "node" },
-});
+};
+
+// Pages that are saved hold one script and one style (cutaway/interp/pictures/page.py).
+const pages: ViteUserConfig = {
+  plugins: [svelte(), inline()],
+  publicDir: false,
+  build: {
+    outDir: "../cutaway/interp/pictures/static",
+    emptyOutDir: true,
+    target: "es2022",
+    lib: {
+      entry: "src/saved/main.ts",
+      formats: ["iife"],
+      name: "page",
+      fileName: () => "page.js",
+      cssFileName: "page",
+    },
+  },
+};
+
+export default defineConfig(({ mode }) => (mode === "saved" ? pages : studio));

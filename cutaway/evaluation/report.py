@@ -76,9 +76,9 @@ class Results:
 
         title = " and ".join(self.models)
         notes = [*self._notes(), f"intervals are of 95 %: {RESAMPLES:,} bootstrap resamples over items"]
-        head = {"title": title, "notes": notes, "figures": self._headline()}
-        tables = [("table", {"what": what, "columns": columns, "rows": rows}) for what, columns, rows in self._tables()]
-        return page([("panel", head), *tables], title=f"Evaluation of {title}")
+        head = {"picture": "panel", "title": title, "notes": notes, "figures": self._headline(), "parts": {}}
+        tables = [{"picture": "table", "what": what, "columns": c, "rows": rows} for what, c, rows in self._tables()]
+        return page([head, *tables], self, title=f"Evaluation of {title}")
 
     def _headline(self) -> dict[str, float]:
         if len(self.models) > 1:

@@ -83,27 +83,7 @@ class Look(Result):
 
     def to_json(self) -> dict[str, Any]:
         parts = {name: part.to_json() for name, part in self.parts.items() if part is not self.ledger}
-        made = self._head() | {"receipt": self.receipt.to_json(), "parts": parts}
-        made["parts"]["ledger"] = self.ledger.to_json(depth=1, most=64)
-        return made
-
-    def to_html(self) -> str:
-        """One page that holds everything and asks for nothing: no other file, no network."""
-        from cutaway.interp.pictures.page import page
-
-        order = sorted(self.parts, key=lambda name: name not in ("surprisal", "ledger"))
-        named = {name: {"name": name} if name in ("encoder attention", "cross-attention") else {} for name in order}
-        parts = [(self.parts[name].picture, self.parts[name].page_data() | named[name]) for name in order]
-        if "surprisal" in self.parts:
-            parts.insert(1, ("next", {}))
-        else:
-            parts.insert(0, ("next", {}))
-        title = self.text if len(self.text) <= 60 else self.text[:59] + "…"
-        receipt = self.receipt.to_json() | {"error": self.ledger.error}
-        last = [("missing", {}), ("receipt", receipt)]
-        return page([("look", self._head()), *parts, *last], title=" ".join(title.split()))
-
-    def _head(self) -> dict[str, Any]:
+        parts["ledger"] = self.ledger.to_json(depth=1, most=64)
         return {
             "text": self.text,
             "model": self.about,
@@ -111,7 +91,16 @@ class Look(Result):
             "position": self.position,
             "likeliest": self.likeliest,
             "missing": self.missing,
+            "receipt": self.receipt.to_json(),
+            "parts": parts,
         }
+
+    def page_data(self) -> dict[str, Any]:
+        order = sorted(self.parts, key=lambda name: name not in ("surprisal", "ledger"))
+        return super().page_data() | {"parts": {name: self.parts[name].page_data() for name in order}}
+
+    def _title(self) -> str:
+        return self.text if len(self.text) <= 60 else self.text[:59] + "…"
 
 
 def look(

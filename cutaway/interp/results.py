@@ -46,14 +46,19 @@ class Result(ABC):
         return made | {"checkable": self.claims is not None}
 
     def page_data(self) -> dict[str, Any]:
-        """What the page's script draws; as `to_json`, smaller where that is large."""
-        return self.to_json()
+        """What a saved page holds of it: its picture and `data`, smaller where that is large."""
+        return {"picture": self.picture} | self.data()
 
     def to_html(self) -> str:
         """One page that holds everything and asks for nothing: no other file, no network."""
-        from cutaway.interp.pictures.page import page  # it needs to know nothing of results, but reads files
+        from cutaway.interp.pictures.page import page  # it reads files
 
-        return page([(self.picture, self.page_data())])
+        return page([self.page_data()], self, title=self._title(), receipt=self.receipt)
+
+    def _title(self) -> str:
+        """Of the page's window."""
+        title = getattr(self, "title", getattr(self, "what", ""))
+        return title[:1].upper() + title[1:]
 
     def _repr_html_(self) -> str:
         """The page inside a notebook."""
@@ -110,6 +115,7 @@ class Attention(Result):
         keys: what the columns are, of attention to a source; None: the tokens themselves.
         causal: whether each token sees only itself and what is before it.
         chosen: the (layer, head) to show large; None takes the sharpest.
+        first: where the first of the tokens stands in its text, of which only the last may be here.
     """
 
     picture = "attention"
@@ -118,6 +124,7 @@ class Attention(Result):
     keys: list[str] | None = None
     causal: bool = True
     chosen: tuple[int, int] | None = None
+    first: int = 0
 
     @property
     def shown(self) -> tuple[int, int]:
@@ -161,11 +168,12 @@ class Attention(Result):
         return made | {"patterns": self.patterns.tolist(), "receipt": self.receipt.to_json()}
 
     def page_data(self) -> dict[str, Any]:
-        from cutaway.interp.pictures.page import packed
+        from cutaway.interp.pictures.page import last
 
-        made: dict[str, Any] = {"tokens": self.tokens, "keys": self.keys, "receipt": self.receipt.to_json()}
-        made |= {"shown": self.shown, "habits": self.habits()}
-        return made | packed(self.patterns, causal=self.causal)
+        patterns, left_out = last(self.patterns, causal=self.causal)
+        keys = self.tokens if left_out and self.keys is None and not self.causal else self.keys
+        held = {"tokens": self.tokens[left_out:], "keys": keys, "patterns": patterns, "first": self.first + left_out}
+        return super().page_data() | held
 
 
 def sharpness(patterns: Float[Tensor, "*heads T S"], *, own: bool) -> Float[Tensor, " *heads"]:
@@ -239,9 +247,6 @@ class Lens(Result):
         made = {"tokens": self.tokens, "layers": self.layers, "cells": self.cells, "receipt": self.receipt}
         chosen = [self.words[id_] for id_ in self.chosen.tolist()]
         return plain(made | {"chosen": chosen, "ranks": self.ranks, "chances": self.chances})
-
-    def page_data(self) -> dict[str, Any]:
-        return plain({"tokens": self.tokens, "layers": self.layers, "cells": self.cells, "receipt": self.receipt})
 
 
 @dataclass(frozen=True)
@@ -416,9 +421,5 @@ class Panel(Result):
             "receipt": self.receipt.to_json(),
         }
 
-    def to_html(self) -> str:
-        from cutaway.interp.pictures.page import page
-
-        parts = [(part.picture, part.page_data() | {"name": name}) for name, part in self.parts.items()]
-        head = {"title": self.title, "notes": list(self.notes), "figures": plain(self.figures)}
-        return page([("panel", head), *parts, ("receipt", self.receipt.to_json())], title=self.title)
+    def page_data(self) -> dict[str, Any]:
+        return super().page_data() | {"parts": {name: part.page_data() for name, part in self.parts.items()}}

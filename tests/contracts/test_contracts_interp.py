@@ -114,11 +114,10 @@ def test_every_kind_of_model_has_its_look(shape: str, tokenizer: Tokenizer):
     seen = look(model, TEXT, **given(model))
     assert seen.receipt.difference == 0.0
     assert seen.ledger.error < 1e-4
-    page = json.loads(seen.to_html().partition('id="data">')[2].partition("</script>")[0])
-    pictures = [picture for picture, _ in page["parts"]]
+    pictures = [part["picture"] for part in seen.page_data()["parts"].values()]
     assert pictures.count("attention") == (3 if shape in ("t5", "whisper") else 1)
     assert ("scores" in pictures) == (shape in ("t5", "whisper"))
-    assert pictures[-1] == "receipt"
+    assert "<main" in seen.to_html()
     whole = shape == "decoder of texts"
     assert (seen.position is None) == whole
     console = Console(file=io.StringIO(), width=100)

@@ -2,10 +2,11 @@
 
 import base64
 import hashlib
+import html
 import io
 import json
 import re
-from html.parser import HTMLParser
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from rich.cells import cell_len
 from rich.console import Console
+from saved_page import Page, give_script
 
 from cutaway import save_model
 from cutaway.cli import main
@@ -24,32 +26,6 @@ from cutaway.tokenizers import Tokenizer
 
 TEXT = "the cat sat"
 CHINESE = "你好吗\n<b>"
-
-
-class Page(HTMLParser):
-    """Its elements, and the text inside those that hold some."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.inside: dict[str, str] = {}
-        self.open = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self.open = dict(attrs).get("id") or tag
-
-    def handle_endtag(self, tag: str) -> None:
-        self.open = ""
-
-    def handle_data(self, data: str) -> None:
-        self.inside[self.open] = self.inside.get(self.open, "") + data
-
-    @property
-    def data(self) -> dict:
-        """What the page draws, by picture."""
-        return dict(json.loads(self.inside["data"])["parts"])
 
 
 def printed(result: object, width: int, *, colour: bool) -> str:
@@ -65,66 +41,92 @@ def seen(model: Model) -> Look:
     return look(model, TEXT)
 
 
+@pytest.fixture(autouse=True)
+def script(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_script(tmp_path_factory.mktemp("static"), monkeypatch)
+
+
 def test_the_page_asks_for_nothing_and_allows_only_its_own_script(seen: Look):
     page = Page(seen.to_html())
-    policy = next(a["content"] for tag, a in page.elements if tag == "meta" and "http-equiv" in a)
-    assert policy
-    assert "default-src 'none'" in policy
+    assert "default-src 'none'" in page.policy
     for tag in ("style", "script"):
         held = base64.b64encode(hashlib.sha256(page.inside[tag].encode()).digest()).decode()
-        assert f"{tag}-src 'sha256-{held}'" in policy
+        assert f"{tag}-src 'sha256-{held}'" in page.policy
     assert not [a for _, a in page.elements if a.keys() & {"src", "href", "action", "style", "onclick"}]
-    assert not re.search(r"https?://|url\(|@import|fetch\(|XMLHttp|innerHTML|eval\(", seen.to_html())
 
 
 def test_no_text_leaves_its_place_in_the_page(model: Model):
-    attack = "<b>的" + CHINESE
-    model.tokenizer.encode(attack)
     page = look(model, CHINESE).to_html()
     read = Page(page)
-    assert read.data["look"]["text"] == CHINESE
+    assert read.parts[0]["text"] == CHINESE
     assert [tag for tag, _ in read.elements if tag in ("b", "script")] == ["script", "script"]
     assert "<title>你好吗 &lt;b&gt; · Cutaway</title>" in page
 
 
 def test_the_page_holds_the_numbers(seen: Look):
-    data = Page(seen.to_html()).data
-    assert data["receipt"]["difference"] == 0.0
+    page = Page(seen.to_html())
+    assert page.held["receipt"]["difference"] == 0.0
+    assert page.pictures == ["look"]
+    data = page.parts[0]["parts"]
+    assert list(data) == ["surprisal", "ledger", "attention", "lens"]
     assert seen.surprisal
-    assert data["scores"]["scores"] == seen.surprisal.scores
-    assert data["lens"]["cells"][-1][-1]["top"][0] == list(seen.lens.cells[-1][-1].top[0])  # pyright: ignore
-    levels = [data["ledger"]] + [term["opened"] for term in data["ledger"]["terms"] if "opened" in term]
+    assert data["surprisal"]["scores"] == seen.surprisal.scores
+    assert seen.lens
+    np.testing.assert_array_equal(data["lens"]["probabilities"], seen.lens.probabilities.numpy())
+    levels = [data["ledger"], *data["ledger"]["levels"].values()]
     assert len(levels) == 1 + 3 * (4 + 1)
     for level in levels:
         assert sum(term["value"] for term in level["terms"]) == pytest.approx(level["total"], abs=1e-4)
-    held, T = data["attention"], len(TEXT)
-    steps = np.frombuffer(base64.b64decode(held["steps"]), "<u2").reshape(3, 4, T * (T + 1) // 2)
-    rows, columns = np.tril_indices(T)
+    opened = seen.ledger.expand("layers.1.mlp")
+    mlp = {term["name"]: term for term in data["ledger"]["levels"]["layers.1.mlp"]["terms"]}
+    assert len(mlp) == 33
+    assert mlp["others"]["label"] == f"{len(opened.terms) - 32} others"
+    assert {term.name: term.value for term in opened.top(32)}.items() <= {n: t["value"] for n, t in mlp.items()}.items()
+    assert not any(term["opens"] for term in mlp.values())
     assert seen.attention
-    exact = seen.attention.patterns.numpy()[:, :, rows, columns]
-    assert np.abs(steps / 65535 - exact).max() <= 0.5 / 65535 + 1e-7
-    assert held["first"] == 0
+    held = data["attention"]
+    assert np.abs(held["patterns"] - seen.attention.patterns.numpy()).max() <= 0.5 / 65536
+    assert (held["first"], held["tokens"]) == (0, seen.tokens)
 
 
 def test_a_long_text_keeps_the_last_tokens_of_attention(model: Model, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("cutaway.interp.pictures.page.ATTENTION_BYTES", 2 * 12 * 40)
-    held = attention(model, TEXT).page_data()
-    kept = len(TEXT) - held["first"]
+    whole = attention(model, TEXT)
+    held = whole.page_data()
+    left_out = held["first"]
+    kept = len(TEXT) - left_out
     assert 0 < kept < len(TEXT)
-    numbers = len(base64.b64decode(held["steps"])) // 2
-    assert numbers == 12 * kept * (kept + 1) // 2 <= 12 * 40
-    assert np.frombuffer(base64.b64decode(held["steps"]), "<u2")[0] <= 65535
+    assert kept * (kept + 1) // 2 <= 40
+    assert held["tokens"] == whole.tokens[left_out:]
+    np.testing.assert_allclose(held["patterns"], whole.patterns[:, :, left_out:, left_out:], atol=0.5 / 65536)
+    sides = replace(whole, patterns=whole.patterns.softmax(-1), causal=False).page_data()
+    assert sides["patterns"].shape[3] == len(sides["keys"]) == len(TEXT)
+    assert sides["patterns"].shape[2] == len(sides["tokens"]) == len(TEXT) - sides["first"] < len(TEXT)
 
 
 def test_every_result_is_a_page_of_its_own(model: Model):
     results = {f.__name__: f(model, TEXT) for f in (surprisal, attention, logit_lens, ledger)}
-    pictures = {name: set(Page(result.to_html()).data) for name, result in results.items()}
+    pictures = {name: Page(result.to_html()).pictures for name, result in results.items()}
     assert pictures == {
-        "surprisal": {"scores"},
-        "attention": {"attention"},
-        "logit_lens": {"lens"},
-        "ledger": {"ledger"},
+        "surprisal": ["scores"],
+        "attention": ["attention"],
+        "logit_lens": ["lens"],
+        "ledger": ["ledger"],
     }
+
+
+def test_where_pages_are_not_built_they_hold_what_a_terminal_shows(
+    seen: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("cutaway.interp.pictures.page._built", lambda: tmp_path)
+    text = seen.to_html()
+    page = Page(text)
+    assert "python studio/build_backend.py" in page.inside["p"]
+    assert "script" not in [tag for tag, _ in page.elements]
+    held = base64.b64encode(hashlib.sha256(page.inside["style"].encode()).digest()).decode()
+    assert page.policy == f"default-src 'none'; style-src 'sha256-{held}'; base-uri 'none'; form-action 'none'"
+    shown = html.unescape(re.sub("<[^>]+>", "", text.partition("<pre>")[2].partition("</pre>")[0]))
+    assert shown.split() == printed(seen, 110, colour=True).split()
 
 
 @pytest.mark.parametrize("colour", [True, False])
@@ -174,9 +176,10 @@ def test_choices_are_followed(model: Model):
 def test_a_recurrent_model_has_its_own_look(recurrent: Model):
     seen = look(recurrent, TEXT)
     assert (seen.attention, seen.lens) == (None, None)
-    data = Page(seen.to_html()).data
-    assert "carries one state" in data["look"]["missing"][0]
-    assert data["ledger"]["terms"][0]["opened"]["terms"][0]["name"] == "step.0"
+    (data,) = Page(seen.to_html()).parts
+    assert "carries one state" in data["missing"][0]
+    terms = data["parts"]["ledger"]["terms"]
+    assert data["parts"]["ledger"]["levels"][terms[0]["name"]]["terms"][0]["name"] == "step.0"
     assert "carries one state" in " ".join(printed(seen, 80, colour=False).split())
     with pytest.raises(InputError, match="no attention"):
         look(recurrent, TEXT, layer=0)
@@ -187,7 +190,7 @@ def test_the_command(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["look", folder, TEXT, "--token", "c", "--html", str(tmp_path / "look.html")]) == 0
     shown = capsys.readouterr().out
     assert "logit of “c”" in shown
-    assert Page((tmp_path / "look.html").read_text("utf-8")).data["look"]["text"] == TEXT
+    assert Page((tmp_path / "look.html").read_text("utf-8")).parts[0]["text"] == TEXT
     monkeypatch.setattr("sys.stdin", io.StringIO(CHINESE))
     assert main(["look", folder, "-", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["text"] == CHINESE
@@ -223,7 +226,8 @@ def test_the_command_runs_any_analysis(model: Model, tmp_path: Path, capsys: pyt
     assert len(json.loads(capsys.readouterr().out)["cells"][0][0]["top"]) == 2
     assert main(["look", folder, "--analysis", "spectra", "--html", str(tmp_path / "s.html")]) == 0
     assert "singular values" in capsys.readouterr().out
-    assert "receipt" in (tmp_path / "s.html").read_text("utf-8")
+    held = Page((tmp_path / "s.html").read_text("utf-8")).held
+    assert "spectra(model" in held["receipt"]["code"]
     words = ["--analysis", "patch_sweep", "--set", f"corrupt={TEXT[::-1]}", "--set", "what=heads", "--json"]
     assert main(["look", folder, TEXT, *words]) == 0
     assert len(json.loads(capsys.readouterr().out)["values"]) == 3

@@ -4,12 +4,13 @@ import io
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from rich.cells import cell_len
 from rich.console import Console
-from test_look import Page
+from saved_page import Page, give_script
 
 from cutaway.interp import (
     Attention,
@@ -137,12 +138,15 @@ def test_a_picture_keeps_to_its_width(result: Result, width: int, colour: bool):
         assert cell_len(line) <= width or not set(line) & drawn or line.startswith("share "), line
 
 
-def test_the_data_is_plain_and_the_page_holds_it(result: Result):
+def test_the_data_is_plain_and_the_page_holds_it(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    give_script(tmp_path, monkeypatch)
     data = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert data["receipt"]["gap"] == 1e-7
     page = Page(result.to_html())
+    assert page.held["receipt"]["gap"] == 1e-7
+    assert page.pictures == [result.picture]
+    assert [tag for tag, _ in page.elements if tag in ("b", "script")] == ["script", "script"]
     assert "<b>" not in page.inside["data"]
-    assert page.inside["data"].count("</") == 0
     assert result._repr_html_().startswith("<iframe sandbox=")
 
 

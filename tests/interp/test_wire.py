@@ -1,40 +1,12 @@
 """Results as bytes: what a page reads back is what Python had."""
 
-import json
-import struct
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
+from saved_page import unpacked
 
 from cutaway.errors import InputError
 from cutaway.interp.pictures.wire import packed, tile
-
-DTYPES = {"f4": "<f4", "f8": "<f8", "i4": "<i4", "u1": "<u1"}
-
-
-def unpacked(data: bytes) -> Any:
-    """As studio/src/lib/wire.ts reads it."""
-    (size,) = struct.unpack_from("<I", data)
-    head = json.loads(data[4 : 4 + size])
-    behind = -(-(4 + size) // 8) * 8
-
-    def read(value):
-        if isinstance(value, list):
-            return [read(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        if "$tensor" not in value:
-            return {name: read(item) for name, item in value.items()}
-        told = value["$tensor"]
-        if told["at"] is None:
-            return ("large", told["shape"])
-        assert told["at"] % 8 == 0
-        count = int(np.prod(told["shape"]))
-        return np.frombuffer(data, DTYPES[told["dtype"]], count, behind + told["at"]).reshape(told["shape"])
-
-    return read(head)
 
 
 @pytest.mark.parametrize(

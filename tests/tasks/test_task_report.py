@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from saved_page import Page, give_script
 from test_classify import write_reviews
 
 from cutaway.cli import main
@@ -263,7 +264,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory):
     return train_task(config)
 
 
-def test_training_leaves_a_report_a_page_and_a_card(trained):
+def test_training_leaves_a_report_a_page_and_a_card(trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     report: TaskReport = trained.report
     plain = json.loads((trained.folder / "report.json").read_text("utf-8"))
     assert plain["version"] == 2
@@ -273,8 +274,15 @@ def test_training_leaves_a_report_a_page_and_a_card(trained):
     assert plain["calibration"]["after"] <= plain["calibration"]["before"] + 0.05
     page = (trained.folder / "report.html").read_text("utf-8")
     assert "default-src 'none'" in page
-    for picture in ("intervals", "confusion", "reliability", "misses", "curve"):
-        assert f'["{picture}", ' in page
+    give_script(tmp_path, monkeypatch)
+    parts = Page(report.to_html()).parts
+    shown = [part["picture"] for part in parts]
+    assert shown[0] == "panel"
+    assert set(shown) >= {"intervals", "confusion", "reliability", "misses", "curve"}
+    confusion, misses = parts[shown.index("confusion")], parts[shown.index("misses")]
+    assert sum(map(sum, confusion["counts"])) == report.examples
+    assert [row["source"] for row in misses["rows"]] == [miss.source for miss in report.misses]
+    assert misses["rows"][0]["why"]["scores"] == report.misses[0].why.scores
     card = (trained.folder / "README.md").read_text("utf-8")
     assert f"{report.figures['accuracy'].value:.3f}" in card
     assert "TF-IDF and logistic regression" in card
@@ -307,8 +315,9 @@ def test_a_report_prints_within_its_width_and_commands_no_terminal(trained):
 
 
 def test_a_file_is_measured_beside_the_baseline_and_another_model(
-    trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    give_script(tmp_path, monkeypatch)
     test = write_reviews(tmp_path / "new.tsv", 60, seed=5)
     seen = (trained.folder.parent / "reviews.tsv").read_text("utf-8").splitlines()[1:4]
     extra = ["a new film\tfine", "\tgood", *(line.rpartition("\t")[0] for line in seen)]
@@ -330,8 +339,9 @@ def test_a_file_is_measured_beside_the_baseline_and_another_model(
     assert "labels of 1 row were not taught to the model ('fine'; first at" in notes
     assert "trained on 3 of 64 rows" in notes
     assert "text: column 'text', label: column 'label'" in notes
-    assert "misses" in page.read_text("utf-8")
-    assert f"The model {trained.folder} on 64 examples" in page.read_text("utf-8")  # a path keeps its letters
+    shown = Page(page.read_text("utf-8"))
+    assert "misses" in shown.pictures
+    assert f"The model {trained.folder} on 64 examples" in shown.parts[0]["notes"][0]  # a path keeps its letters
     assert main(words) == 0
     assert "accuracy" in capsys.readouterr().out
 

@@ -116,23 +116,24 @@ class AttentionOverview(Result):
     def to_json(self) -> dict[str, Any]:
         return plain(self.data() | {"checkable": None}) | {"receipt": self.receipt.to_json()}
 
-    def to_html(self) -> str:
+    def page_data(self) -> dict[str, Any]:
         """As that of `attention`: every head, of a long text where its last tokens look."""
-        from cutaway.interp.pictures.page import last_kept, page
+        from cutaway.interp.pictures.page import last_kept
 
         (L, H), T, S = self.sharp.shape, len(self.tokens), len(self.keys or self.tokens)
         rows, columns = last_kept(L, H, T, S, causal=self.causal)
         kept = [self.form(layer, "weight")[:, T - rows :, S - columns :].cpu() for layer in range(L)]
-        keys = self.keys
+        keys = self.tokens if rows < T and self.keys is None and not self.causal else self.keys
         made = Attention(
             self.tokens[T - rows :],
             torch.stack(kept).float(),
             keys=keys,
             causal=self.causal,
             chosen=self.shown,
+            first=T - rows,
             receipt=self.receipt,
         )
-        return page([("attention", made.page_data() | {"tokens": self.tokens, "first": T - rows})])
+        return made.page_data() | {"habits": self.kinds()}
 
 
 @torch.no_grad()

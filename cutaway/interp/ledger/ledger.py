@@ -19,6 +19,7 @@ from cutaway.errors import CutawayError, InputError, unknown
 from cutaway.interp.results import Result
 
 SHOWN = 12  # terms shown one by one where there are many
+HELD = 32  # terms of an opened level in a saved page
 INPUTS = ("embed", "sound")  # the terms that stand for what was read
 # error allowed, relative to all that was added up (`Ledger.scale`)
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 1e-1, "float16": 1e-2}
@@ -194,4 +195,13 @@ class Ledger(Result):
         return super().data() | {"error": self.error}
 
     def page_data(self) -> dict[str, Any]:
-        return self.to_json(depth=1, most=32)
+        """With the levels below it, of each its largest terms; a saved page has nobody to ask for them."""
+        levels = {term.name: self.expand(term)._held(HELD) for term in self.terms if term.opens}
+        return super().page_data() | {"levels": levels}
+
+    def _held(self, most: int) -> dict[str, Any]:
+        """This level in a page that opens it no further: its largest terms in their order, the others as one."""
+        order = {term.name: place for place, term in enumerate(self.terms)}
+        terms = sorted(self.brief(most), key=lambda term: order.get(term.name, len(order)))
+        made = {"what": self.what, "unit": self.unit, "total": self.total, "error": self.error}
+        return made | {"terms": [replace(term, opens=False) for term in terms]}

@@ -18,17 +18,17 @@ from cutaway.tasks.report.report import (
 
 MOST_SLICES = 40  # of one kind: the weakest
 COURSE = ("loss", "valid_loss")  # lines of the training that share an axis
-Part = tuple[str, Any]
+Part = dict[str, Any]
 
 
 def page_of(report: TaskReport) -> str:
     """The page."""
     from cutaway.interp.pictures.page import page
 
-    return page([*_head(report), *_parts(report)], title=f"{report.task} on {report.split}")
+    return page([_head(report), *_parts(report)], report, title=f"{report.task} on {report.split}")
 
 
-def _head(report: TaskReport) -> Iterator[Part]:
+def _head(report: TaskReport) -> Part:
     first, metric = report.figures[report.metric], report.metric.replace("_", " ")
     named = f"the model {report.model}" if report.model else "the model"  # a path is no word to begin a sentence with
     notes = [f"{named} on {report.examples:,} examples of {report.split}: {metric} {spelled(first)}."]
@@ -45,7 +45,8 @@ def _head(report: TaskReport) -> Iterator[Part]:
         )
     notes = [f"{note[:1].upper()}{note[1:]}" for note in [*notes, *(f"{note}." for note in report.notes)]]
     figures = {name.replace("_", " "): figure.value for name, figure in report.figures.items()}
-    yield "panel", {"title": f"{report.task}: {report.split}", "notes": notes, "figures": figures}
+    title = f"{report.task}: {report.split}"
+    return {"picture": "panel", "title": title, "notes": notes, "figures": figures, "parts": {}}
 
 
 def _differ(p: float) -> str:
@@ -58,22 +59,21 @@ def _parts(report: TaskReport) -> Iterator[Part]:
     yield _figures(report)
     square = [table for table in report.tables if _square(*table[1:])]
     for what, columns, rows in square:
-        yield "confusion", {"what": what, "labels": [row[0] for row in rows], "columns": columns[1:], "rows": rows}
+        labels, counts = [row[0] for row in rows], [row[1:] for row in rows]
+        yield {"picture": "confusion", "what": what, "labels": labels, "columns": columns[1:], "counts": counts}
     if report.calibration:
         found = report.calibration
         lines = {"as told": found.curve}
         if found.curve_before:
             lines = {"before calibration": found.curve_before, **lines}
-        yield "reliability", {"what": calibration_line(found), "of": found.of, "lines": lines}
+        yield {"picture": "reliability", "what": calibration_line(found), "of": found.of, "lines": lines}
     for table in report.tables:
         if table not in square:
             yield _table(*table)
     yield from _slices(report)
     if report.misses:
-        yield (
-            "misses",
-            {"wrong": report.wrong, "examples": report.examples, "rows": [_miss(one) for one in report.misses]},
-        )
+        rows = [_miss(one) for one in report.misses]
+        yield {"picture": "misses", "wrong": report.wrong, "examples": report.examples, "rows": rows}
     yield from _suspects(report)
     yield from _curves(report)
     if report.aside:
@@ -82,7 +82,8 @@ def _parts(report: TaskReport) -> Iterator[Part]:
 
 
 def _interval(label: str, figure: Figure, **more: Any) -> dict[str, Any]:
-    return {"label": label, "value": figure.value, "low": figure.low, "high": figure.high, **more}
+    made = {"label": label, "value": figure.value, "low": figure.low, "high": figure.high}
+    return made | {"tone": 0, "note": None, "other": None} | more
 
 
 def _figures(report: TaskReport) -> Part:
@@ -103,7 +104,7 @@ def _figures(report: TaskReport) -> Part:
         for name in report.figures
     ]
     about = f"Each figure with its 95 % interval ({RESAMPLES:,} bootstrap resamples over examples)."
-    return "intervals", {"what": "Figures", "about": about, "groups": groups}
+    return {"picture": "intervals", "what": "Figures", "about": about, "groups": groups, "whole": None}
 
 
 def _slices(report: TaskReport) -> Iterator[Part]:
@@ -114,17 +115,18 @@ def _slices(report: TaskReport) -> Iterator[Part]:
         cut = len(some) - MOST_SLICES
         if by != "length":
             some = sorted(some, key=lambda one: one.figure.value)[:MOST_SLICES]
-        rows = [_interval(one.value, one.figure, tone=0, note=f"{one.examples:,}", other=one.baseline) for one in some]
+        rows = [_interval(one.value, one.figure, note=f"{one.examples:,}", other=one.baseline) for one in some]
         groups.append({"name": f"by {by}" + (f" (the weakest; {cut} more)" if cut > 0 else ""), "rows": rows})
     if groups:
         metric = report.metric.replace("_", " ")
         about = f"The {metric} on parts of the examples, with how many they are; the line is the whole"
         about += ", the small mark the baseline." if report.baseline is not None else "."
-        yield "intervals", {"what": "Where it is weak", "about": about, "groups": groups, "whole": whole.value}
+        what = "Where it is weak"
+        yield {"picture": "intervals", "what": what, "about": about, "groups": groups, "whole": whole.value}
 
 
 def _miss(one: Any) -> dict[str, Any]:
-    why = None if one.why is None else {"picture": one.why.picture, **one.why.page_data()}
+    why = None if one.why is None else one.why.page_data()
     texts = one.texts
     roles = list(texts) if len(texts) > 1 else [""] * len(texts)
     return {
@@ -193,11 +195,11 @@ def _filled(line: dict[int, float], at: list[int]) -> dict[int, float]:
 
 
 def _curve(what: str, x: str, y: str, at: list[float], lines: dict[str, list[float | None]]) -> Part:
-    return "curve", {"what": what, "x": x, "y": y, "at": at, "lines": lines}
+    return {"picture": "curve", "what": what, "x": x, "y": y, "at": at, "lines": lines}
 
 
 def _table(what: str, columns: list[str], rows: list[list[Any]]) -> Part:
-    return "table", {"what": what, "columns": columns, "rows": rows}
+    return {"picture": "table", "what": what, "columns": columns, "rows": rows}
 
 
 def _square(columns: list[str], rows: list[list[Any]]) -> bool:

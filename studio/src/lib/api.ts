@@ -56,6 +56,7 @@ export function takeToken(): void {
 }
 
 async function send(path: string, body: unknown, signal?: AbortSignal): Promise<Response> {
+  if (import.meta.env.MODE === "saved") throw new Failure("A saved page has no server to ask.", "saved");
   const headers: Record<string, string> = {};
   const token = sessionStorage.getItem(KEY);
   if (token) headers.authorization = `Bearer ${token}`;

@@ -6,12 +6,27 @@ export type Asked = { subject: Subject; options: Options };
 export type Term = LedgerResult["terms"][number];
 export type Crumb = { path: string[]; term: Term };
 
+/** A level of a ledger: terms that sum to a number. */
+export type Level = Pick<LedgerResult, "what" | "unit" | "terms" | "total" | "error">;
+
+/** The levels that are unfolded below a number, by their paths, wherever more of them come from. */
+export type Levels = {
+  readonly levels: ReadonlyMap<string, Level>;
+  /** Levels of which only the first terms are shown. */
+  readonly passed: ReadonlySet<string>;
+  /** What went wrong in opening a term, by its path. */
+  readonly troubles: ReadonlyMap<string, string>;
+  toggle(path: string[]): Promise<void>;
+  /** Have a level at hand before it is asked for. */
+  ahead(path: string[]): void;
+};
+
 export const keyOf = (path: readonly string[]): string => path.join("\n");
 
 /** Terms whose levels are fetched ahead, at a time. */
 const AHEAD = 24;
 
-class Drawer {
+class Drawer implements Levels {
   asked = $state.raw<Asked | null>(null);
   open = $state.raw<Open<LedgerResult> | null>(null);
   message = $state("");

@@ -12,7 +12,7 @@ export const chances = {
   token: { en: "Token", zh: "词元" },
   bars: { en: "Probability", zh: "概率" },
   raw: { en: "model", zh: "模型" },
-  left: { en: "sliders", zh: "采样后" },
+  left: { en: "after sampling", zh: "采样后" },
   logit: { en: "Logit", zh: "logit" },
   came: { en: "in the text", zh: "文中的词元" },
   cameBelow: { en: "In the text: rank {n}", zh: "文中的词元:第 {n} 位" },

@@ -4,6 +4,7 @@ import type { Picture, ResultOf, Subject } from "../lib/api";
 import Attention from "./Attention.svelte";
 import Chances from "./Chances.svelte";
 import Curve from "./Curve.svelte";
+import Ledger from "./Ledger.svelte";
 import Lens from "./Lens.svelte";
 import Graph from "./Graph.svelte";
 import Heads from "./Heads.svelte";
@@ -19,6 +20,7 @@ export const PICTURES: { [P in Picture]?: Component<PictureProps<P>> } = {
   attention: Attention,
   chances: Chances,
   curve: Curve,
+  ledger: Ledger,
   lens: Lens,
   graph: Graph,
   heads: Heads,

@@ -111,8 +111,13 @@ def test_it_can_be_tried_out_and_told():
 def test_its_page_holds_the_last_tokens_of_a_long_text(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("cutaway.interp.pictures.page.ATTENTION_BYTES", 4000)
     found: AttentionOverview = attention_overview(made("llama", dtype=torch.float32), TEXT)
-    assert '"first": 5' in found.to_html()  # 17 rows of 12 heads, two bytes each, have room
-    assert f'"tokens": ["{TEXT[0]}"' in found.to_html()
+    held = found.page_data()
+    assert (held["picture"], held["first"]) == ("attention", 5)  # 17 rows of 12 heads, two bytes each, have room
+    assert held["tokens"] == found.tokens[5:]
+    for layer in range(held["patterns"].shape[0]):
+        exact = torch.stack([found.head(layer, head)[5:, 5:] for head in range(held["patterns"].shape[1])])
+        torch.testing.assert_close(held["patterns"][layer], exact, rtol=0, atol=0.5 / 65536)
+    assert held["habits"] == found.kinds()
 
 
 def test_rollout_reads_layer_by_layer():

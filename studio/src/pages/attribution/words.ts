@@ -106,10 +106,9 @@ export const words = {
   toProbes: { en: "Probe this model instead", zh: "改用探针" },
   confusion: { en: "Confusion matrix", zh: "混淆矩阵" },
   confusionAbout: {
-    en: "Rows: the true label. Columns: what was said. Click a cell to see its rows.",
-    zh: "行:真实标签;列:模型的回答。点击单元格查看对应的行。",
+    en: "Rows: the true label. Columns: what was said. Blue is right, orange wrong, darker the larger its share of the row. Click a cell to see its rows.",
+    zh: "行:真实标签;列:模型的回答。蓝色为正确,橙色为错误,颜色越深占该行的比例越大。点击单元格查看对应的行。",
   },
-  trueLabel: { en: "true label", zh: "真实标签" },
   said: { en: "said", zh: "回答" },
   slices: { en: "Slices", zh: "切片" },
   by: { en: "by", zh: "按" },

@@ -13,6 +13,9 @@ export type Heads = {
   tokens: string[];
   keys: string[];
   causal: boolean;
+  /** Where the first token stands in its text, and the first key: of a long text only the last may be here. */
+  first: number;
+  firstKey: number;
   layers: number;
   heads: number;
   shown: [number, number];
@@ -37,6 +40,8 @@ export function ofOverview(result: ResultOf<"heads">, id: string): Heads {
     tokens: result.tokens,
     keys: result.keys ?? result.tokens,
     causal: result.causal,
+    first: 0,
+    firstKey: 0,
     layers,
     heads,
     shown: result.shown as [number, number],
@@ -74,6 +79,8 @@ export function ofPatterns(result: ResultOf<"attention">, id: string): Heads {
     tokens: result.tokens,
     keys: result.keys ?? result.tokens,
     causal: result.causal,
+    first: result.first,
+    firstKey: result.keys ? 0 : result.first,
     layers,
     heads,
     shown: result.shown as [number, number],

@@ -13,6 +13,7 @@ export const words = {
     en: "Each row is a token that looks (query); each column one that is looked at (key). Choose a row to see its numbers.",
     zh: "每一行是发出查询的词元(query),每一列是被关注的词元(key)。选择一行可查看其数值。",
   },
+  lastOf: { en: "The last {n} of {all} tokens.", zh: "全部 {all} 个词元中的最后 {n} 个。" },
   query: { en: "query", zh: "查询" },
   key: { en: "key", zh: "键" },
   token: { en: "token", zh: "词元" },
