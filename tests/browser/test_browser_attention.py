@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from driving import Studio
 from playwright.sync_api import Page, expect
+from torch import Tensor
 
 import cutaway
 from cutaway.interp import attention, attention_overview, ledger, score_pairs, value_weighted
@@ -102,6 +103,30 @@ def test_the_pointer_reads_the_number_under_it(studio: Studio, page: Page) -> No
     page.keyboard.press("Enter")
     expect(page.get_by_text("position 1 of 7")).to_be_visible()
     assert "position=1" in page.url
+
+
+def test_lines_lead_from_a_token_to_those_it_looks_at_most(studio: Studio, page: Page) -> None:
+    page.goto(studio.page("attention", "decoder", TEXT, layer="1", head="2", position="9"))
+    page.get_by_role("button", name="arcs", exact=True).click()
+    overview = attention_overview(cutaway.load_model(studio.folder / "decoder"), TEXT)
+    said = page.locator(".large [role=status]")
+
+    def told(query: int, found: dict[str, Tensor]) -> None:
+        expect(said).to_contain_text(f"query {overview.tokens[query]}, ")
+        numbers = [float(line.split()[-1]) for line in said.inner_text().split(", ")[1:]]
+        weights = found["weight"][:, query].flatten().sort(descending=True).values
+        assert numbers == pytest.approx(weights[: len(numbers)].tolist(), rel=6e-3)
+        assert len(numbers) == min(6, int((weights > 0).sum()))
+
+    expect(page).to_have_url(re.compile(r"at\.drawn=arcs"))
+    told(9, overview.strongest(1, 2, each=8))
+    page.locator(".large canvas").focus()
+    page.keyboard.press("ArrowUp")
+    expect(page.get_by_text(f"position 8 of {len(overview.tokens)}")).to_be_visible()
+    told(8, overview.strongest(1, 2, each=8))
+    page.get_by_role("button", name="arcs of all heads").click()
+    expect(said).to_contain_text("head ")
+    told(8, overview.strongest(1, each=3))
 
 
 def test_heads_are_chosen_with_the_keyboard_and_marked_by_their_kind(studio: Studio, page: Page) -> None:

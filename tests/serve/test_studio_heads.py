@@ -43,8 +43,7 @@ def tensors(data: bytes) -> dict[str, torch.Tensor]:
     found = {}
     for name, value in json.loads(data[4 : 4 + size]).items():
         told = value["$tensor"]
-        assert told["dtype"] == "f4"
-        numbers = np.frombuffer(data, "<f4", int(np.prod(told["shape"])), behind + told["at"])
+        numbers = np.frombuffer(data, f"<{told['dtype']}", int(np.prod(told["shape"])), behind + told["at"])
         found[name] = torch.from_numpy(numbers.reshape(told["shape"]).copy())
     return found
 
@@ -96,6 +95,19 @@ def test_a_row_tells_every_number_of_a_query(overview: dict[str, Any], served: S
         torch.testing.assert_close(row[name], numbers, equal_nan=True)
 
 
+def test_lines_are_the_strongest_of_every_query(overview: dict[str, Any], served: Served, folder: str) -> None:
+    patterns = attention(load_model(folder), TEXT).patterns
+    asked = {"id": overview["id"], "layer": 1, "each": 3}
+    every = tensors(post(served, "head/lines", **asked).content)
+    assert every["key"].shape == every["weight"].shape == (patterns.shape[1], patterns.shape[2], 3)
+    assert torch.equal(patterns[1].gather(-1, every["key"].long()), every["weight"])
+    assert torch.equal(every["weight"], patterns[1].sort(-1, descending=True).values[..., :3])
+    one = tensors(post(served, "head/lines", head=1, **asked).content)
+    assert torch.equal(one["weight"], every["weight"][1:2])
+    few = tensors(post(served, "head/lines", id=overview["id"], layer=0, each=16).content)
+    assert few["weight"].shape[-1] == min(16, patterns.shape[-1])
+
+
 @pytest.mark.parametrize(
     ("page", "changed", "status", "said"),
     [
@@ -105,12 +117,14 @@ def test_a_row_tells_every_number_of_a_query(overview: dict[str, Any], served: S
         ("head", {"by": "heat"}, 400, "by"),
         ("head", {"id": "gone"}, 404, "no longer open"),
         ("head/row", {"query": 999}, 400, "query 999 is not there"),
+        ("head/lines", {"head": 99}, 400, "layer 0 head 99 is not there"),
+        ("head/lines", {"each": 17}, 400, "each"),
     ],
 )
 def test_what_is_not_there_is_told(
     page: str, changed: dict[str, Any], status: int, said: str, overview: dict[str, Any], served: Served
 ) -> None:
-    shape = {"query": 0} if page == "head/row" else {"rows": 9, "columns": 9}
+    shape = {"head": {"rows": 9, "columns": 9}, "head/row": {"query": 0}, "head/lines": {}}[page]
     answer = post(served, page, **{"id": overview["id"], "layer": 0, "head": 0, **shape, **changed})
     assert answer.status_code == status
     assert said in answer.json()["error"]["message"]

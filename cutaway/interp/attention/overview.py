@@ -110,6 +110,30 @@ class AttentionOverview(Result):
             raise InputError(f"query {query} is not there: the text has the tokens 0 … {len(self.tokens) - 1}")
         return {by: self.head(layer, head, by)[query] for by in ("weight", "output", "score")}
 
+    @torch.no_grad()
+    def strongest(self, layer: int, head: int | None = None, each: int = 4) -> dict[str, Tensor]:
+        """Where every query looks most: what lines between two columns of tokens are drawn of.
+
+        Args:
+            layer: from 0.
+            head: of it, from 0; None: every head.
+            each: keys of each query, at the most.
+
+        Returns:
+            "key": (H, T, K) int32, the strongest first; "weight": (H, T, K), of them. H is 1 of one head.
+
+        Raises:
+            InputError: no such layer or head, or less than one key.
+        """
+        L, H = self.sharp.shape
+        if not (0 <= layer < L and (head is None or 0 <= head < H)):
+            raise InputError(f"layer {layer} head {head} is not there: the {self.part} has {L} layers × {H} heads")
+        if each < 1:
+            raise InputError(f"give at least 1 key for each query, not {each}")
+        pattern = self.form(layer, "weight")
+        found = (pattern if head is None else pattern[head : head + 1]).topk(min(each, pattern.shape[-1]), dim=-1)
+        return {"key": found.indices.int(), "weight": found.values}
+
     def data(self) -> dict[str, Any]:
         return super().data() | {"shown": self.shown, "kinds": self.kinds()}
 

@@ -14,12 +14,16 @@ from cutaway.serve.body import JsonRoute
 from cutaway.serve.errors import ApiError
 from cutaway.serve.schema.base import errors
 from cutaway.serve.studio.look import LARGEST, TILE
-from cutaway.serve.studio.schema import PACKED, HeadRequest, HeadRowRequest
+from cutaway.serve.studio.schema import PACKED, HeadLinesRequest, HeadRequest, HeadRowRequest
 from cutaway.serve.studio.studio import Studio, studio_of
 
 router = APIRouter(prefix="/studio", route_class=JsonRoute)
 ROW: dict[int | str, dict[str, Any]] = {
     200: {"content": {PACKED: {"schema": {"$ref": "#/components/schemas/HeadRow"}}}, "description": "its numbers"}
+}
+
+LINES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {PACKED: {"schema": {"$ref": "#/components/schemas/HeadLines"}}}, "description": "the strongest"}
 }
 
 
@@ -44,6 +48,18 @@ async def row(asked: HeadRowRequest, http: HttpRequest) -> Response:
     return Response(
         await studio.quick(lambda: packed(found.row(asked.layer, asked.head, asked.query))), media_type=PACKED
     )
+
+
+@router.post("/head/lines", response_class=Response, responses={**errors(404, 413), **LINES})
+async def lines(asked: HeadLinesRequest, http: HttpRequest) -> Response:
+    """Where every query of a head, or of all heads of a layer, looks most."""
+    studio = studio_of(http)
+    found = _overview(studio, asked.id)
+
+    def strongest() -> bytes:
+        return packed(found.strongest(asked.layer, asked.head, asked.each), whole=LARGEST)
+
+    return Response(await studio.quick(strongest), media_type=PACKED)
 
 
 def _overview(studio: Studio, id: str) -> AttentionOverview:

@@ -179,6 +179,15 @@ class HeadRowRequest(Asked):
     query: Annotated[int, Field(ge=0)]
 
 
+class HeadLinesRequest(Asked):
+    """Where every query looks most (`AttentionOverview.strongest`); without a head in every head of the layer."""
+
+    id: Id
+    layer: Annotated[int, Field(ge=0)]
+    head: Annotated[int, Field(ge=0)] | None = None
+    each: Annotated[int, Field(ge=1, le=16)] = 4
+
+
 def result_schemas() -> dict[str, Any]:
     """JSON schemas of all results and what they are made of, by name, for the components of OpenAPI."""
     import cutaway.tasks.report.rows  # noqa: F401  # the one kind of result that interp does not define
@@ -196,7 +205,11 @@ def result_schemas() -> dict[str, Any]:
         "properties": {"id": {"type": "string"}, "result": {"$ref": "#/components/schemas/AnyResult"}},
     }
     tensor = {"$ref": "#/components/schemas/Tensor"}
-    for name, parts in (("Tile", ["tile"]), ("HeadRow", ["weight", "output", "score"])):
+    for name, parts in (
+        ("Tile", ["tile"]),
+        ("HeadRow", ["weight", "output", "score"]),
+        ("HeadLines", ["key", "weight"]),
+    ):
         made[name] = {"type": "object", "required": parts, "properties": dict.fromkeys(parts, tensor)}
     ledgers = {"type": "array", "items": {"$ref": "#/components/schemas/LedgerResult"}}
     made["Traced"] = {

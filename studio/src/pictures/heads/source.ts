@@ -2,7 +2,7 @@
 import { bytes, type ResultOf } from "../../lib/api";
 import type { components } from "../../lib/schema";
 import type { Tile, Window } from "../../lib/grid";
-import type { Numbers, Unpacked } from "../../lib/wire";
+import type { Numbers, Tensor, Unpacked } from "../../lib/wire";
 
 type Schemas = components["schemas"];
 export type By = "weight" | "output" | "score";
@@ -29,7 +29,11 @@ export type Heads = {
   small: { rows: number; columns: number; of: (place: Place) => ArrayLike<number> };
   tile: (place: Place, by: By, window: Window, rows: number, columns: number) => Promise<Tile>;
   row: (place: Place, query: number) => Promise<Row>;
+  /** The strongest keys of every query, of one head or of all of a layer; null where nobody sorts them. */
+  lines: ((layer: number, head: number | null, each: number) => Promise<Lines>) | null;
 };
+/** (H, T, K): keys, and their weights. */
+export type Lines = { key: Tensor; weight: Tensor };
 
 const SQUARES = Float32Array.from({ length: 256 }, (_, k) => (k / 255) ** 2);
 
@@ -64,6 +68,8 @@ export function ofOverview(result: ResultOf<"heads">, id: string): Heads {
       const found = await bytes<Unpacked<Schemas["HeadRow"]>>("/studio/head/row", { id, layer, head, query });
       return { weight: found.weight.numbers!, output: found.output.numbers!, score: found.score.numbers! };
     },
+    lines: (layer, head, each) =>
+      bytes<Unpacked<Schemas["HeadLines"]>>("/studio/head/lines", { id, layer, head, each }),
   };
 }
 
@@ -95,6 +101,7 @@ export function ofPatterns(result: ResultOf<"attention">, id: string): Heads {
         result.patterns.at(place.layer, place.head, query).numbers ??
         (await tile(place, "weight", [query, query + 1, 0, S], 1, S)).numbers,
     }),
+    lines: null,
   };
 }
 
