@@ -72,7 +72,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     rows = [f"{text}\t{with_others(reversed_words(text), draw)}" for text in sentences(1500, 0)]
     data.write_text("\n".join(["source\ttarget", *rows]) + "\n", "utf-8")
     sizes = {"size": 1, "vocab_size": 320, "context": 32, "network": {"heads": 4, "layers": 2}}
-    how = {"epochs": 6, "batch": 32, "dropout": 0.0, "evaluations": 2, "valid": 0.03, "test": 0.03, "threads": 1}
+    how = {"epochs": 10, "batch": 32, "dropout": 0.0, "evaluations": 2, "valid": 0.03, "test": 0.03, "threads": 1}
     return train_task(TaskConfig("translate", str(data), str(folder / "model"), **sizes, **how))
 
 
@@ -154,7 +154,7 @@ def test_what_a_word_is_owed_to(trained: Trained):
 
 
 def test_terms_are_in_every_translation_and_the_rest_stays(trained: Trained):
-    texts = sentences(16, 4)
+    texts = sentences(30, 4)
     terms = {"two": "zwo", "cat": "Mieze"}
     held = replace(trained.model, task=replace(trained.model.task, terms=terms), engine=None)
     exact = []
