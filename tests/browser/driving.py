@@ -52,7 +52,7 @@ def start_studio(folder: Path, *arguments: str) -> Studio:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert process.stdout is not None
-    patience = threading.Timer(120, process.kill)
+    patience = threading.Timer(600, process.kill)
     patience.start()
     line = process.stdout.readline()
     patience.cancel()
