@@ -65,3 +65,21 @@ def test_no_option_takes_a_number_that_nothing_counts_with() -> None:
         for option in options_of(name):
             with pytest.raises(CutawayError, match="too large"):
                 analyse(name, model, TEXT, {option: [0, 2**53]})
+
+
+@pytest.mark.parametrize(
+    "name", ["occlusion", "integrated_gradients", "faithfulness", "agreement", "composition_scores", "rollout"]
+)
+def test_what_takes_long_can_be_ended_on_the_way(name: str) -> None:
+    """A page that leaves ends its analysis at the next report of progress: else all others wait for it."""
+    told: list[Any] = []
+
+    def leave(report: Any) -> None:
+        told.append(report)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    options = {"occlusion": {"replace": "delete"}, "integrated_gradients": {"tolerance": 1e-9}}.get(name, {})
+    with pytest.raises(KeyboardInterrupt):
+        Study(made("qwen3", letters(), layers=3), TEXT * 2).analyse(name, options, progress=leave)
+    assert all(0 <= one.done <= one.total for one in told)

@@ -14,13 +14,20 @@ from cutaway.interp.attention.parts import heads_of
 from cutaway.interp.receipt import Clock, Receipt
 from cutaway.interp.results import Matrix, Panel, Table
 from cutaway.models import Model
+from cutaway.progress import OnProgress, Progress
 
 KINDS = {"Q": "query", "K": "key", "V": "value"}
 
 
 @torch.no_grad()
 def composition_scores(
-    model: Model, *, part: str | None = None, folded: bool = True, draws: int = 20, seed: int = 0
+    model: Model,
+    *,
+    part: str | None = None,
+    folded: bool = True,
+    draws: int = 20,
+    seed: int = 0,
+    progress: OnProgress | None = None,
 ) -> Panel:
     """How much of what a head reads for its queries, keys or values lies where an earlier head writes.
 
@@ -38,6 +45,7 @@ def composition_scores(
         folded: whether the scales of the norms on the way are in the matrices.
         draws: how many random pairs of heads the control has.
         seed: of these.
+        progress: told of each layer, and of the control.
 
     Returns:
         A panel of three matrices (rows the later head, columns the earlier, NaN where it is not earlier), a table of
@@ -59,6 +67,8 @@ def composition_scores(
     out = torch.stack([heads.writing(i, folded=folded) for i in range(L)])  # (L, H, C, D)
     scores = {kind: torch.full((L * H, L * H), float("nan"), dtype=torch.float64) for kind in KINDS}
     for later in range(1, L):
+        if progress is not None:
+            progress(Progress("composition", later, L, "layers"))
         for earlier in range(later):
             place = slice(later * H, (later + 1) * H), slice(earlier * H, (earlier + 1) * H)
             pairs = _pairs(q[later], k[later], v[later], out[later], v[earlier], out[earlier])
@@ -73,7 +83,11 @@ def composition_scores(
     def control() -> dict[str, Tensor]:
         return _pairs(random(D, C), random(D, C), random(D, C), random(C, D), random(D, C), random(C, D))
 
-    drawn = [control() for _ in range(draws)]
+    drawn = []
+    for number in range(draws):
+        if progress is not None:
+            progress(Progress("random heads", number, draws, "pairs"))
+        drawn.append(control())
     chance = {kind: torch.stack([one[kind] for one in drawn]) for kind in KINDS}
     receipt = clock.receipt(seed=seed)
     figures = {f"{kind}, random heads": float(value.mean()) for kind, value in chance.items()}

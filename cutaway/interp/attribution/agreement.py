@@ -73,7 +73,7 @@ def agreement(
         steps: of integrated gradients.
         samples: pairs of orders of Shapley values; None asks every coalition.
         seed: of those.
-        progress: told after each method.
+        progress: told while each method computes.
 
     Returns:
         A panel of Spearman's rank correlation of each pair of methods, of all scores as shares of each method's largest
@@ -98,11 +98,16 @@ def agreement(
     shown = model if isinstance(model, Recording) else text
     clock = Clock(run, "agreement", shown, methods=methods and chosen, **given, **own)
     found: dict[str, Attribution] = {}
-    for done, name in enumerate(chosen):
-        if progress is not None:
-            progress(Progress(name.replace("_", " "), done, len(chosen), "methods"))
-        takes = inspect.signature(METHODS[name]).parameters
-        found[name] = METHODS[name](model, text, **given, **{key: own[key] for key in own if key in takes})
+    for name in chosen:
+        stage = name.replace("_", " ")
+
+        def tell(_: Progress | None, stage: str = stage) -> None:  # also within a method, which may take long
+            if progress is not None:
+                progress(Progress(stage, len(found), len(chosen), "methods"))
+
+        tell(None)
+        takes, offered = inspect.signature(METHODS[name]).parameters, {**own, "progress": tell}
+        found[name] = METHODS[name](model, text, **given, **{key: offered[key] for key in offered if key in takes})
     first = next(iter(found.values()))
     rows = torch.tensor([[float(score or 0.0) for score in one.scores] for one in found.values()]).double()  # (M, U)
     if rows.shape[1] < 3:

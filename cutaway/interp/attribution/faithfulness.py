@@ -5,6 +5,7 @@ Shapes: R orders, P parts of a text, K counts of parts taken away.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import replace as changed
@@ -28,6 +29,7 @@ from cutaway.interp.results import Curve, Panel, Table, TokenScores
 from cutaway.interp.target import Quantity
 from cutaway.models import Model
 from cutaway.models.model import Source
+from cutaway.progress import OnProgress
 
 METHODS = {
     method.__name__: method
@@ -52,6 +54,7 @@ def faithfulness(
     replace: Replacement | str = "mean",
     orders: int = 20,
     seed: int = 0,
+    progress: OnProgress | None = None,
 ) -> Panel:
     """Take parts of the text away in the order of their scores, and in random orders as a control.
 
@@ -75,6 +78,7 @@ def faithfulness(
         replace: what stands in place of what is taken away, as in `occlusion`.
         orders: random orders, 2 or more.
         seed: of the random orders.
+        progress: told how many texts were read, of those with parts taken away, and then of those with parts kept.
 
     Returns:
         A panel: the curves "deletion" and "insertion", the table "against random", and as figures each number, its mean
@@ -98,7 +102,10 @@ def faithfulness(
     clock = Clock(run, "faithfulness", shown, scores=scores, method=method, **given, **options)
     question = question_of(model, text, **given, quantity=quantity)
     if scores is None:
-        scores = METHODS[method](model, text, **given, quantity=quantity, grain=grain)
+        long: dict[str, Any] = (
+            {"progress": progress} if "progress" in inspect.signature(METHODS[method]).parameters else {}
+        )
+        scores = METHODS[method](model, text, **given, quantity=quantity, grain=grain, **long)
     remove = removal(question, replace, grain)
     values, remove = _by_part(scores, remove, grain)
     count = len(values)
@@ -113,8 +120,8 @@ def faithfulness(
     counts = sorted({*steps, *bins})
     ranks = torch.stack([order.argsort() for order in ranked])  # (R, P), from 0 for the best
     best = ranks[:, None] < torch.tensor(counts)[:, None]  # (R, K, P)
-    without = remove(~best.flatten(0, 1)).double().cpu().view(len(ranked), len(counts)).tolist()
-    only = remove(best.flatten(0, 1)).double().cpu().view(len(ranked), len(counts)).tolist()
+    without = remove(~best.flatten(0, 1), progress).double().cpu().view(len(ranked), len(counts)).tolist()
+    only = remove(best.flatten(0, 1), progress).double().cpu().view(len(ranked), len(counts)).tolist()
     whole, at = without[0][0], {number: i for i, number in enumerate(counts)}
     shares = [number / count for number in steps]
     lines = {

@@ -20,6 +20,7 @@ from cutaway.interp.record import Recording
 from cutaway.interp.target import Quantity
 from cutaway.models import Model
 from cutaway.models.model import Source
+from cutaway.progress import OnProgress
 
 DOUBTFUL = 0.1  # a gap of this share of what there is to explain is said in the result's name
 
@@ -83,6 +84,7 @@ def integrated_gradients(
     steps: int = 32,
     rule: Rule | str = "gauss_legendre",
     tolerance: float = 0.0,
+    progress: OnProgress | None = None,
 ) -> Attribution:
     """Integrated gradients (Sundararajan et al. 2017) along the straight way from a baseline to the token vectors.
 
@@ -111,6 +113,7 @@ def integrated_gradients(
         rule: "gauss_legendre", "midpoint", "trapezoid", "left" or "right".
         tolerance: a gap that is small enough, as a share of the number less that at the baseline; 4, 8, 16 … steps are
             taken until it is reached, and `steps` at most. 0: all steps at once.
+        progress: told of the steps.
 
     Raises:
         ConfigError, InputError: as in `gradient_x_input`; an unknown baseline or rule, too few steps, or a reference
@@ -139,7 +142,7 @@ def integrated_gradients(
     tried = 4 if tolerance else steps
     while True:
         tried = min(tried, steps)
-        found = integrate(question, question.vectors, start, tried, rule, batch=question.at_once)
+        found = integrate(question, question.vectors, start, tried, rule, batch=question.at_once, progress=progress)
         if tried == steps or found.gap <= tolerance * abs(found.total):
             break
         tried *= 2

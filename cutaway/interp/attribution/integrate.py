@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.errors import ConfigError, InputError, NonFinite, unknown
+from cutaway.progress import OnProgress, Progress
 
 Rule: TypeAlias = Literal["gauss_legendre", "midpoint", "trapezoid", "left", "right"]
 MOST = 1024  # steps: the nodes of Gauss–Legendre are found in a matrix of as many rows and columns
@@ -86,6 +87,7 @@ def integrate(
     rule: Rule | str = "gauss_legendre",
     *,
     batch: int = 64,
+    progress: OnProgress | None = None,
 ) -> Integral:
     """Integrated gradients (Sundararajan et al. 2017): (x - x') · the mean gradient on the straight way from x' to x.
 
@@ -96,6 +98,7 @@ def integrate(
         steps: at how many points the gradient is taken.
         rule: how the mean is taken: "gauss_legendre" needs the fewest steps for smooth functions.
         batch: most points at a time.
+        progress: told at how many points the gradient is known.
 
     Raises:
         ConfigError: an unknown rule, or a function that gives another shape than one number for each point.
@@ -124,6 +127,8 @@ def integrate(
                 "no gradient reaches the function's argument: it computes without it, or without autograd"
             )
         mean += torch.tensordot(weights[here], slopes, dims=1)
+        if progress is not None:
+            progress(Progress("gradients", min(first + batch, steps), steps, "steps"))
     with torch.no_grad():
         ends = _numbers(f, torch.stack((start, x))).double()
     if not (mean.isfinite().all() and ends.isfinite().all()):

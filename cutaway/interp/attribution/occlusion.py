@@ -23,6 +23,7 @@ from cutaway.interp.record import Recording
 from cutaway.interp.target import Quantity
 from cutaway.models import Model
 from cutaway.models.model import Source
+from cutaway.progress import OnProgress, Progress
 
 Replacement: TypeAlias = Literal["delete"] | Baseline
 REPLACEMENTS = (*BASELINES, "delete")
@@ -49,29 +50,37 @@ class Removal:
         known = {tuple(player): score for player, score in zip(self.players, found, strict=True)}
         return [known.get(tuple(player), 0.0) for player in self.question.players(grain)]
 
-    def __call__(self, kept: Bool[Tensor, "B P"]) -> Float[Tensor, " B"]:
+    def __call__(self, kept: Bool[Tensor, "B P"], progress: OnProgress | None = None) -> Float[Tensor, " B"]:
         """The number with some of the players kept and the others taken away, (B, P) -> (B,)."""
         stays = torch.ones(len(kept), len(self.question.real), dtype=torch.bool)  # (B, N)
         for player, places in enumerate(self.players):
             stays[:, places] = kept[:, player, None]
         if self.start is None:
-            return self._shorter(stays)
+            return self._shorter(stays, progress)
         device = self.question.vectors.device
         found = []
         for some in stays.to(device).split(self.question.at_once):
             with torch.no_grad():
                 found.append(self.question(torch.where(some[..., None], self.question.vectors, self.start)))
+            _tell(progress, sum(map(len, found)), len(stays))
         return self.question.finite(torch.cat(found))
 
-    def _shorter(self, stays: Tensor) -> Tensor:
+    def _shorter(self, stays: Tensor, progress: OnProgress | None) -> Tensor:
         """The number of the texts that are left, padded to the longest."""
         question, order = self.question, stays.sum(dim=1).argsort()
-        found = torch.zeros(len(stays), dtype=question.vectors.dtype)
+        found, done = torch.zeros(len(stays), dtype=question.vectors.dtype), 0
         for rows in order.split(question.at_once):
             inputs, places = _left(question, stays[rows])
             with torch.no_grad():
                 found[rows] = answer(question.model, inputs, question.target, {}, places).cpu()
+            done += len(rows)
+            _tell(progress, done, len(stays))
         return question.finite(found)
+
+
+def _tell(progress: OnProgress | None, done: int, total: int) -> None:
+    if progress is not None:
+        progress(Progress("taking away", done, total, "texts"))
 
 
 def removal(question: Question, replace: Replacement | str, grain: Grain | str) -> Removal:
@@ -142,6 +151,7 @@ def occlusion(
     grain: Grain | str = "token",
     replace: Replacement | str = "mean",
     window: int = 1,
+    progress: OnProgress | None = None,
 ) -> Attribution:
     """What a number loses when a part of the text is taken away (Zeiler & Fergus 2014; leave-one-out, Li et al. 2016).
 
@@ -157,6 +167,7 @@ def occlusion(
         replace: what stands in its place: the vector "mean", "zero", or the "pad" or "mask" token's; or "delete", with
             which the text becomes shorter.
         window: how many neighbours are taken away together; each scores the mean over the windows that it is in.
+        progress: told how many texts with something taken away were read.
 
     Raises:
         ConfigError: an unknown option, or tokens to delete where that cannot be done (sound, an edited run).
@@ -181,7 +192,7 @@ def occlusion(
         raise InputError(f"window must lie in 1 … {count}, the parts of the text, but {window} was given")
     starts = torch.arange(count - window + 1)[:, None]
     gone = (torch.arange(count) >= starts) & (torch.arange(count) < starts + window)  # (B, P)
-    numbers = remove(torch.cat((torch.ones(1, count, dtype=torch.bool), ~gone))).double().cpu()
+    numbers = remove(torch.cat((torch.ones(1, count, dtype=torch.bool), ~gone)), progress).double().cpu()
     lost = numbers[0] - numbers[1:]  # (B,)
     scores = (lost @ gone.double()) / gone.sum(dim=0)
     return question.result(
