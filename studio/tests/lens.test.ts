@@ -1,10 +1,15 @@
 // @vitest-environment jsdom
 import { render } from "@testing-library/svelte";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { fitted, shown, strength, visible } from "../src/lib/lens";
 import { Tensor } from "../src/lib/wire";
 import Cell from "../src/pages/lens/Cell.svelte";
 import Pair from "../src/pages/patch/Pair.svelte";
+
+vi.stubGlobal("ResizeObserver", class {
+  observe() {}
+  disconnect() {}
+}); // prettier-ignore
 
 describe("a table of words", () => {
   it("draws what is in sight and no more", () => {

@@ -8,6 +8,11 @@ import Picture from "../src/pictures/Chances.svelte";
 import Tree from "../src/pictures/Tree.svelte";
 import { laidOut } from "../src/pictures/tree";
 
+vi.stubGlobal("ResizeObserver", class {
+  observe() {}
+  disconnect() {}
+}); // prettier-ignore
+
 const step = (id: number, token: string, share: number): Step => ({ id, token, spelled: "", share });
 const labels = (branch: Branch): unknown[] => branch.branches.map((one) => [one.id, one.share, ...labels(one)]);
 

@@ -15,6 +15,7 @@ export function say<W extends Words>(
 
 export const common = {
   loading: { en: "Opening the model…", zh: "正在打开模型…" },
+  fetching: { en: "One moment…", zh: "请稍候…" },
   computing: { en: "Computing…", zh: "正在计算…" },
   cancel: { en: "Cancel", zh: "取消" },
   again: { en: "Try again", zh: "重试" },

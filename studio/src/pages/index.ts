@@ -21,6 +21,8 @@ export type PageEntry = {
   load: () => Promise<{ default: Component<PageProps> }>;
   /** What a model must have (`About.has`) for the page to show something of it. */
   needs?: string[];
+  /** Most of it is about a text. */
+  reads?: boolean;
   /** Shows something before any model is open. */
   alone?: boolean;
 };
@@ -28,11 +30,17 @@ export type PageEntry = {
 export const PAGES: PageEntry[] = [
   { id: "tokens", words: tokens, load: () => import("./tokens/Page.svelte") },
   { id: "map", words: map, load: () => import("./map/Page.svelte") },
-  { id: "attention", words: attention, needs: ["attention"], load: () => import("./attention/Page.svelte") },
-  { id: "lens", words: lens, needs: ["stream", "words"], load: () => import("./lens/Page.svelte") },
-  { id: "patch", words: patch, needs: ["words"], load: () => import("./patch/Page.svelte") },
-  { id: "attribution", words: attribution, load: () => import("./attribution/Page.svelte") },
-  { id: "features", words: features, load: () => import("./features/Page.svelte") },
+  {
+    id: "attention",
+    words: attention,
+    reads: true,
+    needs: ["attention"],
+    load: () => import("./attention/Page.svelte"),
+  },
+  { id: "lens", words: lens, reads: true, needs: ["stream", "words"], load: () => import("./lens/Page.svelte") },
+  { id: "patch", words: patch, reads: true, needs: ["words"], load: () => import("./patch/Page.svelte") },
+  { id: "attribution", words: attribution, reads: true, load: () => import("./attribution/Page.svelte") },
+  { id: "features", words: features, reads: true, load: () => import("./features/Page.svelte") },
   { id: "training", words: training, alone: true, load: () => import("./training/Page.svelte") },
   { id: "learn", words: learn, load: () => import("./learn/Page.svelte") },
   { id: "work", words: work, load: () => import("./work/Page.svelte") },

@@ -24,6 +24,10 @@ export const frame = {
   "no.writing": { en: "This model reads texts and writes none.", zh: "此模型只读取文本,不生成文本。" },
   "no.source": { en: "Only an encoder–decoder reads a source.", zh: "只有编码器–解码器读取源文本。" },
   "no.units": { en: "Only a recurrent model has units that carry a state.", zh: "只有循环模型具有携带状态的单元。" },
+  noText: {
+    en: "There is no text to look at: give one above.",
+    zh: "还没有文本可供查看:请在上方输入。",
+  },
   asked: { en: "Subject", zh: "对象" },
   pick: { en: "Choose a model", zh: "选择模型" },
   none: {

@@ -14,6 +14,7 @@ export const words = {
   "under.bytes": { en: "bytes", zh: "字节" },
   tokens: { en: "{n} tokens", zh: "{n} 个词元" },
   byteCount: { en: "{n} bytes", zh: "{n} 字节" },
+  bits: { en: "bits", zh: "比特" },
   mean: { en: "{x} bits per token", zh: "每词元 {x} 比特" },
   perByte: { en: "{x} bits per byte", zh: "每字节 {x} 比特" },
   perplexity: { en: "perplexity {x}", zh: "困惑度 {x}" },
