@@ -32,7 +32,7 @@ from cutaway.serve.settings import Settings
 if TYPE_CHECKING:
     from cutaway.serve.server import Server
 
-NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NAME = re.compile(r"[\w.-]{1,64}")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 OWN_FILES = 256  # that are open beside connections, at the most
 LAST_WORDS = 2.0  # seconds in which requests that are broken off may still say so

@@ -39,7 +39,7 @@ class Attribution(TokenScores):
     Attributes:
         target: the number, in words.
         value: the number.
-        position: where the number is read; None where there is one for the whole text.
+        position: place in the text where the number is read, from 0; None where there is one for the whole text.
         baseline: the number at the baseline, where there is one: the scores add up to the difference, but for the
             receipt's gap.
         parts: of each score "source" or "text".
@@ -256,6 +256,7 @@ class Question:
                 for side, count in zip(self.sides, self.counts, strict=True)
             ]
         )
+        at = self.target.position
         return Attribution(
             what,
             UNITS[self.target.quantity],
@@ -266,7 +267,7 @@ class Question:
             receipt=receipt,
             target=self.target.what,
             value=value,
-            position=self.target.position,
+            position=at if at is None or at >= 0 else self.counts[-1] + at,
             baseline=baseline,
             parts=[side for side, _, _ in units],
             places=[places for _, _, places in units],

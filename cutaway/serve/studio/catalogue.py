@@ -69,7 +69,7 @@ def catalogue(folder: Path, taken: Mapping[str, str], names: dict[str, str]) -> 
     entries: list[tuple[Kind, Path]] = [one for one in _found(folder) if one[1].resolve() not in known]
     for kind, path in sorted(entries, key=lambda one: -_changed(one[1]))[:MOST]:
         about = shown(path.relative_to(folder).as_posix())
-        plain = re.sub(r"[^A-Za-z0-9._-]+", ".", about).strip(".")[-56:] or "here"
+        plain = re.sub(r"[^\w.-]+", ".", about).strip(".")[-56:] or "here"
         name = named(str(path), plain, names, taken)
         steps = steps_of(path) if kind == "run" else []
         task = path.is_dir() and (path / "task.json").is_file()
