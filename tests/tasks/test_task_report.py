@@ -282,7 +282,9 @@ def test_training_leaves_a_report_a_page_and_a_card(trained, tmp_path: Path, mon
     confusion, misses = parts[shown.index("confusion")], parts[shown.index("misses")]
     assert sum(map(sum, confusion["counts"])) == report.examples
     assert [row["source"] for row in misses["rows"]] == [miss.source for miss in report.misses]
-    assert misses["rows"][0]["why"]["scores"] == report.misses[0].why.scores
+    why = report.misses[0].why
+    assert isinstance(why, Attribution)
+    assert misses["rows"][0]["why"]["scores"] == why.scores
     card = (trained.folder / "README.md").read_text("utf-8")
     assert f"{report.figures['accuracy'].value:.3f}" in card
     assert "TF-IDF and logistic regression" in card
