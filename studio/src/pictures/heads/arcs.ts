@@ -2,7 +2,6 @@
 import type { Lines } from "./source";
 
 export type Line = { head: number; query: number; key: number; weight: number };
-export const FAINT = 0.01; // weights below are not drawn
 
 /** The lines of one head, or of every one, the strongest first. */
 export function linesOf({ key, weight }: Lines, head: number | null): Line[] {
