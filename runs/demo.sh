@@ -47,18 +47,17 @@ fi
 cutaway look $room/run "$look" --html $room/look.html
 
 say "What next"
-cat <<TEXT
-  source .venv/bin/activate                               once in each terminal: then these are found
-  open $room/look.html                                    the look inside, in any browser, offline
-  open $room/corpus/report.html                           what happened to the text
-  cutaway studio $room/run                                every page about this model, in the browser
-  cutaway generate $room/run --prompt "import "           let it write; --help: beams, JSON, guessing ahead …
-  cutaway chat $room/run --format plain                   talk to it, though nobody taught it to answer
-  cutaway look $room/run "def main(" --token " self"      why this token?  any number opens into its parts
-  cutaway train --resume $room/run --minutes 10           let it learn for longer
-  make demo TEXT=path/to/your/texts                       the same with your own texts
-  cutaway serve $room/run --chat-format plain             let OpenAI's clients talk to it: http://localhost:8000/v1
-TEXT
+next() { printf '  %-25s%s\n' "$@"; }
+next "in each terminal first" "source .venv/bin/activate" \
+  "the look, offline" "open $room/look.html" \
+  "what became of the text" "open $room/corpus/report.html" \
+  "all pages about it" "cutaway studio $room/run" \
+  "let it write" "cutaway generate $room/run --prompt 'import '" \
+  "talk to it, if untaught" "cutaway chat $room/run --format plain" \
+  "why this token?" "cutaway look $room/run 'def main(' --token ' self'" \
+  "let it learn for longer" "cutaway train --resume $room/run --minutes 10" \
+  "with texts of yours" "make demo TEXT=path/to/your/texts" \
+  "for OpenAI's clients" "cutaway serve $room/run --chat-format plain"
 
 say "6/6  The studio"
 if [ -t 0 ] && [ -t 1 ]; then

@@ -121,6 +121,11 @@ class Drawer implements Levels {
     return Promise.resolve();
   }
 
+  /** Whether the way has come to a term with nothing below it. */
+  get ended(): boolean {
+    return this.trail.length > 0 && !this.levels.has(keyOf(this.trail));
+  }
+
   /** From a level down to the input, by the largest term that leads further. */
   async follow(path: string[]): Promise<string[]> {
     try {
