@@ -18,11 +18,11 @@ STUDIO = Path(__file__).parents[2] / "studio" / "src" / "pages" / "index.ts"
 PAGES = re.findall(r'^  \{ id: "(\w+)"', STUDIO.read_text("utf-8"), re.MULTILINE)
 OF_COLOURS = ("color-contrast", "link-in-text-block")
 IDLE = """() => document.querySelector("main h1") && !document.querySelector("main [aria-busy=true]")
-  && !document.querySelector(".subject .spin, main .stored")"""
+  && document.querySelector(".subject > .facts")?.textContent.trim() && !document.querySelector(".subject .spin")"""
 
 
 def settled(page: Page) -> None:
-    """Wait until a page has computed what it shows."""
+    """Wait until the model is open and a page has computed what it shows."""
     page.wait_for_function(IDLE)
     page.wait_for_timeout(150)  # an analysis that follows another begins
     page.wait_for_function(IDLE)
