@@ -147,3 +147,11 @@ def test_graded_pairs_and_rows_that_are_none(tmp_path):
     task = Embed()
     with pytest.raises(InputError, match="nothing to tell apart"):
         task.check({"train": [Example(str(n), {"text": f"t{n}"}, Partner(label="x")) for n in range(3)]}, ())
+
+
+def test_a_partner_is_told_as_its_text():
+    from cutaway.tasks.embed import Partner
+    from cutaway.tasks.report.report import told
+
+    assert told(Partner("about pasta", "about bikes")) == "about pasta"
+    assert told(Partner(label="cooking")) == "cooking"
