@@ -64,6 +64,9 @@ class Partner:
     label: str = ""
     score: float | None = None
 
+    def __str__(self) -> str:
+        return self.positive or self.label
+
 
 @dataclass(frozen=True)
 class Embed(Task):

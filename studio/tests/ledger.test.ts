@@ -89,7 +89,9 @@ it("follows the largest with all levels of one answer", async () => {
   await drawer.show(subject, {});
   const path = ["layers.1.head.0", "source.1", "embed"];
   api.trace.mockResolvedValueOnce({ id: "1", path, levels: [HEAD, made("value", [term("embed", -2, false)])] });
+  expect(drawer.ended).toBe(false);
   expect(await drawer.follow([])).toEqual(path);
+  expect(drawer.ended).toBe(true); // nothing is below the embedding
   expect([...drawer.levels.keys()]).toEqual([keyOf(path.slice(0, 1)), keyOf(path.slice(0, 2))]);
   expect(api.expand).not.toHaveBeenCalled();
 });

@@ -15,6 +15,7 @@ from cutaway.errors import InputError
 from cutaway.models.embedding import embed
 from cutaway.tasks import TaskConfig, open_task, read_data, train_task
 from cutaway.tasks.embed import Embed, Partner, label_ranks, partner_ranks, spearman
+from cutaway.tasks.report.report import told
 from cutaway.tasks.task import Example
 from cutaway.training.objectives.contrast import Contrast, contrast_scores
 
@@ -147,3 +148,8 @@ def test_graded_pairs_and_rows_that_are_none(tmp_path):
     task = Embed()
     with pytest.raises(InputError, match="nothing to tell apart"):
         task.check({"train": [Example(str(n), {"text": f"t{n}"}, Partner(label="x")) for n in range(3)]}, ())
+
+
+def test_a_partner_is_told_as_its_text():
+    assert told(Partner("about pasta", "about bikes")) == "about pasta"
+    assert told(Partner(label="cooking")) == "cooking"
