@@ -429,3 +429,10 @@ def test_complex_numbers_are_sent_as_pairs() -> None:
     assert json.loads(made[4 : 4 + size])["x"]["$tensor"]["shape"] == [2, 2]
     at = 4 + size + -(4 + size) % 8
     assert struct.unpack_from("<4f", made, at) == (1, 2, 3, -4)
+
+
+def test_models_are_called_as_their_folders_are_in_any_script(tmp_path: Path) -> None:
+    for name in ("评论模型", "mes modèles"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.json").write_text("{}")
+    assert set(catalogue(tmp_path, {}, {})) == {"评论模型", "mes.modèles"}
