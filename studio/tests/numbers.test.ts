@@ -33,17 +33,17 @@ it("finds the largest by absolute value, never 0", () => {
 describe("what Python says in fixed forms", () => {
   it("is said in Chinese where it is known, and left as it is elsewhere", () => {
     const what = "logit of “ Paris” minus that of “ Rome” after “ is” (position 5)";
-    expect(inWords(what, "zh")).toBe("“ is”(位置 5)之后“ Paris” 的 logit 减去 “ Rome” 的");
+    expect(inWords(what, "zh")).toBe("“ is”（位置 5）之后“ Paris” 的 logit 减去 “ Rome” 的");
     expect(inWords("log-probability of “good”", "zh")).toBe("“good” 的 对数概率");
     expect([inWords(what, "en"), inWords("channel 7", "zh")]).toEqual([what, "channel 7"]);
     const doubt = "integrated gradients, 32 steps (the scores miss their sum of 3.37 by 27: do not trust them)";
-    expect(warned(doubt, "积分梯度", "zh")).toBe("积分梯度(各分数之和应为 3.37,相差 27:请勿采信)");
+    expect(warned(doubt, "积分梯度", "zh")).toBe("积分梯度（各分数之和应为 3.37，相差 27：请勿采信）");
     expect([warned("occlusion", "遮挡", "zh"), warned(doubt, "积分梯度", "en")]).toEqual(["遮挡", doubt]);
   });
   it("counts layers", () => {
     const gru = { kind: "GRU", shape: "1 layers × 1024 units" };
     expect(shapeOf(gru, "en")).toBe("GRU · 1 layer × 1024 units");
     const decoder = { kind: "decoder", shape: "3 layers × 4 heads, 192 channels" };
-    expect(shapeOf(decoder, "zh")).toBe("解码器 · 3 层 × 4 头,192 通道");
+    expect(shapeOf(decoder, "zh")).toBe("解码器 · 3 层 × 4 头，192 通道");
   });
 });

@@ -186,8 +186,8 @@ def test_the_language_and_the_colours_are_switched_and_kept(studio: Studio, page
     assert page.locator("html").get_attribute("lang") == "zh"
     assert query(page)["lang"] == "zh"
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    page.get_by_role("button", name="配色:跟随系统").click()
-    page.get_by_role("button", name="配色:浅色").click()
+    page.get_by_role("button", name="配色：跟随系统").click()
+    page.get_by_role("button", name="配色：浅色").click()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
     page.goto(f"{studio.url}/?model=decoder&text=the+cat")
@@ -257,7 +257,7 @@ def test_a_link_opens_the_chapter_tab_or_tool_that_was_chosen(
 def test_a_chinese_page_says_in_chinese_what_went_wrong(studio: Studio, page: Page) -> None:
     page.goto(studio.page("tokens", "decoder", "the cat sat on the mat. " * 50, lang="zh"))
     alert = page.locator("main").get_by_role("alert")
-    expect(alert).to_contain_text("文本太长,超过了此模型一次能读取的词元数(1200 tokens")
+    expect(alert).to_contain_text("文本太长，超过了此模型一次能读取的词元数（1200 tokens")
 
 
 def test_a_text_that_is_too_long_is_said_and_can_be_shortened(studio: Studio, page: Page) -> None:

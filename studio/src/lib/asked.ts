@@ -13,7 +13,7 @@ export function inWords(what: string, language: Language = view.language): strin
   const found = language === "zh" ? TARGET.exec(what) : null;
   if (!found) return what;
   const [, quantity, answer, other, where, token, position] = found;
-  const place = where ? `“${token}”(位置 ${position})${where === "after" ? "之后" : "处"}` : "";
+  const place = where ? `“${token}”（位置 ${position}）${where === "after" ? "之后" : "处"}` : "";
   return `${place}${answer} 的 ${QUANTITIES[quantity!]}${other ? ` 减去 ${other} 的` : ""}`;
 }
 
@@ -21,7 +21,7 @@ export function inWords(what: string, language: Language = view.language): strin
 export function warned(what: string, method: string, language: Language = view.language): string {
   if (language === "en") return what;
   const found = MISSED.exec(what);
-  return found ? `${method}(各分数之和应为 ${found[2]},相差 ${found[3]}:请勿采信)` : method;
+  return found ? `${method}（各分数之和应为 ${found[2]}，相差 ${found[3]}：请勿采信）` : method;
 }
 
 /** A model's kind and shape. */
@@ -29,5 +29,5 @@ export function shapeOf({ kind, shape }: { kind: string; shape: string }, langua
   const counted = shape.replace(/(\d+) (layer|head|channel|unit)s/g, (whole, n, what) =>
     language === "zh" ? `${n} ${COUNTED[what]}` : n === "1" ? `1 ${what}` : whole,
   );
-  return `${language === "zh" ? (KINDS[kind] ?? kind) : kind} · ${language === "zh" ? counted.replace(", ", ",") : counted}`;
+  return `${language === "zh" ? (KINDS[kind] ?? kind) : kind} · ${language === "zh" ? counted.replace(", ", "，") : counted}`;
 }

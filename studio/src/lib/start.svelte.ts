@@ -150,5 +150,5 @@ const textFor = (kind: string): string =>
   kind === "seq2seq"
     ? "Die Katze"
     : view.language === "zh"
-      ? "法国的首都是巴黎,意大利的首都是"
+      ? "法国的首都是巴黎，意大利的首都是"
       : "When Mary and John went to the store, John gave a drink to";

@@ -7,7 +7,7 @@ export const chances = {
   fromText: { en: "from the text on", zh: "从文本起" },
   treeLegend: {
     en: "In each box the probability after what is left of it, of several tokens that of all together. The width of a line is the probability from the text on.",
-    zh: "方框内为接在左侧之后的概率,多个词元时为合计概率;连线宽度为从文本起的概率。",
+    zh: "方框内为接在左侧之后的概率，多个词元时为合计概率；连线宽度为从文本起的概率。",
   },
   token: { en: "Token", zh: "词元" },
   bars: { en: "Probability", zh: "概率" },
@@ -15,7 +15,7 @@ export const chances = {
   left: { en: "after sampling", zh: "采样后" },
   logit: { en: "Logit", zh: "logit" },
   came: { en: "in the text", zh: "文中的词元" },
-  cameBelow: { en: "In the text: rank {n}", zh: "文中的词元:第 {n} 位" },
+  cameBelow: { en: "In the text: rank {n}", zh: "文中的词元：第 {n} 位" },
   fork: { en: "Go on with “{token}”", zh: "用“{token}”继续" },
   put: { en: "Put “{token}” here", zh: "在此填入“{token}”" },
   openLogit: { en: "Ledger of the logit", zh: "打开 logit 的账本" },

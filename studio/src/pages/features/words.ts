@@ -4,7 +4,7 @@ export const words = {
   title: { en: "Features & circuits", zh: "特征与回路" },
   about: {
     en: "Activations as sums of few learned directions, and graphs of what led to what: each can be zeroed or doubled, to compare what is predicted with what the model does.",
-    zh: "将激活分解为少量学得方向之和,并以图展示何者导致何者:可将节点置零或加倍,比较预测与模型的实际行为。",
+    zh: "将激活分解为少量学得方向之和，并以图展示何者导致何者：可将节点置零或加倍，比较预测与模型的实际行为。",
   },
   parts: { en: "Parts of this page", zh: "本页各部分" },
   graph: { en: "Attribution graph", zh: "归因图" },
@@ -13,12 +13,12 @@ export const words = {
 
   graphAbout: {
     en: "Which neurons and features led to the next token. Attention patterns and norms are held at what they were, and between what is active everything is linear, so an edge is an exact amount. What is left of an MLP is its error node (◇).",
-    zh: "哪些神经元和特征导致了下一个词元。注意力模式与归一化保持不变,活跃部分之间全为线性,因此每条边都是精确的量。MLP 的剩余部分为误差节点(◇)。",
+    zh: "哪些神经元和特征导致了下一个词元。注意力模式与归一化保持不变，活跃部分之间全为线性，因此每条边都是精确的量。MLP 的剩余部分为误差节点（◇）。",
   },
   token: { en: "Next token", zh: "下一个词元" },
   minus: { en: "rather than", zh: "而非" },
   likeliest: { en: "the likeliest", zh: "可能性最大者" },
-  nothing: { en: "(nothing)", zh: "(无)" },
+  nothing: { en: "(nothing)", zh: "（无）" },
   position: { en: "Position", zh: "位置" },
   last: { en: "last token", zh: "最后一个词元" },
   neurons: { en: "Neurons", zh: "神经元数" },
@@ -26,14 +26,14 @@ export const words = {
   transcoders: { en: "Transcoders", zh: "转码器" },
   noTranscoders: {
     en: "None yet: train transcoders of this model's MLPs under “Features”.",
-    zh: "尚无:可在“特征”中为此模型的 MLP 训练转码器。",
+    zh: "尚无：可在“特征”中为此模型的 MLP 训练转码器。",
   },
   make: { en: "Draw the graph", zh: "绘制归因图" },
   group: { en: "Group", zh: "分组" },
   pinned: { en: "Pinned", zh: "已固定" },
   pinnedAbout: {
     en: "Pinned nodes are changed together, and can be drawn as one.",
-    zh: "固定的节点将一起改动,也可合并为一个节点。",
+    zh: "固定的节点将一起改动，也可合并为一个节点。",
   },
   nothingPinned: { en: "Choose a node and pin it.", zh: "选择一个节点并固定。" },
   pin: { en: "Pin", zh: "固定" },
@@ -48,7 +48,7 @@ export const words = {
   doublePinned: { en: "Double all pinned", zh: "全部加倍" },
   choose: {
     en: "Click a node to see what leads to it and what it leads to, and to change it.",
-    zh: "点击节点,查看其来源与去向,并可改动。",
+    zh: "点击节点，查看其来源与去向，并可改动。",
   },
   from: { en: "What leads to it", zh: "来源" },
   to: { en: "What it leads to", zh: "去向" },
@@ -64,17 +64,17 @@ export const words = {
   tested: { en: "The most influential, taken out one at a time", zh: "逐个移除最有影响的节点" },
   testedAbout: {
     en: "Predicted and actual change of the logit. Where attention moves or other features wake up, the model departs from the graph.",
-    zh: "logit 的预测变化与实际变化。当注意力移动或其他特征被激活时,模型会偏离该图。",
+    zh: "logit 的预测变化与实际变化。当注意力移动或其他特征被激活时，模型会偏离该图。",
   },
 
   featuresAbout: {
     en: "A sparse autoencoder learns directions of an activation, a transcoder those of an MLP: more than there are channels, few of them active at a time. Small ones take seconds.",
-    zh: "稀疏自编码器学习某一激活的方向,转码器学习 MLP 的方向:方向数多于通道数,但同时活跃的很少。小型的只需数秒。",
+    zh: "稀疏自编码器学习某一激活的方向，转码器学习 MLP 的方向：方向数多于通道数，但同时活跃的很少。小型的只需数秒。",
   },
-  texts: { en: "Texts, one a line", zh: "文本(每行一条)" },
+  texts: { en: "Texts, one a line", zh: "文本（每行一条）" },
   textsAbout: {
     en: "What features are learned from and shown on. The more and the more various, the better; a few hundred lines are a beginning.",
-    zh: "用于学习和展示特征的文本。越多、越多样越好;几百行是一个开端。",
+    zh: "用于学习和展示特征的文本。越多、越多样越好；几百行是一个开端。",
   },
   textFile: { en: "Choose a file…", zh: "选择文件…" },
   textCount: { en: "{n} texts", zh: "{n} 条文本" },
@@ -94,7 +94,7 @@ export const words = {
   seed: { en: "Seed", zh: "随机种子" },
   train: { en: "Train", zh: "训练" },
   look: { en: "Look at it", zh: "查看" },
-  worth: { en: "What is it worth?", zh: "它有多好?" },
+  worth: { en: "What is it worth?", zh: "它有多好？" },
   overview: { en: "Its features", zh: "其特征" },
   feature: { en: "feature", zh: "特征" },
   share: { en: "share of tokens", zh: "活跃词元占比" },
@@ -114,7 +114,7 @@ export const words = {
 
   circuitAbout: {
     en: "Which edges between heads and MLPs carry the difference between this text and another of as many tokens. Edges are scored by their gradients; what those kept explain is then measured by patching every other one.",
-    zh: "注意力头与 MLP 之间的哪些边承载了本文本与另一等长文本之间的差异。边由梯度评分;所保留的边能解释多少,则通过修补其余所有边来测量。",
+    zh: "注意力头与 MLP 之间的哪些边承载了本文本与另一等长文本之间的差异。边由梯度评分；所保留的边能解释多少，则通过修补其余所有边来测量。",
   },
   corrupt: { en: "The other text", zh: "另一文本" },
   edges: { en: "Edges", zh: "边数" },
@@ -132,6 +132,6 @@ export const words = {
   score: { en: "score", zh: "评分" },
   needCorrupt: {
     en: "Write the other text: as many tokens, with the answer another.",
-    zh: "请写出另一文本:词元数相同,而答案不同。",
+    zh: "请写出另一文本：词元数相同，而答案不同。",
   },
 } satisfies Words;

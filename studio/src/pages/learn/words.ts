@@ -4,7 +4,7 @@ export const words = {
   title: { en: "Learn", zh: "学习" },
   about: {
     en: "How a language model computes and learns, in nine short chapters. Every formula stands beside its numbers in the model that is loaded, on your text; underlined numbers open into what they are made of.",
-    zh: "语言模型如何计算、如何学习,共九章。每个公式旁边都是当前模型在你的文本上算出的真实数值;带下划线的数值可以点开,查看它由什么构成。",
+    zh: "语言模型如何计算、如何学习，共九章。每个公式旁边都是当前模型在你的文本上算出的真实数值；带下划线的数值可以点开，查看它由什么构成。",
   },
   chapters: { en: "Chapters", zh: "章节" },
   try: { en: "Try it", zh: "动手试试" },
@@ -44,7 +44,7 @@ export const words = {
   all: { en: "all", zh: "全部" },
   promised: {
     en: "The gradient promises a loss of {a}; computed again it is {b}.",
-    zh: "按梯度预计损失为 {a};重新计算得到 {b}。",
+    zh: "按梯度预计损失为 {a}；重新计算得到 {b}。",
   },
   // what a chapter is about, in the words of the model's kind
   "of.next": { en: "asked for “{target}” after “{token}”", zh: "在“{token}”之后应为“{target}”" },
@@ -52,27 +52,27 @@ export const words = {
   "of.label": { en: "asked for the label “{target}”", zh: "要求的标签为“{target}”" },
   "of.tag": { en: "asked for “{target}” at “{token}”", zh: "“{token}”处要求的标签为“{target}”" },
   weight: { en: "weight {parameter}[{index}]", zh: "权重 {parameter}[{index}]" },
-  ofChannel: { en: "at “{token}”, channel {channel}", zh: "“{token}”处,通道 {channel}" },
+  ofChannel: { en: "at “{token}”, channel {channel}", zh: "“{token}”处，通道 {channel}" },
   andNeuron: {
     en: "at “{token}”, channel {channel}, neuron {neuron}",
-    zh: "“{token}”处,通道 {channel},神经元 {neuron}",
+    zh: "“{token}”处，通道 {channel}，神经元 {neuron}",
   },
   ofQuery: {
     en: "the query is “{query}”; the sum is of value number {channel}",
-    zh: "查询为“{query}”;求和的是第 {channel} 个值",
+    zh: "查询为“{query}”；求和的是第 {channel} 个值",
   },
-  ofUnit: { en: "at “{token}”, unit {unit}", zh: "“{token}”处,单元 {unit}" },
-  ofToken: { en: "“{token}” is number {id}; beside it “{other}”", zh: "“{token}”的编号为 {id};旁边是“{other}”" },
-  near: { en: "Nearest in the table:", zh: "表中最近的词元:" },
-  taken: { en: "After “{token}” the number takes “{taken}”", zh: "在“{token}”之后,随机数选中“{taken}”" },
+  ofUnit: { en: "at “{token}”, unit {unit}", zh: "“{token}”处，单元 {unit}" },
+  ofToken: { en: "“{token}” is number {id}; beside it “{other}”", zh: "“{token}”的编号为 {id}；旁边是“{other}”" },
+  near: { en: "Nearest in the table:", zh: "表中最近的词元：" },
+  taken: { en: "After “{token}” the number takes “{taken}”", zh: "在“{token}”之后，随机数选中“{taken}”" },
   trained: { en: "{a} of {b} numbers are trained, on a copy", zh: "在副本上训练 {b} 个参数中的 {a} 个" },
   noLoss: {
     en: "This model is not trained to give one right answer, so it has no cross-entropy: models of vectors learn to bring what belongs together near each other. Choose a model that says tokens or labels to see numbers here.",
-    zh: "此模型的训练目标不是给出唯一正确答案,因此没有交叉熵:向量模型学习的是让相关的文本彼此靠近。请选择预测词元或标签的模型来查看数值。",
+    zh: "此模型的训练目标不是给出唯一正确答案，因此没有交叉熵：向量模型学习的是让相关的文本彼此靠近。请选择预测词元或标签的模型来查看数值。",
   },
   noWriting: {
     en: "This model reads texts and writes none, so nothing is drawn: it fills a gap, or names a label, with the likeliest. Choose a decoder, a GRU or an encoder–decoder to see numbers here.",
-    zh: "此模型只读取文本、不生成文本,因此无需抽取:填空或给出标签时直接取最可能的一个。请选择解码器、GRU 或编码器–解码器来查看数值。",
+    zh: "此模型只读取文本、不生成文本，因此无需抽取：填空或给出标签时直接取最可能的一个。请选择解码器、GRU 或编码器–解码器来查看数值。",
   },
   noText: { en: "Give a text above to see its numbers.", zh: "请在上方输入文本以查看数值。" },
 } satisfies Words;
