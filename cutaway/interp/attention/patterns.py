@@ -68,5 +68,6 @@ def choose(made: Attention, layer: int | None, head: int | None) -> tuple[int, i
     """The sharpest head, or the sharpest of those that the caller left open."""
     rows = slice(None) if layer is None else slice(layer, layer + 1)
     columns = slice(None) if head is None else slice(head, head + 1)
-    best = replace(made, patterns=made.patterns[rows, columns]).sharpest()
+    asked = made.patterns[rows, columns]
+    best = Attention(made.tokens, asked, keys=made.keys, causal=made.causal, receipt=made.receipt).sharpest()
     return (layer or 0) + best[0], (head or 0) + best[1]

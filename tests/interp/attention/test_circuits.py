@@ -11,6 +11,7 @@ from kinds import SHAPES, TEXT, given, letters, made, parts
 from cutaway.errors import ConfigError, InputError
 from cutaway.interp import composition_scores, copying_scores, ov_circuit, qk_circuit, record, value_weighted
 from cutaway.interp.attention.parts import heads_of
+from cutaway.interp.results import sharpness
 from cutaway.models import DecoderConfig, Model
 
 DECODERS = [name for name, (kind, _) in SHAPES.items() if kind is DecoderConfig]
@@ -193,6 +194,8 @@ def test_value_weights_are_lengths_of_what_is_written(shape: str):
         expected = (fetched @ weight.T).norm(dim=-1)
         torch.testing.assert_close(found.weights[1, head].double(), expected, rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(found.patterns.sum(-1), torch.ones(found.patterns.shape[:-1]))
+        asked = value_weighted(model, TEXT, part=part, layer=1, **given(model))
+        assert asked.chosen == (1, int(sharpness(found.patterns[1:], own=part != "cross").argmax()))
         by_value = value_weighted(model, TEXT, part=part, by="value", **given(model)).weights[1, head]
         torch.testing.assert_close(by_value.double(), fetched.norm(dim=-1), rtol=1e-5, atol=1e-7)
 
