@@ -40,7 +40,7 @@ export const words = {
   allHeads: { en: "Show all heads", zh: "展开所有头" },
   noHeads: { en: "Heads together", zh: "合并各头" },
   between: { en: "{n} steps between", zh: "中间 {n} 步" },
-  scale: { en: "this wide: {x} {unit}", zh: "此宽度：{x} {unit}" },
+  scale: { en: "this wide: {x}, in {unit}", zh: "此宽度：{x}（{unit}）" },
   plus: { en: "adds", zh: "增加" },
   minus: { en: "takes away", zh: "减少" },
   open: { en: "Open the ledger", zh: "打开账本" },
