@@ -7,7 +7,7 @@ const l = (symbol: string, en: string, zh: string): Label => ({ symbol, en, zh }
 export const LABELS: Record<string, Label> = {
   // tokens
   "tokens.characters": l("", "characters", "字符数"),
-  "tokens.bytes": l("", "bytes in UTF-8", "UTF-8 字节数"),
+  "tokens.bytes": l("", "bytes in UTF-8", "UTF-8 字节"),
   "tokens.tokens": l("n", "tokens", "词元数"),
   "tokens.bytes per token": l("", "bytes per token", "每个词元的字节数"),
   "tokens.vocabulary": l("V", "tokens in the vocabulary", "词表大小"),
