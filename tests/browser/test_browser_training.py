@@ -67,3 +67,18 @@ def test_a_text_file_becomes_a_model_whose_steps_open_in_other_pages(
         assert numbers == pytest.approx(found, rel=1e-2)
         page.go_back()
         expect(slider).to_be_visible(timeout=SOON)
+
+
+def test_a_training_that_fails_says_why_and_what_to_do(studio: Studio, page: Page, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("so few words", "utf-8")
+    page.goto(studio.page("training", "decoder"))
+    page.get_by_role("button", name="New training").click()
+    page.get_by_label("Text files").set_input_files(tmp_path / "short.txt")
+    page.get_by_label("Clean the text first").uncheck()
+    page.get_by_role("button", name="Train", exact=True).click()
+    expect(page.locator(".state [role=status]")).to_contain_text("failed", timeout=SOON)
+    alert = page.locator(".state").get_by_role("alert")
+    expect(alert).to_contain_text("too little text")
+    expect(alert).to_contain_text("Choose another")
+    page.get_by_role("button", name="New training").click()
+    expect(page.get_by_label("Text files")).to_be_visible()
