@@ -76,7 +76,8 @@ class Lane:
             one.sealed = one.held
             tokens = len(one.ids) - one.base + 1
             if job.tapped:  # what was shown cannot be taken back, so it must not run out of pages
-                tokens = min(tokens + prepared.count, prepared.context or 2**62)
+                tokens += prepared.count
+            tokens = min(tokens, prepared.context or 2**62)  # behind a full context the earlier half is forgotten
             needed += self.pages.needed(tokens) - len(one.table.pages)
         active = [one for one in self.running if not one.paused]
         room = self.pages.available - min(len(active), self.pages.most // 8)  # each may soon need one more

@@ -95,6 +95,21 @@ def test_pages_found_between_two_returns_leave_no_gap(model: Model):
     assert [told(ticket) for ticket in tickets] == [alone(model, one) for one in several]
 
 
+def test_sequences_of_a_full_context_find_pages_again(model: Model):
+    """Three of 40 tokens took all 30 pages when they were put back: they need no more to be let in."""
+    several = [request(8, n=3), request(31, speculate="lookup"), request(8, beams=3, sampling={})]
+    together = engine(model, pages=30, keep=5, backend=Pages(2 * PAGE))
+    tickets = []
+    for one, steps in zip(several, (0, 0, 1), strict=True):
+        tickets.append(together.submit(one))
+        for _ in range(steps):
+            together.step()
+    while together.step():
+        pass
+    assert all(ticket.ended for ticket in tickets)
+    assert [told(ticket) for ticket in tickets] == [alone(model, one) for one in several]
+
+
 def test_a_product_before_what_was_found_had_no_guesses():
     one = Running(0, list(range(20)), 20, held=4, products={0: 4, 4: 4, 12: 4}, reached=16)
     assert one.again() == (4, 0)
