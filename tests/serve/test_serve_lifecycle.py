@@ -125,8 +125,10 @@ def test_names_come_from_the_source_or_before_the_mark() -> None:
     }
     with pytest.raises(ConfigError, match="two"):
         named(["a/m", "b/m"])
-    with pytest.raises(ConfigError):
-        check_settings(Settings(models={"ü": "x"}))
+    check_settings(Settings(models={"模型.gguf": "x"}))  # letters of any script
+    for name in ("a b", "a/b", "a\n", ""):
+        with pytest.raises(ConfigError, match="cannot be the name of a model"):
+            check_settings(Settings(models={name: "x"}))
     with pytest.raises(ConfigError):
         check_settings(Settings(models={}))
 
