@@ -94,8 +94,9 @@ def test_a_temperature_makes_a_sharpened_model_honest():
 
 def test_what_cannot_be_calibrated_is_refused():
     model = made("qwen3", letters())
-    with pytest.raises(ConfigError, match="bins must be at least 2"):
-        calibration(model, TEXT, bins=1)
+    for bins in (1, 1001):
+        with pytest.raises(ConfigError, match=f"bins must be in 2 … 1,000, but {bins:,} was given"):
+            calibration(model, TEXT, bins=bins)
     with pytest.raises(InputError, match="no token to predict"):
         calibration(model, "t")
     with pytest.raises(InputError, match="too few"):
