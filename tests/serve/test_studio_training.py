@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from saved_page import Page, give_script
 from serving import Served, serving
 
 from cutaway.interp import over_training, ridgelines
@@ -85,7 +86,10 @@ def test_bad_orders_are_refused_in_words(served: Served, folder: Path) -> None:
     assert names == ["vocab_size", "size", "context", "minutes"]
 
 
-def test_a_training_is_begun_watched_stopped_resumed_and_looked_into(served: Served, folder: Path) -> None:
+def test_a_training_is_begun_watched_stopped_resumed_and_looked_into(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_script(tmp_path, monkeypatch)
     begun = post(served, "start", name="story", steps=40, texts={"a.txt": TEXT}, **ORDER)
     assert begun.json()["state"] == "running", begun.text
     refused(post(served, "start", name="other", steps=5, texts={"a.txt": TEXT}, **ORDER), "one runs at a time")
@@ -129,9 +133,9 @@ def test_a_training_is_begun_watched_stopped_resumed_and_looked_into(served: Ser
         ridgelines(place)["gradient norms"].lines["all"], rel=1e-6
     )
     report = result(post(served, "report", run="story", text="abc fed").content)
-    page = httpx.post(f"{served.url}/studio/page", json={"id": report["id"]}, timeout=60).text
-    assert "the training of story" in page
-    assert "validation loss" in page
+    page = Page(httpx.post(f"{served.url}/studio/page", json={"id": report["id"]}, timeout=60).text)
+    assert "the training of story" in str(page.parts)
+    assert "validation loss" in str(page.parts)
 
 
 def test_a_server_that_stops_stops_its_training_after_saving(tmp_path: Path) -> None:

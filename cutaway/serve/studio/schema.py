@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 from pydantic import Field
 from torch import Tensor
 
+import cutaway.tasks.search.reasons  # noqa: F401  # results of its own, known before somebody has searched
 from cutaway.interp.about import About
 from cutaway.interp.receipt import Receipt
 from cutaway.interp.results import Result
