@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cutaway.errors import ConfigError, InputError, unknown
+from cutaway.errors import ConfigError, InputError, many, unknown
 from cutaway.files import disk_errors, read_json
 from cutaway.progress import OnProgress, Progress
 from cutaway.settings import to_dict
@@ -267,7 +267,7 @@ class _Run:
                 warnings = [f"small corpus: {' and '.join(splits)} got one piece of text of {len(places)}"]
             else:
                 raise InputError(
-                    f"after cleaning there is too little text to divide ({len(places)} pieces): nothing is left for "
+                    f"after cleaning there is too little text to divide ({many(len(places), 'piece')}): nothing is left for "
                     f"{' and '.join(splits)}. Give more text, or hold nothing out with valid=0 and test=0."
                 )
 

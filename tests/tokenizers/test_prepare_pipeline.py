@@ -130,7 +130,7 @@ def test_a_small_corpus_still_gets_its_splits(tmp_path: Path) -> None:
     assert set(made.report.splits) == {"train", "valid", "test"}
     assert "small corpus" in made.warnings[0]
     (tmp_path / "b.txt").write_text("Only one sentence, and not a long one.", "utf-8")
-    with pytest.raises(InputError, match=r"too little text to divide \(1 pieces\): nothing is left for valid"):
+    with pytest.raises(InputError, match=r"too little text to divide \(1 piece\): nothing is left for valid"):
         prepare(tmp_path / "b.txt", tmp_path / "out", vocab_size=300)
     assert (
         prepare(tmp_path / "b.txt", tmp_path / "one", vocab_size=300, valid=0).report.splits["train"]["documents"] == 1
