@@ -267,8 +267,8 @@ class _Run:
                 warnings = [f"small corpus: {' and '.join(splits)} got one piece of text of {len(places)}"]
             else:
                 raise InputError(
-                    f"after cleaning there is too little text to divide ({many(len(places), 'piece')}): nothing is left for "
-                    f"{' and '.join(splits)}. Give more text, or hold nothing out with valid=0 and test=0."
+                    f"after cleaning there is too little text to divide ({many(len(places), 'piece')}): nothing "
+                    f"is left for {' and '.join(splits)}. Give more text, or hold nothing out with valid=0 and test=0."
                 )
 
     def _write(
